@@ -1,0 +1,1 @@
+"""Arrays, identities and statuses on disk; knows no network and no stage."""

@@ -1,0 +1,233 @@
+"""Everything that can be configured, one frozen model per stage.
+
+Free of torch and of every other heavy import, so that `teachclip --help` and a typing mistake are answered at once.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[int, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0.0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class Section(BaseModel):
+    """Frozen; unknown keys are refused; every field is documented."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class DataConfig(Section):
+    """Your captions and videos."""
+
+    captions: Path = Field(Path("captions.csv"), description="CSV or JSONL file: video, caption, optional split.")
+    videos: Path | None = Field(None, description="Folder that the video paths start from; by default the captions' folder.")
+    val_fraction: Fraction = Field(
+        0.1, description="Share of the training videos taken out for validation when no row says `val`."
+    )
+    duplicates: Literal["refuse", "keep-first"] = Field(
+        "refuse", description="What to do with the same caption given twice for one video."
+    )
+
+
+class PrepareConfig(Section):
+    """Stage zero: videos -> frame cache."""
+
+    frames: Path = Field(Path("frames"), description="Folder of the frame cache, below `work`.")
+    image_size: Positive = Field(224, description="Frames are resized and cropped to this many pixels.")
+    max_frames: Positive = Field(12, description="Frames kept per video (published: 12; 64 for long videos).")
+    sample_fps: Annotated[int, Field(ge=0)] = Field(
+        1, description="Frames decoded per second before choosing; 0 takes every frame."
+    )
+    choice: Literal["uniform", "head", "tail"] = Field(
+        "uniform", description="Which of the decoded frames are kept when there are more than max_frames."
+    )
+    storage: Literal["raw", "jpeg"] = Field("raw", description="Raw uint8 frames or JPEG; part of the cache's identity.")
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = Field(95, description="JPEG quality, when storage is jpeg.")
+    shard_videos: Positive = Field(64, description="Videos per HDF5 shard, the unit that is complete or absent.")
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="Decoding processes; 0 means one per core.")
+    timeout: Annotated[float, Field(gt=0)] = Field(60.0, description="Seconds a video may take before it counts as hung.")
+
+
+class TrunkSizes(Section):
+    """Sizes of a CLIP trunk built from scratch (heads are width // 64 unless given)."""
+
+    image_size: Positive = 224
+    patch_size: Positive = 32
+    vision_width: Positive = 768
+    vision_layers: Positive = 12
+    vision_heads: Positive | None = None
+    text_width: Positive = 512
+    text_layers: Positive = 12
+    text_heads: Positive | None = None
+    embed_dim: Positive = 512
+    context_length: Positive = 77
+    vocab_size: Positive = 49408
+    quick_gelu: bool = True
+
+
+class TrunkConfig(Section):
+    """The CLIP trunk: an open_clip model by name, or sizes of one's own."""
+
+    model: str = Field("ViT-B-32-quickgelu", description="open_clip model name; ignored when `sizes` is given.")
+    sizes: TrunkSizes | None = Field(None, description="Build a trunk of these sizes instead of a named model.")
+    weights: str | None = Field(
+        "openai", description="open_clip pretrained tag, a weights file, or null for random weights."
+    )
+
+
+class NetworkConfig(Section):
+    """The network that is trained: the student, or a teacher by itself."""
+
+    kind: Literal["student", "xclip"] = Field("student", description="Light student, or an X-CLIP teacher.")
+    pooling: Literal["afa", "mean"] = Field(
+        "afa", description="How the student makes one vector of its frames (afa: TeachCLIP; mean: CLIP4Clip)."
+    )
+    trunk: TrunkConfig = Field(default_factory=TrunkConfig, description="The CLIP trunk.")
+    words: Annotated[int, Field(ge=3)] = Field(32, description="Word slots per caption, SOT and EOT included.")
+    frames: Positive = Field(12, description="Frame slots per video.")
+    temporal_layers: Annotated[int, Field(ge=0)] = Field(4, description="Layers of the temporal transformer.")
+    mask_padding: bool = Field(
+        True, description="Leave padded frames out of the AFA weights and of the fine loss (published code: no)."
+    )
+    pool_temperature: Annotated[float, Field(gt=0)] = Field(
+        0.1, description="Temperature of the AFA weights that pool; the supervised ones are at 1 (code: 0.1, paper: 1)."
+    )
+    normalise_frames: bool = Field(
+        True, description="L2-normalise frames before pooling (code: yes, paper: no)."
+    )
+
+
+class TeacherConfig(Section):
+    """One frozen teacher."""
+
+    name: Name = Field(description="Its name in the score store.")
+    checkpoint: Path = Field(description="Checkpoint file, or the run folder of a teacher trained here.")
+
+
+class ScoreConfig(Section):
+    """Stage one: frozen teachers -> score cache."""
+
+    store: Path = Field(Path("scores.zarr"), description="The score store, below `work`.")
+    teachers: tuple[TeacherConfig, ...] = Field((), description="Teachers to score with.")
+    splits: tuple[Literal["train", "val", "test"], ...] = Field(("train",), description="Splits that are scored.")
+    coarse: Literal["uint16", "float32"] = Field(
+        "uint16", description="16-bit codes with a scale and offset per row, or float32 (for equivalence tests)."
+    )
+    shard_texts: Positive = Field(1024, description="Text rows per shard, the unit that is complete or absent.")
+    video_batch: Positive = Field(32, description="Videos encoded at a time.")
+    text_batch: Positive = Field(128, description="Texts scored at a time.")
+    chance_check: bool = Field(
+        True, description="Stop after the first shard when the captions' own videos rank near chance."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the teacher runs.")
+
+
+class LossConfig(Section):
+    """The three losses (TeachCLIP section 3.3) and their weights."""
+
+    infonce: Weight = Field(1.0, description="Weight of InfoNCE.")
+    coarse: Weight = Field(1.0, description="Weight of the coarse loss: teacher's video-text scores.")
+    fine: Weight = Field(1.0, description="Weight of the fine loss: teacher's frame-text scores -> AFA weights.")
+    coarse_kind: Literal["pearson", "huber", "ce"] = Field("pearson", description="Form of the coarse loss.")
+    fine_kind: Literal["ce", "pearson", "huber"] = Field("ce", description="Form of the fine loss.")
+    fine_reduction: Literal["per-video", "per-frame"] = Field(
+        "per-video", description="Fine CE summed over a video's frames (paper) or averaged over them (code)."
+    )
+    fine_temperature: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="Temperature on the teacher's frame-text scores (published: 1, nearly flat)."
+    )
+    teachers: Literal["mean", "sum"] = Field("mean", description="How the losses of several teachers are combined.")
+    mask_same_video: bool = Field(
+        True, description="Other captions of a text's own video are no negatives of InfoNCE (published code: they are)."
+    )
+
+
+class OptimConfig(Section):
+    """Optimiser, parameter groups and schedule."""
+
+    optimiser: Literal["adamw", "adam", "bert-adam"] = Field(
+        "adamw", description="AdamW, Adam, or CLIP4Clip's BertAdam (no bias correction)."
+    )
+    lr: Annotated[float, Field(gt=0)] = Field(1e-4, description="Learning rate of the temporal transformer.")
+    trunk_lr: Annotated[float, Field(ge=0)] = Field(1e-7, description="Learning rate of the CLIP trunk.")
+    afa_lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="Learning rate of AFA (code: 1e-3, paper: 1e-4).")
+    weight_decay: Weight = Field(0.2, description="Decoupled weight decay.")
+    warmup: Fraction = Field(0.1, description="Share of the steps with linear warm-up, before the cosine.")
+    clip_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="Global gradient norm is clipped to this.")
+    freeze: Literal["published", "none"] = Field(
+        "published", description="`published` freezes patch conv, embeddings, ln_pre; `none` trains everything."
+    )
+
+
+class TrainConfig(Section):
+    """Stage two: score cache -> student; also trains teachers and baselines."""
+
+    run: Path = Field(Path("runs/student"), description="Run folder, below `work`.")
+    network: NetworkConfig = Field(default_factory=NetworkConfig, description="What is trained.")
+    init: Path | None = Field(None, description="Checkpoint to start from (for example a pre-trained trunk).")
+    trunk: Literal["full", "frozen"] = Field(
+        "full", description="`frozen` caches the visual trunk's class tokens once and trains everything behind them."
+    )
+    teachers: tuple[Name, ...] = Field((), description="Teachers in the score store that teach; none trains alone.")
+    teaching: Literal["cached", "online"] = Field(
+        "cached", description="Scores from the store, or from the teachers inside the training step (published way)."
+    )
+    loss: LossConfig = Field(default_factory=LossConfig, description="Losses and weights.")
+    optim: OptimConfig = Field(default_factory=OptimConfig, description="Optimiser and schedule.")
+    batch_size: Annotated[int, Field(gt=1)] = Field(120, description="Pairs per step (code: 120, paper: 240).")
+    epochs: Positive = Field(10, description="Passes over the captions.")
+    max_steps: Positive | None = Field(None, description="Stop after this many steps; the schedule ends there.")
+    seed: int = Field(42, description="Seed of weights, order and everything random.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where training runs.")
+    precision: Literal["auto", "float32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, else float32.")
+    prefetch: Positive = Field(4, description="Batches read ahead in the background.")
+    validate_every: Positive = Field(1, description="Epochs between validations.")
+    select_by: Literal["sumr", "r1", "mean-rank"] = Field("sumr", description="Validation metric that picks the best.")
+
+
+class EvaluateConfig(Section):
+    """Ranks and metrics of a model on a split."""
+
+    run: Path = Field(Path("runs/student"), description="Run folder or checkpoint that is evaluated.")
+    split: Literal["train", "val", "test"] = Field("test", description="Split that is evaluated.")
+    ties: Literal["fair", "published"] = Field(
+        "fair", description="fair: expected rank among equals; published: every tied position counts."
+    )
+    block: Positive = Field(512, description="Texts and videos compared at a time.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
+
+
+class SearchConfig(Section):
+    """Vectors of videos and answers to sentences."""
+
+    run: Path = Field(Path("runs/student"), description="Run folder or checkpoint that embeds.")
+    index: Path = Field(Path("index"), description="Folder of the vectors, below `work`.")
+    top: Positive = Field(5, description="Answers per query.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
+
+
+class Config(Section):
+    """One file configures every stage; each stage reads its own section."""
+
+    work: Path = Field(Path("work"), description="Folder where everything made is kept.")
+    data: DataConfig = Field(default_factory=DataConfig)
+    prepare: PrepareConfig = Field(default_factory=PrepareConfig)
+    score: ScoreConfig = Field(default_factory=ScoreConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    search: SearchConfig = Field(default_factory=SearchConfig)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        network = self.train.network
+        if network.kind == "xclip" and self.train.teachers:
+            raise ValueError("train.teachers: a teacher is trained by itself; leave `teachers` empty for kind xclip")
+        if network.pooling == "mean" and self.train.teachers and self.train.loss.fine > 0:
+            raise ValueError(
+                "train.loss.fine: mean pooling has no frame weights to teach; set train.loss.fine to 0 or pooling to afa"
+            )
+        return self

@@ -1,0 +1,57 @@
+"""Errors a user can act on: what is wrong, where, and what to do next."""
+
+from collections.abc import Sequence
+
+
+class TeachclipError(Exception):
+    """A problem the user can solve.
+
+    Args:
+        what: one sentence that names the problem and the offending value.
+        where: the file, line, video or shard it concerns.
+        hint: what to do next, preferably a command.
+        details: further lines, one finding each (rows of a caption file, fields that differ).
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, what: str, *, where: str | None = None, hint: str | None = None, details: Sequence[str] = ()
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.hint = hint
+        self.details = tuple(details)
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.what}" if self.where else self.what, *self.details]
+        if self.hint:
+            lines.append(self.hint)
+        return "\n".join(lines)
+
+
+class ConfigError(TeachclipError):
+    """A configuration that cannot be used: unknown key, wrong value, impossible combination."""
+
+    exit_code = 2
+
+
+class DataError(TeachclipError):
+    """Captions or videos that cannot be used."""
+
+
+class CacheError(TeachclipError):
+    """A frame or score cache that is incomplete, damaged or not a cache of ours."""
+
+
+class CacheMismatchError(CacheError):
+    """A cache made from something else than what it is asked to serve; names the fields that differ."""
+
+
+class CheckpointError(TeachclipError):
+    """A checkpoint that cannot be loaded: damaged, of another network, or of other shapes."""
+
+
+class TrainingError(TeachclipError):
+    """Training that cannot go on: a loss that is not finite, nothing to train on."""

@@ -1,0 +1,1 @@
+"""Data sets, decoding, frame choice, captions, tokens."""

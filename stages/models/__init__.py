@@ -1,0 +1,1 @@
+"""The networks: trunk, temporal transformer, student, teachers, checkpoints."""
