@@ -8,6 +8,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# Where a relative path in a YAML file starts. The first kind: at the file's folder. The second, checkpoints that are
+# read: at the file's folder when there is such a file or folder, else at `work`. Every other path lies below `work`.
+FILE_PATHS = ("work", "data.captions", "data.videos")
+CHECKPOINT_PATHS = (
+    "train.init",
+    "train.network.trunk.weights",
+    "score.teachers.*.checkpoint",
+    "evaluate.run",
+    "search.run",
+)
+
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -15,16 +26,18 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
 class Section(BaseModel):
-    """Frozen; unknown keys are refused; every field is documented."""
+    """Frozen; unknown keys, numbers as text and numbers that are not finite are refused; every field is documented."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 class DataConfig(Section):
     """Your captions and videos."""
 
     captions: Path = Field(Path("captions.csv"), description="CSV or JSONL file: video, caption, optional split.")
-    videos: Path | None = Field(None, description="Folder that the video paths start from; by default the captions' folder.")
+    videos: Path | None = Field(
+        None, description="Folder that the video paths start from; by default the captions' folder."
+    )
     val_fraction: Fraction = Field(
         0.1, description="Share of the training videos taken out for validation when no row says `val`."
     )
@@ -45,11 +58,15 @@ class PrepareConfig(Section):
     choice: Literal["uniform", "head", "tail"] = Field(
         "uniform", description="Which of the decoded frames are kept when there are more than max_frames."
     )
-    storage: Literal["raw", "jpeg"] = Field("raw", description="Raw uint8 frames or JPEG; part of the cache's identity.")
+    storage: Literal["raw", "jpeg"] = Field(
+        "raw", description="Raw uint8 frames or JPEG; part of the cache's identity."
+    )
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = Field(95, description="JPEG quality, when storage is jpeg.")
     shard_videos: Positive = Field(64, description="Videos per HDF5 shard, the unit that is complete or absent.")
     workers: Annotated[int, Field(ge=0)] = Field(0, description="Decoding processes; 0 means one per core.")
-    timeout: Annotated[float, Field(gt=0)] = Field(60.0, description="Seconds a video may take before it counts as hung.")
+    timeout: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="Seconds a video may take before it counts as hung."
+    )
 
 
 class TrunkSizes(Section):
@@ -96,9 +113,7 @@ class NetworkConfig(Section):
     pool_temperature: Annotated[float, Field(gt=0)] = Field(
         0.1, description="Temperature of the AFA weights that pool; the supervised ones are at 1 (code: 0.1, paper: 1)."
     )
-    normalise_frames: bool = Field(
-        True, description="L2-normalise frames before pooling (code: yes, paper: no)."
-    )
+    normalise_frames: bool = Field(True, description="L2-normalise frames before pooling (code: yes, paper: no).")
 
 
 class TeacherConfig(Section):
@@ -133,6 +148,9 @@ class LossConfig(Section):
     coarse: Weight = Field(1.0, description="Weight of the coarse loss: teacher's video-text scores.")
     fine: Weight = Field(1.0, description="Weight of the fine loss: teacher's frame-text scores -> AFA weights.")
     coarse_kind: Literal["pearson", "huber", "ce"] = Field("pearson", description="Form of the coarse loss.")
+    coarse_on: Literal["logits", "cosines"] = Field(
+        "logits", description="The coarse loss compares scores times exp(logit scale) (code) or raw scores (paper)."
+    )
     fine_kind: Literal["ce", "pearson", "huber"] = Field("ce", description="Form of the fine loss.")
     fine_reduction: Literal["per-video", "per-frame"] = Field(
         "per-video", description="Fine CE summed over a video's frames (paper) or averaged over them (code)."
@@ -157,7 +175,12 @@ class OptimConfig(Section):
     afa_lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="Learning rate of AFA (code: 1e-3, paper: 1e-4).")
     weight_decay: Weight = Field(0.2, description="Decoupled weight decay.")
     warmup: Fraction = Field(0.1, description="Share of the steps with linear warm-up, before the cosine.")
-    clip_norm: Annotated[float, Field(gt=0)] = Field(1.0, description="Global gradient norm is clipped to this.")
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+        1.0, description="The norm of all gradients is clipped to this (code: 1; paper: none)."
+    )
+    tensor_clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="After that, the norm of each tensor's gradient is clipped to this (BertAdam: 1)."
+    )
     freeze: Literal["published", "none"] = Field(
         "published", description="`published` freezes patch conv, embeddings, ln_pre; `none` trains everything."
     )
@@ -214,20 +237,66 @@ class Config(Section):
     """One file configures every stage; each stage reads its own section."""
 
     work: Path = Field(Path("work"), description="Folder where everything made is kept.")
-    data: DataConfig = Field(default_factory=DataConfig)
-    prepare: PrepareConfig = Field(default_factory=PrepareConfig)
-    score: ScoreConfig = Field(default_factory=ScoreConfig)
-    train: TrainConfig = Field(default_factory=TrainConfig)
-    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
-    search: SearchConfig = Field(default_factory=SearchConfig)
+    data: DataConfig = Field(default_factory=DataConfig, description="Your captions and videos.")
+    prepare: PrepareConfig = Field(default_factory=PrepareConfig, description="Videos -> frame cache.")
+    score: ScoreConfig = Field(default_factory=ScoreConfig, description="Frozen teachers -> score cache.")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="Score cache -> student.")
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="Model -> ranks and metrics.")
+    search: SearchConfig = Field(default_factory=SearchConfig, description="Model -> vectors, answers to sentences.")
+
+    @property
+    def frames_folder(self) -> Path:
+        """The frame cache."""
+        return self.work / self.prepare.frames
+
+    @property
+    def score_store(self) -> Path:
+        """The score store."""
+        return self.work / self.score.store
+
+    @property
+    def features_folder(self) -> Path:
+        """Class tokens of a frozen trunk, cached by training."""
+        return self.work / "features"
+
+    @property
+    def run_folder(self) -> Path:
+        """What training writes."""
+        return self.work / self.train.run
+
+    @property
+    def init_checkpoint(self) -> Path | None:
+        """What training starts from."""
+        return None if self.train.init is None else self.work / self.train.init
+
+    @property
+    def evaluate_run(self) -> Path:
+        """The run folder or checkpoint that is evaluated."""
+        return self.work / self.evaluate.run
+
+    @property
+    def search_run(self) -> Path:
+        """The run folder or checkpoint that embeds."""
+        return self.work / self.search.run
+
+    @property
+    def index_folder(self) -> Path:
+        """The vectors that are searched."""
+        return self.work / self.search.index
+
+    def teacher_checkpoint(self, teacher: TeacherConfig) -> Path:
+        """The checkpoint file or run folder of `teacher`."""
+        return self.work / teacher.checkpoint
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        # Each message starts with the key it is about: that is how the loader finds the line.
         network = self.train.network
         if network.kind == "xclip" and self.train.teachers:
             raise ValueError("train.teachers: a teacher is trained by itself; leave `teachers` empty for kind xclip")
         if network.pooling == "mean" and self.train.teachers and self.train.loss.fine > 0:
             raise ValueError(
-                "train.loss.fine: mean pooling has no frame weights to teach; set train.loss.fine to 0 or pooling to afa"
+                "train.loss.fine: mean pooling has no frame weights to teach; "
+                "set train.loss.fine to 0 or train.network.pooling to afa"
             )
         return self
