@@ -208,6 +208,9 @@ class TrainConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where training runs.")
     precision: Literal["auto", "float32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, else float32.")
     prefetch: Positive = Field(4, description="Batches read ahead in the background.")
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(
+        60.0, description="A checkpoint to go on from is written at least this often, and after every epoch."
+    )
     validate_every: Positive = Field(1, description="Epochs between validations.")
     select_by: Literal["sumr", "r1", "mean-rank"] = Field("sumr", description="Validation metric that picks the best.")
 

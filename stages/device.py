@@ -1,0 +1,28 @@
+"""Where a network runs and in what precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+from ..errors import ConfigError
+
+
+def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The GPU when there is one, unless told otherwise.
+
+    Raises:
+        ConfigError: a GPU is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device is `cuda`, but torch sees no GPU here", hint="use device: auto, or cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def autocast(device: torch.device, precision: Literal["auto", "float32", "bf16"]) -> AbstractContextManager[object]:
+    """bf16 where asked for; `auto` means on a GPU."""
+    if precision == "bf16" or (precision == "auto" and device.type == "cuda"):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()

@@ -1,0 +1,109 @@
+"""What the networks see of videos: uint8 frames, or class tokens of a frozen trunk cached once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cache.features import FeatureShards
+from ..cache.frames import FrameCache
+from ..errors import CacheError
+from .models.checkpoints import class_token_digest
+from .models.network import VideoTextNetwork
+from .reporting import Reporter
+
+ENCODE_VIDEOS = 16
+
+
+class VideoInputs(Protocol):
+    """Frames or class tokens of videos, by index."""
+
+    videos: Sequence[str]
+
+    def read(self, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """(frames or class tokens [V, F, ...], mask [V, F] bool, times [V, F] seconds, NaN in padding)."""
+        ...
+
+
+class FrameInputs:
+    """uint8 frames [V, F, 3, S, S] straight from the frame cache."""
+
+    def __init__(self, cache: FrameCache, videos: Sequence[str]) -> None:
+        self.cache, self.videos = cache, videos
+
+    def read(self, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        clips = self.cache.read([self.videos[k] for k in index])
+        return torch.from_numpy(clips.frames), torch.from_numpy(clips.mask), torch.from_numpy(clips.times)
+
+
+class TokenInputs:
+    """Class tokens [V, F, width] of a frozen trunk, in memory."""
+
+    def __init__(self, videos: Sequence[str], tokens: np.ndarray, mask: np.ndarray, times: np.ndarray) -> None:
+        self.videos = videos
+        self.tokens, self.mask, self.times = (torch.from_numpy(array) for array in (tokens, mask, times))
+
+    def read(self, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        chosen = torch.from_numpy(np.asarray(index, np.int64))
+        return self.tokens[chosen], self.mask[chosen], self.times[chosen]
+
+    def part(self, start: int, stop: int) -> "TokenInputs":
+        """The inputs of videos start <= index < stop."""
+        arrays = (tensor[start:stop].numpy() for tensor in (self.tokens, self.mask, self.times))
+        return TokenInputs(self.videos[start:stop], *arrays)
+
+
+def check_fits(network: VideoTextNetwork, cache: FrameCache, folder: Path) -> None:
+    """Refuse frames of another number or size than the network takes.
+
+    Raises:
+        CacheError: naming the two settings that disagree.
+    """
+    wanted = {"prepare.max_frames": network.config.frames, "prepare.image_size": network.trunk.sizes.image_size}
+    found = {"prepare.max_frames": cache.max_frames, "prepare.image_size": cache.image_size}
+    differing = [
+        f"{key}: the network takes {wanted[key]}, the frames have {found[key]}"
+        for key in wanted
+        if wanted[key] != found[key]
+    ]
+    if differing:
+        raise CacheError(
+            "these frames do not fit the network",
+            where=str(folder),
+            details=differing,
+            hint="prepare frames for it: --set prepare.frames=OTHER_FOLDER --set prepare.image_size=...",
+        )
+
+
+def frozen_inputs(
+    network: VideoTextNetwork, cache: FrameCache, videos: Sequence[str], folder: Path, reporter: Reporter
+) -> TokenInputs:
+    """Class tokens of all `videos`, computed once per trunk and kept in `folder`; every slot, padded ones too."""
+    digests = [cache.digest(video) for video in videos]
+    shards = FeatureShards(folder, {"kind": "class-tokens", "trunk": class_token_digest(network)})
+    parts = []
+    with reporter.progress("class tokens of the frozen trunk", len(videos), "video") as progress:
+        for group in shards.groups(digests):
+            part = shards.read(digests[group])
+            if part is None:
+                part = _encode(network, FrameInputs(cache, videos), np.arange(group.start, group.stop))
+                shards.write(digests[group], part)
+            parts.append(part)
+            progress.advance(group.stop - group.start)
+    tokens, mask, times = (np.concatenate([part[key] for part in parts]) for key in ("tokens", "mask", "times"))
+    return TokenInputs(videos, tokens, mask, times)
+
+
+@torch.no_grad()
+def _encode(network: VideoTextNetwork, inputs: FrameInputs, index: np.ndarray) -> dict[str, np.ndarray]:
+    device = network.logit_scale.device
+    tokens, masks, times = [], [], []
+    for start in range(0, len(index), ENCODE_VIDEOS):
+        frames, mask, when = inputs.read(index[start : start + ENCODE_VIDEOS])
+        tokens.append(network.class_tokens(frames.to(device), mask.to(device)).float().cpu().numpy())
+        masks.append(mask.numpy())
+        times.append(when.numpy())
+    return {"tokens": np.concatenate(tokens), "mask": np.concatenate(masks), "times": np.concatenate(times)}

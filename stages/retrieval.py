@@ -1,0 +1,73 @@
+"""Retrieval of a whole split: encode, compare in blocks, count ranks."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .inputs import VideoInputs
+from .metrics import Metrics, Ties, retrieval_metrics
+from .models.network import Features, VideoTextNetwork
+from .reporting import Reporter
+
+VIDEOS_AT_ONCE = 16
+
+
+def join_features(parts: Sequence[Features]) -> Features:
+    """Features of consecutive videos or texts, as one."""
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+@torch.no_grad()
+def encode_videos(network: VideoTextNetwork, inputs: VideoInputs, reporter: Reporter) -> Features:
+    """Features of all videos of `inputs`, on the network's device."""
+    device = network.logit_scale.device
+    parts = []
+    with reporter.progress("encode videos", len(inputs.videos), "video") as progress:
+        for start in range(0, len(inputs.videos), VIDEOS_AT_ONCE):
+            index = np.arange(start, min(start + VIDEOS_AT_ONCE, len(inputs.videos)))
+            frames, mask, _ = inputs.read(index)
+            parts.append(network.encode_videos(frames.to(device), mask.to(device)))
+            progress.advance(len(index))
+    return join_features(parts)
+
+
+@torch.no_grad()
+def measure(
+    network: VideoTextNetwork,
+    ids: Tensor,
+    text_video: np.ndarray,
+    inputs: VideoInputs,
+    reporter: Reporter,
+    *,
+    block: int = 512,
+    ties: Ties = "fair",
+) -> dict[str, Metrics]:
+    """Text-to-video and video-to-text metrics of a split.
+
+    Args:
+        ids: token ids [T, W]; text_video: index of each text's own video [T]; inputs: the V videos.
+        block: texts and videos compared at a time, so that memory does not grow with T x V.
+
+    Raises:
+        TeachclipError: a score is not a number.
+    """
+    was_training = network.training
+    network.eval()
+    device = network.logit_scale.device
+    videos = encode_videos(network, inputs, reporter)
+    encoded: dict[slice | None, Features] = {}
+
+    def scores(texts: slice, columns: slice) -> np.ndarray:
+        # Consecutive calls share their texts: only one block of text features is alive.
+        key = (texts.start, texts.stop)
+        if key not in encoded:
+            encoded.clear()
+            encoded[key] = network.encode_texts(ids[texts].to(device))  # type: ignore[index]
+        chosen = {name: value[columns] for name, value in videos.items()}
+        return network.score(encoded[key], chosen).double().cpu().numpy()  # type: ignore[index]
+
+    result = retrieval_metrics(scores, text_video, len(inputs.videos), ties=ties, block=block)
+    network.train(was_training)
+    return result

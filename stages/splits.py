@@ -1,0 +1,42 @@
+"""The texts of a split that can be used: those whose videos prepare could decode."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..cache.frames import FrameCache
+from .data.captions import Dataset, Text
+
+
+@dataclass(frozen=True)
+class Split:
+    """T texts and their V videos.
+
+    Attributes:
+        texts: the texts; videos: ids of their videos, in order of first appearance.
+        text_video: index of each text's own video [T].
+        left_out: videos of the split that have no usable frames.
+    """
+
+    texts: tuple[Text, ...]
+    videos: tuple[str, ...]
+    text_video: np.ndarray
+    left_out: int
+
+    @property
+    def captions(self) -> list[str]:
+        return [text.caption for text in self.texts]
+
+
+def usable_split(dataset: Dataset, names: Iterable[Literal["train", "val", "test"]], frames: FrameCache) -> Split:
+    """The usable texts of one or several splits, in data set order."""
+    splits = tuple(names)
+    usable = set(frames.usable)
+    texts = tuple(text for name in splits for text in dataset.texts_of(name) if text.video in usable)
+    videos = tuple(dict.fromkeys(text.video for text in texts))
+    position = {video: k for k, video in enumerate(videos)}
+    all_videos = {text.video for name in splits for text in dataset.texts_of(name)}
+    text_video = np.array([position[text.video] for text in texts], np.int64)
+    return Split(texts, videos, text_video, len(all_videos) - len(videos))

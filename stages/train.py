@@ -1,0 +1,372 @@
+"""Stage two: train a student from cached teacher scores, without teachers, or a teacher by itself.
+
+TeachCLIP section 3; the recipes are in configs/recipes.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cache.frames import FrameCache
+from ..cache.identity import text_digest
+from ..cache.scores import ScoreReader, ScoreStore
+from ..cache.stream import read_ahead
+from ..configs.schema import Config, TrainConfig
+from ..errors import ConfigError, DataError, TrainingError
+from .batches import Batch, BatchReader, Order
+from .data.captions import read_dataset
+from .data.tokens import tokenize
+from .device import autocast, choose_device
+from .inputs import FrameInputs, VideoInputs, check_fits, frozen_inputs
+from .losses import LossParts, total_loss
+from .models.build import build_network
+from .models.checkpoints import load_network, save_network
+from .models.network import VideoTextNetwork
+from .models.teachers import Teacher, load_teacher
+from .optim import build_optimiser
+from .reporting import Reporter, Silent
+from .retrieval import measure
+from .runs import RunFolder, digest_of
+from .splits import Split, usable_split
+
+LOG_EVERY = 20  # steps between readings of the losses, each of which waits for the GPU
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run was trained on, and which network it chose."""
+
+    run: str
+    checkpoint: str
+    steps: int
+    texts: int
+    videos: int
+    left_out_videos: int
+    teachers: tuple[str, ...]
+    best: dict[str, Any]
+    seconds: float
+    data_wait: float
+    already_done: bool
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What a run is trained and validated on."""
+
+    frames: FrameCache
+    train: Split
+    val: Split
+    readers: tuple[ScoreReader, ...]
+
+    def identity(self, teachers: Sequence[str]) -> dict[str, str]:
+        """What the run's numbers depend on beside its configuration."""
+        identity = {}
+        for name, split in (("train", self.train), ("val", self.val)):
+            identity[f"{name} captions"] = digest_of(part for text in split.texts for part in (text.id, text.caption))
+            identity[f"{name} frames"] = digest_of(self.frames.digest(video) for video in split.videos)
+        for name, reader in zip(teachers, self.readers, strict=False):
+            identity[f"scores of {name}"] = reader.digest
+        return identity
+
+
+def train(config: Config, reporter: Reporter | None = None) -> TrainResult:
+    """Train what `config.train` describes; a killed run goes on, a finished one is only reported.
+
+    Raises:
+        DataError: nothing to train on.
+        CacheError: frames or scores are missing or incomplete.
+        CacheMismatchError: the run folder, the frames or the scores were made from something else.
+        TrainingError: the loss is not finite.
+    """
+    reporter = reporter or Silent()
+    material = _open_material(config)
+    folder = RunFolder(config.run_folder)
+    folder.claim(config, material.identity(config.train.teachers))
+    if (done := folder.result) is not None:
+        return TrainResult(**{**done, "teachers": tuple(done["teachers"]), "already_done": True})
+    if material.train.left_out:
+        reporter.warn(f"{material.train.left_out} training videos have no usable frames and are left out")
+    result = _Run(config, material, folder, reporter).go()
+    folder.finish(asdict(result))
+    return result
+
+
+def _open_material(config: Config) -> _Material:
+    dataset = read_dataset(config.data)
+    frames = FrameCache.open(config.frames_folder)
+    train_split, val_split = (usable_split(dataset, [name], frames) for name in ("train", "val"))
+    if len(train_split.texts) < 2:
+        raise DataError(
+            "fewer than two usable captions to train on",
+            where=str(config.data.captions),
+            hint="`teachclip prepare` lists the videos that cannot be used, and why",
+        )
+    readers: tuple[ScoreReader, ...] = ()
+    if config.train.teachers and config.train.teaching == "cached":
+        store = ScoreStore.open(config.score_store)
+        texts = [(text.id, text_digest(text.caption)) for text in train_split.texts]
+        videos = [(video, frames.digest(video)) for video in train_split.videos]
+        readers = tuple(store.teacher(name).reader(texts, videos) for name in config.train.teachers)
+    return _Material(frames, train_split, val_split, readers)
+
+
+def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTextNetwork:
+    settings = config.train
+    torch.manual_seed(settings.seed)
+    if (init := config.init_checkpoint) is None:
+        network = build_network(settings.network)
+    else:
+        network = load_network(init)
+        wanted = settings.network.model_copy(update={"trunk": network.config.trunk})
+        if network.config != wanted:
+            raise ConfigError(
+                f"train.init holds another network: {network.config!r}, but train.network asks for {wanted!r}",
+                where=str(init),
+            )
+    check_fits(network, frames, config.frames_folder)
+    if settings.trunk == "frozen":
+        network.freeze_class_tokens()
+    return network.to(device)
+
+
+class _Run:
+    """The steps of one run."""
+
+    def __init__(self, config: Config, material: _Material, folder: RunFolder, reporter: Reporter) -> None:
+        self.config, self.settings, self.material = config, config.train, material
+        self.folder, self.reporter = folder, reporter
+        self.device = choose_device(self.settings.device)
+        self.network = _build(config, material.frames, self.device)
+        self.train_inputs, self.val_inputs = self._inputs()
+        self.order = Order(
+            len(material.train.texts), min(self.settings.batch_size, len(material.train.texts)), self.settings.seed
+        )
+        self.steps = _total_steps(self.settings, self.order)
+        self.optimiser = build_optimiser(self.network, self.settings.optim, self.steps)
+        self.teachers = self._online_teachers()
+        self.val_ids = tokenize(material.val.captions, self.settings.network.words)[0]
+        self.read = self._batch_reader()
+        self.unread: list[tuple[Batch, LossParts, Tensor]] = []
+        self.best: dict[str, Any] = {}
+        self.earlier_seconds = 0.0
+        self.began = time.perf_counter()
+
+    def go(self) -> TrainResult:
+        """Train from where the run was left to its end."""
+        start = self._resume()
+        self.began = saved = time.perf_counter()
+        items = self.order.steps(start, self.steps)
+        title = f"train {self.folder.folder.name}"
+        with (
+            read_ahead(self.read, items, self.settings.prefetch) as batches,
+            self.reporter.progress(title, self.steps, "step", done=start) as progress,
+        ):
+            for batch in batches:
+                self._step(batch)
+                done = batch.step + 1
+                ends_epoch = done % self.order.steps_per_epoch == 0 or done == self.steps
+                due = time.perf_counter() - saved > self.settings.checkpoint_seconds
+                if ends_epoch or due or len(self.unread) == LOG_EVERY:
+                    progress.advance(len(self.unread), **self._read_losses(batches.waited))
+                if ends_epoch:
+                    self._validate(done)
+                if ends_epoch or due:
+                    self._save(done)
+                    saved = time.perf_counter()
+            waited = batches.waited
+        return self._result(waited)
+
+    def _step(self, batch: Batch) -> None:
+        """One optimiser step; its losses stay on the device until `_read_losses`."""
+        batch = batch.to(self.device)
+        with autocast(self.device, self.settings.precision):
+            texts = self.network.encode_texts(batch.ids)
+            videos = self.network.encode_videos(batch.frames, batch.mask)
+        with torch.autocast(self.device.type, enabled=False):
+            logits = self.network.logit_scale.exp() * self.network.score(texts, videos)
+            teacher_logits, teacher_frames = self._soft_labels(batch)
+            same = torch.from_numpy(batch.videos[:, None] == batch.videos[None, :]).to(self.device)
+            parts = total_loss(
+                self.settings.loss,
+                logits,
+                videos.get("raw_weights"),
+                teacher_logits,
+                teacher_frames,
+                batch.mask if self.settings.network.mask_padding else None,
+                same.fill_diagonal_(False) if self.settings.loss.mask_same_video else None,
+            )
+        self.optimiser.zero_grad()
+        parts.total.backward()
+        norm = self.optimiser.step()
+        self.unread.append((batch, LossParts(*(value.detach() for value in parts)), norm))
+
+    def _soft_labels(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        """Per teacher: video-text logits [b, b], and frame-text logits [b, F] when the fine loss wants them."""
+        coarse, fine = [], []
+        for reader, labels in zip(self.material.readers, batch.labels, strict=True):
+            coarse.append(torch.from_numpy(labels.coarse).to(self.device) * reader.scale)
+            fine.append(labels.frame_logits)
+        for teacher in self.teachers:
+            scores, frame_logits = self._run_teacher(teacher, batch)
+            coarse.append(scores)
+            fine.append(frame_logits)
+        if not self.settings.loss.fine or not coarse:
+            return coarse, []
+        return coarse, [self._frame_logits(labels) for labels in fine]
+
+    def _frame_logits(self, labels: Any) -> Tensor:
+        if labels is None:
+            raise ConfigError("a teacher gives no frame-text scores", hint="use --set train.loss.fine=0")
+        logits = torch.as_tensor(labels).to(self.device)
+        if logits.shape[1] != self.settings.network.frames:
+            raise ConfigError(
+                f"the teacher scored {logits.shape[1]} frames a video, the student takes {self.settings.network.frames}",
+                hint="prepare and score with the student's frames, or use --set train.loss.fine=0",
+            )
+        return logits
+
+    @torch.no_grad()
+    def _run_teacher(self, teacher: Teacher, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The published way: the teacher runs inside the step."""
+        assert batch.uint8_frames is not None
+        frames, mask, times = (tensor.to(self.device) for tensor in batch.uint8_frames)
+        videos = teacher.encode_videos(frames, mask, times)
+        texts = teacher.encode_texts([self.material.train.texts[k].caption for k in batch.texts])
+        return teacher.score(texts, videos) * teacher.scale, teacher.frame_logits(texts, videos)
+
+    def _read_losses(self, waited: float) -> dict[str, float]:
+        """Write the losses of the last steps to the log; the newest are shown beside the progress."""
+        shown: dict[str, float] = {}
+        for batch, parts, norm in self.unread:
+            losses = {key: float(value) for key, value in parts._asdict().items()}
+            self._refuse_not_finite(batch, losses)
+            lrs = self.optimiser.lrs
+            line = {"kind": "train", "step": batch.step + 1, "epoch": self.order.epoch(batch.step)}
+            line |= {"loss": losses.pop("total"), **losses, "grad_norm": float(norm), "lr": lrs}
+            self.folder.log(line | {"seconds": self._seconds(), "data_wait": waited})
+            shown = {"loss": line["loss"]}
+        self.unread.clear()
+        return shown
+
+    def _refuse_not_finite(self, batch: Batch, losses: dict[str, float]) -> None:
+        if all(math.isfinite(value) for value in losses.values()):
+            return
+        videos = [self.material.train.videos[k] for k in batch.videos]
+        raise TrainingError(
+            f"the loss is not finite at step {batch.step + 1}: {losses}",
+            where=str(self.folder.folder),
+            details=["videos of the batch: " + ", ".join(videos[:20])],
+            hint="look at these videos' frames, or lower train.optim.lr; the last checkpoint before is kept",
+        )
+
+    def _validate(self, done: int) -> None:
+        """Measure on the validation split, and keep the network when it is the best so far."""
+        epoch = self.order.epoch(done - 1)
+        if done != self.steps and (epoch + 1) % self.settings.validate_every:
+            return
+        if not self.material.val.texts:
+            if done == self.steps:
+                self._choose(done, epoch, "last step: there is no validation split", 0.0)
+            return
+        metrics = measure(
+            self.network, self.val_ids, self.material.val.text_video, self.val_inputs, Silent(), ties="fair"
+        )
+        by = self.settings.select_by
+        value = -metrics["t2v"].mnr if by == "mean-rank" else getattr(metrics["t2v"], by)
+        better = not self.best or value > self.best["value"]
+        if better:
+            self._choose(done, epoch, f"{by} (text to video) on the validation split", value)
+        self.folder.log(
+            {"kind": "val", "step": done, "epoch": epoch, "selected": better}
+            | {way: asdict(result) for way, result in metrics.items()}
+        )
+
+    def _choose(self, done: int, epoch: int, by: str, value: float) -> None:
+        save_network(self.network, self.folder.best)
+        self.best = {"step": done, "epoch": epoch, "chosen_by": by, "value": value}
+
+    def _save(self, done: int) -> None:
+        self.folder.save(
+            {
+                "step": done,
+                "seconds": self._seconds(),
+                "best": self.best,
+                "weights": self.network.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+            }
+        )
+
+    def _resume(self) -> int:
+        """The step to go on from: 0 for a fresh run."""
+        state = self.folder.resume()
+        if state is None:
+            return 0
+        self.network.load_state_dict(state["weights"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.best, self.earlier_seconds = state["best"], state["seconds"]
+        self.reporter.info(f"goes on at step {state['step']} of {self.steps}")
+        return int(state["step"])
+
+    def _seconds(self) -> float:
+        return self.earlier_seconds + time.perf_counter() - self.began
+
+    def _inputs(self) -> tuple[VideoInputs, VideoInputs]:
+        """What the network sees of the training and of the validation videos."""
+        frames, train_videos, val_videos = self.material.frames, self.material.train.videos, self.material.val.videos
+        if self.settings.trunk == "full":
+            return FrameInputs(frames, train_videos), FrameInputs(frames, val_videos)
+        tokens = frozen_inputs(
+            self.network, frames, train_videos + val_videos, self.config.features_folder, self.reporter
+        )
+        edge = len(train_videos)
+        return tokens.part(0, edge), tokens.part(edge, edge + len(val_videos))
+
+    def _online_teachers(self) -> list[Teacher]:
+        if self.settings.teaching == "cached":
+            return []
+        known = {teacher.name: teacher for teacher in self.config.score.teachers}
+        missing = [name for name in self.settings.teachers if name not in known]
+        if missing:
+            raise ConfigError(f"online teaching by {missing[0]!r}, which score.teachers does not name")
+        return [
+            load_teacher(known[name], self.config.teacher_checkpoint(known[name]), self.device)
+            for name in self.settings.teachers
+        ]
+
+    def _batch_reader(self) -> BatchReader:
+        split = self.material.train
+        return BatchReader(
+            ids=tokenize(split.captions, self.settings.network.words)[0],
+            text_video=split.text_video,
+            inputs=self.train_inputs,
+            labels=self.material.readers,
+            teacher_frames=FrameInputs(self.material.frames, split.videos) if self.teachers else None,
+            pin=self.device.type == "cuda",
+        )
+
+    def _result(self, waited: float) -> TrainResult:
+        split = self.material.train
+        return TrainResult(
+            run=str(self.folder.folder),
+            checkpoint=str(self.folder.best),
+            steps=self.steps,
+            texts=len(split.texts),
+            videos=len(split.videos),
+            left_out_videos=split.left_out,
+            teachers=self.settings.teachers,
+            best=self.best,
+            seconds=self._seconds(),
+            data_wait=waited,
+            already_done=False,
+        )
+
+
+def _total_steps(settings: TrainConfig, order: Order) -> int:
+    steps = settings.epochs * order.steps_per_epoch
+    return min(steps, settings.max_steps) if settings.max_steps else steps
