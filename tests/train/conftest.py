@@ -1,0 +1,85 @@
+"""A tiny world: rendered clips, their frames, a trained teacher and its scores, made once per test process."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from teachclip.configs.schema import Config
+from teachclip.stages.data.encode import write_h264
+
+COLOURS = {
+    "red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 80, 230), "yellow": (230, 220, 60),
+    "white": (240, 240, 240), "purple": (150, 50, 180),
+}  # fmt: skip
+PLACES = {"left": (24, 4), "right": (24, 44), "top": (4, 24), "bottom": (44, 24)}
+TRUNK = {
+    "sizes": {
+        "image_size": 32, "patch_size": 16, "vision_width": 64, "vision_layers": 2,
+        "text_width": 64, "text_layers": 1, "embed_dim": 64, "context_length": 16,
+    },
+    "weights": None,
+}  # fmt: skip
+
+
+def clip(colour: str, place: str, frames: int) -> np.ndarray:
+    """A coloured square at a place, on grey [N, 64, 64, 3]."""
+    video = np.full((frames, 64, 64, 3), 90, np.uint8)
+    top, left = PLACES[place]
+    for k in range(frames):
+        video[k, top : top + 16, left : left + 16] = COLOURS[colour]
+        video[k, k * 4 : k * 4 + 3] = 160
+    return video
+
+
+@dataclass(frozen=True)
+class World:
+    """Where the tiny world lies, and configurations that live in it."""
+
+    root: Path
+
+    def config(self, **sections: dict[str, Any]) -> Config:
+        """The world's configuration with `sections` merged in, one level deep."""
+        network = {"trunk": TRUNK, "words": 10, "frames": 4, "temporal_layers": 1}
+        base: dict[str, dict[str, Any]] = {
+            "data": {"captions": self.root / "captions.csv"},
+            "prepare": {"image_size": 32, "max_frames": 4, "workers": 1, "shard_videos": 8},
+            "score": {"teachers": [{"name": "xclip", "checkpoint": "runs/xclip"}], "shard_texts": 16,
+                      "chance_check": False},
+            "train": {"network": network, "batch_size": 8, "epochs": 2, "optim": {"lr": 1e-3, "trunk_lr": 1e-3},
+                      "device": "cpu"},
+        }  # fmt: skip
+        network.update(sections.get("train", {}).pop("network", {}))
+        for name, values in sections.items():
+            base.setdefault(name, {}).update(values)
+        return Config.model_validate({"work": self.root / "work", **base})
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """24 clips (14 train, 4 val, 6 test), two captions each, one broken file; a teacher; scores in both precisions."""
+    from teachclip.stages.prepare import prepare
+    from teachclip.stages.score import score
+    from teachclip.stages.train import train
+
+    root = tmp_path_factory.mktemp("world")
+    rows = []
+    for k, (colour, place) in enumerate((colour, place) for colour in COLOURS for place in PLACES):
+        name = f"clips/{k:02d}.mp4"
+        (root / "clips").mkdir(exist_ok=True)
+        write_h264(root / name, clip(colour, place, 3 + k % 3), fps=1)
+        split = "test" if k % 4 == 3 else "val" if k % 6 == 4 else "train"
+        rows += [(name, f"a {colour} square at the {place}", split), (name, f"{place}: something {colour}", split)]
+    (root / "clips/broken.mp4").write_bytes(b"<html>not found</html>")
+    rows.append(("clips/broken.mp4", "nothing to see", "train"))
+    with (root / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("video", "caption", "split"), *rows])
+    made = World(root)
+    prepare(made.config())
+    train(made.config(train={"run": "runs/xclip", "network": {"kind": "xclip"}, "epochs": 4}))
+    score(made.config())
+    score(made.config(score={"store": "exact.zarr", "coarse": "float32"}))
+    return made

@@ -1,0 +1,86 @@
+"""The same chain on a GPU: what it computes is what the CPU computes, to float arithmetic."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from teachclip.cache.frames import FrameCache
+from teachclip.cache.identity import text_digest
+from teachclip.cache.scores import ScoreStore
+from teachclip.configs.schema import Config
+from teachclip.stages.data.captions import read_dataset
+from teachclip.stages.evaluate import evaluate
+from teachclip.stages.runs import RunFolder
+from teachclip.stages.score import score
+from teachclip.stages.splits import usable_split
+from teachclip.stages.train import train
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(autouse=True)
+def exact_float32() -> Any:
+    """No TF32: these tests compare float32 arithmetic."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cudnn.allow_tf32 = before
+
+
+def step_losses(config: Config) -> torch.Tensor:
+    lines = RunFolder(config.run_folder).metrics()
+    return torch.tensor([[line["loss"], line["coarse"], line["fine"]] for line in lines if line["kind"] == "train"])
+
+
+def test_training_on_the_gpu_gives_the_cpus_losses(world: Any) -> None:
+    on = {
+        device: world.config(
+            train={"run": f"runs/on-{device}", "teachers": ["xclip"], "device": device, "precision": "float32"}
+        )
+        for device in ("cpu", "cuda")
+    }
+    for config in on.values():
+        train(config)
+    torch.testing.assert_close(step_losses(on["cuda"]), step_losses(on["cpu"]), rtol=1e-3, atol=1e-4)
+
+
+def test_bf16_training_is_finite_and_near_float32(world: Any) -> None:
+    runs = {
+        precision: world.config(
+            train={"run": f"runs/{precision}", "teachers": ["xclip"], "device": "cuda", "precision": precision}
+        )
+        for precision in ("bf16", "float32")
+    }
+    for config in runs.values():
+        train(config)
+    torch.testing.assert_close(step_losses(runs["bf16"]), step_losses(runs["float32"]), rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize("teaching", ["cached", "online"])
+def test_both_ways_of_teaching_run_on_the_gpu(world: Any, teaching: str) -> None:
+    settings = {"teachers": ["xclip"], "teaching": teaching, "device": "cuda", "max_steps": 3}
+    result = train(world.config(train={"run": f"runs/cuda-{teaching}", **settings}))
+    assert result.steps == 3
+
+
+def test_scores_made_on_the_gpu_are_those_of_the_cpu(world: Any) -> None:
+    config = world.config(score={"store": "cuda.zarr", "coarse": "float32", "device": "cuda"})
+    score(config)
+    frames = FrameCache.open(config.frames_folder)
+    split = usable_split(read_dataset(config.data), ["train"], frames)
+    texts = [(text.id, text_digest(text.caption)) for text in split.texts]
+    videos = [(video, frames.digest(video)) for video in split.videos]
+    every = np.arange(len(texts)), np.arange(len(videos))
+    stores = (config.work / "cuda.zarr", config.work / "exact.zarr")
+    made, known = (ScoreStore.open(store).teacher("xclip").reader(texts, videos).read(*every) for store in stores)
+    np.testing.assert_allclose(made.coarse, known.coarse, rtol=1e-4, atol=1e-4)
+    assert made.frame_logits is not None
+    assert known.frame_logits is not None
+    np.testing.assert_allclose(made.frame_logits, known.frame_logits, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_on_the_gpu_gives_the_cpus_metrics(world: Any) -> None:
+    results = [evaluate(world.config(evaluate={"run": "runs/xclip", "device": device})) for device in ("cpu", "cuda")]
+    assert results[0].t2v["mnr"] == pytest.approx(results[1].t2v["mnr"], abs=0.5)

@@ -1,0 +1,216 @@
+"""Stage two: what is learned, from what, and that it goes on where it was left."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from teachclip.cache.state import load_state, save_state
+from teachclip.configs.loading import dump_config
+from teachclip.configs.schema import Config
+from teachclip.errors import CacheMismatchError, CheckpointError, TrainingError
+from teachclip.stages.evaluate import evaluate
+from teachclip.stages.reporting import Silent
+from teachclip.stages.runs import RunFolder
+from teachclip.stages.train import TrainResult, train
+
+LOSSES = ("loss", "infonce", "coarse", "fine")
+
+
+def losses(config: Config) -> list[list[float]]:
+    """The losses of every step of a run."""
+    lines = RunFolder(config.run_folder).metrics()
+    return [[line[key] for key in LOSSES] for line in lines if line["kind"] == "train"]
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Content hashes of all files below `folder`."""
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_cached_scores_teach_as_the_teacher_in_the_step_does(world: Any) -> None:
+    online = world.config(train={"run": "runs/online", "teachers": ["xclip"], "teaching": "online"})
+    exact = world.config(train={"run": "runs/exact", "teachers": ["xclip"]}, score={"store": "exact.zarr"})
+    coded = world.config(train={"run": "runs/coded", "teachers": ["xclip"]})
+    for config in (online, exact, coded):
+        train(config)
+    assert len(losses(online)) == 6
+    torch.testing.assert_close(torch.tensor(losses(exact)), torch.tensor(losses(online)), rtol=1e-6, atol=1e-6)
+    # 16-bit codes move the coarse loss by at most 1e-4 relative (DESIGN section 2).
+    torch.testing.assert_close(torch.tensor(losses(coded)), torch.tensor(losses(online)), rtol=1e-4, atol=1e-6)
+    assert losses(coded) != losses(exact)
+
+
+def test_the_student_learns_and_the_teacher_changes_what_it_learns(world: Any) -> None:
+    settings = {"epochs": 20, "optim": {"lr": 1e-3, "trunk_lr": 1e-3, "weight_decay": 0.0}}
+    alone = world.config(train={**settings, "run": "runs/alone"})
+    taught = world.config(train={**settings, "run": "runs/taught", "teachers": ["xclip"]})
+    result = train(alone)
+    train(taught)
+    assert losses(alone)[-1][0] < 0.7 * losses(alone)[0][0]
+    assert losses(taught)[-1][2] < losses(taught)[0][2], "the coarse loss falls"
+    assert all(line[2] == line[3] == 0 for line in losses(alone))
+    assert result.best["chosen_by"] == "sumr (text to video) on the validation split"
+    assert result.left_out_videos == 1
+    on_train = evaluate(world.config(evaluate={"run": "runs/alone", "split": "train"}))
+    assert on_train.t2v["r10"] > 95
+    assert on_train.videos == result.videos
+
+
+def test_the_chosen_network_is_the_best_on_validation(world: Any) -> None:
+    config = world.config(train={"run": "runs/choice", "epochs": 6})
+    result = train(config)
+    lines = [line for line in RunFolder(config.run_folder).metrics() if line["kind"] == "val"]
+    best = max(lines, key=lambda line: line["t2v"]["sumr"])
+    assert result.best["step"] == best["step"]
+    again = evaluate(world.config(evaluate={"run": "runs/choice", "split": "val"}))
+    assert again.t2v == pytest.approx(best["t2v"])
+
+
+class Stop(Exception):
+    """Stands for a kill."""
+
+
+class StopsAfter(Silent):
+    """A reporter that ends the run when its progress reaches a step."""
+
+    def __init__(self, step: int) -> None:
+        self.left = step
+
+    def progress(self, title: str, total: int | None, unit: str, done: int = 0) -> Any:
+        progress = super().progress(title, total, unit, done)
+        if title.startswith("train"):
+
+            def advance(n: int = 1, **fields: float | str) -> None:
+                self.left -= n
+                if self.left <= 0:
+                    raise Stop
+
+            progress.advance = advance  # type: ignore[method-assign]
+        return progress
+
+
+@pytest.mark.parametrize("trunk", ["full", "frozen"])
+def test_a_stopped_run_goes_on_to_the_same_weights(world: Any, trunk: str) -> None:
+    settings = {"trunk": trunk, "teachers": ["xclip"], "epochs": 4}
+    whole = world.config(train={**settings, "run": f"runs/whole-{trunk}"})
+    stopped = world.config(train={**settings, "run": f"runs/stopped-{trunk}"})
+    train(whole)
+    for step in (7, 4):
+        with pytest.raises(Stop):
+            train(stopped, StopsAfter(step))
+    train(stopped)
+    first, second = (load_file(config.run_folder / "best.safetensors") for config in (whole, stopped))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert losses(whole) == losses(stopped)
+
+
+def test_a_finished_run_is_reported_and_not_repeated(world: Any) -> None:
+    config = world.config(train={"run": "runs/done", "max_steps": 2})
+    first = train(config)
+    before = tree(config.run_folder)
+    second = train(config)
+    assert not first.already_done
+    assert second == TrainResult(**{**vars(first), "already_done": True})
+    assert tree(config.run_folder) == before
+    with pytest.raises(CacheMismatchError, match=r"train\.seed"):
+        train(world.config(train={"run": "runs/done", "max_steps": 2, "seed": 1}))
+
+
+def test_frozen_trunk_computes_what_the_full_network_does(world: Any) -> None:
+    frozen = world.config(train={"run": "runs/first-frozen", "trunk": "frozen", "max_steps": 1})
+    full = world.config(train={"run": "runs/first-full", "max_steps": 1})
+    for config in (frozen, full):
+        train(config)
+    torch.testing.assert_close(torch.tensor(losses(frozen)), torch.tensor(losses(full)), rtol=1e-5, atol=1e-6)
+
+
+def test_a_frozen_trunk_stays_as_it_was_and_the_rest_moves(world: Any) -> None:
+    short = world.config(train={"run": "runs/frozen-1", "trunk": "frozen", "max_steps": 1})
+    long = world.config(train={"run": "runs/frozen-6", "trunk": "frozen", "epochs": 4, "max_steps": 6})
+    for config in (short, long):
+        train(config)
+    first, last = (load_file(config.run_folder / "best.safetensors") for config in (short, long))
+    moved = {key for key in first if not torch.equal(first[key], last[key])}
+    blocks = {key for key in first if "visual.transformer" in key or "visual.conv1" in key}
+    assert blocks
+    assert not blocks & moved
+    assert any(key.startswith("temporal") for key in moved)
+
+
+def test_mean_pooling_is_taught_coarse_only(world: Any) -> None:
+    network = {"pooling": "mean"}
+    config = world.config(
+        train={"run": "runs/meanp", "network": network, "teachers": ["xclip"], "loss": {"fine": 0.0}, "max_steps": 2}
+    )
+    train(config)
+    assert losses(config)[0][2] > 0
+    with pytest.raises(ValueError, match=r"train\.loss\.fine"):
+        world.config(train={"network": network, "teachers": ["xclip"]})
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_naming_the_videos(world: Any) -> None:
+    config = world.config(train={"run": "runs/explodes", "optim": {"lr": 1e30, "trunk_lr": 1e30, "warmup": 0.0}})
+    with pytest.raises(TrainingError, match="not finite") as caught:
+        train(config)
+    assert "clips/" in caught.value.details[0]
+
+
+SCRIPT = """
+import sys
+from teachclip.configs.loading import load_config
+from teachclip.stages.train import train
+train(load_config(sys.argv[1]))
+print([name for name in sys.modules if name.startswith("teachclip") and ("xclip" in name or "score" in name.split(".")[-1])])
+"""
+
+
+def run_script(config: Config) -> "subprocess.CompletedProcess[str]":
+    path = config.work / f"{config.run_folder.name}.yaml"
+    path.write_text(dump_config(config))
+    command = [sys.executable, "-c", SCRIPT, str(path)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+def test_two_different_students_train_at_once_from_one_cache_and_no_teacher_runs(world: Any) -> None:
+    other_trunk = {"trunk": {"sizes": {**TRUNK_SIZES, "vision_width": 128, "embed_dim": 128}, "weights": None}}
+    configs = [
+        world.config(train={"run": "runs/student-a", "teachers": ["xclip"]}),
+        world.config(
+            train={"run": "runs/student-b", "teachers": ["xclip"], "seed": 7, "batch_size": 5, "network": other_trunk}
+        ),
+    ]
+    before = tree(world.root / "work/scores.zarr")
+    with ThreadPoolExecutor(2) as pool:
+        finished = list(pool.map(run_script, configs))
+    for config, process in zip(configs, finished, strict=True):
+        assert process.returncode == 0, process.stderr
+        assert process.stdout.strip() == "['teachclip.cache.scores']"
+        assert json.loads((config.run_folder / "result.json").read_text())["teachers"] == ["xclip"]
+    assert tree(world.root / "work/scores.zarr") == before
+
+
+TRUNK_SIZES = {
+    "image_size": 32, "patch_size": 16, "vision_width": 64, "vision_layers": 2,
+    "text_width": 64, "text_layers": 1, "embed_dim": 64, "context_length": 16,
+}  # fmt: skip
+
+
+def test_state_survives_the_disk_and_damage_is_noticed(tmp_path: Path) -> None:
+    state = {"step": 3, "best": {"value": 1.5, "by": "sumr"}, "m": [torch.arange(3), {0: torch.ones(2)}], "none": None}
+    path = tmp_path / "last.state"
+    save_state(path, state)
+    loaded = load_state(path)
+    assert loaded["best"] == state["best"]
+    assert torch.equal(loaded["m"][1][0], torch.ones(2))
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_state(path)
