@@ -294,6 +294,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         # Each message starts with the key it is about: that is how the loader finds the line.
+        names = [teacher.name for teacher in self.score.teachers]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"score.teachers: each needs a name of its own, {', '.join(sorted(repeated))} is repeated")
+        if self.train.teaching == "online" and (unknown := sorted(set(self.train.teachers) - set(names))):
+            raise ValueError(f"train.teachers: teaching online needs {', '.join(unknown)} among score.teachers")
         network = self.train.network
         if network.kind == "xclip" and self.train.teachers:
             raise ValueError("train.teachers: a teacher is trained by itself; leave `teachers` empty for kind xclip")

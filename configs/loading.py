@@ -1,0 +1,194 @@
+"""YAML files and `--set` arguments -> one checked `Config`.
+
+A file may say `extends:` with the name of a shipped YAML (`recipes/official`), a path ending in .yaml that starts at
+its own folder, or a list of these: later ones win over earlier ones, the file wins over all of them, `--set` over the
+file. Relative paths start where `schema.FILE_PATHS` and `schema.CHECKPOINT_PATHS` say.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from ..errors import ConfigError
+from .marked import Dumper, Marked, Place, merge, parse
+from .messages import config_error, nearest
+from .schema import CHECKPOINT_PATHS, FILE_PATHS, Config, Section
+
+SHIPPED = Path(__file__).parent
+MAX_BYTES = 1 << 20
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of `path` (None: the defaults), changed by `overrides`, its paths absolute.
+
+    Args:
+        path: a YAML file.
+        overrides: `--set` arguments, `train.batch_size=64`; paths in them start at the current folder.
+
+    Raises:
+        ConfigError: names the file and line or the override, the offending value and the nearest valid name.
+    """
+    here = Path.cwd()
+    given = Marked({}, Place("defaults", here)) if path is None else _read_file(path, ())
+    for override in overrides:
+        given = _override(given, override, here)
+    given = _resolved(_filled(given, Config))
+    try:
+        return Config.model_validate_json(json.dumps(given.plain()), strict=True)
+    except ValidationError as error:
+        raise config_error(error, given) from None
+
+
+def dump_config(config: Config) -> str:
+    """`config` as YAML that `load_config` reads back to an equal one."""
+    return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def shipped() -> dict[str, Path]:
+    """The YAMLs that come with the package, by the name that `extends` calls them."""
+    return {path.relative_to(SHIPPED).with_suffix("").as_posix(): path for path in sorted(SHIPPED.rglob("*.yaml"))}
+
+
+def _read_file(path: Path, above: tuple[Path, ...]) -> Marked:
+    place = Place(str(path), path.parent.absolute())
+    given = parse(_text(path), place)
+    if given.value is None:
+        return Marked({}, place)
+    if not isinstance(given.value, dict):
+        raise ConfigError(
+            "not a configuration: it should hold sections with keys and values", where=str(given.place),
+            hint="`teachclip config template` prints one to start from.",
+        )  # fmt: skip
+    sections = dict(given.value)
+    extends = sections.pop("extends", None)
+    own = Marked(sections, place)
+    if extends is None:
+        return own
+    line = (*above, path.resolve())
+    base = Marked({}, place)
+    for entry in extends.value if isinstance(extends.value, list) else [extends]:
+        base = merge(base, _read_file(_extended(entry, path.parent, line), line))
+    return merge(base, own)
+
+
+def _text(path: Path) -> str:
+    try:
+        if path.is_file() and path.stat().st_size > MAX_BYTES:
+            raise ConfigError("too large to be a configuration", where=str(path))
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        names = [file.name for file in path.parent.glob("*.y*ml")]
+        raise ConfigError(f"no such file{nearest(path.name, names)}", where=str(path)) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"not text: byte {error.object[error.start]:#04x} at {error.start}", where=str(path)
+        ) from None
+
+
+def _extended(entry: Marked, folder: Path, above: tuple[Path, ...]) -> Path:
+    name, where = entry.value, str(entry.place)
+    if not isinstance(name, str):
+        raise ConfigError("extends: give a name, a path or a list of these", where=where)
+    if name.endswith((".yaml", ".yml")):
+        path = folder / _home(name)
+        if not os.path.exists(path):
+            raise ConfigError(f"extends: no such file {str(path)!r}", where=where)
+    elif name in shipped():
+        path = shipped()[name]
+    else:
+        raise ConfigError(
+            f"extends: {name!r} does not come with teachclip{nearest(name, list(shipped()))}", where=where,
+            hint=f"Shipped: {', '.join(shipped())}. A file of your own ends in .yaml.",
+        )  # fmt: skip
+    if path.resolve() in above:
+        circle = " -> ".join(file.name for file in (*above[above.index(path.resolve()) :], path))
+        raise ConfigError(f"extends: goes in a circle, {circle}", where=where)
+    return path
+
+
+def _override(given: Marked, override: str, here: Path) -> Marked:
+    place = Place(f"--set {override}", here)
+    key, equals, text = override.partition("=")
+    keys = key.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError("give it as key=value", where=str(place), hint="For example --set train.batch_size=64")
+    return _assigned(given, keys, parse(text, place, count_lines=False))
+
+
+def _assigned(given: Marked, keys: Sequence[str], value: Marked) -> Marked:
+    if not keys:
+        return merge(given, value)
+    first, rest = keys[0], keys[1:]
+    nothing = Marked(None, value.place)
+    if isinstance(given.value, list) and first.isdecimal():
+        if int(first) >= len(given.value):
+            raise ConfigError(f"there are {len(given.value)} entries, counted from 0", where=str(value.place))
+        entries = list(given.value)
+        entries[int(first)] = _assigned(entries[int(first)], rest, value)
+        return replace(given, value=entries)
+    section = given.value if isinstance(given.value, dict) else {}
+    return Marked(section | {first: _assigned(section.get(first, nothing), rest, value)}, given.place)
+
+
+def _filled(given: Marked, section: type[Section]) -> Marked:
+    """A section without keys (all of them commented out) reads as null; here it becomes an empty section."""
+    if not isinstance(given.value, dict):
+        return given
+    children = dict(given.value)
+    for name, field in section.model_fields.items():
+        below = field.annotation
+        if name in children and isinstance(below, type) and issubclass(below, Section):
+            child = children[name]
+            children[name] = replace(child, value={}) if child.value is None else _filled(child, below)
+    return replace(given, value=children)
+
+
+def _resolved(given: Marked) -> Marked:
+    """Paths that start at a file's folder made absolute; `work` and the captions also where they are not given."""
+    by_default = Marked(str(Config().work), given.place), Marked(str(Config().data.captions), given.place)
+    captions = Marked({"captions": by_default[1]}, given.place)
+    given = merge(Marked({"work": by_default[0], "data": captions}, given.place), given)
+    for key in FILE_PATHS:
+        given = _changed(given, key.split("."), lambda text, folder: folder / text)
+    work = given.find(("work",)).value
+    for key in CHECKPOINT_PATHS:
+        choose = _weights if key.endswith(".weights") else _checkpoint
+        given = _changed(given, key.split("."), partial(choose, work=Path(str(work))))
+    return given
+
+
+def _changed(given: Marked, keys: Sequence[str], change: Callable[[Path, Path], Path]) -> Marked:
+    """The text at `keys` (`*`: each entry of a list) passed with its place's folder through `change`."""
+    if not keys:
+        text = given.value
+        return replace(given, value=str(change(_home(text), given.place.folder))) if isinstance(text, str) else given
+    first, rest = keys[0], keys[1:]
+    if first == "*" and isinstance(given.value, list):
+        return replace(given, value=[_changed(entry, rest, change) for entry in given.value])
+    if isinstance(given.value, dict) and first in given.value:
+        return replace(given, value=given.value | {first: _changed(given.value[first], rest, change)})
+    return given
+
+
+def _home(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # `~nobody`: no such user, so it is the name of a folder
+        return Path(text)
+
+
+def _checkpoint(path: Path, folder: Path, work: Path) -> Path:
+    return folder / path if os.path.exists(folder / path) else path
+
+
+def _weights(path: Path, folder: Path, work: Path) -> Path:
+    """A weights file beside the YAML or below `work`; any other text is an open_clip tag."""
+    return next((start / path for start in (folder, work) if os.path.isfile(start / path)), path)
