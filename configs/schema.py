@@ -77,6 +77,7 @@ class TrunkSizes(Section):
     vision_width: Positive = 768
     vision_layers: Positive = 12
     vision_heads: Positive | None = None
+    vision_mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
     text_width: Positive = 512
     text_layers: Positive = 12
     text_heads: Positive | None = None

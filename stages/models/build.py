@@ -1,0 +1,26 @@
+"""Networks from their configuration; each kind is imported only when it is asked for."""
+
+from ...configs.schema import NetworkConfig
+from .clip import ClipTrunk, build_trunk
+from .network import VideoTextNetwork
+
+
+def build_network(config: NetworkConfig) -> VideoTextNetwork:
+    """A network with fresh weights behind its trunk, drawn from torch's global generator.
+
+    Raises:
+        ConfigError: the trunk is unknown or cannot be used.
+        CheckpointError: the trunk's weights cannot be had.
+    """
+    return network_around(build_trunk(config.trunk), config)
+
+
+def network_around(trunk: ClipTrunk, config: NetworkConfig) -> VideoTextNetwork:
+    """The network that `config` describes, around this trunk."""
+    if config.kind == "xclip":
+        from .xclip import XClip
+
+        return XClip(config, trunk)
+    from .student import Student
+
+    return Student(config, trunk)
