@@ -7,6 +7,7 @@ file. Relative paths start where `schema.FILE_PATHS` and `schema.CHECKPOINT_PATH
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -63,7 +64,7 @@ def _read_file(path: Path, above: tuple[Path, ...]) -> Marked:
     if not isinstance(given.value, dict):
         raise ConfigError(
             "not a configuration: it should hold sections with keys and values", where=str(given.place),
-            hint="`teachclip config template` prints one to start from.",
+            hint="teachclip config template prints one to start from.",
         )  # fmt: skip
     sections = dict(given.value)
     extends = sections.pop("extends", None)
@@ -84,7 +85,8 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         names = [file.name for file in path.parent.glob("*.y*ml")]
-        raise ConfigError(f"no such file{nearest(path.name, names)}", where=str(path)) from None
+        hint = f"teachclip config template > {shlex.quote(str(path))} writes one to start from."
+        raise ConfigError(f"no such file{nearest(path.name, names)}", where=str(path), hint=hint) from None
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
     except UnicodeDecodeError as error:

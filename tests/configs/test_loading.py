@@ -175,7 +175,10 @@ def test_extends_in_a_circle_is_named(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     write(tmp_path, "")
-    assert refusal(tmp_path / "cnf.yaml") == f"{tmp_path}/cnf.yaml: no such file; did you mean conf.yaml?"
+    assert refusal(tmp_path / "cnf.yaml").splitlines() == [
+        f"{tmp_path}/cnf.yaml: no such file; did you mean conf.yaml?",
+        f"teachclip config template > {tmp_path}/cnf.yaml writes one to start from.",
+    ]
     assert refusal(tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
     (tmp_path / "a.mp4").write_bytes(b"\x00\x01\xff\xfe")
     assert refusal(tmp_path / "a.mp4").startswith(f"{tmp_path}/a.mp4: not text: byte 0xff at 2")

@@ -1,0 +1,52 @@
+"""The `teachclip` command. Nothing heavy is imported before a verb's configuration has been read."""
+
+from typing import Annotated
+
+import typer
+
+from ... import __version__
+from . import config, demo, evaluate, prepare, score, search, train
+from .running import examples
+
+app = typer.Typer(
+    name="teachclip", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)  # fmt: skip
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"teachclip {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog=examples(
+        "teachclip demo",
+        "teachclip config template > own_videos.yaml",
+        "teachclip prepare own_videos.yaml --estimate",
+    )
+)
+def teachclip(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Text-to-video retrieval: cached teacher scores train a student that stores one vector per video.
+
+    In order: prepare (videos -> frames), score (teachers -> soft labels), train, evaluate, search. A verb that is
+    stopped and given again goes on where it was; what is finished is not done twice.
+    """
+
+
+app.command(epilog=demo.EXAMPLES)(demo.demo)
+app.command(epilog=prepare.EXAMPLES)(prepare.prepare)
+app.command(epilog=score.EXAMPLES)(score.score)
+app.command(epilog=train.EXAMPLES)(train.train)
+app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(epilog=search.EXAMPLES)(search.search)
+app.add_typer(config.app, name="config")
+
+
+def main() -> None:
+    """The console script."""
+    app()

@@ -1,0 +1,43 @@
+"""`teachclip search`: sentences -> videos."""
+
+from typing import Annotated
+
+import typer
+
+from ...configs.loading import load_config
+from .output import table
+from .running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
+
+Queries = Annotated[list[str], typer.Argument(metavar="QUERY...", help="Sentences, each in quotes.")]
+
+EXAMPLES = examples(
+    'teachclip search own_videos.yaml "a dog runs on the beach"',
+    'teachclip search own_videos.yaml "a man cooks" "two teams play football" --set search.top=3',
+    'teachclip search own_videos.yaml "a child laughs" --json --quiet',
+)
+
+
+def search(
+    config: ConfigFile,
+    queries: Queries,
+    sets: Overrides = None,
+    json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Find the videos that sentences describe.
+
+    Videos of the frame cache that have no vector yet, or another model's, are encoded first; that happens once.
+    """
+    with running("search", json, quiet, debug) as output:
+        settings = load_config(config, sets or ())
+        from ...stages.index import index
+        from ...stages.search import search as run
+
+        index(settings, output)
+        result = run(settings, queries, output)
+        shown = []
+        for found in result.queries:
+            rows = [(answer.rank, f"{answer.cosine:.3f}", answer.path) for answer in found.answers]
+            shown += [f'"{found.query}"', table("rank", "cosine", "video", rows=rows)]
+        output.result(result, *shown)

@@ -1,0 +1,39 @@
+"""`teachclip train`: score cache -> student; also teachers and baselines."""
+
+from ...configs.loading import load_config
+from .output import duration, facts
+from .running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
+
+EXAMPLES = examples(
+    "teachclip train own_videos.yaml",
+    "teachclip train own_videos.yaml --set train.run=runs/teacher --set train.network.kind=xclip",
+    "teachclip train own_videos.yaml --set train.run=runs/b64 --set train.batch_size=64 --set train.optim.lr=3e-4",
+    "teachclip train own_videos.yaml --quiet --json",
+)
+
+
+def train(
+    config: ConfigFile, sets: Overrides = None, json: AsJson = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
+    """Train a student, taught or alone, or a teacher.
+
+    What is trained stands in the section `train`: its network, the teachers that teach it, losses and optimiser. The
+    run folder gets the network that was best on the validation videos and everything needed to go on after a stop.
+    """
+    with running("train", json, quiet, debug) as output:
+        settings = load_config(config, sets or ())
+        from ...stages.train import train as run
+
+        result = run(settings, output)
+        best = result.best
+        left_out = f", {result.left_out_videos} videos left out" if result.left_out_videos else ""
+        output.result(
+            result,
+            facts(
+                ("network", result.checkpoint),
+                ("trained on", f"{result.texts} captions of {result.videos} videos{left_out}"),
+                ("teachers", ", ".join(result.teachers) or "none"),
+                ("steps", f"{result.steps} in {duration(result.seconds)}{' (earlier)' if result.already_done else ''}"),
+                ("chosen", f"step {best['step']}, by {best['chosen_by']}: {best['value']:.4g}"),
+            ),
+        )
