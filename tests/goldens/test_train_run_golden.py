@@ -1,0 +1,109 @@
+"""Whole optimiser steps of the published recipe, replayed in float64."""
+
+import numpy as np
+import pytest
+import torch
+from teachclip.configs.schema import LossConfig, OptimConfig
+from teachclip.stages.losses import total_loss
+from teachclip.stages.models.checkpoints import from_published, our_name
+from teachclip.stages.optim import build_optimiser, parameter_groups
+
+TOLERANCE = {"rtol": 0.0, "atol": 1e-9}
+METHODS = {"pear": "pearson", "ce": "ce", "l1": "huber"}
+
+
+def _network(golden):
+    network = from_published({k: torch.from_numpy(v) for k, v in golden.group("state/").items()})
+    return network.double().train()
+
+
+def _optim_config(meta) -> OptimConfig:
+    """The published recipe, at the learning rates of this run."""
+    clip = meta["optimizer"]["max_grad_norm"]
+    return OptimConfig(
+        optimiser="bert-adam",
+        lr=meta["lr"],
+        trunk_lr=meta["lr"] * meta["coef_lr"],
+        afa_lr=meta["lr"] * 10,
+        weight_decay=meta["optimizer"]["weight_decay"],
+        warmup=meta["warmup_proportion"],
+        clip_norm=1.0,
+        tensor_clip_norm=clip,
+    )
+
+
+def _loss_config(meta) -> LossConfig:
+    ce = meta["distill_method"] == "ce"
+    return LossConfig(
+        infonce=1.0 if ce else 0.2,
+        coarse=10.0 if ce else 1.0,
+        fine=1.0 if ce else 2.0,
+        coarse_kind=METHODS[meta["distill_method"]],
+        fine_kind=METHODS[meta["fine_method"]],
+        fine_reduction="per-frame",
+        mask_same_video=False,
+    )
+
+
+def _losses(golden, network, config: LossConfig, batch: int):
+    given = {k: torch.from_numpy(v) for k, v in golden.group(f"in/batch{batch}/").items()}
+    videos = network.encode_videos(given["video"].double(), given["video_mask"])
+    texts = network.encode_texts(given["input_ids"])
+    y_c, y_f = torch.from_numpy(golden["in/y_c"][batch]), torch.from_numpy(golden["in/y_f"][batch])
+    logits = network.score(texts, videos) * network.logit_scale.exp()
+    return total_loss(config, logits, videos["raw_weights"], list(y_c), list(y_f.log()))
+
+
+@pytest.mark.golden("train_run")
+def test_training_steps_equal_the_published_run(golden) -> None:
+    meta, network = golden.meta, _network(golden)
+    start = {name: value.clone() for name, value in network.state_dict().items()}
+    optimiser = build_optimiser(network, _optim_config(meta), meta["t_total"])
+    loss_config = _loss_config(meta)
+    log = {name: [] for name in ("loss", "gt", "distill", "fine")}
+    for step in range(meta["n_batches"] * meta["epochs"]):
+        parts = _losses(golden, network, loss_config, step % meta["n_batches"])
+        optimiser.zero_grad()
+        parts.total.backward()
+        norm = optimiser.step()
+        for name, value in zip(log, parts, strict=True):
+            log[name].append(value.item())
+        np.testing.assert_allclose(norm.item(), meta["grad_norm_before_global_clip"][step], **TOLERANCE)
+        lrs = meta["lr_before_step"][step]
+        np.testing.assert_allclose(sorted(optimiser.lrs.values()), lrs if len(lrs) > 1 else lrs * 3, **TOLERANCE)
+        state = network.state_dict()
+        for name, value in golden.group(f"out/step{step}/").items():
+            np.testing.assert_allclose(state[our_name(name)].numpy(), value, **TOLERANCE, err_msg=f"{step} {name}")
+    for name, values in log.items():
+        np.testing.assert_allclose(values, golden[f"out/log/{name}"], **TOLERANCE, err_msg=name)
+    _check_end(golden, start, network.state_dict())
+
+
+def _check_end(golden, start, end) -> None:
+    for name, value in golden.group("out/delta/").items():
+        found = (end[our_name(name)] - start[our_name(name)]).numpy()
+        np.testing.assert_allclose(found, value, rtol=1e-6, atol=1e-9, err_msg=name)  # the deltas are float32
+    for name, value in golden.group("out/final_sum64/").items():
+        np.testing.assert_allclose(end[our_name(name)].sum().item(), value, **TOLERANCE, err_msg=name)
+    for name, value in golden.group("out/final_l2_64/").items():
+        np.testing.assert_allclose(end[our_name(name)].norm().item(), value, **TOLERANCE, err_msg=name)
+
+
+@pytest.mark.golden("train_run")
+def test_groups_and_frozen_tensors_are_the_published_ones(golden) -> None:
+    meta, network = golden.meta, _network(golden)
+    config = _optim_config(meta)
+    build_optimiser(network, config, meta["t_total"])
+    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    assert frozen == {our_name(name) for name in meta["frozen"]}
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    found = {
+        names[id(parameter)]: (group["peak_lr"], group["weight_decay"])
+        for group in parameter_groups(network, config)
+        for parameter in group["params"]
+    }
+    for name, group in meta["group_of"].items():
+        if our_name(name) not in frozen:
+            told = meta["groups"][group]
+            assert found.pop(our_name(name)) == pytest.approx((told["lr"], told["weight_decay"])), name
+    assert not found
