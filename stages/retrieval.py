@@ -57,16 +57,15 @@ def measure(
     network.eval()
     device = network.logit_scale.device
     videos = encode_videos(network, inputs, reporter)
-    encoded: dict[slice | None, Features] = {}
+    latest: tuple[np.ndarray, Features] | None = None
 
-    def scores(texts: slice, columns: slice) -> np.ndarray:
+    def scores(texts: np.ndarray, columns: slice) -> np.ndarray:
         # Consecutive calls share their texts: only one block of text features is alive.
-        key = (texts.start, texts.stop)
-        if key not in encoded:
-            encoded.clear()
-            encoded[key] = network.encode_texts(ids[texts].to(device))  # type: ignore[index]
+        nonlocal latest
+        if latest is None or latest[0] is not texts:
+            latest = texts, network.encode_texts(ids[torch.from_numpy(texts)].to(device))
         chosen = {name: value[columns] for name, value in videos.items()}
-        return network.score(encoded[key], chosen).double().cpu().numpy()  # type: ignore[index]
+        return network.score(latest[1], chosen).double().cpu().numpy()
 
     result = retrieval_metrics(scores, text_video, len(inputs.videos), ties=ties, block=block)
     network.train(was_training)

@@ -1,0 +1,228 @@
+"""Ranks and retrieval metrics, streamed: memory grows with T + V and the block, never with T x V.
+
+Text-to-video: the rank of each text's own video among all V videos. Video-to-text: a video's captions count as one
+group, whose score is that of its best caption; the rank of a video's own group among all groups (with one caption a
+video: of its caption among all captions). This is what the published code does (specs: TeachCLIP 7). Videos without
+captions are candidates, but no queries.
+
+Ties. `fair`: the order among equals is taken to be random, and every metric is its expectation over it: a rank is
+1 + better + equal / 2, and a query adds to R@K the probability of being among the first K. So a model that gives every
+pair the same score is at chance, R@K = K / candidates; by its mean rank it would have R@K = 0, read off a sort anything
+between 0 and 100. (MdR is the median of the expected ranks.)
+`published`: with as many texts as videos, one each, a query counts once for each position tied with it; with several
+captions, texts tied with others come in the order of the videos, MdR of texts is the lower median, R@K float32.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import DataError
+
+Ties = Literal["fair", "published"]
+Array = np.ndarray[Any, np.dtype[Any]]
+# Scores [t, v] of texts, given by index, and a run of videos.
+Scores = Callable[[Array, slice], Array]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """R@K in percent, their sum over K = 1, 5, 10, median and mean rank (1 is best), number of queries."""
+
+    r1: float
+    r5: float
+    r10: float
+    r50: float
+    sumr: float
+    mdr: float
+    mnr: float
+    queries: int
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Where each query's own answer stands.
+
+    Attributes:
+        better: candidates with a higher score.
+        equal: other candidates with the same score.
+        equal_before: those of them that come earlier in the order of candidates.
+    """
+
+    better: Array
+    equal: Array
+    equal_before: Array
+
+    @property
+    def expected(self) -> Array:
+        """Ranks from 1, ties in random order, expected."""
+        return 1 + self.better + self.equal / 2
+
+
+def retrieval_metrics(
+    scores: Array | Scores, text_video: Array, videos: int, *, ties: Ties = "fair", block: int = 512
+) -> dict[str, Metrics]:
+    """Metrics `t2v` and `v2t` of T texts and V videos.
+
+    Args:
+        scores: the matrix [T, V], or a function that gives the scores [t, v] of texts (indices [t], in any order)
+            and videos (a slice). It is asked twice for the blocks that hold a text's own video.
+        text_video: index of each text's own video [T].
+        videos: V.
+        ties: see the module.
+        block: texts and videos compared at a time.
+
+    Raises:
+        DataError: no texts, or a score that is not a number.
+    """
+    text_video = np.asarray(text_video, np.int64)
+    if not len(text_video):
+        raise DataError("there are no captions to rank videos for")
+    if isinstance(scores, np.ndarray):
+        matrix = scores
+        scores = lambda texts, columns: matrix[texts, columns]  # noqa: E731
+    texts_ranks, video_ranks = count_ranks(scores, text_video, videos, block)
+    if ties == "fair":
+        return {"t2v": _fair(texts_ranks), "v2t": _fair(video_ranks)}
+    one_each = len(text_video) == videos == len(np.unique(text_video))
+    t2v = _published_square(texts_ranks) if one_each else _published_multi(texts_ranks)
+    return {"t2v": t2v, "v2t": _published_square(video_ranks)}
+
+
+def count_ranks(scores: Scores, text_video: Array, videos: int, block: int = 512) -> tuple[Ranks, Ranks]:
+    """Ranks of the texts' own videos [T], and of the captioned videos' own groups [in order of the videos].
+
+    Raises:
+        DataError: a score is not a number.
+    """
+    counter = _Counter(scores, text_video, videos, block)
+    counter.find_own()
+    counter.count()
+    captioned = np.unique(text_video)
+    return counter.texts.ranks(slice(None)), counter.videos.ranks(captioned)
+
+
+class _Counts:
+    def __init__(self, queries: int) -> None:
+        self.better, self.equal, self.equal_before = (np.zeros(queries, np.int64) for _ in range(3))
+
+    def ranks(self, chosen: Any) -> Ranks:
+        return Ranks(self.better[chosen], self.equal[chosen], self.equal_before[chosen])
+
+
+class _Counter:
+    """Counts better and equal candidates block by block, texts in the order of their videos."""
+
+    def __init__(self, scores: Scores, text_video: Array, videos: int, block: int) -> None:
+        self.scores, self.text_video, self.block = scores, text_video, block
+        self.order = np.argsort(text_video, kind="stable")
+        self.columns = [slice(start, min(start + block, videos)) for start in range(0, videos, block)]
+        self.texts, self.videos = _Counts(len(text_video)), _Counts(videos)
+        self.own_of_text = np.empty(len(text_video), np.float64)
+        self.own_of_video = np.full(videos, -np.inf)
+
+    def find_own(self) -> None:
+        """Every text's score with its own video, and every video's best one."""
+        for texts in self._text_blocks():
+            own = self.text_video[texts]
+            for column in np.unique(own // self.block):
+                inside = own // self.block == column
+                matrix = self._read(texts, self.columns[column])
+                chosen = matrix[np.flatnonzero(inside), own[inside] - self.columns[column].start]
+                self.own_of_text[texts[inside]] = chosen
+        np.maximum.at(self.own_of_video, self.text_video, self.own_of_text)
+
+    def count(self) -> None:
+        """Compare every score with those of `find_own`."""
+        open_group = np.full(len(self.own_of_video), -np.inf)  # best scores so far of a group that goes on
+        blocks = list(self._text_blocks())
+        for position, texts in enumerate(blocks):
+            own = self.text_video[texts]
+            following = self.text_video[blocks[position + 1][0]] if position + 1 < len(blocks) else -1
+            for columns in self.columns:
+                matrix = self._read(texts, columns)
+                here = np.flatnonzero((own >= columns.start) & (own < columns.stop))
+                matrix[here, own[here] - columns.start] = self.own_of_text[texts[here]]
+                self._count_texts(matrix, texts, columns)
+                self._count_groups(matrix, own, columns, following, open_group)
+
+    def _count_texts(self, matrix: Array, texts: Array, columns: slice) -> None:
+        own = self.own_of_text[texts, None]
+        position = self.text_video[texts, None]
+        _add(self.texts, texts, matrix, own, np.arange(columns.start, columns.stop)[None], position, axis=1)
+
+    def _count_groups(self, matrix: Array, own: Array, columns: slice, following: int, open_group: Array) -> None:
+        """Best score of each group of rows with one video; a group cut by the block's end waits in `open_group`."""
+        starts = np.flatnonzero(np.r_[True, own[1:] != own[:-1]])
+        groups = own[starts]
+        best = np.maximum.reduceat(matrix, starts, axis=0)
+        best[0] = np.maximum(best[0], open_group[columns])
+        if groups[-1] == following:
+            open_group[columns] = best[-1]
+            best, groups = best[:-1], groups[:-1]
+        else:
+            open_group[columns] = -np.inf
+        videos = np.arange(columns.start, columns.stop)
+        _add(self.videos, videos, best, self.own_of_video[None, columns], groups[:, None], videos[None], axis=0)
+
+    def _read(self, texts: Array, columns: slice) -> Array:
+        matrix = np.array(self.scores(texts, columns), np.float64)
+        if np.isnan(matrix).any():
+            row, column = np.argwhere(np.isnan(matrix))[0]
+            raise DataError(
+                f"the score of text {texts[row]} with video {columns.start + column} is not a number",
+                hint="the model is broken: look in its metrics.jsonl for losses that are not finite",
+            )
+        return matrix
+
+    def _text_blocks(self) -> Iterator[Array]:
+        for start in range(0, len(self.order), self.block):
+            yield self.order[start : start + self.block]
+
+
+def _add(
+    counts: _Counts, queries: Array, matrix: Array, own: Array, candidates: Array, answer: Array, axis: int
+) -> None:
+    """Count the candidates of `matrix` that are better than or equal to each query's own answer, itself apart."""
+    equal = (matrix == own) & (candidates != answer)
+    counts.better[queries] += (matrix > own).sum(axis=axis)
+    counts.equal[queries] += equal.sum(axis=axis)
+    counts.equal_before[queries] += (equal & (candidates < answer)).sum(axis=axis)
+
+
+def _fair(ranks: Ranks) -> Metrics:
+    def recall(k: int) -> float:
+        return float(100 * np.clip((k - ranks.better) / (ranks.equal + 1), 0, 1).mean())
+
+    return _metrics(recall, float(np.median(ranks.expected)), float(ranks.expected.mean()), len(ranks.better))
+
+
+def _published_square(ranks: Ranks) -> Metrics:
+    """Every position tied with a query's own counts as a query."""
+    times = ranks.equal + 1
+    first = np.repeat(ranks.better, times)
+    within = np.arange(len(first)) - np.repeat(np.cumsum(times) - times, times)
+    positions = first + within
+
+    def recall(k: int) -> float:
+        return float(100 * (positions < k).sum() / len(positions))
+
+    return _metrics(recall, float(np.median(positions) + 1), float(positions.mean() + 1), len(ranks.better))
+
+
+def _published_multi(ranks: Ranks) -> Metrics:
+    """One position a text, in float32 percent, with the lower median."""
+    positions = ranks.better + ranks.equal_before
+
+    def recall(k: int) -> float:
+        return float(np.float32(100 * (positions < k).sum()) / np.float32(len(positions)))
+
+    lower_median = np.sort(positions)[(len(positions) - 1) // 2]
+    return _metrics(recall, float(lower_median + 1), float(positions.mean() + 1), len(positions))
+
+
+def _metrics(recall: Callable[[int], float], mdr: float, mnr: float, queries: int) -> Metrics:
+    r1, r5, r10, r50 = (recall(k) for k in (1, 5, 10, 50))
+    return Metrics(r1, r5, r10, r50, r1 + r5 + r10, mdr, mnr, queries)
