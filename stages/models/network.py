@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...configs.schema import NetworkConfig, TrunkConfig
+from ..data.images import normalise
 from .clip import ClipTrunk
 from .temporal import TemporalTransformer
 
@@ -59,8 +60,6 @@ class VideoTextNetwork(nn.Module, ABC):
         """
         if frames.dtype != torch.uint8:
             return self.trunk.class_tokens(frames.flatten(0, 1)).view(*mask.shape, -1)
-        from ..data.images import normalise
-
         valid = mask.bool()
         pixels = normalise(frames[valid], self.trunk.dtype)
         blank = pixels.new_zeros((1, *frames.shape[2:]))

@@ -1,0 +1,119 @@
+"""Frozen teachers: what stage one scores with and online teaching runs.
+
+A teacher takes uint8 frames, their times and captions as strings; tokens, resolution and normalisation are its own.
+Another network becomes a teacher by offering what `Teacher` says.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ...configs.schema import TeacherConfig
+from ...errors import CheckpointError
+from ..data.tokens import VOCABULARY, tokenize
+from .checkpoints import load_network, network_digest
+from .network import Features, VideoTextNetwork
+
+
+class Teacher(Protocol):
+    """What stage one asks of a teacher. Notation: T texts, V videos, F frame slots, S image size.
+
+    Attributes:
+        name: its name in the score store.
+        score_version: raised by hand whenever the same weights give other scores than before.
+        frames, words: slots a video and a caption are padded to, on which scores may depend.
+        scale: exp(logit_scale); a soft label is score x scale.
+        weights_digest: hash of everything the scores depend on beside frames and captions.
+    """
+
+    name: str
+    score_version: int
+    frames: int
+    words: int
+    scale: float
+    weights_digest: str
+
+    def encode_videos(self, frames: Tensor, mask: Tensor, times: Tensor) -> Features:
+        """Features of uint8 frames [V, F, 3, S, S], valid frames [V, F] and their seconds [V, F] (NaN in padding)."""
+        ...
+
+    def encode_texts(self, captions: Sequence[str]) -> Features:
+        """Features of T captions."""
+        ...
+
+    def score(self, texts: Features, videos: Features) -> Tensor:
+        """Raw scores [T, V]; no pair depends on another."""
+        ...
+
+    def frame_logits(self, texts: Features, videos: Features) -> Tensor | None:
+        """Frame-text scores [T, F] of text i with video i, before softmax; None when there are none."""
+        ...
+
+
+class NetworkTeacher:
+    """Any network of ours as a teacher: in evaluation mode, without gradients, in float32."""
+
+    def __init__(self, name: str, network: VideoTextNetwork) -> None:
+        self.name = name
+        self.network = network.eval().requires_grad_(False)
+        self.score_version = network.score_version
+        self.frames, self.words = network.config.frames, network.config.words
+        self.scale = float(network.logit_scale.exp())
+        self.weights_digest = network_digest(network)
+        if network.trunk.sizes.vocab_size != VOCABULARY:
+            raise CheckpointError(
+                f"teacher {name!r} knows {network.trunk.sizes.vocab_size} tokens, captions have {VOCABULARY}"
+            )
+
+    @torch.no_grad()
+    def encode_videos(self, frames: Tensor, mask: Tensor, times: Tensor) -> Features:
+        """See `Teacher`; times are not used.
+
+        Raises:
+            CheckpointError: frames of another number or size than the network takes.
+        """
+        size = self.network.trunk.sizes.image_size
+        if frames.shape[1] != self.frames or frames.shape[-1] != size:
+            raise CheckpointError(
+                f"teacher {self.name!r} takes {self.frames} frames of {size} pixels; "
+                f"these are {frames.shape[1]} of {frames.shape[-1]}",
+                hint=f"prepare others: --set prepare.max_frames={self.frames} --set prepare.image_size={size} "
+                "--set prepare.frames=OTHER_FOLDER",
+            )
+        with self._float32():
+            return self.network.encode_videos(frames, mask)
+
+    @torch.no_grad()
+    def encode_texts(self, captions: Sequence[str]) -> Features:
+        """See `Teacher`."""
+        ids, _ = tokenize(captions, self.words)
+        with self._float32():
+            return self.network.encode_texts(ids.to(self.network.logit_scale.device))
+
+    @torch.no_grad()
+    def score(self, texts: Features, videos: Features) -> Tensor:
+        """See `Teacher`."""
+        with self._float32():
+            return self.network.score(texts, videos)
+
+    @torch.no_grad()
+    def frame_logits(self, texts: Features, videos: Features) -> Tensor | None:
+        """See `Teacher`."""
+        with self._float32():
+            return self.network.frame_logits(texts, videos)
+
+    def _float32(self) -> torch.autocast:
+        """Scores must not depend on what precision the training step around an online teacher has."""
+        return torch.autocast(self.network.logit_scale.device.type, enabled=False)
+
+
+def load_teacher(config: TeacherConfig, checkpoint: Path, device: str | torch.device = "cpu") -> Teacher:
+    """The teacher in `checkpoint`: a run folder, a file of ours, or a published student or X-CLIP.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded.
+    """
+    return NetworkTeacher(config.name, load_network(checkpoint, device))
