@@ -300,6 +300,10 @@ class Config(Section):
             raise ValueError(f"score.teachers: each needs a name of its own, {', '.join(sorted(repeated))} is repeated")
         if self.train.teaching == "online" and (unknown := sorted(set(self.train.teachers) - set(names))):
             raise ValueError(f"train.teachers: teaching online needs {', '.join(unknown)} among score.teachers")
+        if self.train.optim.optimiser == "adam" and self.train.optim.weight_decay > 0:
+            raise ValueError(
+                "train.optim.weight_decay: Adam has no decoupled decay; set it to 0 or train.optim.optimiser to adamw"
+            )
         network = self.train.network
         if network.kind == "xclip" and self.train.teachers:
             raise ValueError("train.teachers: a teacher is trained by itself; leave `teachers` empty for kind xclip")

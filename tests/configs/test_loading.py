@@ -114,6 +114,8 @@ def test_rules_between_keys_point_at_the_line(tmp_path: Path) -> None:
     assert refusal(path).startswith(f"{path}:2: train.teachers: a teacher is trained by itself")
     path = write(tmp_path, "train:\n  teaching: online\n  teachers: [xclip]\n")
     assert refusal(path) == f"{path}:3: train.teachers: teaching online needs xclip among score.teachers"
+    path = write(tmp_path, "train:\n  optim:\n    optimiser: adam\n")
+    assert refusal(path).startswith(f"{path}:2: train.optim.weight_decay: Adam has no decoupled decay")
     twice = "score:\n  teachers:\n    - {name: a, checkpoint: x}\n    - {name: a, checkpoint: y}\n"
     assert refusal(write(tmp_path, twice)).startswith(f"{path}:2: score.teachers: each needs a name of its own, a")
 
