@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cache.scores import Labels, ScoreReader
+from ..cache.reader import Labels, ScoreReader
 from .inputs import VideoInputs
 
 

@@ -12,6 +12,7 @@ from .models.network import Features, VideoTextNetwork
 from .reporting import Reporter
 
 VIDEOS_AT_ONCE = 16
+KEPT_BYTES = 1 << 30
 
 
 def join_features(parts: Sequence[Features]) -> Features:
@@ -55,18 +56,39 @@ def measure(
     """
     was_training = network.training
     network.eval()
-    device = network.logit_scale.device
     videos = encode_videos(network, inputs, reporter)
-    latest: tuple[np.ndarray, Features] | None = None
+    encoded = _TextBlocks(network, ids)
 
     def scores(texts: np.ndarray, columns: slice) -> np.ndarray:
-        # Consecutive calls share their texts: only one block of text features is alive.
-        nonlocal latest
-        if latest is None or latest[0] is not texts:
-            latest = texts, network.encode_texts(ids[torch.from_numpy(texts)].to(device))
         chosen = {name: value[columns] for name, value in videos.items()}
-        return network.score(latest[1], chosen).double().cpu().numpy()
+        return network.score(encoded[texts], chosen).double().cpu().numpy()
 
     result = retrieval_metrics(scores, text_video, len(inputs.videos), ties=ties, block=block)
     network.train(was_training)
     return result
+
+
+class _TextBlocks:
+    """Features of blocks of texts; each is encoded once as long as they fit into KEPT_BYTES, else when it is asked for.
+
+    One text of X-CLIP brings all its words: 59,800 captions would take 4 GB.
+    """
+
+    def __init__(self, network: VideoTextNetwork, ids: Tensor) -> None:
+        self.network, self.ids = network, ids
+        self.kept: dict[bytes, Features] = {}
+        self.bytes = 0
+        self.last: tuple[bytes, Features] = (b"", {})
+
+    def __getitem__(self, texts: np.ndarray) -> Features:
+        key = texts.tobytes()
+        if key == self.last[0]:
+            return self.last[1]
+        if key not in self.kept:
+            features = self.network.encode_texts(self.ids[torch.from_numpy(texts)].to(self.network.logit_scale.device))
+            self.last = (key, features)
+            self.bytes += sum(value.nbytes for value in features.values())
+            if self.bytes <= KEPT_BYTES:
+                self.kept[key] = features
+            return features
+        return self.kept[key]

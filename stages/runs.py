@@ -55,8 +55,8 @@ class RunFolder:
         path = self.folder / "run.json"
         if path.exists():
             refuse_difference(
-                _read_json(path),
                 identity,
+                _read_json(path),
                 where=str(self.folder),
                 hint=f"name another run (--set train.run=...) or start this one again: rm -r {self.folder}",
             )

@@ -5,17 +5,17 @@ TeachCLIP section 3; the recipes are in configs/recipes.
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..cache.frames import FrameCache
-from ..cache.identity import text_digest
-from ..cache.scores import ScoreReader, ScoreStore
+from ..cache.identity import identity_digest, text_digest
+from ..cache.reader import ScoreReader
+from ..cache.scores import ScoreCache, ScoreStore
 from ..cache.stream import read_ahead
 from ..configs.schema import Config, TrainConfig
 from ..errors import ConfigError, DataError, TrainingError
@@ -62,16 +62,17 @@ class _Material:
     frames: FrameCache
     train: Split
     val: Split
+    caches: tuple[ScoreCache, ...]
     readers: tuple[ScoreReader, ...]
 
-    def identity(self, teachers: Sequence[str]) -> dict[str, str]:
+    def identity(self) -> dict[str, str]:
         """What the run's numbers depend on beside its configuration."""
         identity = {}
         for name, split in (("train", self.train), ("val", self.val)):
             identity[f"{name} captions"] = digest_of(part for text in split.texts for part in (text.id, text.caption))
             identity[f"{name} frames"] = digest_of(self.frames.digest(video) for video in split.videos)
-        for name, reader in zip(teachers, self.readers, strict=False):
-            identity[f"scores of {name}"] = reader.digest
+        for cache in self.caches:
+            identity[f"scores of {cache.name}"] = identity_digest(cache.identity)
         return identity
 
 
@@ -87,7 +88,7 @@ def train(config: Config, reporter: Reporter | None = None) -> TrainResult:
     reporter = reporter or Silent()
     material = _open_material(config)
     folder = RunFolder(config.run_folder)
-    folder.claim(config, material.identity(config.train.teachers))
+    folder.claim(config, material.identity())
     if (done := folder.result) is not None:
         return TrainResult(**{**done, "teachers": tuple(done["teachers"]), "already_done": True})
     if material.train.left_out:
@@ -107,13 +108,15 @@ def _open_material(config: Config) -> _Material:
             where=str(config.data.captions),
             hint="`teachclip prepare` lists the videos that cannot be used, and why",
         )
+    caches: tuple[ScoreCache, ...] = ()
     readers: tuple[ScoreReader, ...] = ()
     if config.train.teachers and config.train.teaching == "cached":
         store = ScoreStore.open(config.score_store)
         texts = [(text.id, text_digest(text.caption)) for text in train_split.texts]
         videos = [(video, frames.digest(video)) for video in train_split.videos]
-        readers = tuple(store.teacher(name).reader(texts, videos) for name in config.train.teachers)
-    return _Material(frames, train_split, val_split, readers)
+        caches = tuple(store.teacher(name) for name in config.train.teachers)
+        readers = tuple(cache.reader(texts, videos) for cache in caches)
+    return _Material(frames, train_split, val_split, caches, readers)
 
 
 def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTextNetwork:
@@ -135,12 +138,22 @@ def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTex
     return network.to(device)
 
 
+class _Step(NamedTuple):
+    """What is kept of a step until its losses are read."""
+
+    step: int
+    videos: np.ndarray
+    parts: LossParts
+    norm: Tensor
+    lrs: dict[str, float]
+
+
 class _Run:
     """The steps of one run."""
 
     def __init__(self, config: Config, material: _Material, folder: RunFolder, reporter: Reporter) -> None:
         self.config, self.settings, self.material = config, config.train, material
-        self.folder, self.reporter = folder, reporter
+        self.folder, self.reporter, self.caches = folder, reporter, material.caches
         self.device = choose_device(self.settings.device)
         self.network = _build(config, material.frames, self.device)
         self.train_inputs, self.val_inputs = self._inputs()
@@ -152,7 +165,7 @@ class _Run:
         self.teachers = self._online_teachers()
         self.val_ids = tokenize(material.val.captions, self.settings.network.words)[0]
         self.read = self._batch_reader()
-        self.unread: list[tuple[Batch, LossParts, Tensor]] = []
+        self.unread: list[_Step] = []
         self.best: dict[str, Any] = {}
         self.earlier_seconds = 0.0
         self.began = time.perf_counter()
@@ -189,7 +202,8 @@ class _Run:
             texts = self.network.encode_texts(batch.ids)
             videos = self.network.encode_videos(batch.frames, batch.mask)
         with torch.autocast(self.device.type, enabled=False):
-            logits = self.network.logit_scale.exp() * self.network.score(texts, videos)
+            scale = self.network.logit_scale.exp()
+            logits = scale * self.network.score(texts, videos)
             teacher_logits, teacher_frames = self._soft_labels(batch)
             same = torch.from_numpy(batch.videos[:, None] == batch.videos[None, :]).to(self.device)
             parts = total_loss(
@@ -200,18 +214,22 @@ class _Run:
                 teacher_frames,
                 batch.mask if self.settings.network.mask_padding else None,
                 same.fill_diagonal_(False) if self.settings.loss.mask_same_video else None,
+                student_scale=scale,
+                teacher_scales=[cache.scale for cache in self.caches] + [teacher.scale for teacher in self.teachers],
             )
         self.optimiser.zero_grad()
-        parts.total.backward()
+        parts.total.backward()  # type: ignore[no-untyped-call]
         norm = self.optimiser.step()
-        self.unread.append((batch, LossParts(*(value.detach() for value in parts)), norm))
+        parts = LossParts(*(value.detach() for value in parts))
+        self.unread.append(_Step(batch.step, batch.videos, parts, norm, dict(self.optimiser.lrs)))
 
     def _soft_labels(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         """Per teacher: video-text logits [b, b], and frame-text logits [b, F] when the fine loss wants them."""
-        coarse, fine = [], []
-        for reader, labels in zip(self.material.readers, batch.labels, strict=True):
-            coarse.append(torch.from_numpy(labels.coarse).to(self.device) * reader.scale)
-            fine.append(labels.frame_logits)
+        coarse: list[Tensor] = []
+        fine: list[Tensor | None] = []
+        for cache, labels in zip(self.caches, batch.labels, strict=True):
+            coarse.append(torch.from_numpy(labels.coarse).to(self.device) * cache.scale)
+            fine.append(None if labels.frame_logits is None else torch.from_numpy(labels.frame_logits))
         for teacher in self.teachers:
             scores, frame_logits = self._run_teacher(teacher, batch)
             coarse.append(scores)
@@ -220,16 +238,15 @@ class _Run:
             return coarse, []
         return coarse, [self._frame_logits(labels) for labels in fine]
 
-    def _frame_logits(self, labels: Any) -> Tensor:
-        if labels is None:
+    def _frame_logits(self, logits: Tensor | None) -> Tensor:
+        if logits is None:
             raise ConfigError("a teacher gives no frame-text scores", hint="use --set train.loss.fine=0")
-        logits = torch.as_tensor(labels).to(self.device)
         if logits.shape[1] != self.settings.network.frames:
             raise ConfigError(
-                f"the teacher scored {logits.shape[1]} frames a video, the student takes {self.settings.network.frames}",
+                f"the teacher scored {logits.shape[1]} frames, the student takes {self.settings.network.frames}",
                 hint="prepare and score with the student's frames, or use --set train.loss.fine=0",
             )
-        return logits
+        return logits.to(self.device)
 
     @torch.no_grad()
     def _run_teacher(self, teacher: Teacher, batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -243,23 +260,22 @@ class _Run:
     def _read_losses(self, waited: float) -> dict[str, float]:
         """Write the losses of the last steps to the log; the newest are shown beside the progress."""
         shown: dict[str, float] = {}
-        for batch, parts, norm in self.unread:
-            losses = {key: float(value) for key, value in parts._asdict().items()}
-            self._refuse_not_finite(batch, losses)
-            lrs = self.optimiser.lrs
-            line = {"kind": "train", "step": batch.step + 1, "epoch": self.order.epoch(batch.step)}
-            line |= {"loss": losses.pop("total"), **losses, "grad_norm": float(norm), "lr": lrs}
+        for step in self.unread:
+            losses = {key: float(value) for key, value in step.parts._asdict().items()}
+            self._refuse_not_finite(step, losses)
+            shown = {"loss": losses.pop("total")}
+            line = {"kind": "train", "step": step.step + 1, "epoch": self.order.epoch(step.step), **shown, **losses}
+            line |= {"grad_norm": float(step.norm), "lr": step.lrs}
             self.folder.log(line | {"seconds": self._seconds(), "data_wait": waited})
-            shown = {"loss": line["loss"]}
         self.unread.clear()
         return shown
 
-    def _refuse_not_finite(self, batch: Batch, losses: dict[str, float]) -> None:
+    def _refuse_not_finite(self, step: _Step, losses: dict[str, float]) -> None:
         if all(math.isfinite(value) for value in losses.values()):
             return
-        videos = [self.material.train.videos[k] for k in batch.videos]
+        videos = [self.material.train.videos[k] for k in step.videos]
         raise TrainingError(
-            f"the loss is not finite at step {batch.step + 1}: {losses}",
+            f"the loss is not finite at step {step.step + 1}: {losses}",
             where=str(self.folder.folder),
             details=["videos of the batch: " + ", ".join(videos[:20])],
             hint="look at these videos' frames, or lower train.optim.lr; the last checkpoint before is kept",
