@@ -1,18 +1,32 @@
-# Every target sets up what it needs. The environment lies in .venv; `rm -rf .venv` starts afresh.
-PYTHON ?= python3.12
-VENV   := .venv
-BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+# Every target sets up what it needs. The environment lies in .venv; `make clean` takes it away.
+SHELL := /bin/bash
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BUILD := build/constraints
 
-.PHONY: setup demo test test-slow test-gpu lint bench bench-teaching constraints clean
+# The first of these that is Python 3.12 or newer; another one by name: make setup PYTHON=/path/to/python
+PYTHONS := python3.12 python3 python3.13 python3.14 python
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 12))
+PYTHON ?= $(shell for name in $(PYTHONS); do $$name -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $$name && break; done)
+
+.PHONY: setup python demo test test-slow test-gpu lint bench bench-teaching constraints clean
 
 setup: $(STAMP)
 
+# The mark is set last and taken off first: an environment without it is half made and made anew.
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
+	@$(MAKE) --no-print-directory python
+	@if [ -e $@ ]; then rm $@; else echo "$(PYTHON) -m venv $(VENV)"; $(PYTHON) -m venv --clear $(VENV); fi
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	touch $@
+	@touch $@
+
+python:
+	@if [ -z "$(PYTHON)" ] || ! $(PYTHON) -c '$(NEW_ENOUGH)'; then \
+		echo "teachclip needs Python 3.12 or newer; found: $(or $(PYTHON),none of $(PYTHONS))."; \
+		echo "Install it, or name it: make setup PYTHON=/path/to/python3.12"; exit 1; fi
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make environments: install its venv module (Debian, Ubuntu: python3-venv)."; exit 1; }
 
 demo: $(STAMP)
 	$(BIN)/teachclip demo
@@ -23,7 +37,30 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m slow
 
+# One script with every CUDA test and one table at the end; without a GPU it says so and fails.
+test-gpu: $(STAMP)
+	$(BIN)/python tests/run_gpu.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p teachclip
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+# Three seeds of every student: an hour or more.
+bench-teaching: $(STAMP)
+	$(BIN)/python benchmarks/teaching.py
+
+# Names and versions of everything that a fresh environment gets today; tests must pass before they are committed.
+constraints: python
+	rm -rf $(BUILD)
+	$(PYTHON) -m venv $(BUILD)
+	$(BUILD)/bin/python -m pip install --quiet '.[dev]'
+	$(BUILD)/bin/python -m pip list --format=freeze --exclude teachclip --exclude pip > $(BUILD)/constraints.txt
+	mv $(BUILD)/constraints.txt constraints.txt
+	rm -rf $(BUILD)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
