@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import CacheMismatchError
 
-type JSON = None | bool | int | float | str | list[JSON] | dict[str, JSON]
+type JSON = bool | int | float | str | list[JSON] | dict[str, JSON] | None
 
 DIGEST_BYTES = 16
 
@@ -23,7 +23,7 @@ def digest(*parts: bytes | memoryview) -> bytes:
 
 def text_digest(caption: str) -> bytes:
     """16 bytes that stand for a caption: BLAKE2b of its UTF-8 bytes, exactly as the caption file gives it."""
-    return digest(caption.encode())
+    return digest(caption.encode(errors="surrogatepass"))
 
 
 def array_digest(*arrays: np.ndarray) -> bytes:

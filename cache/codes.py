@@ -1,0 +1,34 @@
+"""Scores as 16-bit codes with a scale and an offset per row.
+
+x = offset + code * scale in float64: offset is the row's smallest score, scale a 65534th of its range. The error is at
+most half a step (scale / 2) plus the rounding of the result to float32; a row's smallest score, and rows of one value,
+come back exactly.
+"""
+
+import numpy as np
+
+NOT_SCORED = 65535
+_STEPS = 65534
+
+
+def encode_rows(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Code the rows of a score matrix.
+
+    Args:
+        scores: float32 [T,V], finite.
+
+    Returns:
+        codes uint16 [T,V] of 0..65534 (65535 stands for "not scored"), and float64 [T,2]: scale and offset of each row.
+    """
+    exact = scores.astype(np.float64)
+    offset = exact.min(axis=1, keepdims=True)
+    scale = (exact.max(axis=1, keepdims=True) - offset) / _STEPS
+    codes = np.rint((exact - offset) / np.where(scale > 0, scale, 1.0))
+    return codes.astype(np.uint16), np.concatenate([scale, offset], axis=1)
+
+
+def decode_rows(codes: np.ndarray, codec: np.ndarray) -> np.ndarray:
+    """Scores float32 [T,V] of codes uint16 [T,V] and the rows' scale and offset float64 [T,2]; NaN where not scored."""
+    scores: np.ndarray = (codec[:, 1:] + codes * codec[:, :1]).astype(np.float32)
+    scores[codes == NOT_SCORED] = np.nan
+    return scores

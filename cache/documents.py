@@ -1,0 +1,189 @@
+"""Documents and files of a score store, read without trusting them.
+
+Every metadata document carries a checksum over its own bytes, so that a flipped bit or a foreign codec is refused
+before any array library sees the store. Links are never followed.
+"""
+
+import json
+import os
+import re
+import shutil
+import stat
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import CacheError
+from .files import TEMPORARY, sync_folder
+from .identity import canonical, digest
+
+METADATA = "zarr.json"
+
+type Document = dict[str, Any]
+
+_MAX_DOCUMENT = 2**20
+_CHECKSUM = re.compile(rb'"checksum": ?"([0-9a-f]{32})"')
+_BLANK = "0" * 32
+
+
+def damaged(path: Path, why: str, hint: str | None = None) -> CacheError:
+    """The error for a file that is not what this format writes."""
+    fallback = "restore it from a copy, or remove the store and score again: teachclip score CONFIG"
+    return CacheError(why, where=str(path), hint=hint or fallback)
+
+
+# Documents that carry their own checksum
+
+
+def seal(document: Document) -> bytes:
+    """The document's bytes with `checksum` (top level, or in a group's attributes) filled in."""
+    holder = {**document.get("attributes", document), "checksum": _BLANK}
+    raw = canonical({**document, "attributes": holder} if "attributes" in document else holder)
+    return raw.replace(_BLANK.encode(), digest(raw).hex().encode())
+
+
+def unseal(raw: bytes, path: Path) -> tuple[Document, str]:
+    """The document in `raw` and its checksum.
+
+    Raises:
+        CacheError: the bytes are not those that were sealed, or not JSON.
+    """
+    found = _CHECKSUM.findall(raw)
+    if len(found) != 1 or digest(raw.replace(found[0], _BLANK.encode())).hex() != found[0].decode():
+        raise damaged(path, "damaged: its bytes do not match its checksum")
+    return parse(raw, path), found[0].decode()
+
+
+def parse(raw: bytes, path: Path) -> Document:
+    """The JSON object in `raw`."""
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, "not a JSON document") from error
+    if not isinstance(document, dict):
+        raise damaged(path, "not a JSON object")
+    return document
+
+
+def group(attributes: Document) -> bytes:
+    """The sealed zarr.json of a group."""
+    return seal({"zarr_format": 3, "node_type": "group", "attributes": attributes})
+
+
+def open_group(folder: Path) -> tuple[Document, str]:
+    """Attributes and checksum of the group in `folder`.
+
+    Raises:
+        CacheError: not a group of ours, or damaged.
+    """
+    path = folder / METADATA
+    document, checksum = unseal(read_file(path), path)
+    attributes = document.get("attributes")
+    if document.get("zarr_format") != 3 or document.get("node_type") != "group" or not isinstance(attributes, dict):
+        raise damaged(path, "not a Zarr v3 group")
+    return attributes, checksum
+
+
+def whole_number(attributes: Document, key: str, least: int, most: int, path: Path) -> int:
+    """The integer `attributes[key]`, refused outside least..most."""
+    value = attributes.get(key)
+    if type(value) is not int or not least <= value <= most:
+        raise damaged(path, f"{key} is {value!r}, not a whole number of {least} to {most}")
+    return value
+
+
+# Files
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a regular file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CacheError: it is a link or something else.
+    """
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise damaged(path, "not a plain file; links are not followed inside a score store", "remove it")
+    return status.st_size
+
+
+def real_folder(path: Path) -> bool:
+    """Whether `path` is a folder.
+
+    Raises:
+        CacheError: it is a link or something else.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISDIR(mode):
+        raise damaged(path, "not a plain folder; links are not followed inside a score store", "remove it")
+    return True
+
+
+def read_file(path: Path, size: int | None = None, most: int = _MAX_DOCUMENT) -> bytes:
+    """The bytes of a plain file.
+
+    Raises:
+        CacheError: it is absent, a link, not of `size` bytes or larger than `most`.
+    """
+    try:
+        found = file_size(path)
+        if found > most or size not in (None, found):
+            raise damaged(path, f"has {found:,} bytes" + (f" instead of {size:,}" if size else f", more than {most:,}"))
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise damaged(path, "missing") from error
+    except OSError as error:
+        raise CacheError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def unwritable(path: Path, error: OSError) -> CacheError:
+    """The error for a disk that is full or may not be written."""
+    return CacheError(
+        f"cannot be written: {error.strerror or error}",
+        where=str(path),
+        hint="what is finished is kept; make room or choose another folder, then: teachclip score CONFIG",
+    )
+
+
+def publish_folder(path: Path, files: Mapping[str, bytes], folders: tuple[str, ...] = ()) -> bool:
+    """Make a folder with these files, complete or not at all; False when there is one already.
+
+    Raises:
+        CacheError: the disk cannot be written.
+    """
+    if path.is_dir() and any(path.iterdir()):
+        return False
+    try:
+        return _publish_folder(path, files, folders)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _publish_folder(path: Path, files: Mapping[str, bytes], folders: tuple[str, ...]) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+    try:
+        for folder in (*(temporary / name for name in folders), *((temporary / name).parent for name in files)):
+            folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            with (temporary / name).open("wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+        for name, _, _ in os.walk(temporary):
+            sync_folder(Path(name))
+        try:
+            temporary.replace(path)
+        except OSError:
+            if path.exists():  # another worker was faster
+                return False
+            raise
+        sync_folder(path.parent)
+        return True
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

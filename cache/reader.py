@@ -1,0 +1,194 @@
+"""Batches of labels out of a score store: ids looked up and digests compared once, rows read batch by batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorstore as ts
+
+from ..errors import CacheError, CacheMismatchError
+from .arrays import open_array
+from .codes import decode_rows
+from .score_shards import RESCORE, incomplete, problem, unreadable
+from .tiles import Key, Tile
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A batch of a teacher's labels.
+
+    Args:
+        coarse: float32 [T,V] raw scores; label logits are `coarse * scale`.
+        frame_logits: float32 [T,F], text i with its own video; None when the teacher gives none.
+    """
+
+    coarse: np.ndarray
+    frame_logits: np.ndarray | None
+
+
+class TileRows:
+    """Reads rows of one tile.
+
+    Raises:
+        CacheError: from every method, when a shard is missing or damaged; names it and what to do.
+    """
+
+    def __init__(self, tile: Tile) -> None:
+        self.tile = tile
+        self._arrays = {name: open_array(tile.folder / name, tile.arrays[name]) for name in tile.layout.scored}
+
+    def start(self, name: str, rows: np.ndarray) -> "ts.Future[np.ndarray]":
+        """Read rows of `coarse`, `coarse_codec` or `fine` in the background."""
+        return self._arrays[name].oindex[rows].read()
+
+    def finish(self, future: "ts.Future[np.ndarray]", rows: np.ndarray) -> np.ndarray:
+        """What `start` promised."""
+        try:
+            return np.asarray(future.result())
+        except (ValueError, OSError) as error:
+            raise unreadable(self.tile, rows, error) from error
+
+    def read(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Rows of one array."""
+        return self.finish(self.start(name, rows), rows)
+
+    def scores(self, rows: np.ndarray) -> np.ndarray:
+        """Raw scores float32 [rows,V] with every video of the tile."""
+        coarse = self.read("coarse", rows)
+        return decode_rows(coarse, self.read("coarse_codec", rows)) if self.tile.layout.dtype == "uint16" else coarse
+
+
+class _Part:
+    """What one tile holds of a request: where each text and video lies in it, -1 for those it has not."""
+
+    def __init__(self, tile: Tile, texts: Sequence[Key], videos: Sequence[Key]) -> None:
+        self.tile = tile
+        self.rows = np.array([tile.text_rows.get(key, -1) for key, _ in texts], dtype=np.int64)
+        self.columns = np.array([tile.video_columns.get(key, -1) for key, _ in videos], dtype=np.int64)
+
+    @property
+    def used(self) -> bool:
+        return bool((self.rows >= 0).any() and (self.columns >= 0).any())
+
+    def open(self) -> None:
+        """Check the shards that are needed and load their rows' codecs."""
+        held = self.rows[self.rows >= 0]
+        for shard in np.unique(held // self.tile.layout.shard_texts).tolist():
+            if problem(self.tile, shard):
+                raise incomplete(self.tile, shard)
+        self.tile_rows = TileRows(self.tile)
+        self.codec = np.zeros((len(self.rows), 2))
+        if self.tile.layout.dtype == "uint16":
+            self.codec[self.rows >= 0] = self.tile_rows.read("coarse_codec", held)
+
+    def gather(
+        self, coarse: np.ndarray, future: "ts.Future[np.ndarray]", texts: np.ndarray, videos: np.ndarray
+    ) -> None:
+        """Put the scores of a batch into `coarse` [T,V] where this tile holds them."""
+        rows, columns = self.rows[texts], self.columns[videos]
+        values = self.tile_rows.finish(future, rows[rows >= 0])[:, columns[columns >= 0]]
+        if self.tile.layout.dtype == "uint16":
+            values = decode_rows(values, self.codec[texts[rows >= 0]])
+        coarse[np.ix_(rows >= 0, columns >= 0)] = values
+
+
+def _some(chosen: np.ndarray, keys: Sequence[Key]) -> list[str]:
+    ids = [keys[i][0] for i in np.flatnonzero(chosen)[:_SHOWN]]
+    more = np.count_nonzero(chosen) - len(ids)
+    return [*ids, *([f"... and {more:,} more"] if more else [])]
+
+
+def _refuse_changed(folder: Path, what: str, keys: Sequence[Key], held: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    expected = np.frombuffer(b"".join(key for _, key in keys), dtype=np.uint8).reshape(len(keys), 16)
+    changed = np.zeros(len(keys), dtype=bool)
+    for places, digests in held:
+        here = places >= 0
+        changed[here] |= (digests[places[here]] != expected[here]).any(axis=1)
+    if changed.any():
+        raise CacheMismatchError(
+            f"{what} changed since the scores were made",
+            where=str(folder),
+            hint="undo the change, or score into another store: teachclip score CONFIG --set score.store=NAME.zarr",
+            details=_some(changed, keys),
+        )
+
+
+def _refuse_unscored(folder: Path, what: str, keys: Sequence[Key], held: list[np.ndarray]) -> None:
+    absent = np.ones(len(keys), dtype=bool)
+    for places in held:
+        absent &= places < 0
+    if absent.any():
+        raise CacheMismatchError(
+            f"{np.count_nonzero(absent):,} {what} have no scores",
+            where=str(folder),
+            hint="score them into another store: teachclip score CONFIG --set score.store=NAME.zarr",
+            details=_some(absent, keys),
+        )
+
+
+class ScoreReader:
+    """Scores of given texts and videos; made by `ScoreCache.reader`."""
+
+    def __init__(self, folder: Path, tiles: Sequence[Tile], texts: Sequence[Key], videos: Sequence[Key]) -> None:
+        self.folder = folder
+        self._texts = texts
+        self._videos = videos
+        parts = [_Part(tile, texts, videos) for tile in tiles]
+        _refuse_changed(folder, "captions", texts, [(part.rows, part.tile.text_digests) for part in parts])
+        _refuse_changed(folder, "frames", videos, [(part.columns, part.tile.video_digests) for part in parts])
+        _refuse_unscored(folder, "captions", texts, [part.rows for part in parts])
+        _refuse_unscored(folder, "videos", videos, [part.columns for part in parts])
+        self._parts = [part for part in parts if part.used]
+        for part in self._parts:
+            part.open()
+        self._frame_logits = self._load_frame_logits()
+
+    def _load_frame_logits(self) -> np.ndarray | None:
+        if not self._parts or not self._parts[0].tile.layout.frame_logits:
+            return None
+        loaded = np.zeros((len(self._texts), self._parts[0].tile.layout.frames), dtype=np.float32)
+        found = np.zeros(len(self._texts), dtype=bool)
+        for part in self._parts:
+            own = (part.rows >= 0) & (part.tile.text_video[part.rows] >= 0)
+            loaded[own] = part.tile_rows.read("fine", part.rows[own])
+            found |= own
+        if not found.all():
+            raise CacheError(
+                "captions without frame scores: their own videos were not scored",
+                where=str(self.folder),
+                hint=RESCORE,
+                details=_some(~found, self._texts),
+            )
+        return loaded
+
+    def read(self, text_index: np.ndarray, video_index: np.ndarray) -> Labels:
+        """Labels of a batch.
+
+        Args:
+            text_index, video_index: int [T], [V]: places in the lists that the reader was made with.
+
+        Raises:
+            CacheError: a shard is missing or damaged, or a pair that no tile holds; names it.
+        """
+        texts, videos = np.asarray(text_index), np.asarray(video_index)
+        coarse = np.full((len(texts), len(videos)), np.nan, dtype=np.float32)
+        started = []
+        for part in self._parts:
+            rows = part.rows[texts]
+            if (rows >= 0).any() and (part.columns[videos] >= 0).any():
+                started.append((part, part.tile_rows.start("coarse", rows[rows >= 0])))
+        for part, future in started:
+            part.gather(coarse, future, texts, videos)
+        absent = np.isnan(coarse)
+        if absent.any():
+            row, column = np.argwhere(absent)[0]
+            pair = f"{self._texts[texts[row]][0]} with {self._videos[videos[column]][0]}"
+            raise CacheError(
+                f"{np.count_nonzero(absent):,} pairs of this batch have no score, {pair} for one",
+                where=str(self.folder),
+                hint="draw batches within the tiles of the store",
+            )
+        return Labels(coarse, None if self._frame_logits is None else self._frame_logits[texts])

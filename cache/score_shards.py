@@ -1,0 +1,161 @@
+"""Shards of a tile: rows of scores that are complete or absent.
+
+A shard is complete when a marker, published after its files, names their sizes and hashes and the checksum of the
+tile's own metadata; existing or being readable is not enough. Nothing is appended to or rewritten in part.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import CacheError
+from .arrays import encode_chunks
+from .codes import encode_rows
+from .documents import damaged, file_size, read_file, seal, unseal, unwritable
+from .files import publish
+from .identity import digest
+from .tiles import Tile
+
+RESCORE = "score it again: teachclip score CONFIG"
+_ATTEMPTS = 5
+_SHOWN = 5
+
+
+def marker_path(tile: Tile, shard: int) -> Path:
+    """The file whose presence says that a shard is complete."""
+    return tile.folder / "done" / f"{shard:05d}.json"
+
+
+def _files(tile: Tile, shard: int) -> dict[str, str]:
+    return {name: f"{name}/c.{shard}.0" for name in tile.layout.scored}
+
+
+def problem(tile: Tile, shard: int, every_byte: bool = False) -> str | None:
+    """Why a shard does not count as complete, or None.
+
+    Args:
+        tile: the shard's tile.
+        shard: its number.
+        every_byte: compare the files' hashes too, not only their sizes.
+    """
+    path = marker_path(tile, shard)
+    if not path.exists():
+        return "not scored yet"
+    try:
+        marker, _ = unseal(read_file(path), path)
+        return _marker_problem(tile, shard, marker) or _files_problem(tile, marker["files"], every_byte)
+    except CacheError as error:
+        return f"{Path(error.where or path).name}: {error.what}"
+
+
+def _marker_problem(tile: Tile, shard: int, marker: dict[str, Any]) -> str | None:
+    files = marker.get("files")
+    if marker.get("shard") != shard or marker.get("tile") != tile.checksum or not isinstance(files, dict):
+        return "its marker is of another shard or tile"
+    if files.keys() != set(_files(tile, shard).values()):
+        return "its marker names other files"
+    if not all(isinstance(facts, dict) and facts.keys() == {"size", "blake2b"} for facts in files.values()):
+        return "its marker does not say sizes and hashes"
+    return None
+
+
+def _files_problem(tile: Tile, files: dict[str, dict[str, Any]], every_byte: bool) -> str | None:
+    for file, facts in files.items():
+        try:
+            size = file_size(tile.folder / file)
+        except FileNotFoundError:
+            return f"{file} is missing"
+        if size != facts["size"]:
+            return f"{file} has {size} bytes instead of {facts['size']}"
+        if every_byte and digest((tile.folder / file).read_bytes()).hex() != facts["blake2b"]:
+            return f"{file} has other bytes than were written"
+    return None
+
+
+def missing_shards(tile: Tile) -> list[int]:
+    """The shards that are not complete."""
+    return [shard for shard in range(tile.layout.shards) if problem(tile, shard)]
+
+
+def incomplete(tile: Tile, shard: int) -> CacheError:
+    """The error for a shard that is not complete."""
+    return damaged(tile.folder, f"shard {shard} is not complete: {problem(tile, shard)}", RESCORE)
+
+
+def unreadable(tile: Tile, rows: np.ndarray, error: Exception) -> CacheError:
+    """The error for rows that could not be read: names the shard that is missing or damaged, and what to do."""
+    for shard in sorted(set((rows // tile.layout.shard_texts).tolist())):
+        if problem(tile, shard):
+            return incomplete(tile, shard)
+        if why := problem(tile, shard, every_byte=True):
+            hint = f"remove its marker (rm {marker_path(tile, shard)}) and {RESCORE}"
+            return damaged(tile.folder, f"shard {shard} is damaged: {why}", hint)
+    return CacheError(f"cannot be read: {error}", where=str(tile.folder), hint=RESCORE)
+
+
+def write_shard(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | None) -> None:
+    """Publish one shard: its files, then its marker.
+
+    Args:
+        tile: the shard's tile.
+        shard: its number.
+        coarse: float32 [rows,V] raw scores of the shard's rows.
+        fine: float32 [rows,F] frame-text logits of the texts' own videos (any value where that is in another tile), or
+            None when the teacher gives none.
+
+    Raises:
+        CacheError: scores that are not finite (texts and videos are named), or a disk that cannot be written.
+    """
+    _refuse_not_finite(tile, shard, coarse, fine)
+    values = {"coarse": coarse}
+    if tile.layout.dtype == "uint16":
+        values["coarse"], values["coarse_codec"] = encode_rows(coarse)
+    if fine is not None:
+        values["fine"] = fine
+    first = tile.layout.rows(shard).start
+    files = {
+        file: encode_chunks(tile.arrays[name], values[name], first)[Path(file).name]
+        for name, file in _files(tile, shard).items()
+    }
+    facts = {file: {"size": len(data), "blake2b": digest(data).hex()} for file, data in files.items()}
+    files[f"done/{marker_path(tile, shard).name}"] = seal({"shard": shard, "tile": tile.checksum, "files": facts})
+    # Another worker may publish the same shard meanwhile. The same machine gives the same bytes; where it does not,
+    # whoever comes last sees a file that is not its own and publishes all of them again.
+    for _ in range(_ATTEMPTS):
+        _publish(tile, files)
+        if not problem(tile, shard, every_byte=True):
+            return
+    raise CacheError("what was written does not come back", where=str(tile.folder), hint="check the disk")
+
+
+def _publish(tile: Tile, files: dict[str, bytes]) -> None:
+    for file, data in files.items():
+        path = tile.folder / file
+        try:
+            publish(path, data)
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+
+def _refuse_not_finite(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | None) -> None:
+    rows = tile.layout.rows(shard)
+    if coarse.shape != (len(rows), tile.layout.videos) or (fine is not None) != tile.layout.frame_logits:
+        raise ValueError(f"shard {shard}: scores {coarse.shape} for {len(rows)} texts, {tile.layout.videos} videos")
+    bad = ~np.isfinite(coarse)
+    if fine is not None:
+        own = tile.text_video[rows.start : rows.stop]
+        here = np.flatnonzero(own >= 0)
+        bad[here, own[here]] |= ~np.isfinite(fine[here]).all(axis=1)
+    count = int(np.count_nonzero(bad))
+    if count:
+        # Few of many: argwhere of a whole shard of NaN would be larger than the shard.
+        first = np.flatnonzero(bad.any(axis=1))[:_SHOWN]
+        pairs = [(row, column) for row in first for column in np.flatnonzero(bad[row])[:_SHOWN]][:_SHOWN]
+        lines = [f"{tile.text_ids[rows[row]]} with {tile.video_ids[column]}" for row, column in pairs]
+        raise CacheError(
+            f"the teacher gave {count:,} scores that are not finite",
+            where=f"{tile.folder}, shard {shard}",
+            hint="nothing of this shard was kept; check the teacher's checkpoint and these videos",
+            details=[*lines, *(["..."] if count > len(lines) else [])],
+        )

@@ -1,0 +1,187 @@
+"""The score store: frozen teachers' raw scores of texts x videos, in a format that outlives this code.
+
+    scores.zarr/zarr.json                 format and version
+      <teacher>/zarr.json                 identity, scale, dtype, frames
+        tiles/<tile>/                     an immutable rectangle of texts x videos (tiles.py)
+        videos/                           what the teacher made of each video (features.py)
+
+A store is read while others write it: what is complete is there whole, the rest is absent. docs/score-cache.md is the
+specification.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..errors import CacheError
+from .documents import METADATA, damaged, group, open_group, publish_folder, real_folder, whole_number
+from .files import TEMPORARY
+from .identity import JSON
+from .layout import FORMAT, MAX_FRAMES, VERSION, Dtype, valid_name
+from .reader import ScoreReader
+from .score_shards import missing_shards
+from .tiles import Key, TeacherFacts, Tile, TileContents, create_tile
+
+TILES = "tiles"
+VIDEOS = "videos"
+_SCORE_FIRST = "score the videos first: teachclip score CONFIG"
+
+
+def _members(folder: Path) -> tuple[str, ...]:
+    names = sorted(p.name for p in folder.iterdir() if not p.name.startswith(TEMPORARY) and p.name != METADATA)
+    for name in names:
+        if not valid_name(name) or not real_folder(folder / name):
+            raise damaged(folder / name, "does not belong in a score store", "move it elsewhere")
+    return tuple(names)
+
+
+class ScoreCache:
+    """One teacher's scores.
+
+    Args:
+        folder: the teacher's folder in the store.
+
+    Raises:
+        CacheError: it is absent, damaged or not of this format.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder.name
+        path = folder / METADATA
+        attributes, checksum = open_group(folder)
+        identity, scale, dtype = (attributes.get(key) for key in ("identity", "scale", "dtype"))
+        frame_logits = attributes.get("frame_logits")
+        if not isinstance(identity, dict) or not isinstance(frame_logits, bool) or dtype not in ("uint16", "float32"):
+            raise damaged(path, "does not describe a teacher's scores")
+        if not isinstance(scale, float) or not math.isfinite(scale):
+            raise damaged(path, f"scale is {scale!r}")
+        self.identity: dict[str, JSON] = identity
+        self.scale = scale
+        self.dtype: Dtype = "uint16" if dtype == "uint16" else "float32"
+        self.frames = whole_number(attributes, "frames", 1, MAX_FRAMES, path)
+        self.frame_logits = frame_logits
+        self._facts = TeacherFacts(checksum, self.frames, self.frame_logits, self.dtype)
+        self.tiles: tuple[Tile, ...] = self._open_tiles()
+
+    def _open_tiles(self) -> tuple[Tile, ...]:
+        if not real_folder(self.folder / TILES):
+            raise damaged(self.folder / TILES, "missing")
+        open_group(self.folder / TILES)
+        names = _members(self.folder / TILES)
+        return tuple(Tile(self.folder / TILES / name, self._facts) for name in names)
+
+    @property
+    def videos_folder(self) -> Path:
+        """Where the teacher's features of each video are kept."""
+        return self.folder / VIDEOS
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is a tile, and every shard of every tile is complete."""
+        return bool(self.tiles) and not any(missing_shards(tile) for tile in self.tiles)
+
+    def create_tile(self, name: str, contents: TileContents, shard_texts: int) -> Tile:
+        """Add a tile without shards (or open the one of the same contents that another worker has just made).
+
+        Raises:
+            CacheError: the contents do not fit this format, or there is another tile of this name.
+        """
+        if not valid_name(name):
+            raise CacheError(f"{name!r} cannot be a tile's name", where=str(self.folder))
+        tile = create_tile(self.folder / TILES / name, self._facts, contents, shard_texts)
+        others = (other for other in self.tiles if other.name != name)
+        self.tiles = tuple(sorted((*others, tile), key=lambda tile: tile.name))
+        return tile
+
+    def reader(self, texts: Sequence[Key], videos: Sequence[Key]) -> ScoreReader:
+        """A reader of the scores of these texts and videos.
+
+        Args:
+            texts: (id, `identity.text_digest` of the caption), in the order that `read` counts them.
+            videos: (id, digest of the stored frames and times), likewise.
+
+        Raises:
+            CacheMismatchError: captions or frames changed, or texts and videos that have no scores; names them.
+            CacheError: shards that are needed are not complete or damaged; names the command.
+        """
+        return ScoreReader(self.folder, self.tiles, texts, videos)
+
+
+class ScoreStore:
+    """A store of several teachers' scores.
+
+    Args:
+        path: its folder, ending in `.zarr` by custom.
+
+    Raises:
+        CacheError: there is none, or not one of ours.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_dir():
+            raise CacheError("there is no score store", where=str(path), hint=_SCORE_FIRST)
+        for old in (".zgroup", ".zarray", ".zmetadata"):
+            if (path / old).exists():
+                raise damaged(path / old, "a Zarr v2 store, not a score store", _SCORE_FIRST)
+        attributes, _ = open_group(path)
+        if attributes.get("format") != FORMAT:
+            raise damaged(path, f"its format is {attributes.get('format')!r}, not {FORMAT!r}")
+        if attributes.get("version") != VERSION:
+            why = f"its format version is {attributes.get('version')!r}, this release reads {VERSION}"
+            raise damaged(path, why, "use the release that made it, or score again into another store")
+
+    @classmethod
+    def open(cls, path: Path) -> "ScoreStore":
+        """The store in `path`."""
+        return cls(path)
+
+    @classmethod
+    def create(cls, path: Path) -> "ScoreStore":
+        """The store in `path`, made when there is none."""
+        document = {METADATA: group({"format": FORMAT, "version": VERSION})}
+        if not publish_folder(path, document) and not (path / METADATA).exists():
+            raise CacheError("has files that are no score store", where=str(path), hint="choose another folder")
+        return cls(path)
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Names of the teachers that have scores here."""
+        return _members(self.path)
+
+    def teacher(self, name: str) -> ScoreCache:
+        """The scores of one teacher.
+
+        Raises:
+            CacheError: it has none here, or they are damaged.
+        """
+        if not valid_name(name) or not real_folder(self.path / name):
+            have = ", ".join(self.teachers) or "none"
+            raise CacheError(f"no scores of {name!r}; there are: {have}", where=str(self.path), hint=_SCORE_FIRST)
+        return ScoreCache(self.path / name)
+
+    def create_teacher(
+        self, name: str, identity: Mapping[str, JSON], scale: float, dtype: Dtype, frames: int, frame_logits: bool
+    ) -> ScoreCache:
+        """Add a teacher without tiles (or open the one of the same name that another worker has just made).
+
+        Args:
+            name: its name in the store.
+            identity: flat dict of everything that its scores depend on besides texts and videos.
+            scale: exp(logit_scale): label = score x scale.
+            dtype: what its scores are stored as.
+            frames: its frame slots.
+            frame_logits: whether it gives frame-text logits.
+        """
+        if not valid_name(name):
+            raise CacheError(f"{name!r} cannot be a teacher's name", where=str(self.path))
+        attributes = {
+            "identity": dict(identity),
+            "scale": float(scale),
+            "dtype": dtype,
+            "frames": frames,
+            "frame_logits": frame_logits,
+        }
+        publish_folder(self.path / name, {METADATA: group(attributes), f"{TILES}/{METADATA}": group({})})
+        return self.teacher(name)
