@@ -29,6 +29,7 @@ HEAVY = {
     "av",
     "numpy",
 }
+FORBIDDEN = {"eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load"}
 
 
 def modules() -> dict[str, ast.Module]:
