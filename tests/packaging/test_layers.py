@@ -16,19 +16,10 @@ ALLOWED = {
 }
 VERBS = {"prepare", "score", "train", "evaluate", "index", "search", "pretrain"}
 LIGHT = {"configs", "pipeline.cli"}  # modules that must be imported without anything heavy
-HEAVY = {
-    "torch",
-    "torchvision",
-    "open_clip",
-    "zarr",
-    "h5py",
-    "tensorstore",
-    "decord",
-    "faiss",
-    "matplotlib",
-    "av",
-    "numpy",
-}
+HEAVY = set(
+    ["torch", "torchvision", "open_clip", "numpy", "zarr", "h5py", "tensorstore", "decord", "av", "faiss", "matplotlib"]
+)
+PICKLES = {"dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN = {"eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load"}
 
 
@@ -73,9 +64,7 @@ def breaches(name: str, tree: ast.Module) -> Iterator[str]:
     at_once = {item.split(".")[0] for item in imported(name, at_module_level(tree))}
     if any(name.startswith(f"{light}.") for light in LIGHT):
         yield from (f"{name} imports {heavy} when it is imported" for heavy in at_once & HEAVY)
-    yield from (
-        f"{name} imports {item}" for item in {item.split(".")[0] for item in found} & {"pickle", "dill", "joblib"}
-    )
+    yield from (f"{name} imports {pickle}" for pickle in {item.split(".")[0] for item in found} & PICKLES)
     yield from (f"{name}:{node.lineno} {what}" for node, what in unsafe_calls(tree))
 
 
