@@ -15,6 +15,14 @@ def build_network(config: NetworkConfig) -> VideoTextNetwork:
     return network_around(build_trunk(config.trunk), config)
 
 
+def score_versions() -> dict[str, int]:
+    """The score version of every kind of network."""
+    from .student import Student
+    from .xclip import XClip
+
+    return {"student": Student.score_version, "xclip": XClip.score_version}
+
+
 def network_around(trunk: ClipTrunk, config: NetworkConfig) -> VideoTextNetwork:
     """The network that `config` describes, around this trunk."""
     if config.kind == "xclip":

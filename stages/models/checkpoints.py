@@ -15,7 +15,7 @@ from torch import Tensor
 from ...configs.schema import NetworkConfig, TrunkConfig, TrunkSizes
 from ...errors import CheckpointError
 from ..reporting import Reporter, Silent
-from .build import build_network
+from .build import build_network, score_versions
 from .clip import CLIP_NOTES
 from .network import VideoTextNetwork
 from .weights import listed, load_into, read_weights
@@ -59,8 +59,7 @@ def load_network(path: Path, device: str | torch.device = "cpu", reporter: Repor
     Raises:
         CheckpointError: no checkpoint, a damaged one, or one with tensors missing, unknown or of other shapes.
     """
-    if path.is_dir():
-        path = _best_of(path)
+    path = _file_of(path)
     weights = read_weights(path)
     if METADATA not in weights.metadata:
         return from_published(weights.tensors, where=str(path), reporter=reporter).to(device)
@@ -146,6 +145,24 @@ def network_digest(network: VideoTextNetwork) -> str:
     return _digest(settings, network.state_dict().items())
 
 
+def checkpoint_digest(path: Path) -> str:
+    """A hash of a checkpoint's bytes and of the networks' score versions: where it is equal, so are the scores.
+
+    It needs no network; other bytes may still hold the same network (`network_digest`).
+
+    Raises:
+        CheckpointError: there is no checkpoint.
+    """
+    path = _file_of(path)
+    try:
+        with path.open("rb") as file:
+            total = hashlib.file_digest(file, "sha256")
+    except OSError as error:
+        raise CheckpointError(f"this checkpoint cannot be read: {error.strerror}", where=str(path)) from error
+    total.update(json.dumps(score_versions(), sort_keys=True).encode())
+    return total.hexdigest()
+
+
 def class_token_digest(network: VideoTextNetwork) -> str:
     """A hash of the weights and settings that class tokens depend on: the visual trunk up to its last block."""
     visual = network.trunk.visual
@@ -169,13 +186,15 @@ def _on_meta(config: NetworkConfig) -> VideoTextNetwork:
         return build_network(config)
 
 
-def _best_of(folder: Path) -> Path:
-    path = folder / BEST
-    if not path.is_file():
+def _file_of(path: Path) -> Path:
+    """The checkpoint file: `path` itself, or a run folder's best."""
+    if not path.is_dir():
+        return path
+    if not (path / BEST).is_file():
         raise CheckpointError(
-            f"this run folder has no {BEST}", where=str(folder), hint="train it first: teachclip train CONFIG"
+            f"this run folder has no {BEST}", where=str(path), hint="train it first: teachclip train CONFIG"
         )
-    return path
+    return path / BEST
 
 
 def _saved_config(note: str, path: Path) -> NetworkConfig:

@@ -108,7 +108,9 @@ def _read_safetensors(path: Path) -> Weights:
 
 def _read_torch(path: Path) -> object:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             "this checkpoint is damaged, or holds more than tensors and is not loaded, since that could run code",
@@ -122,7 +124,7 @@ def _read_torch(path: Path) -> object:
 def _read_torchscript(path: Path) -> object:
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*torch.jit.load.*", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", message=".*torch.jit.load")
             return torch.jit.load(path, map_location="cpu").state_dict()  # type: ignore[no-untyped-call]
     except (RuntimeError, OSError, ValueError) as error:
         raise _damaged(path, error) from error

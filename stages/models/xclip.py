@@ -15,7 +15,7 @@ from .network import Features, VideoTextNetwork, masked_mean
 TEMPERATURE = 0.01  # of the attention over similarities
 # Bytes of the frame-word similarities held at a time; some four tensors of this size live together.
 # On a CPU they should stay in its cache.
-BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 128 << 20}
+BLOCK_BYTES = {"cpu": 4 << 20, "cuda": 128 << 20}
 
 
 @dataclass(frozen=True)
