@@ -16,9 +16,19 @@ ALLOWED = {
 }
 VERBS = {"prepare", "score", "train", "evaluate", "index", "search", "pretrain"}
 LIGHT = {"configs", "pipeline.cli"}  # modules that must be imported without anything heavy
-HEAVY = set(
-    ["torch", "torchvision", "open_clip", "numpy", "zarr", "h5py", "tensorstore", "decord", "av", "faiss", "matplotlib"]
-)
+HEAVY = {
+    "torch",
+    "torchvision",
+    "open_clip",
+    "numpy",
+    "zarr",
+    "h5py",
+    "tensorstore",
+    "decord",
+    "av",
+    "faiss",
+    "matplotlib",
+}
 PICKLES = {"dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN = {"eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load"}
 
