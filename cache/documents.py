@@ -141,10 +141,10 @@ def read_file(path: Path, size: int | None = None, most: int = _MAX_DOCUMENT) ->
         raise CacheError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
-def unwritable(path: Path, error: OSError) -> CacheError:
+def unwritable(path: Path, error: Exception) -> CacheError:
     """The error for a disk that is full or may not be written."""
     return CacheError(
-        f"cannot be written: {error.strerror or error}",
+        f"cannot be written: {getattr(error, 'strerror', None) or error}",
         where=str(path),
         hint="what is finished is kept; make room or choose another folder, then: teachclip score CONFIG",
     )

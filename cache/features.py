@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import CacheError
+from .documents import unwritable
 from .files import publish, publishing
 
 Arrays = dict[str, np.ndarray]
@@ -47,7 +48,10 @@ class FeatureShards:
         self.folder = folder / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         self.shard_videos = shard_videos
         if not (self.folder / "identity.json").exists():
-            publish(self.folder / "identity.json", text.encode())
+            try:
+                publish(self.folder / "identity.json", text.encode())
+            except OSError as error:
+                raise unwritable(self.folder, error) from error
 
     def groups(self, digests: Sequence[bytes]) -> Iterator[slice]:
         """The videos of each shard, as slices of `digests`."""
@@ -59,10 +63,18 @@ class FeatureShards:
         return self.folder / f"{_name(digests)}.safetensors"
 
     def write(self, digests: Sequence[bytes], features: Arrays) -> None:
-        """Publish one shard; every array's first dimension is the videos'."""
+        """Publish one shard; every array's first dimension is the videos'.
+
+        Raises:
+            CacheError: the disk cannot be written.
+        """
         arrays = {key: np.ascontiguousarray(value) for key, value in features.items()}
-        with publishing(self.path(digests)) as temporary:
-            save_file(arrays, temporary, metadata={"checksum": _checksum(arrays)})
+        path = self.path(digests)
+        try:
+            with publishing(path) as temporary:
+                save_file(arrays, temporary, metadata={"checksum": _checksum(arrays)})
+        except (OSError, SafetensorError) as error:
+            raise unwritable(path, error) from error
 
     def read(self, digests: Sequence[bytes]) -> Arrays | None:
         """The features of one shard, or None when it has not been made.

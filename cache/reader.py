@@ -61,7 +61,7 @@ class TileRows:
         return decode_rows(coarse, self.read("coarse_codec", rows)) if self.tile.layout.dtype == "uint16" else coarse
 
 
-class _Part:
+class Part:
     """What one tile holds of a request: where each text and video lies in it, -1 for those it has not."""
 
     def __init__(self, tile: Tile, texts: Sequence[Key], videos: Sequence[Key]) -> None:
@@ -129,6 +129,20 @@ def _refuse_unscored(folder: Path, what: str, keys: Sequence[Key], held: list[np
         )
 
 
+def find_parts(folder: Path, tiles: Sequence[Tile], texts: Sequence[Key], videos: Sequence[Key]) -> list[Part]:
+    """What each tile holds of these texts and videos.
+
+    Raises:
+        CacheMismatchError: captions or frames changed, or texts and videos that are in no tile; names them.
+    """
+    parts = [Part(tile, texts, videos) for tile in tiles]
+    _refuse_changed(folder, "captions", texts, [(part.rows, part.tile.text_digests) for part in parts])
+    _refuse_changed(folder, "frames", videos, [(part.columns, part.tile.video_digests) for part in parts])
+    _refuse_unscored(folder, "captions", texts, [part.rows for part in parts])
+    _refuse_unscored(folder, "videos", videos, [part.columns for part in parts])
+    return parts
+
+
 class ScoreReader:
     """Scores of given texts and videos; made by `ScoreCache.reader`."""
 
@@ -136,12 +150,7 @@ class ScoreReader:
         self.folder = folder
         self._texts = texts
         self._videos = videos
-        parts = [_Part(tile, texts, videos) for tile in tiles]
-        _refuse_changed(folder, "captions", texts, [(part.rows, part.tile.text_digests) for part in parts])
-        _refuse_changed(folder, "frames", videos, [(part.columns, part.tile.video_digests) for part in parts])
-        _refuse_unscored(folder, "captions", texts, [part.rows for part in parts])
-        _refuse_unscored(folder, "videos", videos, [part.columns for part in parts])
-        self._parts = [part for part in parts if part.used]
+        self._parts = [part for part in find_parts(folder, tiles, texts, videos) if part.used]
         for part in self._parts:
             part.open()
         self._frame_logits = self._load_frame_logits()

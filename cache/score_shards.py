@@ -4,6 +4,7 @@ A shard is complete when a marker, published after its files, names their sizes 
 tile's own metadata; existing or being readable is not enough. Nothing is appended to or rewritten in part.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..errors import CacheError
 from .arrays import encode_chunks
 from .codes import encode_rows
 from .documents import damaged, file_size, read_file, seal, unseal, unwritable
-from .files import publish
+from .files import TEMPORARY, publish
 from .identity import digest
 from .tiles import Tile
 
@@ -121,9 +122,10 @@ def write_shard(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | N
     facts = {file: {"size": len(data), "blake2b": digest(data).hex()} for file, data in files.items()}
     files[f"done/{marker_path(tile, shard).name}"] = seal({"shard": shard, "tile": tile.checksum, "files": facts})
     # Another worker may publish the same shard meanwhile. The same machine gives the same bytes; where it does not,
-    # whoever comes last sees a file that is not its own and publishes all of them again.
+    # whoever comes last sees files that do not fit their marker and publishes all of them again.
     for _ in range(_ATTEMPTS):
-        _publish(tile, files)
+        with suppress(FileNotFoundError):  # the other has finished the tile and swept it
+            _publish(tile, files)
         if not problem(tile, shard, every_byte=True):
             return
     raise CacheError("what was written does not come back", where=str(tile.folder), hint="check the disk")
@@ -134,8 +136,16 @@ def _publish(tile: Tile, files: dict[str, bytes]) -> None:
         path = tile.folder / file
         try:
             publish(path, data)
+        except FileNotFoundError:
+            raise
         except OSError as error:
             raise unwritable(path, error) from error
+
+
+def sweep(tile: Tile) -> None:
+    """Remove what killed workers left in a tile whose every shard is complete."""
+    for path in tile.folder.glob(f"*/{TEMPORARY}*"):
+        path.unlink(missing_ok=True)
 
 
 def _refuse_not_finite(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | None) -> None:

@@ -16,14 +16,15 @@ from pathlib import Path
 from ..errors import CacheError
 from .documents import METADATA, damaged, group, open_group, publish_folder, real_folder, whole_number
 from .files import TEMPORARY
-from .identity import JSON
+from .identity import JSON, identity_digest
 from .layout import FORMAT, MAX_FRAMES, VERSION, Dtype, valid_name
-from .reader import ScoreReader
+from .reader import ScoreReader, find_parts
 from .score_shards import missing_shards
 from .tiles import Key, TeacherFacts, Tile, TileContents, create_tile
 
 TILES = "tiles"
 VIDEOS = "videos"
+_FACTS = ("identity", "scale", "dtype", "frames", "frame_logits")
 _SCORE_FIRST = "score the videos first: teachclip score CONFIG"
 
 
@@ -49,9 +50,9 @@ class ScoreCache:
         self.folder = folder
         self.name = folder.name
         path = folder / METADATA
-        attributes, checksum = open_group(folder)
+        attributes, _ = open_group(folder)
         identity, scale, dtype = (attributes.get(key) for key in ("identity", "scale", "dtype"))
-        frame_logits = attributes.get("frame_logits")
+        frame_logits, checkpoint = attributes.get("frame_logits"), attributes.get("checkpoint")
         if not isinstance(identity, dict) or not isinstance(frame_logits, bool) or dtype not in ("uint16", "float32"):
             raise damaged(path, "does not describe a teacher's scores")
         if not isinstance(scale, float) or not math.isfinite(scale):
@@ -61,7 +62,9 @@ class ScoreCache:
         self.dtype: Dtype = "uint16" if dtype == "uint16" else "float32"
         self.frames = whole_number(attributes, "frames", 1, MAX_FRAMES, path)
         self.frame_logits = frame_logits
-        self._facts = TeacherFacts(checksum, self.frames, self.frame_logits, self.dtype)
+        self.checkpoint = checkpoint if isinstance(checkpoint, str) else ""
+        known = {key: attributes[key] for key in _FACTS}
+        self._facts = TeacherFacts(identity_digest(known), self.frames, self.frame_logits, self.dtype)
         self.tiles: tuple[Tile, ...] = self._open_tiles()
 
     def _open_tiles(self) -> tuple[Tile, ...]:
@@ -93,6 +96,14 @@ class ScoreCache:
         others = (other for other in self.tiles if other.name != name)
         self.tiles = tuple(sorted((*others, tile), key=lambda tile: tile.name))
         return tile
+
+    def refuse_unfit(self, texts: Sequence[Key], videos: Sequence[Key]) -> None:
+        """Refuse texts and videos that this cache is not made of, whether or not it is complete.
+
+        Raises:
+            CacheMismatchError: captions or frames changed, or texts and videos that have no place here; names them.
+        """
+        find_parts(self.folder, self.tiles, texts, videos)
 
     def reader(self, texts: Sequence[Key], videos: Sequence[Key]) -> ScoreReader:
         """A reader of the scores of these texts and videos.
@@ -162,7 +173,14 @@ class ScoreStore:
         return ScoreCache(self.path / name)
 
     def create_teacher(
-        self, name: str, identity: Mapping[str, JSON], scale: float, dtype: Dtype, frames: int, frame_logits: bool
+        self,
+        name: str,
+        identity: Mapping[str, JSON],
+        scale: float,
+        dtype: Dtype,
+        frames: int,
+        frame_logits: bool,
+        checkpoint: str = "",
     ) -> ScoreCache:
         """Add a teacher without tiles (or open the one of the same name that another worker has just made).
 
@@ -173,6 +191,8 @@ class ScoreStore:
             dtype: what its scores are stored as.
             frames: its frame slots.
             frame_logits: whether it gives frame-text logits.
+            checkpoint: digest of the file it was loaded from; another file may hold the same teacher, but while the
+                file is the same, nobody needs to load it to know so.
         """
         if not valid_name(name):
             raise CacheError(f"{name!r} cannot be a teacher's name", where=str(self.path))
@@ -182,6 +202,7 @@ class ScoreStore:
             "dtype": dtype,
             "frames": frames,
             "frame_logits": frame_logits,
+            "checkpoint": checkpoint,
         }
         publish_folder(self.path / name, {METADATA: group(attributes), f"{TILES}/{METADATA}": group({})})
         return self.teacher(name)

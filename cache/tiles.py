@@ -52,9 +52,9 @@ class TileContents:
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """What a tile shares with its teacher's other tiles; `checksum` is that of the teacher's metadata."""
+    """What a tile shares with its teacher's other tiles; `digest` stands for all of it and the teacher's identity."""
 
-    checksum: str
+    digest: str
     frames: int
     frame_logits: bool
     dtype: Dtype
@@ -99,7 +99,7 @@ class Tile:
         self.folder = folder
         path = folder / METADATA
         attributes, self.checksum = open_group(folder)
-        if attributes.get("teacher") != teacher.checksum:
+        if attributes.get("teacher") != teacher.digest:
             raise damaged(path, "this tile belongs to another teacher")
         self.layout = TileLayout.read(attributes, teacher.frames, teacher.frame_logits, teacher.dtype, path)
         self.arrays = self.layout.arrays()
@@ -226,7 +226,7 @@ def create_tile(folder: Path, teacher: TeacherFacts, contents: TileContents, sha
         assert list(values.shape) == arrays[name]["shape"], name
         files |= {f"{name}/{file}": data for file, data in encode_chunks(arrays[name], values).items()}
     hashes = {file: digest(data).hex() for file, data in files.items()}
-    files[METADATA] = group({**layout.attributes(), "teacher": teacher.checksum, "files": hashes})
+    files[METADATA] = group({**layout.attributes(), "teacher": teacher.digest, "files": hashes})
     publish_folder(folder, files, folders=("done",))
     tile = Tile(folder, teacher)
     if (folder / METADATA).read_bytes() != files[METADATA]:

@@ -1,0 +1,179 @@
+"""A frozen teacher at work: videos encoded once, texts in blocks, shards handed to a thread that writes them."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cache.features import FeatureShards
+from ..cache.frames import FrameCache
+from ..cache.score_shards import write_shard
+from ..cache.scores import ScoreCache
+from ..cache.stream import read_ahead
+from ..cache.tiles import Tile
+from ..errors import DataError
+from .models.network import Features
+from .models.teachers import Teacher
+from .reporting import Reporter
+
+VIDEOS_AT_ONCE = 1024
+"""Columns scored at a time: fixed, since the last bits of a score can depend on it."""
+_WAITING = 2
+
+
+def _join(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+class VideoEncoder:
+    """The teacher's features of videos, from the store where they are there, else made and kept.
+
+    They are kept in float32, as they are scored with: a resumed run scores with the same bits as one that was never
+    interrupted.
+    """
+
+    def __init__(
+        self, teacher: Teacher, cache: ScoreCache, frames: FrameCache, device: torch.device, batch: int
+    ) -> None:
+        self.teacher, self.frames, self.device, self.batch = teacher, frames, device, batch
+        identity = {key: cache.identity[key] for key in ("weights", "score_version", "frames")}
+        self.shards = FeatureShards(cache.videos_folder, identity)
+
+    @torch.inference_mode()
+    def encode(self, videos: Sequence[str], reporter: Reporter) -> Features:
+        """Features of `videos` on the device; first dimension V.
+
+        Raises:
+            DataError: a video's features are not finite; names it.
+        """
+        digests = [self.frames.digest(video) for video in videos]
+        parts = []
+        with reporter.progress(f"videos through {self.teacher.name}", len(videos), "video") as progress:
+            for group in self.shards.groups(digests):
+                part = self.shards.read(digests[group])
+                if part is None:
+                    part = self._make(videos[group])
+                    self.shards.write(digests[group], part)
+                parts.append(part)
+                progress.advance(group.stop - group.start)
+        return {key: torch.from_numpy(value).to(self.device) for key, value in _join(parts).items()}
+
+    def _make(self, videos: Sequence[str]) -> dict[str, np.ndarray]:
+        batches = [videos[start : start + self.batch] for start in range(0, len(videos), self.batch)]
+        parts = []
+        with read_ahead(self.frames.read, batches, depth=2) as clips:
+            for batch, clip in zip(batches, clips, strict=True):
+                arrays = (torch.from_numpy(array).to(self.device) for array in (clip.frames, clip.mask, clip.times))
+                features = self.teacher.encode_videos(*arrays)
+                part = {key: _plain(value) for key, value in features.items()}
+                _refuse_not_finite(self.teacher.name, batch, part)
+                parts.append(part)
+        return _join(parts)
+
+
+def _plain(value: Tensor) -> np.ndarray:
+    return (value.float() if value.is_floating_point() else value).cpu().numpy()
+
+
+def _refuse_not_finite(teacher: str, videos: Sequence[str], features: dict[str, np.ndarray]) -> None:
+    bad = np.zeros(len(videos), dtype=bool)
+    for values in features.values():
+        bad |= ~np.isfinite(values.reshape(len(videos), -1)).all(axis=1)
+    if bad.any():
+        raise DataError(
+            f"teacher {teacher!r} makes features of these videos that are not finite",
+            details=[video for video, wrong in zip(videos, bad, strict=True) if wrong],
+            hint="check the teacher's checkpoint, or take these videos out of the caption file",
+        )
+
+
+class Scorer:
+    """Scores the shards of one tile.
+
+    Args:
+        teacher: the teacher.
+        tile: the tile.
+        videos: features of the tile's videos, in order.
+        captions: caption of every row's text.
+        batch: texts scored at a time.
+    """
+
+    def __init__(self, teacher: Teacher, tile: Tile, videos: Features, captions: Sequence[str], batch: int) -> None:
+        self.teacher, self.tile, self.captions, self.batch = teacher, tile, captions, batch
+        self.videos = videos
+        self.blocks = list(_blocks(videos, tile.layout.videos))
+
+    @torch.inference_mode()
+    def score(self, shard: int, advance: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Raw scores float32 [rows,V] and frame-text logits [rows,F] of a shard; `advance` is told of pairs.
+
+        Blocks of texts start at the shard's first row, so that its bits do not depend on what was scored before.
+        """
+        rows = self.tile.layout.rows(shard)
+        coarse, fine = [], []
+        for start in range(rows.start, rows.stop, self.batch):
+            stop = min(start + self.batch, rows.stop)
+            texts = self.teacher.encode_texts(self.captions[start:stop])
+            scores = [self.teacher.score(texts, block).float() for block in self.blocks]
+            coarse.append(torch.cat(scores, dim=1).cpu().numpy())
+            if self.tile.layout.frame_logits:
+                fine.append(self._frame_logits(texts, slice(start, stop)))
+            advance(coarse[-1].size)
+        return np.concatenate(coarse), np.concatenate(fine) if fine else None
+
+    def _frame_logits(self, texts: Features, rows: slice) -> np.ndarray:
+        own = torch.from_numpy(self.tile.text_video[rows].clip(min=0))
+        videos = {key: value[own.to(value.device)] for key, value in self.videos.items()}
+        logits = self.teacher.frame_logits(texts, videos)
+        assert logits is not None
+        return logits.float().cpu().numpy()
+
+
+def _blocks(videos: Features, count: int) -> Iterator[Features]:
+    for start in range(0, count, VIDEOS_AT_ONCE):
+        yield {key: value[start : start + VIDEOS_AT_ONCE] for key, value in videos.items()}
+
+
+@torch.inference_mode()
+def gives_frame_logits(teacher: Teacher, frames: FrameCache, video: str, caption: str, device: torch.device) -> bool:
+    """Whether a teacher has frame-text scores: found by asking for those of one caption."""
+    clips = frames.read([video])
+    features = teacher.encode_videos(*(torch.from_numpy(a).to(device) for a in (clips.frames, clips.mask, clips.times)))
+    return teacher.frame_logits(teacher.encode_texts([caption]), features) is not None
+
+
+class ShardWriter:
+    """Writes shards in one background thread, so that the disk never keeps the teacher waiting.
+
+    Leaving the `with` block waits for what was handed over; an error of the disk is raised by the next call.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write-shard")
+        self._pending: deque[Future[None]] = deque()
+
+    def write(self, tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | None) -> None:
+        """Hand a shard over; waits while two are waiting already."""
+        while len(self._pending) >= _WAITING:
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(write_shard, tile, shard, coarse, fine))
+
+    def finish(self) -> None:
+        """Wait until everything handed over is written."""
+        while self._pending:
+            self._pending.popleft().result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True)
+        if error is None:
+            self.finish()
