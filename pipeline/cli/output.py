@@ -9,7 +9,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from types import TracebackType
@@ -214,8 +214,9 @@ def size(count: float) -> str:
     return f"{count:.4g} TB"
 
 
-def table(*columns: str, rows: Sequence[Sequence[object]]) -> Table:
+def table(*columns: str, rows: Iterable[Sequence[object]]) -> Table:
     """Rows under headings; text to the left, numbers to the right."""
+    rows = list(rows)
     made = Table(box=None, pad_edge=False, header_style="bold")
     for number, heading in enumerate(columns):
         numeric = all(isinstance(row[number], int | float) for row in rows)

@@ -1,12 +1,18 @@
 """`teachclip prepare`: videos and captions -> frame cache."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import RenderableType
 
 from ...configs.loading import load_config
-from .output import duration, facts, size
+from ...configs.schema import Config
+from .output import duration, facts, size, table
 from .running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
+
+if TYPE_CHECKING:
+    from ...stages.prepare import PrepareEstimate, PrepareResult
 
 Estimate = Annotated[bool, typer.Option("--estimate", help="Only say how many bytes and how long; writes nothing.")]
 
@@ -36,20 +42,33 @@ def prepare(
 
         if estimate:
             expected = stage.estimate(settings)
-            output.result(
-                expected,
-                facts(
-                    ("videos", expected.videos),
-                    ("disk", f"{size(expected.bytes)} in {settings.frames_folder}"),
-                    ("time", f"about {duration(expected.seconds)}"),
-                ),
-            )
-            return
-        result = stage.prepare(settings, output)
-        output.result(
-            result,
-            facts(
-                ("frames", settings.frames_folder),
-                *((name, count) for name, count in result.counts.items()),
-            ),
+            output.result(expected, _estimated(expected, settings))
+        else:
+            result = stage.prepare(settings, output)
+            output.result(result, *_prepared(result))
+
+
+def _estimated(expected: "PrepareEstimate", config: Config) -> RenderableType:
+    most = f", at most {size(expected.bytes_at_most)}" if expected.bytes_at_most else ""
+    return facts(
+        ("videos", f"{expected.videos}, {expected.remaining} of them still to be decoded"),
+        ("disk", f"about {size(expected.bytes)}{most} ({size(expected.free)} free) in {config.frames_folder}"),
+        ("time", f"about {duration(expected.seconds)} on {expected.workers} processes"),
+        ("probed", f"{expected.probed} videos"),
+    )
+
+
+def _prepared(result: "PrepareResult") -> Iterator[RenderableType]:
+    counts = ", ".join(f"{count} {status}" for status, count in result.counts.items())
+    yield facts(
+        ("frames", f"{size(result.bytes)} in {result.folder}"),
+        ("videos", f"{result.videos}: {counts}"),
+        ("decoded", f"{result.decoded} in {duration(result.seconds)}" if result.decoded else "none, all were there"),
+    )
+    if result.left_out:
+        unusable = result.videos - result.counts.get("ok", 0)
+        more = f", the first {len(result.left_out)} of them" if unusable > len(result.left_out) else ""
+        yield f"{unusable} videos are left out{more}:"
+        yield table(
+            "video", "status", "reason", rows=[(each.video, each.status, each.reason) for each in result.left_out]
         )

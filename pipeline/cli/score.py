@@ -1,8 +1,16 @@
 """`teachclip score`: frozen teachers -> score cache."""
 
+from typing import TYPE_CHECKING
+
 from ...configs.loading import load_config
-from .output import facts
+from .output import duration, table
 from .running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
+
+if TYPE_CHECKING:
+    from ...stages.score import TeacherScores
+
+# How the captions' own videos rank in one shard: the sign of a teacher that works.
+RANKS = ("own video MdR", "R@1", "R@10", "among")
 
 EXAMPLES = examples(
     "teachclip score own_videos.yaml",
@@ -25,4 +33,15 @@ def score(
         from ...stages.score import score as run
 
         result = run(settings, output)
-        output.result(result, facts(("scores", settings.score_store)))
+        left_out = f"; {result.left_out_videos} videos left out" if result.left_out_videos else ""
+        output.result(
+            result,
+            f"{result.store}: {duration(result.seconds)}{left_out}",
+            table(*("teacher", "captions", "videos", "shards", "made now"), *RANKS, rows=map(_row, result.teachers)),
+        )
+
+
+def _row(scores: "TeacherScores") -> tuple[object, ...]:
+    ranks = scores.own_ranks
+    shown = (f"{ranks.median:g}", f"{ranks.r1:.1f}", f"{ranks.r10:.1f}", ranks.videos) if ranks else ("-",) * len(RANKS)
+    return (scores.teacher, scores.texts, scores.videos, scores.shards, scores.shards_now, *shown)

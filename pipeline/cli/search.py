@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from rich.console import RenderableType
 
 from ...configs.loading import load_config
 from .output import table
@@ -36,7 +37,7 @@ def search(
 
         index(settings, output)
         result = run(settings, queries, output)
-        shown = []
+        shown: list[RenderableType] = []
         for found in result.queries:
             rows = [(answer.rank, f"{answer.cosine:.3f}", answer.path) for answer in found.answers]
             shown += [f'"{found.query}"', table("rank", "cosine", "video", rows=rows)]

@@ -1,0 +1,172 @@
+"""Every example of every help text is a command that works; only the stages behind it are stand-ins."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from teachclip.cache.records import VideoStatus
+from teachclip.configs.schema import Config
+from teachclip.pipeline.cli.main import app
+from teachclip.stages.evaluate import EvaluateResult
+from teachclip.stages.index import IndexResult
+from teachclip.stages.own_ranks import OwnRanks
+from teachclip.stages.prepare import PrepareEstimate, PrepareResult
+from teachclip.stages.score import ScoreResult, TeacherScores
+from teachclip.stages.search import Answer, Found, SearchResult
+from teachclip.stages.train import TrainResult
+from typer.testing import CliRunner, Result
+
+type Invoke = Callable[..., Result]
+
+METRICS = {"r1": 48.0, "r5": 73.0, "r10": 82.9, "r50": 95.0, "sumr": 203.9, "mdr": 2.0, "mnr": 13.129, "queries": 1000}
+EVALUATED = EvaluateResult("runs/student", "test", "fair", 1000, 1000, 3, METRICS, METRICS)
+TRAINED = TrainResult(
+    "runs/student", "runs/student/best.safetensors", 600, 5000, 1000, 2, ("xclip",),
+    {"step": 550, "epoch": 5, "chosen_by": "sumr", "value": 104.1}, 72.0, 0.2, False,
+)  # fmt: skip
+ANSWERS = (Answer(1, 0.31, "a.mp4", "/v/a.mp4"), Answer(2, 0.2, "b.mp4", "/v/b.mp4"))
+FOUND = SearchResult((Found("a dog", ANSWERS),), 9, 0.1)
+BROKEN = VideoStatus("x.mp4", "corrupt", "no video stream", 0, None)
+PREPARED = PrepareResult("work/frames", 28, {"ok": 27, "corrupt": 1}, (BROKEN,), 5, 3.25, 1.5, 18_100_000)
+ESTIMATED = PrepareEstimate(9000, 8990, 16_000_000_000, 18_100_000_000, 1830.0, 2, 5 * 10**11, 12)
+RANKS = OwnRanks(1024, 9000, 3.0, 20.5, 41.25, 60.0, 80.0, 0.01, False)
+SCORED = ScoreResult(
+    "work/scores.zarr",
+    (TeacherScores("xclip", 180_000, 9000, 176, 100, 76, 600.0, RANKS), TeacherScores("b", 1, 1, 1, 0, 1, 1.0, None)),
+    3, 601.0,
+)  # fmt: skip
+INDEXED = IndexResult("index", 9, 512, 9, 0, 0, None, 1.0)
+
+
+def help_texts(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:
+    yield CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "120"}).stdout
+    for name, child in getattr(command, "commands", {}).items():
+        yield from help_texts(child, (*words, name))
+
+
+def examples() -> list[str]:
+    texts = "\n".join(help_texts(typer.main.get_command(app)))
+    return sorted({line.strip() for line in re.findall(r"(?m)^ {4}teachclip .*$", texts)})
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]:
+    """Stand-ins for the stages; the list fills with what they are called with."""
+    calls: list[tuple[str, tuple[Any, ...]]] = []
+
+    def stand_in(target: str, result: object) -> None:
+        def run(*arguments: Any) -> object:
+            calls.append((target, arguments))
+            return result
+
+        monkeypatch.setattr(f"teachclip.{target}", run)
+
+    stand_in("stages.prepare.prepare", PREPARED)
+    stand_in("stages.prepare.estimate", ESTIMATED)
+    stand_in("stages.score.score", SCORED)
+    stand_in("stages.train.train", TRAINED)
+    stand_in("stages.evaluate.evaluate", EVALUATED)
+    stand_in("stages.index.index", INDEXED)
+    stand_in("stages.search.search", FOUND)
+    return calls
+
+
+def test_there_are_examples_of_every_verb() -> None:
+    verbs = {line.split()[1] for line in examples()}
+    assert verbs == {"demo", "prepare", "score", "train", "evaluate", "search", "config"}
+
+
+@pytest.mark.parametrize("command", examples())
+def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any, ...]]], folder: Path) -> None:
+    words = shlex.split(command.split(" > ")[0])[1:]
+    result = invoke(*words)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    assert result.stdout
+    if "--json" in words:
+        json.loads(result.stdout)
+    if words[0] not in ("config", "demo"):
+        assert stages
+        config = stages[-1][1][0]
+        assert isinstance(config, Config)
+        assert config.work == folder / "work"
+        for number, word in enumerate(words):
+            if word == "--set" and not words[number + 1].endswith("]"):
+                key, _, value = words[number + 1].partition("=")
+                assert str(look_up(config, key)) == value.replace("3e-4", "0.0003")
+
+
+def look_up(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def shown(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.stderr
+    return [line.rstrip() for line in result.stdout.splitlines()]
+
+
+def test_prepare_shows_what_is_left_out_and_why(invoke: Invoke, stages: object) -> None:
+    assert shown(invoke("prepare", "own_videos.yaml")) == [
+        "frames   18.1 MB in work/frames",
+        "videos   28: 27 ok, 1 corrupt",
+        "decoded  5 in 3.2 s",
+        "1 videos are left out:",
+        "video  status   reason",
+        "x.mp4  corrupt  no video stream",
+    ]
+
+
+def test_estimate_shows_disk_and_time(invoke: Invoke, stages: object, folder: Path) -> None:
+    assert shown(invoke("prepare", "own_videos.yaml", "--estimate")) == [
+        "videos  9000, 8990 of them still to be decoded",
+        f"disk    about 16 GB, at most 18.1 GB (500 GB free) in {folder}/work/frames",
+        "time    about 30 min 30 s on 2 processes",
+        "probed  12 videos",
+    ]
+
+
+def test_score_shows_how_own_videos_rank(invoke: Invoke, stages: object) -> None:
+    assert [line.split() for line in shown(invoke("score", "own_videos.yaml"))] == [
+        ["work/scores.zarr:", "10", "min", "01", "s;", "3", "videos", "left", "out"],
+        ["teacher", "captions", "videos", "shards", "made", "now", "own", "video", "MdR", "R@1", "R@10", "among"],
+        ["xclip", "180000", "9000", "176", "76", "3", "41.2", "80.0", "9000"],
+        ["b", "1", "1", "1", "1", "-", "-", "-", "-"],
+    ]
+
+
+def test_train_shows_what_was_chosen(invoke: Invoke, stages: object) -> None:
+    assert shown(invoke("train", "own_videos.yaml")) == [
+        "network     runs/student/best.safetensors",
+        "trained on  5000 captions of 1000 videos, 2 videos left out",
+        "teachers    xclip",
+        "steps       600 in 1 min 12 s",
+        "chosen      step 550, by sumr: 104.1",
+    ]
+
+
+def test_evaluate_shows_a_table(invoke: Invoke, stages: object) -> None:
+    assert shown(invoke("evaluate", "own_videos.yaml")) == [
+        "runs/student: test, 1000 captions, 1000 videos; 3 videos left out",
+        "                R@1   R@5  R@10   SumR  MdR   MnR",
+        "text to video  48.0  73.0  82.9  203.9  2.0  13.1",
+        "video to text  48.0  73.0  82.9  203.9  2.0  13.1",
+    ]
+    assert json.loads(invoke("evaluate", "own_videos.yaml", "--json").stdout)["t2v"] == METRICS
+
+
+def test_search_shows_rank_cosine_and_file(invoke: Invoke, stages: list[tuple[str, tuple[Any, ...]]]) -> None:
+    assert shown(invoke("search", "own_videos.yaml", "a dog", "a cat")) == [
+        '"a dog"',
+        "rank  cosine  video",
+        "   1  0.310   /v/a.mp4",
+        "   2  0.200   /v/b.mp4",
+    ]
+    assert [name for name, _ in stages] == ["stages.index.index", "stages.search.search"]
+    assert stages[1][1][1] == ["a dog", "a cat"]
