@@ -5,10 +5,11 @@ group, whose score is that of its best caption; the rank of a video's own group 
 video: of its caption among all captions). This is what the published code does (specs: TeachCLIP 7). Videos without
 captions are candidates, but no queries.
 
-Ties. `fair`: the order among equals is taken to be random, and every metric is its expectation over it: a rank is
-1 + better + equal / 2, and a query adds to R@K the probability of being among the first K. So a model that gives every
-pair the same score is at chance, R@K = K / candidates; by its mean rank it would have R@K = 0, read off a sort anything
-between 0 and 100. (MdR is the median of the expected ranks.)
+Ties. `fair`: a query's rank is the mean of the places tied with it, 1 + better + equal / 2: what a random order among
+equals gives on average. MdR and MnR are of these; R@K counts the queries whose rank, halves rounded down, is at most K.
+A model that gives every pair the same score has the rank (candidates + 1) / 2 everywhere, and no R@K for it; read off a
+sort, it could be perfect. Two candidates that no score can tell apart (captions of the same words) share their place.
+R@K stays a share of whole queries, which its expectation over random orders would not be.
 `published`: with as many texts as videos, one each, a query counts once for each position tied with it; with several
 captions, texts tied with others come in the order of the videos, MdR of texts is the lower median, R@K float32.
 """
@@ -57,7 +58,7 @@ class Ranks:
 
     @property
     def expected(self) -> Array:
-        """Ranks from 1, ties in random order, expected."""
+        """Ranks from 1: the mean of the places tied with each query's own."""
         return 1 + self.better + self.equal / 2
 
 
@@ -193,10 +194,12 @@ def _add(
 
 
 def _fair(ranks: Ranks) -> Metrics:
-    def recall(k: int) -> float:
-        return float(100 * np.clip((k - ranks.better) / (ranks.equal + 1), 0, 1).mean())
+    expected = ranks.expected
 
-    return _metrics(recall, float(np.median(ranks.expected)), float(ranks.expected.mean()), len(ranks.better))
+    def recall(k: int) -> float:
+        return float(100 * (np.floor(expected) <= k).sum() / len(expected))
+
+    return _metrics(recall, float(np.median(expected)), float(expected.mean()), len(expected))
 
 
 def _published_square(ranks: Ranks) -> Metrics:
