@@ -20,6 +20,7 @@ def demo(folder: Folder = Path("demo"), json: AsJson = False, quiet: Quiet = Fal
     This takes some minutes on two cores. Given again, it goes on where it was and shows what it has.
     """
     with running("demo", json, quiet, debug) as output:
-        from ..demo import run_demo
+        with output.waiting("loading"):
+            from ..demo import run_demo
 
         output.result(run_demo(folder, output))

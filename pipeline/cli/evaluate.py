@@ -24,7 +24,8 @@ def evaluate(
     """
     with running("evaluate", json, quiet, debug) as output:
         settings = load_config(config, sets or ())
-        from ...stages.evaluate import evaluate as run
+        with output.waiting("loading"):
+            from ...stages.evaluate import evaluate as run
 
         result = run(settings, output)
         left_out = f"; {result.left_out_videos} videos left out" if result.left_out_videos else ""

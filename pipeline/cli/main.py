@@ -1,5 +1,7 @@
 """The `teachclip` command. Nothing heavy is imported before a verb's configuration has been read."""
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -49,4 +51,6 @@ app.add_typer(config.app, name="config")
 
 def main() -> None:
     """The console script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()

@@ -9,7 +9,8 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from types import TracebackType
@@ -74,13 +75,28 @@ class Output:
         """A bar on a terminal, elsewhere a line every ten seconds; a closing line if it took longer than two."""
         return Counting(self, title, total, unit, done)
 
+    @contextmanager
+    def waiting(self, title: str) -> Iterator[None]:
+        """Shows on a terminal that something goes on which cannot be counted."""
+        row = self.bar(title, None, 0)
+        try:
+            yield
+        finally:
+            if row is not None:
+                self.end_bar(*row)
+
     def result(self, result: object, *shown: RenderableType) -> None:
         """What the verb was asked for: `result` (a dataclass or plain data) as JSON, else `shown` for people."""
         if self.json:
-            self._document(result)
-        else:
+            self._write(_document(result))
+            return
+        with self.results.capture() as captured:
             for item in shown:
-                self.results.print(item, soft_wrap=not self.results.is_terminal and not isinstance(item, Table))
+                self.results.print(item, soft_wrap=isinstance(item, str))
+        text = captured.get()
+        if not self.results.is_terminal:  # tables come padded to their width
+            text = "\n".join(line.rstrip() for line in text.split("\n"))
+        self._write(text)
 
     def failure(self, kind: str, lines: Sequence[str], hint: str | None, facts: Mapping[str, object]) -> None:
         """Why the verb ends without its result: for people on stderr, with `--json` also as a document on stdout."""
@@ -92,7 +108,7 @@ class Output:
         if hint:
             self._say(Text(hint))
         if self.json:
-            self._document({"error": facts})
+            self._write(_document({"error": facts}))
 
     def close(self) -> None:
         """Take progress bars off the terminal and flush."""
@@ -133,9 +149,9 @@ class Output:
     def _say(self, text: Text) -> None:
         self.messages.print(text, soft_wrap=True)
 
-    def _document(self, value: object) -> None:
+    def _write(self, text: str) -> None:
         try:
-            self.results.file.write(json.dumps(_plain(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+            self.results.file.write(text)
             self.results.file.flush()
         except BrokenPipeError:
             raise ReaderGone from None
@@ -237,6 +253,10 @@ def facts(*rows: tuple[str, object]) -> Table:
 def _console(stream: TextIO) -> Console:
     terminal = stream.isatty()
     return _Console(file=stream, width=None if terminal else PLAIN_WIDTH, highlight=False, emoji=False, markup=False)
+
+
+def _document(value: object) -> str:
+    return json.dumps(_plain(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
 def _plain(value: object) -> Any:

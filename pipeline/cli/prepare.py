@@ -38,7 +38,8 @@ def prepare(
     """
     with running("prepare", json, quiet, debug) as output:
         settings = load_config(config, sets or ())
-        from ...stages import prepare as stage
+        with output.waiting("loading"):
+            from ...stages import prepare as stage
 
         if estimate:
             expected = stage.estimate(settings)

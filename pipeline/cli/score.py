@@ -30,7 +30,8 @@ def score(
     """
     with running("score", json, quiet, debug) as output:
         settings = load_config(config, sets or ())
-        from ...stages.score import score as run
+        with output.waiting("loading"):
+            from ...stages.score import score as run
 
         result = run(settings, output)
         left_out = f"; {result.left_out_videos} videos left out" if result.left_out_videos else ""

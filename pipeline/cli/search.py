@@ -32,8 +32,9 @@ def search(
     """
     with running("search", json, quiet, debug) as output:
         settings = load_config(config, sets or ())
-        from ...stages.index import index
-        from ...stages.search import search as run
+        with output.waiting("loading"):
+            from ...stages.index import index
+            from ...stages.search import search as run
 
         index(settings, output)
         result = run(settings, queries, output)

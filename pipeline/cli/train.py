@@ -22,7 +22,8 @@ def train(
     """
     with running("train", json, quiet, debug) as output:
         settings = load_config(config, sets or ())
-        from ...stages.train import train as run
+        with output.waiting("loading"):
+            from ...stages.train import train as run
 
         result = run(settings, output)
         best = result.best

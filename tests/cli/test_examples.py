@@ -109,7 +109,7 @@ def look_up(config: Any, key: str) -> Any:
 
 def shown(result: Result) -> list[str]:
     assert result.exit_code == 0, result.stderr
-    return [line.rstrip() for line in result.stdout.splitlines()]
+    return result.stdout.splitlines()
 
 
 def test_prepare_shows_what_is_left_out_and_why(invoke: Invoke, stages: object) -> None:

@@ -117,3 +117,12 @@ def test_help_and_mistakes_import_nothing_heavy(folder: Path, arguments: list[st
         [sys.executable, "-c", program, *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stderr.endswith(f"heavy:  exit: {code}")
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(folder: Path) -> None:
+    command = [sys.executable, "-c", "from teachclip.pipeline.cli.main import main; main()", "config", "show"]
+    done = subprocess.run(
+        [*command, "own_videos.yaml", "--set", "train.run=läufe"],
+        cwd=folder, capture_output=True, text=True, check=True, timeout=60, env={"PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert "run: l\\xe4ufe" in done.stdout
