@@ -6,7 +6,7 @@ TeachCLIP section 3; the recipes are in configs/recipes.
 import math
 import time
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,12 +28,14 @@ from .losses import LossParts, total_loss
 from .models.build import build_network
 from .models.checkpoints import load_network, save_network
 from .models.network import VideoTextNetwork
-from .models.teachers import Teacher, load_teacher
 from .optim import build_optimiser
 from .reporting import Reporter, Silent
 from .retrieval import measure
 from .runs import RunFolder, digest_of
 from .splits import Split, usable_split
+
+if TYPE_CHECKING:
+    from .models.teachers import Teacher
 
 LOG_EVERY = 20  # steps between readings of the losses, each of which waits for the GPU
 
@@ -249,7 +251,7 @@ class _Run:
         return logits.to(self.device)
 
     @torch.no_grad()
-    def _run_teacher(self, teacher: Teacher, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    def _run_teacher(self, teacher: "Teacher", batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The published way: the teacher runs inside the step."""
         assert batch.uint8_frames is not None
         frames, mask, times = (tensor.to(self.device) for tensor in batch.uint8_frames)
@@ -343,9 +345,11 @@ class _Run:
         edge = len(train_videos)
         return tokens.part(0, edge), tokens.part(edge, edge + len(val_videos))
 
-    def _online_teachers(self) -> list[Teacher]:
+    def _online_teachers(self) -> "list[Teacher]":
         if self.settings.teaching == "cached":
             return []
+        from .models.teachers import load_teacher  # training from the cache knows no teacher
+
         known = {teacher.name: teacher for teacher in self.config.score.teachers}
         missing = [name for name in self.settings.teachers if name not in known]
         if missing:
