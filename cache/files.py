@@ -1,6 +1,8 @@
 """Files that are complete or absent: written beside, synced, renamed into place."""
 
 import os
+import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,16 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def remove_leftovers(folder: Path, age: float = 3600.0) -> None:
+    """Remove temporary files and folders that killed writers left below `folder`; a living writer's are younger."""
+    for path in list(folder.rglob(f"{TEMPORARY}*")):
+        try:
+            if time.time() - path.lstat().st_mtime > age:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        except OSError:  # somebody else removed it, or may
+            continue
 
 
 @contextmanager

@@ -3,9 +3,9 @@
 A teacher that was loaded wrongly ranks a caption's own video anywhere; its mean normalised rank, 0 for the first and 1
 for the last place, is 1/2. A working teacher's on what it was trained on is a few hundredths. The test's null
 hypothesis is that the teacher works, with a mean of at most 1/4; it is rejected at about one in a thousand (z > 3.09,
-with the standard deviation of chance, sqrt(1/12), over videos: captions of one video are not independent). So a
-working teacher is stopped at most one time in a thousand however few captions there are, and chance is found from
-some 30 videos on; below a dozen videos nearly everything passes.
+with the standard deviation of chance, over videos: captions of one video are not independent). So a working teacher
+is stopped about one time in a thousand at most, however few captions there are; chance is found from some 30 videos on,
+below a dozen nearly everything passes.
 """
 
 import math
@@ -61,7 +61,8 @@ def own_ranks(scores: np.ndarray, own: np.ndarray) -> OwnRanks | None:
     captions = np.bincount(own)
     per_video = np.bincount(own, weights=(expected - 1) / (videos - 1))[captions > 0] / captions[captions > 0]
     mean = float(per_video.mean())
-    margin = Z * math.sqrt(1 / 12 / len(per_video))
+    deviation = math.sqrt((videos + 1) / (videos - 1) / 12)
+    margin = Z * deviation / math.sqrt(len(per_video))
     return OwnRanks(
         texts, videos, metrics.mdr, metrics.mnr, metrics.r1, metrics.r5, metrics.r10, mean, mean > WORKS + margin
     )

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ..cache.files import remove_leftovers
 from ..cache.frames import FrameCache
 from ..cache.identity import JSON, refuse_difference, text_digest
 from ..cache.reader import TileRows
@@ -96,6 +97,7 @@ def score(config: Config, reporter: Reporter | None = None) -> ScoreResult:
     if split.left_out:
         reporter.warn(f"{split.left_out} videos have no usable frames and are left out")
     store = ScoreStore.create(config.score_store)
+    remove_leftovers(store.path)
     results = [_Stage(config, teacher, split, frames, store, reporter).run() for teacher in config.score.teachers]
     return ScoreResult(str(store.path), tuple(results), split.left_out, time.monotonic() - begun)
 
