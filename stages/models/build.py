@@ -1,7 +1,7 @@
 """Networks from their configuration; each kind is imported only when it is asked for."""
 
 from ...configs.schema import NetworkConfig
-from .clip import ClipTrunk, build_trunk
+from .clip import build_trunk
 from .network import VideoTextNetwork
 
 
@@ -12,7 +12,14 @@ def build_network(config: NetworkConfig) -> VideoTextNetwork:
         ConfigError: the trunk is unknown or cannot be used.
         CheckpointError: the trunk's weights cannot be had.
     """
-    return network_around(build_trunk(config.trunk), config)
+    trunk = build_trunk(config.trunk)
+    if config.kind == "xclip":
+        from .xclip import XClip
+
+        return XClip(config, trunk)
+    from .student import Student
+
+    return Student(config, trunk)
 
 
 def score_versions() -> dict[str, int]:
@@ -21,14 +28,3 @@ def score_versions() -> dict[str, int]:
     from .xclip import XClip
 
     return {"student": Student.score_version, "xclip": XClip.score_version}
-
-
-def network_around(trunk: ClipTrunk, config: NetworkConfig) -> VideoTextNetwork:
-    """The network that `config` describes, around this trunk."""
-    if config.kind == "xclip":
-        from .xclip import XClip
-
-        return XClip(config, trunk)
-    from .student import Student
-
-    return Student(config, trunk)

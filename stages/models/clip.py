@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...configs.schema import TrunkConfig, TrunkSizes
 from ...errors import CheckpointError, ConfigError
 from .named import named_sizes, weights_file
-from .weights import load_into, read_weights, without
+from .weights import load_into, read_weights
 
 HEAD_WIDTH = 64
 CLIP_NOTES = ("input_resolution", "context_length", "vocab_size")  # numbers that OpenAI's files hold beside weights
@@ -171,4 +171,4 @@ def _load_trunk(trunk: ClipTrunk, path: Path) -> None:
     anchor = "visual.class_embedding"
     prefix = next((name.removesuffix(anchor) for name in weights.tensors if name.endswith(anchor)), "")
     tensors = {name.removeprefix(prefix): value for name, value in weights.tensors.items() if name.startswith(prefix)}
-    load_into(trunk, without(tensors, CLIP_NOTES), str(path))
+    load_into(trunk, {name: value for name, value in tensors.items() if name not in CLIP_NOTES}, str(path))

@@ -3,7 +3,7 @@
 import pickle
 import warnings
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,11 +77,6 @@ def listed(what: str, names: Sequence[str]) -> list[str]:
         return []
     lines = [f"{len(names)} {what}:", *(f"  {name}" for name in names[:NAMED])]
     return lines if len(names) <= NAMED else [*lines, f"  and {len(names) - NAMED} more"]
-
-
-def without(tensors: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """`tensors` without those `names`."""
-    return {name: value for name, value in tensors.items() if name not in names}
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -97,6 +97,13 @@ def test_a_videos_best_caption_is_compared_with_those_of_other_videos() -> None:
     assert metrics.mnr == pytest.approx((2 + 1) / 2)
 
 
+def test_published_median_of_several_captions_is_the_lower_one() -> None:
+    sim = np.array([[0.9, 0.1, 0.2], [0.9, 0.1, 0.2], [0.5, 0.4, 0.6], [0.2, 0.3, 0.1]])  # ranks 1, 1, 2, 3
+    found = retrieval_metrics(sim, np.array([0, 0, 0, 2]), 3, ties="published")
+    assert found["t2v"].mdr == 1
+    assert retrieval_metrics(sim, np.array([0, 0, 0, 2]), 3)["t2v"].mdr == 1.5
+
+
 @pytest.mark.parametrize("block", [1, 3, 512])
 def test_a_score_that_is_not_a_number_is_refused_by_place(block) -> None:
     sim = np.eye(5)
