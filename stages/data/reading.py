@@ -39,7 +39,6 @@ FORMATS = (
 OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}  # fail on a damaged picture rather than fill it in
 TOLERATED_LOSS = 0.1  # share of the frames that may be damaged when none of them was chosen
-NOTICING = ("h264", "hevc")  # codecs whose decoders fail when a reference picture is missing
 SHORT = 0.95  # of the duration that the container claims
 
 
@@ -182,7 +181,7 @@ def _inspect(container: Any, stream: Any) -> Contents:
     start, end = starts.get(stream.index, 0.0), ends.get(stream.index, pictures / fps)
     end = max(end, max(shown, default=0.0) + 1 / fps)
     claimed = _claimed(container, stream, pictures, fps, starts, ends)
-    return Contents(pictures, fps, end - start, claimed, _hole(stream, shown))
+    return Contents(pictures, fps, end - start, claimed, _hole(shown))
 
 
 def _rate(stream: Any, shown: list[float]) -> float:
@@ -195,9 +194,9 @@ def _rate(stream: Any, shown: list[float]) -> float:
     return rate if 0.5 < rate / measured < 2 else measured
 
 
-def _hole(stream: Any, shown: list[float]) -> float:
-    """How long a pause in a steady stream means that packets are gone, which few decoders notice."""
-    if stream.codec_context.name in NOTICING or len(shown) < 3:
+def _hole(shown: list[float]) -> float:
+    """How long a pause in a steady stream means that packets are gone, which decoders do not notice."""
+    if len(shown) < 3:
         return math.inf
     pauses = np.diff(np.sort(shown))
     usual = float(np.median(pauses))
@@ -242,45 +241,78 @@ def _take(path: Path, contents: Contents, config: PrepareConfig) -> tuple[list[i
 
 
 def _decode(path: Path, numbers: set[int], hole: float) -> Taken:
-    """Decode up to the last of `numbers`. After a loss, pictures count as damaged until the next key frame."""
-    taken = Taken({}, {}, set(), 0, 0)
-    broken, first, before = False, None, None
+    """Decode up to the last of `numbers`."""
+    taken, health = Taken({}, {}, set(), 0, 0), _Health(hole)
+    first: float | None = None
     with _opened(path) as container:
         stream = _video_stream(container)
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
         stream.codec_context.options = STRICT
-        for frame in _decoded(container, stream):
-            if frame is None:
-                taken.lost, broken = taken.lost + 1, True
-                continue
-            paused = frame.time is not None and before is not None and frame.time - before > hole
-            broken = (broken or paused) and not frame.key_frame
-            if broken or frame.is_corrupt:
-                taken.damaged.add(taken.decoded)
-            before = frame.time
-            first = before if first is None else first
-            if taken.decoded in numbers:
-                taken.frames[taken.decoded] = _rgb(frame)
-                taken.times[taken.decoded] = None if before is None or first is None else before - first
+        for frame in _decoded(container, stream, health):
+            number = taken.decoded
+            if not health.sound(frame):
+                taken.damaged.add(number)
+            first = frame.time if first is None else first
+            if number in numbers:
+                taken.frames[number] = _rgb(frame)
+                taken.times[number] = None if frame.time is None or first is None else frame.time - first
             taken.decoded += 1
             if taken.decoded > max(numbers):
                 break
+    taken.lost = health.lost
     return taken
 
 
-def _decoded(container: Any, stream: Any) -> Iterator[Any | None]:
-    """Frames in order, and None for each packet that cannot be decoded."""
+class _Health:
+    """Which pictures are damaged: those from a loss on, until the next key frame.
+
+    Pictures come out of a decoder later than they go in, so a packet that fails is made good by the first key packet
+    behind it; a hole in the times, seen on the pictures, by the first key picture.
+    """
+
+    def __init__(self, hole: float) -> None:
+        self.hole, self.lost = hole, 0
+        self._broken = self._after_hole = self._timed = False
+        self._heals: int | None = None
+        self._before: float | None = None
+
+    def fails(self) -> None:
+        self.lost += 1
+        self._broken, self._heals = True, None
+
+    def sees(self, packet: Any) -> None:
+        self._timed |= packet.pts is not None
+        if self._broken and self._heals is None and packet.is_keyframe:
+            self._heals = packet.pts
+
+    def sound(self, frame: Any) -> bool:
+        if not self._timed:  # AVI: packets without presentation times
+            self._broken = self._broken and not frame.key_frame
+        elif self._heals is not None and frame.pts is not None and frame.pts >= self._heals:
+            self._broken = False
+        paused = frame.time is not None and self._before is not None and frame.time - self._before > self.hole
+        self._after_hole = (self._after_hole or paused) and not frame.key_frame
+        self._before = frame.time
+        return not (self._broken or self._after_hole or frame.is_corrupt)
+
+
+def _decoded(container: Any, stream: Any, health: _Health) -> Iterator[Any]:
+    """Frames in order."""
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets)
         except (StopIteration, av.FFmpegError):
             return
+        health.sees(packet)
+        if packet.is_corrupt:
+            health.fails()
         try:
             frames = packet.decode()
         except av.FFmpegError:
-            frames = [None]
+            health.fails()
+            continue
         yield from frames
 
 
