@@ -122,10 +122,12 @@ def write_shard(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | N
     facts = {file: {"size": len(data), "blake2b": digest(data).hex()} for file, data in files.items()}
     files[f"done/{marker_path(tile, shard).name}"] = seal({"shard": shard, "tile": tile.checksum, "files": facts})
     # Another worker may publish the same shard meanwhile. The same machine gives the same bytes; where it does not,
-    # whoever comes last sees files that do not fit their marker and publishes all of them again.
+    # whoever comes last finds a file that is not its own and, unless all are the other's, publishes them again.
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):  # the other has finished the tile and swept it
             _publish(tile, files)
+            if all((tile.folder / file).read_bytes() == data for file, data in files.items()):
+                return
         if not problem(tile, shard, every_byte=True):
             return
     raise CacheError("what was written does not come back", where=str(tile.folder), hint="check the disk")
