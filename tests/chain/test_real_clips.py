@@ -57,4 +57,4 @@ def test_real_clips_from_file_to_answer(shared: Path, captions: Path, tmp_path: 
     assert result.left_out_videos == 1
     index(config())
     answers = search(config(), ["a person plays the guitar"])
-    assert len(answers.answers[0]) == 5
+    assert len(answers.queries[0].answers) == 5
