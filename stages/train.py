@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..cache.files import publishing
 from ..cache.frames import FrameCache
 from ..cache.identity import identity_digest, text_digest
 from ..cache.reader import ScoreReader
@@ -306,7 +307,8 @@ class _Run:
         )
 
     def _choose(self, done: int, epoch: int, by: str, value: float) -> None:
-        save_network(self.network, self.folder.best)
+        with publishing(self.folder.best) as path:
+            save_network(self.network, path)
         self.best = {"step": done, "epoch": epoch, "chosen_by": by, "value": value}
 
     def _save(self, done: int) -> None:

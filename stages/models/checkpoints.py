@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -39,18 +38,11 @@ _UNUSED = ("cross.", "similarity_dense.", *(f"clip.{note}" for note in CLIP_NOTE
 
 
 def save_network(network: VideoTextNetwork, path: Path) -> None:
-    """Save weights and configuration as one safetensors file, complete or not at all."""
+    """Write weights and configuration as one safetensors file; `cache.files.publishing` gives a path that is safe."""
     note = {"format": FORMAT, "network": network.config.model_dump(mode="json")}
     state = {name: value.detach().contiguous().cpu() for name, value in network.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        save_file(state, temporary, metadata={METADATA: json.dumps(note)})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_file(state, path, metadata={METADATA: json.dumps(note)})
 
 
 def load_network(path: Path, device: str | torch.device = "cpu", reporter: Reporter | None = None) -> VideoTextNetwork:
