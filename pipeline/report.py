@@ -13,6 +13,7 @@ from PIL import Image
 from ..cache.files import publish
 from .charts import Line, Points, line_chart
 from .markup import Markup, join, tag
+from .quantities import latency, size
 
 COLOURS = 8  # classes c0 to c7 of report.css
 ROW_FRAMES = 12  # clips with more frames wrap
@@ -235,8 +236,8 @@ def _costs(models: Sequence[ModelReport], colours: Mapping[str, int]) -> Markup 
         tag(
             "tr",
             tag("th", _dot(colours[name]), name, scope="row"),
-            tag("td", _bytes(cost.bytes_per_video)),
-            tag("td", duration(cost.seconds_per_query)),
+            tag("td", size(cost.bytes_per_video)),
+            tag("td", latency(cost.seconds_per_query)),
             tag("td", f"{cost.videos:,}"),
             tag("td", f"×{cost.seconds_per_query / least:,.0f}" if least > 0 else "–"),
         )
@@ -366,23 +367,3 @@ def _image(frame: np.ndarray, alt: str) -> Markup:
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None or not math.isfinite(value) else format(value, form)
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: `3.2 µs`, `41 ms`, `12 s`, `3 min 05 s`."""
-    if seconds < 1e-3:
-        return f"{seconds * 1e6:.2g} µs"
-    if seconds < 1:
-        return f"{seconds * 1e3:.3g} ms"
-    if seconds < 99.5:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s"

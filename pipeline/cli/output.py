@@ -21,6 +21,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
+from ..quantities import duration
+
 PLAIN_WIDTH = 1000  # not a terminal: nothing is wrapped or cut
 PLAIN_EVERY = 10.0
 SHORT = 2.0
@@ -209,25 +211,6 @@ class Counting:
         for name, value in self.fields.items():
             parts.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
         return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """`3.2 s`, `1 min 12 s`, `2 h 05 min`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size(count: float) -> str:
-    """Bytes: `512 B`, `1.2 MB`, `18.1 GB` (powers of ten)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.4g} TB"
 
 
 def table(*columns: str, rows: Iterable[Sequence[object]]) -> Table:

@@ -8,7 +8,8 @@ from rich.console import RenderableType
 
 from ...configs.loading import load_config
 from ...configs.schema import Config
-from .output import duration, facts, size, table
+from ..quantities import duration, size
+from .output import facts, table
 from .running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
 
 if TYPE_CHECKING:

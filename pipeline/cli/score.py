@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from ...configs.loading import load_config
-from .output import duration, table
+from ..quantities import duration
+from .output import table
 from .running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """`teachclip train`: score cache -> student; also teachers and baselines."""
 
 from ...configs.loading import load_config
-from .output import duration, facts
+from ..quantities import duration
+from .output import facts
 from .running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
 
 EXAMPLES = examples(

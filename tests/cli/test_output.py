@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from teachclip.pipeline.cli.output import Output, ReaderGone, duration, facts, size, table
+from teachclip.pipeline.cli.output import Output, ReaderGone, facts, table
+from teachclip.pipeline.quantities import duration, size
 
 
 class Terminal(io.StringIO):

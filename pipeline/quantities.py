@@ -1,0 +1,29 @@
+"""Numbers with their units, for people."""
+
+
+def duration(seconds: float) -> str:
+    """`3.2 s`, `1 min 12 s`, `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def latency(seconds: float) -> str:
+    """`21 µs`, `41.3 ms`, `3.2 s`."""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.2g} µs"
+    if seconds < 1:
+        return f"{seconds * 1e3:.3g} ms"
+    return duration(seconds)
+
+
+def size(count: float) -> str:
+    """Bytes: `512 B`, `1.2 MB`, `18.1 GB` (powers of ten)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.4g} TB"
