@@ -107,7 +107,9 @@ def test_many_tiles_serve_one_request(tmp_path: Path) -> None:
         for shard in range(tile.layout.shards):
             span = tile.layout.rows(shard)
             picked = np.array(rows)[span.start : span.stop]
-            write_shard(tile, shard, coarse[np.ix_(picked, columns)], fine[picked])
+            here = np.array(column_of)[span.start : span.stop, None] >= 0
+            logits = np.where(here, fine[picked], np.float32(99.0))  # without meaning where the own video is elsewhere
+            write_shard(tile, shard, coarse[np.ix_(picked, columns)], logits)
 
     cache = ScoreStore.open(tmp_path / "s.zarr").teacher("tiny")
     assert cache.complete
@@ -254,6 +256,12 @@ def test_folders_that_are_no_store_are_refused(tmp_path: Path) -> None:
     store = ScoreStore.create(tmp_path / "s.zarr")
     with pytest.raises(CacheError, match=r"no scores of 'big'; there are: none"):
         store.teacher("big")
+
+
+def test_a_marker_of_another_tile_does_not_count(make_store) -> None:
+    made, other = make_store(name="first"), make_store(name="second", texts=20)
+    marker_path(made.tile, 0).write_bytes(marker_path(other.tile, 0).read_bytes())
+    assert problem(made.tile, 0) == "its marker is of another shard or tile"
 
 
 def test_a_second_tile_of_the_same_name_must_be_the_same(make_store) -> None:

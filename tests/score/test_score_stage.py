@@ -10,9 +10,11 @@ import pytest
 import torch
 from teachclip.cache import documents, score_shards
 from teachclip.cache.identity import text_digest
+from teachclip.cache.reader import TileRows
 from teachclip.cache.score_shards import marker_path, missing_shards
 from teachclip.cache.scores import ScoreCache, ScoreStore
 from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, ConfigError, DataError
+from teachclip.stages import scoring
 from teachclip.stages.score import score
 
 
@@ -123,6 +125,20 @@ def test_a_longer_batch_gives_the_same_scores_to_rounding(process, world, fake_t
     np.testing.assert_allclose(
         ours.reader(*keys).read(*index).coarse, theirs.reader(*keys).read(*index).coarse, rtol=0, atol=3e-5
     )
+
+
+def test_blocks_of_videos_are_put_together_in_order(process, world, fake_teacher, finished, monkeypatch) -> None:
+    root = world()
+    monkeypatch.setattr(scoring, "VIDEOS_AT_ONCE", 5)
+    score(process.config_of(root))
+    ours, theirs = (TileRows(cache_of(where).tiles[0]).scores(np.arange(38)) for where in (root, finished))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=3e-5)
+
+
+def test_what_another_worker_has_made_meanwhile_is_not_made_again(process, world, fake_teacher, monkeypatch) -> None:
+    root = world(scored=True)
+    monkeypatch.setattr(process.stage, "missing_shards", lambda tile: list(range(tile.layout.shards)))
+    assert score(process.config_of(root)).teachers[0].shards_now == 0
 
 
 def test_a_teacher_without_frame_scores(process, world, fake_teacher) -> None:
