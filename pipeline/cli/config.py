@@ -20,7 +20,7 @@ def show(
     config: ConfigFile, sets: Overrides = None, json: AsJson = False, quiet: Quiet = False, debug: Debug = False
 ) -> None:
     """Print every setting of CONFIG, with what it extends, --set and the defaults worked in."""
-    with running("config", json, quiet, debug) as output:
+    with running("config", json, quiet, debug, config, sets) as output:
         text = dump_config(load_config(config, sets or ()))
         output.result(yaml.safe_load(text), text.rstrip())
 

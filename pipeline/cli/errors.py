@@ -6,7 +6,7 @@ import re
 import sys
 import tempfile
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ... import __version__
@@ -33,6 +33,7 @@ _SYSTEM = {
     errno.EIO: ("the disk reports an error", "Check the disk; what is written already is verified when it is read."),
 }
 _CODE_IN_TEXT = re.compile(r"(?:errno = |OS error |Errno )(\d+)")  # HDF5 and TensorStore put it in their text
+_VERB = re.compile(r"\b(teachclip (?:prepare|score|train|evaluate|search|config show))\b(?: CONFIG\b)?")
 _SMALLER = {
     "prepare": "--set prepare.workers=1",
     "score": "--set score.video_batch=8 --set score.text_batch=32",
@@ -66,8 +67,21 @@ class Failure:
         return {"what": what, "details": details, "hint": self.hint, "exit_code": self.exit_code}
 
 
-def explain(error: BaseException, verb: str, command: str) -> Failure:
-    """What to tell about `error`, raised by `verb`; `command` is the command line to give again."""
+def explain(error: BaseException, verb: str, command: str, config: str = "CONFIG") -> Failure:
+    """What to tell about `error`.
+
+    Args:
+        verb: what was run.
+        command: the command line, to be given again.
+        config: its CONFIG and --set, which hints such as `teachclip prepare` leave open.
+    """
+    failure = _explain(error, verb, command)
+    if failure.hint is None:
+        return failure
+    return replace(failure, hint=_VERB.sub(lambda found: f"{found[1]} {config}", failure.hint))
+
+
+def _explain(error: BaseException, verb: str, command: str) -> Failure:
     if isinstance(error, TeachclipError):
         what = f"{error.where}: {error.what}" if error.where else error.what
         return Failure("error", (what, *error.details), error.hint, error.exit_code)

@@ -22,7 +22,7 @@ def evaluate(
     Both ways: videos by text, and texts by video. R@K is the percentage of queries answered within the first K, SumR
     the sum over K = 1, 5, 10, MdR and MnR the median and mean rank; among equals the expected rank counts.
     """
-    with running("evaluate", json, quiet, debug) as output:
+    with running("evaluate", json, quiet, debug, config, sets) as output:
         settings = load_config(config, sets or ())
         with output.waiting("loading"):
             from ...stages.evaluate import evaluate as run

@@ -37,13 +37,14 @@ def prepare(
 
     Every video gets a status (ok, short, missing, corrupt, timeout) and a reason; only those that are ok are used.
     """
-    with running("prepare", json, quiet, debug) as output:
+    with running("prepare", json, quiet, debug, config, sets) as output:
         settings = load_config(config, sets or ())
         with output.waiting("loading"):
             from ...stages import prepare as stage
 
         if estimate:
-            expected = stage.estimate(settings)
+            with output.waiting("decoding a few videos"):
+                expected = stage.estimate(settings)
             output.result(expected, _estimated(expected, settings))
         else:
             result = stage.prepare(settings, output)

@@ -33,8 +33,13 @@ def examples(*commands: str) -> str:
 
 
 @contextmanager
-def running(verb: str, json: bool, quiet: bool, debug: bool) -> Iterator[Output]:
+def running(
+    verb: str, json: bool, quiet: bool, debug: bool, config: Path | None = None, sets: Overrides = None
+) -> Iterator[Output]:
     """Run a verb's body; whatever it raises becomes a message and an exit code.
+
+    Args:
+        verb: its name; config, sets: the configuration it was given, for the commands that messages recommend.
 
     Raises:
         typer.Exit: the body did not end well; the message is written.
@@ -48,7 +53,9 @@ def running(verb: str, json: bool, quiet: bool, debug: bool) -> Iterator[Output]
         except (typer.Exit, ReaderGone):
             raise
         except (Exception, KeyboardInterrupt) as error:
-            failure = explain(error, verb, shlex.join(["teachclip", *sys.argv[1:]]))
+            given = ["CONFIG"] if config is None else [str(config)]
+            given += [word for override in sets or () for word in ("--set", override)]
+            failure = explain(error, verb, shlex.join(["teachclip", *sys.argv[1:]]), shlex.join(given))
             output.failure(failure.kind, failure.lines, failure.hint, failure.facts())
             if debug:
                 sys.stderr.write("".join(traceback.format_exception(error)))

@@ -29,7 +29,7 @@ def score(
     first shard the ranks of the captions' own videos are shown; near chance it stops, since a teacher that was loaded
     wrongly teaches nothing.
     """
-    with running("score", json, quiet, debug) as output:
+    with running("score", json, quiet, debug, config, sets) as output:
         settings = load_config(config, sets or ())
         with output.waiting("loading"):
             from ...stages.score import score as run

@@ -30,7 +30,7 @@ def search(
 
     Videos of the frame cache that have no vector yet, or another model's, are encoded first; that happens once.
     """
-    with running("search", json, quiet, debug) as output:
+    with running("search", json, quiet, debug, config, sets) as output:
         settings = load_config(config, sets or ())
         with output.waiting("loading"):
             from ...stages.index import index

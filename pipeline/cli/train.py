@@ -21,7 +21,7 @@ def train(
     What is trained stands in the section `train`: its network, the teachers that teach it, losses and optimiser. The
     run folder gets the network that was best on the validation videos and everything needed to go on after a stop.
     """
-    with running("train", json, quiet, debug) as output:
+    with running("train", json, quiet, debug, config, sets) as output:
         settings = load_config(config, sets or ())
         with output.waiting("loading"):
             from ...stages.train import train as run

@@ -59,8 +59,18 @@ def test_where_details_and_hint_are_shown(fail: Fail) -> None:
         "error: work/frames: shards are missing",
         "  00001.h5",
         "  00007.h5",
-        "teachclip prepare",
+        "teachclip prepare own_videos.yaml",
     ]
+
+
+def test_recommended_commands_can_be_pasted(fail: Fail) -> None:
+    error = CacheError("no frames", hint="make them: teachclip prepare CONFIG --set prepare.storage=jpeg")
+    assert fail(error, "--set", "work=my folder").stderr.splitlines()[-1] == (
+        "make them: teachclip prepare own_videos.yaml --set 'work=my folder' --set prepare.storage=jpeg"
+    )
+    assert fail(CacheError("no frames", hint="teachclip score CONFIG")).stderr.endswith(
+        "teachclip score own_videos.yaml\n"
+    )
 
 
 def test_json_tells_the_failure_on_stdout(fail: Fail) -> None:
