@@ -4,7 +4,8 @@ A teacher takes uint8 frames, their times and captions as strings; tokens, resol
 Another network becomes a teacher by offering what `Teacher` says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -105,9 +106,16 @@ class NetworkTeacher:
         with self._float32():
             return self.network.frame_logits(texts, videos)
 
-    def _float32(self) -> torch.autocast:
-        """Scores must not depend on what precision the training step around an online teacher has."""
-        return torch.autocast(self.network.logit_scale.device.type, enabled=False)
+    @contextmanager
+    def _float32(self) -> Iterator[None]:
+        """Scores must not depend on the precision of the training step around an online teacher, nor on TF32, which
+        cuDNN's convolutions (the patch embedding) use unless told otherwise, nor on which algorithm was fastest."""
+        cudnn = torch.backends.cudnn
+        with (
+            torch.autocast(self.network.logit_scale.device.type, enabled=False),
+            cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False),
+        ):
+            yield
 
 
 def load_teacher(config: TeacherConfig, checkpoint: Path, device: str | torch.device = "cpu") -> Teacher:

@@ -274,6 +274,11 @@ def test_a_second_tile_of_the_same_name_must_be_the_same(make_store) -> None:
         made.cache.create_tile("dense", TileContents(made.texts, made.videos, made.own, times + 1), shard_texts=8)
 
 
+def test_a_scale_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CacheError, match="scale of teacher 'tiny' is inf"):
+        ScoreStore.create(tmp_path / "s.zarr").create_teacher("tiny", {}, float("inf"), "uint16", 4, False)
+
+
 @pytest.mark.parametrize("ids", [("a", "a"), ("a", ""), ("a", "b\nc")])
 def test_ids_that_could_be_mistaken_are_refused(tmp_path: Path, ids: tuple[str, str]) -> None:
     cache = ScoreStore.create(tmp_path / "s.zarr").create_teacher("tiny", {}, 1.0, "uint16", 4, False)
