@@ -6,7 +6,7 @@ import re
 import sys
 import tempfile
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from ... import __version__
@@ -75,16 +75,9 @@ def explain(error: BaseException, verb: str, command: str, config: str = "CONFIG
         command: the command line, to be given again.
         config: its CONFIG and --set, which hints such as `teachclip prepare` leave open.
     """
-    failure = _explain(error, verb, command)
-    if failure.hint is None:
-        return failure
-    return replace(failure, hint=_VERB.sub(lambda found: f"{found[1]} {config}", failure.hint))
-
-
-def _explain(error: BaseException, verb: str, command: str) -> Failure:
     if isinstance(error, TeachclipError):
         what = f"{error.where}: {error.what}" if error.where else error.what
-        return Failure("error", (what, *error.details), error.hint, error.exit_code)
+        return Failure("error", (what, *error.details), _named(error.hint, config), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         code = TERMINATED if isinstance(error, Terminated) else STOPPED
         return Failure("", ("stopped; everything finished is kept",), f"go on with: {command}", code)
@@ -95,8 +88,13 @@ def _explain(error: BaseException, verb: str, command: str) -> Failure:
     if known := _SYSTEM.get(_system_code(error)):
         what, hint = known
         name = error.filename if isinstance(error, OSError) else None
-        return Failure("error", (f"{os.fsdecode(name)}: {what}" if isinstance(name, str | bytes) else what,), hint, 1)
+        where = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
+        return Failure("error", (f"{where}{what}",), _named(hint, config), 1)
     return _unexpected(error, command)
+
+
+def _named(hint: str | None, config: str) -> str | None:
+    return None if hint is None else _VERB.sub(lambda found: f"{found[1]} {config}", hint)
 
 
 def _out_of_memory(error: BaseException) -> bool:
