@@ -37,7 +37,7 @@ _VERB = re.compile(r"\b(teachclip (?:prepare|score|train|evaluate|search|config 
 _SMALLER = {
     "prepare": "--set prepare.workers=1",
     "score": "--set score.video_batch=8 --set score.text_batch=32",
-    "train": "--set train.batch_size=32",
+    "train": "--set train.batch_size=32 --set train.run=runs/batch32",
     "evaluate": "--set evaluate.block=128",
 }
 
