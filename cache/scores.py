@@ -196,8 +196,8 @@ class ScoreStore:
         """
         if not valid_name(name):
             raise CacheError(f"{name!r} cannot be a teacher's name", where=str(self.path))
-        if not math.isfinite(scale):
-            raise CacheError(f"the scale of teacher {name!r} is {scale}", where=str(self.path))
+        if not math.isfinite(scale) or not 1 <= frames <= MAX_FRAMES:
+            raise CacheError(f"teacher {name!r} has scale {scale} and {frames} frames", where=str(self.path))
         attributes = {
             "identity": dict(identity),
             "scale": float(scale),

@@ -275,7 +275,7 @@ def test_a_second_tile_of_the_same_name_must_be_the_same(make_store) -> None:
 
 
 def test_a_scale_that_is_not_finite_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match="scale of teacher 'tiny' is inf"):
+    with pytest.raises(CacheError, match="teacher 'tiny' has scale inf and 4 frames"):
         ScoreStore.create(tmp_path / "s.zarr").create_teacher("tiny", {}, float("inf"), "uint16", 4, False)
 
 
