@@ -92,7 +92,7 @@ def make_clip(rng: Rng, size: int, unseen: bool) -> Clip:
         shows[start : start + EVENT_FRAMES] = number
         for frame, thing in enumerate(_moving(rng, event), start=start):
             things[frame] = [thing]
-    for frame in np.flatnonzero(shows == 0):
+    for frame in np.flatnonzero(shows == 0).tolist():
         things[frame] = [_bystander(rng) for _ in range(rng.integers(1, 3))]
     behind = background(rng, size)
     frames = np.stack([picture(rng, painted, behind) for painted in things])
