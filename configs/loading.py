@@ -130,7 +130,7 @@ def _assigned(given: Marked, keys: Sequence[str], value: Marked) -> Marked:
         return merge(given, value)
     first, rest = keys[0], keys[1:]
     nothing = Marked(None, value.place)
-    if isinstance(given.value, list) and first.isdecimal():
+    if isinstance(given.value, list) and first.isdecimal() and len(first) < 10:
         if int(first) >= len(given.value):
             raise ConfigError(f"there are {len(given.value)} entries, counted from 0", where=str(value.place))
         entries = list(given.value)
