@@ -1,16 +1,21 @@
 """One HDF5 shard of the frame cache: some 64 videos, complete or absent.
 
+The file begins with a seal, in HDF5's user block: the cache's identity, where the frames lie, and a hash of everything
+but the frames (which have a digest per video). It is checked before HDF5 sees the file, for that library may loop
+or crash on damaged metadata.
+
 Datasets (all contiguous, no strings of variable length, so that a reader can check them before it touches them):
 `frames` uint8 [N, 3, S, S], or the bytes of N JPEG files [B] with their `lengths` int64 [N]; `times` float64 [N];
 `offsets` int64 [V + 1]: video v has frames offsets[v] to offsets[v + 1]; `ids`, `statuses`, `reasons` UTF-8 [V];
 `digests` uint8 [V, 16]; `durations` float64 [V] (NaN: unknown); `sizes`, `mtimes` int64 [V]: the video file's.
 """
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -18,10 +23,12 @@ from numpy.typing import NDArray
 
 from ..errors import CacheError
 from .files import publishing
-from .identity import DIGEST_BYTES
+from .identity import DIGEST_BYTES, JSON, canonical, digest
 from .records import STATUSES, FileStamp, VideoRecord, VideoStatus
 
 FORMAT, VERSION = "teachclip frames", 1
+SEAL_BYTES = 512
+MAX_TABLES = 2**28
 MAX_VIDEOS = 65536
 MAX_TEXT = 8192  # bytes of an id or a reason
 REPAIR = "teachclip prepare makes this shard again"
@@ -40,12 +47,54 @@ def write_shard(path: Path, identity: str, records: Sequence[VideoRecord], frame
         CacheError: it cannot be written (disk full, no permission).
     """
     try:
-        with publishing(path) as temporary, h5py.File(temporary, "w", locking=False) as file:
-            file.attrs.update({"format": FORMAT, "version": VERSION, "identity": identity})
-            _write_tables(file, records)
-            _write_frames(file, records, frame_shape)
+        with publishing(path) as temporary:
+            with h5py.File(temporary, "w", locking=False, userblock_size=SEAL_BYTES) as file:
+                _write_tables(file, records)
+                _write_frames(file, records, frame_shape)
+                frames = file["frames"]
+                start = frames.id.get_offset() if frames.size else SEAL_BYTES
+                span = start, start + frames.nbytes
+            seal(temporary, identity, span)
     except (OSError, RuntimeError) as error:
         raise CacheError(f"the shard cannot be written: {error}", where=str(path)) from error
+
+
+def seal(path: Path, identity: str, frames: tuple[int, int]) -> None:
+    """Write the seal of a shard whose frame data lies in the bytes `frames`."""
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        document: dict[str, JSON] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "identity": identity,
+            "bytes": size,
+            "frames": list(frames),
+            "tables": _tables_digest(file, size, frames),
+        }
+        file.seek(0)
+        file.write((canonical(document) + b"\n").ljust(SEAL_BYTES, b"\0"))
+
+
+def _tables_digest(file: BinaryIO, size: int, frames: tuple[int, int]) -> str:
+    """Hash of all bytes behind the seal but the frames."""
+    if not (SEAL_BYTES <= frames[0] <= frames[1] <= size) or size - (frames[1] - frames[0]) > MAX_TABLES:
+        raise ValueError("its frames cannot lie where it says")
+    parts = []
+    for start, stop in ((SEAL_BYTES, frames[0]), (frames[1], size)):
+        file.seek(start)
+        parts.append(file.read(stop - start))
+    return digest(*parts).hex()
+
+
+def _check_seal(file: BinaryIO, size: int, identity: str) -> None:
+    file.seek(0)
+    document = json.loads(file.read(SEAL_BYTES).rstrip(b"\0"))
+    for name, wanted in (("format", FORMAT), ("version", VERSION), ("identity", identity), ("bytes", size)):
+        if document[name] != wanted:
+            raise ValueError(f"its {name} is {document[name]!r}, not {wanted!r}")
+    start, stop = document["frames"]
+    if _tables_digest(file, size, (int(start), int(stop))) != document["tables"]:
+        raise ValueError("its tables are not those that were written")
 
 
 def _write_tables(file: h5py.File, records: Sequence[VideoRecord]) -> None:
@@ -112,12 +161,14 @@ class Shard:
                 repairs it.
         """
         try:
-            with path.open("rb") as handle, h5py.File(path, "r", locking=False) as file:
+            with path.open("rb") as handle:
                 stat = os.fstat(handle.fileno())
-                return _read(cls, path, file, stat, identity, max_frames, frame_shape)
+                _check_seal(handle, stat.st_size, identity)
+                with h5py.File(path, "r", locking=False) as file:
+                    return _read(cls, path, file, stat, max_frames, frame_shape)
         except FileNotFoundError:
             raise CacheError("a shard of the frame cache is missing", where=str(path), hint=REPAIR) from None
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, RecursionError) as error:
             reason = f"a damaged shard of the frame cache: {error}"
             raise CacheError(reason, where=str(path), hint=REPAIR) from None
 
@@ -169,13 +220,9 @@ def _read(
     path: Path,
     file: h5py.File,
     stat: os.stat_result,
-    identity: str,
     max_frames: int,
     frame_shape: tuple[int, ...] | None,
 ) -> Shard:
-    for name, wanted in (("format", FORMAT), ("version", VERSION), ("identity", identity)):
-        if not np.array_equal(file.attrs.get(name), wanted):
-            raise ValueError(f"its {name} is not that of this cache")
     size = stat.st_size
     offsets = _table(file, "offsets", "<i8", (None,), size)
     videos = len(offsets) - 1
@@ -201,7 +248,7 @@ def _read(
         offsets=offsets,
         times=_table(file, "times", "<f8", (frames,), size),
         ends=ends,
-        start=data.id.get_offset() or 0,
+        start=data.id.get_offset() if data.size else 0,
         bytes=size,
         _file=_stamp(stat),
     )
@@ -254,8 +301,10 @@ def _checked(file: h5py.File, name: str, dtype: str, shape: tuple[int | None, ..
     plist = dataset.id.get_create_plist()
     if plist.get_layout() != h5py.h5d.CONTIGUOUS or plist.get_external_count() or plist.get_nfilters():
         raise ValueError(f"{name} is not stored in one piece in this file")
-    if dataset.size and (dataset.id.get_offset() is None or dataset.id.get_offset() + dataset.nbytes > size):
-        raise ValueError(f"{name} ends outside the file")
+    if dataset.id.get_storage_size() != dataset.nbytes or (
+        dataset.size and dataset.id.get_offset() + dataset.nbytes > size
+    ):
+        raise ValueError(f"{name} is not in the file to its end")
     return dataset
 
 

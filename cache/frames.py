@@ -90,7 +90,7 @@ class FrameCache:
             raise CacheError("no frame cache here", where=str(folder), hint="make it: teachclip prepare")
         if manifest.shards is None:
             raise CacheError("the frame cache is not complete", where=str(folder), hint="go on: teachclip prepare")
-        return cls(manifest.identity, [_open_listed(folder, manifest, name) for name in manifest.shards])
+        return cls(manifest.identity, [_open_shard(folder / name, manifest.identity) for name in manifest.shards])
 
     def digest(self, video: str) -> bytes:
         """16 bytes: hash of the stored frames and times of a usable video."""
@@ -161,7 +161,6 @@ class FrameFolder:
     def __init__(self, folder: Path, identity: dict[str, JSON]) -> None:
         self.folder, self.identity = folder, identity
         self.frame_shape = _frame_shape(identity)
-        self._digest = identity_digest(identity)
         self.shards: dict[int, Shard] = {}
         self.damaged: list[str] = []
         for path in sorted(folder.glob("*.h5")):
@@ -210,30 +209,27 @@ class FrameFolder:
             CacheError: it cannot be written.
         """
         path = self.folder / f"{number:05d}.h5"
-        write_shard(path, self._digest, records, self.frame_shape)
-        self.shards[number] = self._open(path)
+        write_shard(path, identity_digest(self.identity), records, self.frame_shape)
+        self.shards[number] = _open_shard(path, self.identity)
 
     def complete(self) -> None:
         """Publish the list of shards: from now on readers see them."""
-        shards = {shard.path.name: shard.bytes for _, shard in sorted(self.shards.items())}
+        shards = [shard.path.name for _, shard in sorted(self.shards.items())]
         manifest = _read_manifest(self.folder)
         if manifest is None or manifest.shards != shards:
             _publish_manifest(self.folder, self.identity, shards)
 
     def _load(self, path: Path) -> None:
         try:
-            self.shards[int(path.stem)] = self._open(path)
+            self.shards[int(path.stem)] = _open_shard(path, self.identity)
         except CacheError as error:
             self.damaged.append(f"{path.name}: {error.what}")
-
-    def _open(self, path: Path) -> Shard:
-        return Shard.open(path, self._digest, _int(self.identity, "max_frames"), self.frame_shape)
 
 
 @dataclass(frozen=True)
 class _Manifest:
     identity: dict[str, JSON]
-    shards: dict[str, int] | None  # bytes by name, None while incomplete
+    shards: list[str] | None  # names, None while incomplete
 
 
 def _read_manifest(folder: Path) -> _Manifest | None:
@@ -257,32 +253,25 @@ def _parsed(document: Any) -> _Manifest:
     for field, kind in FIELDS.items():
         if type(identity[field]) is not kind:
             raise ValueError(f"{field} is {identity[field]!r}")
-    if not (0 < identity["max_frames"] <= 4096 and 0 < identity["image_size"] <= 8192):
+    if not (0 < identity["max_frames"] <= 65536 and 0 < identity["image_size"] <= 8192):
         raise ValueError("its sizes are absurd")
     if document["shards"] is None:
         return _Manifest(identity, None)
-    shards = {shard["file"]: shard["bytes"] for shard in document["shards"]}
-    if not all(SHARD.fullmatch(name) for name in shards):
+    if not all(SHARD.fullmatch(name) for name in document["shards"]):
         raise ValueError("a shard's name is not one")
-    return _Manifest(identity, shards)
+    return _Manifest(identity, list(document["shards"]))
 
 
-def _publish_manifest(folder: Path, identity: dict[str, JSON], shards: dict[str, int] | None) -> None:
-    listed = None if shards is None else [{"file": name, "bytes": size} for name, size in shards.items()]
-    document = {"format": FORMAT, "version": VERSION, "identity": identity, "shards": listed}
+def _publish_manifest(folder: Path, identity: dict[str, JSON], shards: list[str] | None) -> None:
+    document = {"format": FORMAT, "version": VERSION, "identity": identity, "shards": shards}
     try:
         publish(folder / MANIFEST, json.dumps(document, indent=1).encode())
     except OSError as error:
         raise CacheError(f"the frame cache cannot be written: {error.strerror}", where=str(folder)) from None
 
 
-def _open_listed(folder: Path, manifest: _Manifest, name: str) -> Shard:
-    identity = manifest.identity
-    shard = Shard.open(folder / name, identity_digest(identity), _int(identity, "max_frames"), _frame_shape(identity))
-    if manifest.shards and shard.bytes != manifest.shards[name]:
-        reason = f"the shard has {shard.bytes} bytes, {MANIFEST} says {manifest.shards[name]}"
-        raise CacheError(reason, where=str(folder / name), hint="teachclip prepare")
-    return shard
+def _open_shard(path: Path, identity: dict[str, JSON]) -> Shard:
+    return Shard.open(path, identity_digest(identity), _int(identity, "max_frames"), _frame_shape(identity))
 
 
 def _foreign(folder: Path) -> list[Path]:
