@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from teachclip.configs.schema import Config
 from teachclip.stages.evaluate import evaluate
 from teachclip.stages.index import index

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from teachclip.configs.schema import Config
 from teachclip.stages.data.encode import write_h264
 

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from teachclip.cache.frames import FrameCache
 from teachclip.cache.identity import text_digest
 from teachclip.cache.scores import ScoreStore

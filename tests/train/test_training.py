@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-
 from teachclip.cache.state import load_state, save_state
 from teachclip.configs.loading import dump_config
 from teachclip.configs.schema import Config
