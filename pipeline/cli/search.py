@@ -1,6 +1,7 @@
 """`teachclip search`: sentences -> videos."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import RenderableType
@@ -8,6 +9,9 @@ from rich.console import RenderableType
 from ...configs.loading import load_config
 from .output import table
 from .running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
+
+if TYPE_CHECKING:
+    from ...stages.search import SearchResult
 
 Queries = Annotated[list[str], typer.Argument(metavar="QUERY...", help="Sentences, each in quotes.")]
 
@@ -38,8 +42,12 @@ def search(
 
         index(settings, output)
         result = run(settings, queries, output)
-        shown: list[RenderableType] = []
-        for found in result.queries:
-            rows = [(answer.rank, f"{answer.cosine:.3f}", answer.path) for answer in found.answers]
-            shown += [f'"{found.query}"', table("rank", "cosine", "video", rows=rows)]
-        output.result(result, *shown)
+        output.result(result, *answered(result))
+
+
+def answered(result: "SearchResult") -> Iterator[RenderableType]:
+    """Each sentence and its videos."""
+    for found in result.queries:
+        yield f'"{found.query}"'
+        rows = [(answer.rank, f"{answer.cosine:.3f}", answer.path) for answer in found.answers]
+        yield table("rank", "cosine", "video", rows=rows)

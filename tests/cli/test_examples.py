@@ -12,6 +12,8 @@ import typer
 from teachclip.cache.records import VideoStatus
 from teachclip.configs.schema import Config
 from teachclip.pipeline.cli.main import app
+from teachclip.pipeline.demo import DemoModel, DemoResult
+from teachclip.pipeline.steps import Step
 from teachclip.stages.evaluate import EvaluateResult
 from teachclip.stages.index import IndexResult
 from teachclip.stages.own_ranks import OwnRanks
@@ -41,6 +43,8 @@ SCORED = ScoreResult(
     3, 601.0,
 )  # fmt: skip
 INDEXED = IndexResult("index", 9, 512, 9, 0, 0, None, 1.0)
+MODELS = (DemoModel("X-CLIP teacher", "r/x", METRICS, METRICS), DemoModel("student taught", "r/t", METRICS, METRICS))
+SHOWN = DemoResult("demo/report.html", "my demo/demo.yaml", MODELS, FOUND, (Step("render", False, 9.0),), 300.0)
 
 
 def help_texts(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:
@@ -66,6 +70,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
 
         monkeypatch.setattr(f"teachclip.{target}", run)
 
+    stand_in("pipeline.demo.run_demo", SHOWN)
     stand_in("stages.prepare.prepare", PREPARED)
     stand_in("stages.prepare.estimate", ESTIMATED)
     stand_in("stages.score.score", SCORED)
@@ -170,3 +175,20 @@ def test_search_shows_rank_cosine_and_file(invoke: Invoke, stages: list[tuple[st
     ]
     assert [name for name, _ in stages] == ["stages.index.index", "stages.search.search"]
     assert stages[1][1][1] == ["a dog", "a cat"]
+
+
+def test_demo_shows_models_searches_and_what_to_do_next(
+    invoke: Invoke, stages: list[tuple[str, tuple[Any, ...]]]
+) -> None:
+    lines = shown(invoke("demo", "my demo"))
+    assert lines[1:4] == [
+        "                 R@1   R@5  R@10   SumR  MdR  SumR v2t",
+        "X-CLIP teacher  48.0  73.0  82.9  203.9  2.0     203.9",
+        "student taught  48.0  73.0  82.9  203.9  2.0     203.9",
+    ]
+    assert '"a dog"' in lines
+    assert [line for line in lines if line.startswith("report")] == ["report    demo/report.html"]
+    assert "ask more  teachclip search 'my demo/demo.yaml' \"a blue box goes down\"" in lines
+    assert "    teachclip prepare own_videos.yaml" in lines
+    assert stages[0][1][0] == Path("my demo")
+    assert json.loads(invoke("demo", "--json").stdout)["models"][1]["t2v"] == METRICS
