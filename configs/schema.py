@@ -149,6 +149,9 @@ class LossConfig(Section):
     coarse: Weight = Field(1.0, description="Weight of the coarse loss: teacher's video-text scores.")
     fine: Weight = Field(1.0, description="Weight of the fine loss: teacher's frame-text scores -> AFA weights.")
     coarse_kind: Literal["pearson", "huber", "ce"] = Field("pearson", description="Form of the coarse loss.")
+    coarse_target: Literal["teacher", "one-hot"] = Field(
+        "teacher", description="`one-hot` is a control: the same loss against each text's own video, without a teacher."
+    )
     coarse_on: Literal["logits", "cosines"] = Field(
         "logits", description="The coarse loss compares scores times exp(logit scale) (code) or raw scores (paper)."
     )
@@ -160,6 +163,7 @@ class LossConfig(Section):
         1.0, description="Temperature on the teacher's frame-text scores (published: 1, nearly flat)."
     )
     teachers: Literal["mean", "sum"] = Field("mean", description="How the losses of several teachers are combined.")
+    label_smoothing: Fraction = Field(0.0, description="Label smoothing of InfoNCE (published: none).")
     mask_same_video: bool = Field(
         True, description="Other captions of a text's own video are no negatives of InfoNCE (published code: they are)."
     )

@@ -17,6 +17,7 @@ CoarseKind = Literal["pearson", "huber", "ce"]
 FineKind = Literal["ce", "pearson", "huber"]
 Reduction = Literal["per-video", "per-frame"]
 
+ONE_HOT = 1e4  # a logit whose softmax is 1
 FLAT = 1e-7  # a distribution that varies less than float32 rounding does not correlate with anything
 
 
@@ -53,8 +54,11 @@ def total_loss(
         student_scale, teacher_scales: exp(logit_scale), taken out again for `coarse_on: cosines`.
     """
     student_logits = _wide(student_logits)
-    infonce = info_nce(student_logits, same_video)
+    infonce = info_nce(student_logits, same_video, config.label_smoothing)
     coarse = fine = infonce.new_zeros(())
+    if config.coarse_target == "one-hot":
+        own = torch.eye(len(student_logits), device=student_logits.device, dtype=student_logits.dtype)
+        teacher_logits, teacher_scales = [own * ONE_HOT], [1.0]
     if config.coarse and teacher_logits:
         student, teachers = student_logits, [_wide(logits) for logits in teacher_logits]
         if config.coarse_on == "cosines":
@@ -74,12 +78,29 @@ def total_loss(
     return LossParts(total, infonce, coarse, fine)
 
 
-def info_nce(logits: Tensor, same_video: Tensor | None = None) -> Tensor:
-    """Symmetric InfoNCE: mean of the cross entropies of rows and of columns against the diagonal."""
+def info_nce(logits: Tensor, same_video: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
+    """Symmetric InfoNCE: mean of the cross entropies of rows and of columns against the diagonal.
+
+    Args:
+        logits: [b, b].
+        same_video: off-diagonal pairs [b, b] that are no negatives.
+        label_smoothing: share of each target that is spread evenly over the pairs that take part.
+    """
+    own = torch.arange(len(logits), device=logits.device)
     if same_video is not None:
         logits = logits.masked_fill(same_video, float("-inf"))
-    own = torch.arange(len(logits), device=logits.device)
-    return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+    loss = (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
+    if not label_smoothing:
+        return loss
+    taking_part = torch.isfinite(logits.detach())
+    spread = (_mean_cross_entropy(logits, taking_part) + _mean_cross_entropy(logits.T, taking_part.T)) / 2
+    return (1 - label_smoothing) * loss + label_smoothing * spread
+
+
+def _mean_cross_entropy(logits: Tensor, taking_part: Tensor) -> Tensor:
+    """Cross entropy of rows against an even distribution over the entries that take part."""
+    log_p = logits.log_softmax(dim=-1).masked_fill(~taking_part, 0)
+    return -(log_p.sum(dim=-1) / taking_part.sum(dim=-1)).mean()
 
 
 def coarse_loss(kind: CoarseKind, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

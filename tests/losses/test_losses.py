@@ -173,3 +173,24 @@ def test_sharp_logits_in_low_precision_stay_finite(coarse, fine) -> None:
     assert all(part.isfinite() for part in parts)
     assert student.grad.isfinite().all()
     assert raw.grad.isfinite().all()
+
+
+def test_label_smoothing_is_torchs_when_every_pair_takes_part_and_leaves_masked_pairs_alone() -> None:
+    logits = torch.randn(6, 6, dtype=torch.float64, requires_grad=True)
+    own = torch.arange(6)
+    both = [torch.nn.functional.cross_entropy(matrix, own, label_smoothing=0.1) for matrix in (logits, logits.T)]
+    torch.testing.assert_close(info_nce(logits, None, 0.1), sum(both) / 2)
+    same_video = torch.zeros(6, 6, dtype=torch.bool)
+    same_video[0, 1] = True
+    info_nce(logits, same_video, 0.1).backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 1] == 0
+    assert logits.grad.isfinite().all()
+
+
+def test_one_hot_targets_ask_for_the_own_video_and_no_teacher() -> None:
+    config = LossConfig(coarse_target="one-hot", fine=0.0)
+    sure = total_loss(config, torch.eye(4) * 100, None, [], [])
+    unsure = total_loss(config, torch.eye(4).roll(1, 0) * 100, None, [], [])
+    assert sure.coarse == pytest.approx(0, abs=1e-6)
+    assert unsure.coarse > 2
