@@ -1,6 +1,6 @@
 """Does teaching teach? Students with and without it, on the demo's rendered and decoded clips, over several seeds.
 
-    python benchmarks/teaching.py [--folder bench-teaching] [--seeds 1 2 3] [--students alone coarse ...] [--set KEY=VALUE]
+    python benchmarks/teaching.py [--folder bench-teaching] [--seeds 1 2 3] [--students alone coarse ...]
 
 One data set and one pre-trained trunk; per seed a teacher, its scores and every student, through the stages that the
 command line runs. The checkpoint of every run is chosen on the validation clips and measured on the test clips. Stopped
