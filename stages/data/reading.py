@@ -66,7 +66,7 @@ class Contents:
 
 @dataclass
 class Taken:
-    """Chosen frames uint8 RGB [H, W, 3] and their times, by frame number, and what happened on the way."""
+    """Chosen frames as they are stored and their times, by frame number, and what happened on the way."""
 
     frames: dict[int, NDArray[np.uint8]]
     times: dict[int, float | None]
@@ -94,7 +94,7 @@ def _record(id: str, path: Path, config: PrepareConfig, stamp: FileStamp) -> Vid
     if contents.claimed is not None and contents.end < SHORT * contents.claimed:
         raise Unusable("short", f"ends after {contents.end:.1f} of {contents.claimed:.1f} seconds", contents.end)
     numbers, taken = _take(path, contents, config)
-    images = [_stored(taken.frames[number], config) for number in numbers]
+    images = [taken.frames[number] for number in numbers]
     status = VideoStatus(id, "ok", _remark(taken), len(images), contents.end)
     return VideoRecord.of(status, images, _seconds(numbers, taken, contents.fps), stamp)
 
@@ -181,7 +181,7 @@ def _inspect(container: Any, stream: Any) -> Contents:
     start, end = starts.get(stream.index, 0.0), ends.get(stream.index, pictures / fps)
     end = max(end, max(shown, default=0.0) + 1 / fps)
     claimed = _claimed(container, stream, pictures, fps, starts, ends)
-    return Contents(pictures, fps, end - start, claimed, _hole(shown))
+    return Contents(pictures, fps, end - start, claimed, _hole(container, shown))
 
 
 def _rate(stream: Any, shown: list[float]) -> float:
@@ -194,9 +194,9 @@ def _rate(stream: Any, shown: list[float]) -> float:
     return rate if 0.5 < rate / measured < 2 else measured
 
 
-def _hole(shown: list[float]) -> float:
+def _hole(container: Any, shown: list[float]) -> float:
     """How long a pause in a steady stream means that packets are gone, which decoders do not notice."""
-    if len(shown) < 3:
+    if len(shown) < 3 or container.format.name.startswith("mov"):  # an index that names every packet loses none
         return math.inf
     pauses = np.diff(np.sort(shown))
     usual = float(np.median(pauses))
@@ -228,7 +228,7 @@ def _take(path: Path, contents: Contents, config: PrepareConfig) -> tuple[list[i
         numbers = frame_numbers(count, contents.fps, config.sample_fps, config.max_frames, config.choice)
         if not numbers:
             break
-        taken = _decode(path, set(numbers), contents.hole)
+        taken = _decode(path, set(numbers), contents.hole, config)
         if len(taken.frames) == len(numbers):
             break
         count = taken.decoded
@@ -240,7 +240,7 @@ def _take(path: Path, contents: Contents, config: PrepareConfig) -> tuple[list[i
     return numbers, taken
 
 
-def _decode(path: Path, numbers: set[int], hole: float) -> Taken:
+def _decode(path: Path, numbers: set[int], hole: float, config: PrepareConfig) -> Taken:
     """Decode up to the last of `numbers`."""
     taken, health = Taken({}, {}, set(), 0, 0), _Health(hole)
     first: float | None = None
@@ -250,12 +250,15 @@ def _decode(path: Path, numbers: set[int], hole: float) -> Taken:
         stream.codec_context.thread_count = 1
         stream.codec_context.options = STRICT
         for frame in _decoded(container, stream, health):
-            number = taken.decoded
-            if not health.sound(frame):
+            number, sound = taken.decoded, health.sound(frame)
+            if not sound and first is None:  # cut out of a longer video: what comes before the first key frame
+                health.lost += 1
+                continue
+            if not sound:
                 taken.damaged.add(number)
             first = frame.time if first is None else first
             if number in numbers:
-                taken.frames[number] = _rgb(frame)
+                taken.frames[number] = _stored(_rgb(frame), config)
                 taken.times[number] = None if frame.time is None or first is None else frame.time - first
             taken.decoded += 1
             if taken.decoded > max(numbers):
@@ -268,23 +271,32 @@ class _Health:
     """Which pictures are damaged: those from a loss on, until the next key frame.
 
     Pictures come out of a decoder later than they go in, so a packet that fails is made good by the first key packet
-    behind it; a hole in the times, seen on the pictures, by the first key picture.
+    behind it; a hole in the times, which is seen on the pictures, by the first key picture. In a clip that was cut out
+    of a longer video, pictures shown ahead of the first key picture fail, and the next packets may complain about it:
+    that breaks nothing behind.
     """
 
     def __init__(self, hole: float) -> None:
         self.hole, self.lost = hole, 0
         self._broken = self._after_hole = self._timed = False
         self._heals: int | None = None
+        self._key: int | None = None
         self._before: float | None = None
-
-    def fails(self) -> None:
-        self.lost += 1
-        self._broken, self._heals = True, None
 
     def sees(self, packet: Any) -> None:
         self._timed |= packet.pts is not None
-        if self._broken and self._heals is None and packet.is_keyframe:
-            self._heals = packet.pts
+        if packet.is_keyframe:
+            self._key = packet.pts
+            if self._broken and self._heals is None:
+                self._heals = packet.pts
+
+    def fails(self, packet: Any) -> None:
+        if packet.is_keyframe:
+            self._key = None
+        ahead = packet.pts is not None and self._key is not None and packet.pts < self._key
+        begins = self._before is None and (ahead or self._heals is not None)
+        self.lost += 1
+        self._broken, self._heals = True, self._key if begins else None
 
     def sound(self, frame: Any) -> bool:
         if not self._timed:  # AVI: packets without presentation times
@@ -307,11 +319,11 @@ def _decoded(container: Any, stream: Any, health: _Health) -> Iterator[Any]:
             return
         health.sees(packet)
         if packet.is_corrupt:
-            health.fails()
+            health.fails(packet)
         try:
             frames = packet.decode()
         except av.FFmpegError:
-            health.fails()
+            health.fails(packet)
             continue
         yield from frames
 

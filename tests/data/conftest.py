@@ -50,7 +50,7 @@ def encode(
     """Write `frames` as a video; `times` in milliseconds makes its rate variable."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=container or {}) as file:
-        stream = file.add_stream(codec, rate=fps, options={"threads": "1", **(options or {})})
+        stream = file.add_stream(codec, rate=fps, options={"threads": "1", **_repeatable(codec, options or {})})
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = {"mjpeg": "yuvj420p", "gif": "rgb8"}.get(codec, "yuv420p")
         if gop is not None:
@@ -66,6 +66,13 @@ def encode(
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
     return path
+
+
+def _repeatable(codec: str, options: dict[str, str]) -> dict[str, str]:
+    """x264's macroblock tree gives other bytes from run to run."""
+    if codec != "libx264":
+        return options
+    return options | {"x264-params": ":".join(filter(None, [options.get("x264-params"), "mbtree=0"]))}
 
 
 @pytest.fixture(scope="session", name="numbered")

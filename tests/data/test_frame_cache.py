@@ -167,7 +167,7 @@ def test_a_shard_replaced_while_in_use_is_noticed(folder: Path) -> None:
     cache.read(["a"])
 
 
-def rewritten(path: Path, change: Callable[[h5py.File], None]) -> None:
+def rewritten(path: Path, change: Callable[[h5py.File], object]) -> None:
     """Change a shard as somebody would who knows how shards are sealed."""
     with h5py.File(path, "r+") as file:
         change(file)
@@ -198,10 +198,20 @@ def virtual(file: h5py.File) -> None:
     file.create_virtual_dataset("frames", layout)
 
 
+def twin(file: h5py.File) -> str:
+    """A copy of the shard elsewhere, which would do in its place."""
+    path = Path(file.filename).parent.parent / "twin.h5"
+    with h5py.File(path, "w", userblock_size=512) as other:
+        for name in file:
+            other[name] = file[name][()]
+        other["frames"] = np.zeros(RAW, np.uint8)
+    return str(path)
+
+
 RAW = (4, 3, SIZE, SIZE)
-HOSTILE: dict[str, Callable[[h5py.File], None]] = {
-    "external link": replace("frames", lambda f: f.__setitem__("frames", h5py.ExternalLink("/etc/hostname", "/x"))),
-    "soft link": replace("frames", lambda f: f.__setitem__("frames", h5py.SoftLink("/times"))),
+HOSTILE: dict[str, Callable[[h5py.File], object]] = {
+    "external link": replace("frames", lambda f: f.__setitem__("frames", h5py.ExternalLink(twin(f), "/frames"))),
+    "soft link": lambda f: (f.move("times", "more"), f.__setitem__("times", h5py.SoftLink("/more"))),
     "external storage": replace(
         "frames", lambda f: f.create_dataset("frames", RAW, "u1", external=[(str(outside(f)), 0, 100_000)])
     ),
