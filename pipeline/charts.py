@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from .markup import Markup, join, tag
 
 WIDTH, HEIGHT = 440.0, 270.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 12.0, 10.0, 40.0
+RIGHT, TOP, BOTTOM = 14.0, 10.0, 40.0
+DIGIT = 7.5  # width of a digit of the axes' numbers
 MAX_POINTS = 160
 
 type Points = Sequence[tuple[float, float]]
@@ -43,13 +44,14 @@ def line_chart(title: str, lines: Sequence[Line], x_label: str) -> Markup | None
     smooth = [running_mean(line.points) for line in drawn]
     shown = [point for curve in smooth for point in curve]
     axes = _Axes.around(shown)
-    curves = [_curve(axes, line, mean) for line, mean in zip(drawn, smooth, strict=True)]
+    pairs = list(zip(drawn, smooth, strict=True))
     svg = tag(
         "svg",
         tag("title", f"{title}, one line per model"),
         tag("clipPath", tag("rect", **axes.area), id=f"clip-{_slug(title)}"),
         axes.drawn(x_label),
-        tag("g", *curves, clip_path=f"url(#clip-{_slug(title)})"),
+        tag("g", *(_curve(axes, line, mean) for line, mean in pairs), clip_path=f"url(#clip-{_slug(title)})"),
+        *(_ring(axes, line, mean) for line, mean in pairs if line.mark is not None),
         viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
         role="img",
     )
@@ -96,29 +98,33 @@ class _Axes:
         return cls(ticks(min(0.0, *xs), max(xs)), ticks(min(ys), max(ys)))
 
     @property
+    def left(self) -> float:
+        return 12 + DIGIT * max(len(f"{value:g}") for value in self.y_ticks)
+
+    @property
     def area(self) -> dict[str, float]:
-        return {"x": LEFT, "y": TOP, "width": WIDTH - LEFT - RIGHT, "height": HEIGHT - TOP - BOTTOM}
+        return {"x": self.left, "y": TOP, "width": WIDTH - self.left - RIGHT, "height": HEIGHT - TOP - BOTTOM}
 
     def x(self, value: float) -> float:
         low, high = self.x_ticks[0], self.x_ticks[-1]
-        return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+        return self.left + (value - low) / (high - low) * (WIDTH - self.left - RIGHT)
 
     def y(self, value: float) -> float:
         low, high = self.y_ticks[0], self.y_ticks[-1]
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
     def drawn(self, x_label: str) -> Markup:
-        foot, end = HEIGHT - BOTTOM, WIDTH - RIGHT
+        left, foot, end = self.left, HEIGHT - BOTTOM, WIDTH - RIGHT
         grid = [
-            tag("line", x1=LEFT, x2=end, y1=self.y(value), y2=self.y(value), class_="grid") for value in self.y_ticks
+            tag("line", x1=left, x2=end, y1=self.y(value), y2=self.y(value), class_="grid") for value in self.y_ticks
         ]
         numbers_y = [
-            tag("text", f"{value:g}", x=LEFT - 7, y=self.y(value) + 4, text_anchor="end") for value in self.y_ticks
+            tag("text", f"{value:g}", x=left - 7, y=self.y(value) + 4, text_anchor="end") for value in self.y_ticks
         ]
         numbers_x = [
             tag("text", f"{value:g}", x=self.x(value), y=foot + 17, text_anchor="middle") for value in self.x_ticks
         ]
-        label = tag("text", x_label, x=(LEFT + end) / 2, y=HEIGHT - 4, text_anchor="middle", class_="axis")
+        label = tag("text", x_label, x=(left + end) / 2, y=HEIGHT - 4, text_anchor="middle", class_="axis")
         return join(*grid, *numbers_y, *numbers_x, label)
 
 
@@ -127,11 +133,13 @@ def _curve(axes: _Axes, line: Line, mean: Points) -> Markup:
     if mean is not line.points:
         parts.append(tag("path", d=_path(axes, _thinned(line.points)), class_="faint"))
     parts.append(tag("path", d=_path(axes, mean), class_="line"))
-    if line.mark is not None:
-        near = min(mean, key=lambda point: abs(point[0] - line.mark))  # type: ignore[operator]
-        ring = tag("circle", cx=axes.x(near[0]), cy=axes.y(near[1]), r=4.5)
-        parts.append(ring)
     return tag("g", tag("title", line.name), *parts, class_=f"c{line.colour}")
+
+
+def _ring(axes: _Axes, line: Line, mean: Points) -> Markup:
+    """Around the point of the curve that is nearest to the mark."""
+    x, y = min(mean, key=lambda point: abs(point[0] - (line.mark or 0.0)))
+    return tag("circle", cx=axes.x(x), cy=axes.y(y), r=4.5, class_=f"c{line.colour}")
 
 
 def _thinned(points: Points) -> Points:

@@ -1,5 +1,6 @@
 """The demo: the whole chain on clips that it renders, from video files to a page."""
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 from ..cache.files import publish
 from ..configs.loading import load_config
 from ..configs.schema import Config
+from ..errors import CacheMismatchError
 from ..stages.evaluate import evaluate
 from ..stages.index import index
 from ..stages.prepare import prepare
@@ -22,7 +24,11 @@ from .demo_report import Model, Roles, build_report
 from .report import write_report
 from .steps import Step, Steps
 
-QUERIES = ("a red circle moves left", "a green star goes up, and then a box goes down", "something yellow slides right")
+QUERIES = (
+    "a yellow star moves to the right",
+    "a red star moves left, and then a circle goes up",
+    "something white slides downwards",
+)
 TRUNK = Path("trunk.safetensors")  # below `work`
 # What every verb takes, so that a reader can go on from the demo. The student that searches is the taught one.
 SETTINGS = f"""\
@@ -121,6 +127,22 @@ def run_demo(folder: Path, reporter: Reporter | None = None, overrides: Sequence
     """
     began = time.perf_counter()
     chain = _Chain(folder, reporter or Silent(), tuple(overrides))
+    try:
+        models, searches = _run(chain, began)
+    except CacheMismatchError as error:
+        hint = f"take another folder (teachclip demo OTHER), or start this one again: rm -r {shlex.quote(str(folder))}"
+        raise CacheMismatchError(error.what, where=error.where, hint=hint, details=error.details) from error
+    return DemoResult(
+        report=str(chain.page),
+        settings=str(chain.settings),
+        models=tuple(DemoModel(m.name, m.trained.run, m.evaluated.t2v, m.evaluated.v2t) for m in models),
+        searches=searches,
+        steps=tuple(chain.steps.done),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _run(chain: "_Chain", began: float) -> tuple[Sequence[Model], SearchResult]:
     chain.make_data()
     results = {TEACHER: chain.train("train the teacher", TEACHER)}
     chain.score()
@@ -130,14 +152,7 @@ def run_demo(folder: Path, reporter: Reporter | None = None, overrides: Sequence
     models = chain.evaluate(results)
     searches = chain.search()
     chain.report(models, searches, began)
-    return DemoResult(
-        report=str(chain.page),
-        settings=str(chain.settings),
-        models=tuple(DemoModel(m.name, m.trained.run, m.evaluated.t2v, m.evaluated.v2t) for m in models.values()),
-        searches=searches,
-        steps=tuple(chain.steps.done),
-        seconds=time.perf_counter() - began,
-    )
+    return tuple(models.values()), searches
 
 
 class _Chain:

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +21,11 @@ from ..stages.models.student import Student
 from ..stages.reporting import Reporter
 from ..stages.runs import RunFolder
 from ..stages.search import SearchResult
-from ..stages.splits import Split, usable_split
+from ..stages.splits import usable_split
 from ..stages.train import TrainResult
-from .examples import View, choose_examples, gain_interval, view_split
+from .examples import View, choose_examples, gain_interval
 from .quantities import duration
-from .report import Clip, Found, ModelReport, Report, Search
+from .report import Clip, Cost, Found, ModelReport, Report, Search
 
 SHOTS = 3  # frames shown of a video that a search found
 
@@ -66,17 +66,17 @@ def build_report(
     split = usable_split(dataset, ["test"], frames)
     inputs = FrameInputs(frames, split.videos)
     temperature = config.train.network.pool_temperature
-    views = {
-        model.name: view_split(load_network(Path(model.trained.run)), split, inputs, temperature, reporter)
-        for model in models
-    }
+    views = {model.name: View(load_network(Path(model.trained.run)), split, inputs, reporter) for model in models}
+    every = np.arange(len(split.texts))
+    before, after = (views[model.name].ranks(every) for model in (roles.alone, roles.taught))
+    examples = choose_examples(before, after, split.text_video)
     return Report(
         title="Does teaching help? The teachclip demo",
-        lead=_lead(roles, views, split),
-        models=[_model(model, views[model.name]) for model in models],
+        lead=_lead(roles, gain_interval(before, after, split.text_video), len(split.videos)),
+        models=[_model(model, views[model.name].cost()) for model in models],
         data=_data(dataset, frames),
         machine=_machine(seconds),
-        clips=_clips(models, roles, views, split, frames),
+        clips=_clips(examples, roles, views, frames, temperature),
         clips_note=(
             "One query per line, on clips of the test split. Under each frame: what it counts in the student's video "
             "vector (AFA), and the teacher's frame scores for this query under the same softmax, temperature "
@@ -87,11 +87,11 @@ def build_report(
     )
 
 
-def _lead(roles: Roles, views: dict[str, View], split: Split) -> list[str]:
+def _lead(roles: Roles, interval: tuple[float, float], videos: int) -> list[str]:
     teacher, alone, taught = (model.evaluated.t2v["sumr"] for model in (roles.teacher, roles.alone, roles.taught))
-    low, high = gain_interval(views[roles.alone.name].ranks, views[roles.taught.name].ranks, split.text_video)
+    low, high = interval
     return [
-        f"On {len(split.videos):,} clips that no model has seen, teaching moves the student's SumR from {alone:.1f} to "
+        f"On {videos:,} clips that no model has seen, teaching moves the student's SumR from {alone:.1f} to "
         f"{taught:.1f} ({_signed(taught - alone)}). Its teacher reaches {teacher:.1f}, comparing every word of a "
         "sentence with every frame of every clip; the student keeps one vector per clip and answers by dot products.",
         f"With the clips drawn again, 95 % of the differences lie between {_signed(low)} and {_signed(high)}. This is "
@@ -105,7 +105,7 @@ def _signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", "−")
 
 
-def _model(model: Model, view: View) -> ModelReport:
+def _model(model: Model, cost: Cost) -> ModelReport:
     curves: dict[str, list[tuple[float, float]]] = {}
     for line in RunFolder(Path(model.trained.run)).metrics():
         if line["kind"] == "val":
@@ -127,7 +127,7 @@ def _model(model: Model, view: View) -> ModelReport:
         against=model.against,
         curves=dict(sorted(curves.items(), key=lambda item: not item[0].startswith("SumR"))),
         chosen=model.trained.best["step"],
-        cost=view.cost,
+        cost=cost,
         facts=_facts(model),
         config=dump_config(model.config),
     )
@@ -136,6 +136,8 @@ def _model(model: Model, view: View) -> ModelReport:
 def _facts(model: Model) -> dict[str, str]:
     trained, settings = model.trained, model.config.train
     loss, optim = settings.loss, settings.optim
+    network = settings.network
+    afa = f" (AFA {optim.afa_lr:g})" if network.kind == "student" and network.pooling == "afa" else ""
     losses = f"InfoNCE {loss.infonce:g}"
     if trained.teachers:
         losses += f", coarse {loss.coarse:g} ({loss.coarse_kind}), fine {loss.fine:g} ({loss.fine_kind})"
@@ -143,7 +145,7 @@ def _facts(model: Model) -> dict[str, str]:
         "trained on": f"{trained.videos:,} clips, {trained.texts:,} captions",
         "taught by": ", ".join(trained.teachers) or "nobody",
         "losses": losses,
-        "optimiser": f"{optim.optimiser}, rate {optim.lr:g}, AFA {optim.afa_lr:g}, decay {optim.weight_decay:g}",
+        "optimiser": f"{optim.optimiser}, rate {optim.lr:g}{afa}, decay {optim.weight_decay:g}",
         "steps": f"{trained.steps:,} of {settings.batch_size} pairs",
         "visual trunk": settings.trunk,
         "chosen": f"step {trained.best['step']:,}, by {trained.best['chosen_by']}",
@@ -173,33 +175,39 @@ def _machine(seconds: float) -> dict[str, str]:
 
 
 def _clips(
-    models: Sequence[Model], roles: Roles, views: dict[str, View], split: Split, frames: FrameCache
+    examples: Sequence[tuple[str, int]], roles: Roles, views: Mapping[str, View], frames: FrameCache, temperature: float
 ) -> list[Clip]:
-    before, after = views[roles.alone.name].ranks, views[roles.taught.name].ranks
+    split = views[roles.taught.name].split
+    texts = np.array([text for _, text in examples])
+    ranks = {name: view.ranks(texts) for name, view in views.items()}
+    weights = {
+        model.name: views[model.name].weights(texts, temperature)
+        for model in (roles.teacher, roles.alone, roles.taught)
+    }
     clips = []
-    for why, text in choose_examples(before, after, split.text_video):
+    for row, (why, text) in enumerate(examples):
         video = split.videos[split.text_video[text]]
         read = frames.read([video])
         count = int(read.mask[0].sum())
-        weights = {
-            model.name: view.weights[text, :count].tolist()
-            for model in (roles.teacher, roles.alone, roles.taught)
-            if (view := views[model.name]).weights is not None
-        }
-        ranks = {model.name: float(views[model.name].ranks[text]) for model in models}
-        pictures = read.frames[0, :count].transpose(0, 2, 3, 1)
-        title = why if why == "drawn by lot" else f"{why} from teaching"
         clips.append(
-            Clip(title, split.texts[text].caption, video, pictures, read.times[0, :count].tolist(), weights, ranks)
+            Clip(
+                title=why if why == "drawn by lot" else f"{why} from teaching",
+                caption=split.texts[text].caption,
+                video=video,
+                frames=read.frames[0, :count].transpose(0, 2, 3, 1),
+                times=read.times[0, :count].tolist(),
+                weights={name: made[row, :count].tolist() for name, made in weights.items() if made is not None},
+                ranks={name: float(made[row]) for name, made in ranks.items()},
+            )
         )
     return clips
 
 
 @torch.inference_mode()
 def _searches(result: SearchResult, model: Model, dataset: Dataset, frames: FrameCache) -> list[Search]:
-    captions: dict[str, str] = {}
+    captions: dict[str, str] = {}  # the longest: it tells most
     for text in dataset.texts:
-        captions.setdefault(text.video, text.caption)
+        captions[text.video] = max(captions.get(text.video, ""), text.caption, key=len)
     network = load_network(Path(model.trained.run))
     assert isinstance(network, Student)
     return [

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,47 +21,64 @@ STORED_BYTES = 2  # float16
 RESAMPLINGS = 1000
 
 
-@dataclass(frozen=True)
 class View:
-    """One model's view of T texts and V videos.
-
-    Attributes:
-        ranks: rank of each text's own video [T], 1 is best; among equal scores the expected one.
-        weights: what each frame of a text's own video counts [T, F], padding 0; None for a model without such weights.
-        cost: of searching the V videos.
-    """
-
-    ranks: np.ndarray
-    weights: np.ndarray | None
-    cost: Cost
-
-
-@torch.inference_mode()
-def view_split(
-    network: VideoTextNetwork, split: Split, inputs: VideoInputs, temperature: float, reporter: Reporter
-) -> View:
-    """Rank the videos of `split` for each of its texts, and weigh the frames of the text's own one.
+    """One model's view of a split: T texts and V videos, each video encoded once.
 
     Args:
-        inputs: the videos of `split`.
-        temperature: of the softmax that makes weights of frame-text scores; padding is left out.
+        network: the model.
+        split: its texts; inputs: its videos.
     """
-    videos = encode_videos(network, inputs, reporter)
-    mask = inputs.read(np.arange(len(inputs.videos)))[1].bool()
-    ids = tokenize(split.captions, network.config.words)[0].to(network.logit_scale.device)
-    ranks, weights = [], []
-    for start in range(0, len(ids), TEXTS_AT_ONCE):
-        own = torch.from_numpy(split.text_video[start : start + TEXTS_AT_ONCE])
-        texts = network.encode_texts(ids[start : start + TEXTS_AT_ONCE])
-        ranks.append(_ranks(network.score(texts, videos).cpu(), own))
-        logits = network.frame_logits(texts, {key: value[own] for key, value in videos.items()})
-        if logits is not None:
-            weights.append((logits.float().cpu() / temperature).masked_fill(~mask[own], -torch.inf).softmax(dim=1))
-    return View(
-        torch.cat(ranks).numpy(),
-        torch.cat(weights).numpy() if weights else None,
-        _cost(network, network.encode_texts(ids[:TIMED_QUERIES]), videos, len(inputs.videos)),
-    )
+
+    def __init__(self, network: VideoTextNetwork, split: Split, inputs: VideoInputs, reporter: Reporter) -> None:
+        self.network, self.split = network, split
+        self.videos = encode_videos(network, inputs, reporter)
+        self.mask = inputs.read(np.arange(len(inputs.videos)))[1].bool()
+
+    @torch.inference_mode()
+    def ranks(self, texts: np.ndarray) -> np.ndarray:
+        """Rank of each text's own video among all V, 1 is best; among equal scores the expected one. [T]"""
+        ranks = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            part = texts[start : start + TEXTS_AT_ONCE]
+            scores = self.network.score(self._encode(part), self.videos).cpu()
+            ranks.append(_ranks(scores, self._own(part)))
+        return torch.cat(ranks).numpy()
+
+    @torch.inference_mode()
+    def weights(self, texts: np.ndarray, temperature: float) -> np.ndarray | None:
+        """What the frames of each text's own video count [T, F]; None for a model that does not weigh frames.
+
+        Args:
+            temperature: of the softmax over frame-text scores; padding is left out.
+        """
+        own = self._own(texts)
+        logits = self.network.frame_logits(self._encode(texts), {key: value[own] for key, value in self.videos.items()})
+        if logits is None:
+            return None
+        logits = (logits.float().cpu() / temperature).masked_fill(~self.mask[own], -torch.inf)
+        weights: np.ndarray = logits.softmax(dim=1).numpy()
+        return weights
+
+    @torch.inference_mode()
+    def cost(self) -> Cost:
+        """Of searching the V videos: measured on some texts, one at a time."""
+        texts = self._encode(np.arange(min(TIMED_QUERIES, len(self.split.texts))))
+        seconds = []
+        for number in range(len(next(iter(texts.values())))):
+            text = {key: value[number : number + 1] for key, value in texts.items()}
+            began = time.perf_counter()
+            self.network.score(text, self.videos).cpu()
+            seconds.append(time.perf_counter() - began)
+        numbers = sum(value[0].numel() for key, value in self.videos.items() if key != "raw_weights")
+        return Cost(STORED_BYTES * numbers, float(np.median(seconds)), len(self.split.videos))
+
+    def _own(self, texts: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.split.text_video[texts])
+
+    def _encode(self, texts: np.ndarray) -> Features:
+        captions = [self.split.texts[text].caption for text in texts]
+        ids = tokenize(captions, self.network.config.words)[0]
+        return self.network.encode_texts(ids.to(self.network.logit_scale.device))
 
 
 def choose_examples(before: np.ndarray, after: np.ndarray, text_video: np.ndarray) -> list[tuple[str, int]]:
@@ -118,14 +134,3 @@ def _ranks(scores: Tensor, own: Tensor) -> Tensor:
     above = (scores > of_own).sum(dim=1)
     equal = (scores == of_own).sum(dim=1) - 1
     return 1.0 + above.double() + equal.double() / 2
-
-
-def _cost(network: VideoTextNetwork, texts: Features, videos: Features, count: int) -> Cost:
-    seconds = []
-    for number in range(len(next(iter(texts.values())))):
-        text = {key: value[number : number + 1] for key, value in texts.items()}
-        began = time.perf_counter()
-        network.score(text, videos).cpu()
-        seconds.append(time.perf_counter() - began)
-    numbers = sum(value[0].numel() for key, value in videos.items() if key != "raw_weights")
-    return Cost(STORED_BYTES * numbers, float(np.median(seconds)), count)

@@ -244,7 +244,8 @@ def _costs(models: Sequence[ModelReport], colours: Mapping[str, int]) -> Markup 
         for name, cost in costs
     ]
     note = "Comparing one encoded sentence with every video; encoding the sentence and the videos is not counted."
-    return join(_table(tag("tr", *(tag("th", label) for label in labels)), body), tag("p", note, class_="note"))
+    table = _table(tag("tr", *(tag("th", label) for label in labels)), body)
+    return join(tag("div", table, class_="costs"), tag("p", note, class_="note"))
 
 
 def _searches(searches: Sequence[Search]) -> Markup | None:
