@@ -53,7 +53,8 @@ class RunFolder:
         train = config.train.model_dump(mode="json", exclude=NOT_IDENTITY)
         identity = flatten({"train": train, "data": dict(data)})
         path = self.folder / "run.json"
-        if path.exists():
+        # A run that failed before its first checkpoint holds nothing: its configuration may still be mended.
+        if path.exists() and any(file.exists() for file in (self.best, self._last, self._result)):
             refuse_difference(
                 identity,
                 _read_json(path),

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from teachclip.cache.state import load_state, save_state
 from teachclip.configs.loading import dump_config
 from teachclip.configs.schema import Config
-from teachclip.errors import CacheMismatchError, CheckpointError, TrainingError
+from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, TrainingError
 from teachclip.stages.evaluate import evaluate
 from teachclip.stages.reporting import Silent
 from teachclip.stages.runs import RunFolder
@@ -135,6 +135,12 @@ def test_a_finished_run_is_reported_and_not_repeated(world: Any) -> None:
     assert tree(config.run_folder) == before
     with pytest.raises(CacheMismatchError, match=r"train\.seed"):
         train(world.config(train={"run": "runs/done", "max_steps": 2, "seed": 1}))
+
+
+def test_a_run_that_failed_before_it_began_may_be_mended(world: Any) -> None:
+    with pytest.raises(CacheError, match="do not fit"):
+        train(world.config(train={"run": "runs/mended", "network": {"frames": 6}, "max_steps": 1}))
+    assert train(world.config(train={"run": "runs/mended", "max_steps": 1})).steps == 1
 
 
 def test_frozen_trunk_computes_what_the_full_network_does(world: Any) -> None:
