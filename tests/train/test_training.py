@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from teachclip.cache.state import load_state, save_state
-from teachclip.configs.loading import dump_config
+from teachclip.configs.loading import dump_config, load_config
 from teachclip.configs.schema import Config
 from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, TrainingError
 from teachclip.stages.evaluate import evaluate
@@ -141,6 +142,21 @@ def test_a_run_that_failed_before_it_began_may_be_mended(world: Any) -> None:
     with pytest.raises(CacheError, match="do not fit"):
         train(world.config(train={"run": "runs/mended", "network": {"frames": 6}, "max_steps": 1}))
     assert train(world.config(train={"run": "runs/mended", "max_steps": 1})).steps == 1
+
+
+@pytest.mark.parametrize("recipe", ["official", "paper", "default"])
+def test_every_recipe_trains_a_taught_student(world: Any, tmp_path: Path, recipe: str) -> None:
+    small = dump_config(world.config(train={"run": f"runs/{recipe}", "teachers": ["xclip"], "max_steps": 3}))
+    sizes = yaml.safe_load(small)
+    train_section = {key: sizes["train"][key] for key in ("run", "teachers", "max_steps", "device")}
+    network = {key: sizes["train"]["network"][key] for key in ("trunk", "words", "frames", "temporal_layers")}
+    mine = {**sizes, "train": {**train_section, "network": network, "batch_size": 8}, "extends": f"recipes/{recipe}"}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(mine))
+    config = load_config(path)
+    assert train(config).steps == 3
+    assert config.train.optim.optimiser == {"official": "bert-adam", "paper": "adam", "default": "adamw"}[recipe]
+    assert all(value > 0 for line in losses(config) for value in line)
 
 
 def test_frozen_trunk_computes_what_the_full_network_does(world: Any) -> None:
