@@ -78,7 +78,7 @@ def build_report(
         machine=_machine(seconds),
         clips=_clips(examples, roles, views, frames, temperature),
         clips_note=(
-            "One query per line, on clips of the test split. Under each frame: what it counts in the student's video "
+            "Queries of the test split with their clips. Under each frame: what it counts in the student's video "
             "vector (AFA), and the teacher's frame scores for this query under the same softmax, temperature "
             f"{temperature:g}. The dotted line is where all frames count alike."
         ),

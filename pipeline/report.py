@@ -282,7 +282,7 @@ def _clip(clip: Clip, colours: Mapping[str, int]) -> Markup:
     most = max(max(weights) for weights in clip.weights.values()) if clip.weights else 1.0
     frames = len(clip.frames)
     labels = [tag("span", name, class_=f"c{colours[name]}") for name in clip.weights]
-    cells = [tag("div", tag("span", class_="corner"), *labels, class_="labels")] if labels else []
+    cells = [tag("div", *labels, class_="labels")] if labels else []
     for index, frame in enumerate(clip.frames):
         bars = [_weight(name, weights[index], most, frames, colours[name]) for name, weights in clip.weights.items()]
         cells.append(tag("div", _image(frame, f"frame {index + 1}"), *bars, tag("small", f"{clip.times[index]:.1f} s")))
