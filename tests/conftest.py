@@ -1,9 +1,18 @@
 """Where the tests find their material."""
 
 import os
+import signal
 from pathlib import Path
 
+# Before torch is imported, here and in processes that tests start: one thread each, since pytest-xdist keeps the cores
+# busy and the last bits of a product depend on the number of threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
+
+# A run in the background (nohup, `&`) ignores these, and the processes that tests stop with them would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -22,7 +22,7 @@ SPAWNED = Path(__file__).parent / "spawned" / "prepare_slowly.py"
 
 
 def shards(config: Config) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(config.frames_folder.glob("*.h5"))}
+    return {path.name: path.read_bytes() for path in sorted(config.frames_folder.glob("[0-9]*.h5"))}
 
 
 def shown(config: Config, shown_number: Any) -> dict[str, list[int]]:
