@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 from ...cache.records import FileStamp, Status, VideoRecord, VideoStatus
@@ -75,7 +76,9 @@ class _Worker:
 
     def give(self, index: int, job: tuple[str, Path]) -> None:
         self.job, self.since = index, time.monotonic()
-        self.connection.send(job)
+        # Connection.send() keeps a view of a buffer; Ctrl-C inside it leaves the two to the garbage collector, which
+        # then crashes the interpreter (CPython 3.12). Bytes are safe.
+        self.connection.send_bytes(bytes(ForkingPickler.dumps(job)))
 
     def kill(self) -> int | None:
         """End the process; its exit code."""
