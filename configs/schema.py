@@ -4,7 +4,7 @@ Free of torch and of every other heavy import, so that `teachclip --help` and a 
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,6 +15,7 @@ CHECKPOINT_PATHS = (
     "train.init",
     "train.network.trunk.weights",
     "score.teachers.*.checkpoint",
+    "score.teachers.*.openclip.weights",
     "evaluate.run",
     "search.run",
 )
@@ -97,10 +98,48 @@ class TrunkConfig(Section):
     )
 
 
+class Ts2NetConfig(Section):
+    """What is special to TS2-Net: token shift and token selection (specs: TS2-Net 1, 2)."""
+
+    shift_layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (10, 11), description="Visual blocks with token shift, from 0 (authors: 10, 11; TeachCLIP runs it with none)."
+    )
+    selected: Positive = Field(3, description="Patches selected per frame.")
+    samples: Positive = Field(500, description="Samples of the perturbed top-k.")
+    sigma: Weight = Field(0.05, description="Standard deviation of its noise; 0 is the hard top-k.")
+
+
+class XPoolConfig(Section):
+    """What is special to X-Pool (specs: X-Pool 3, 4)."""
+
+    heads: Positive = Field(1, description="Heads of the pooling attention (released: 1).")
+    dropout: Fraction = Field(0.3, description="Dropout of the pooling, in training (released: 0.3, or 0.4).")
+
+
+class DrlConfig(Section):
+    """What is special to DRL (specs: DRL 1, 4, 5)."""
+
+    interaction: Literal["wti", "ti", "dp"] = Field(
+        "wti", description="Weighted token-wise interaction (published), unweighted, or the dot product of two vectors."
+    )
+    layers: Literal[1, 2, 3] = Field(2, description="Linear layers of the weight networks (published: 2).")
+    frame_scores: Literal["temporal", "trunk", "best-word"] = Field(
+        "temporal",
+        description="Frame-text scores: the sentence with frames after the temporal transformer, with CLIP's frames, "
+        "or each frame's best word; no released code says which.",
+    )
+    cdcr: Literal[0, 1, 2, 3] = Field(3, description="Channel decorrelation in training: 0 for none (published: 3).")
+    cdcr_alpha1: Weight = Field(0.11, description="Its weight on the diagonal (README 0.11, script 0.14).")
+    cdcr_alpha2: Weight = Field(0.0, description="Its weight off the diagonal (published: 0).")
+    cdcr_weight: Weight = Field(0.001, description="Its weight beside InfoNCE (published: 0.001).")
+
+
 class NetworkConfig(Section):
     """The network that is trained: the student, or a teacher by itself."""
 
-    kind: Literal["student", "xclip"] = Field("student", description="Light student, or an X-CLIP teacher.")
+    kind: Literal["student", "xclip", "ts2net", "xpool", "drl", "openclip"] = Field(
+        "student", description="The light student, or a teacher; openclip is CLIP with the mean of its frames."
+    )
     pooling: Literal["afa", "mean"] = Field(
         "afa", description="How the student makes one vector of its frames (afa: TeachCLIP; mean: CLIP4Clip)."
     )
@@ -115,13 +154,42 @@ class NetworkConfig(Section):
         0.1, description="Temperature of the AFA weights that pool; the supervised ones are at 1 (code: 0.1, paper: 1)."
     )
     normalise_frames: bool = Field(True, description="L2-normalise frames before pooling (code: yes, paper: no).")
+    ts2net: Ts2NetConfig = Field(default_factory=Ts2NetConfig, description="TS2-Net's own settings.")
+    xpool: XPoolConfig = Field(default_factory=XPoolConfig, description="X-Pool's own settings.")
+    drl: DrlConfig = Field(default_factory=DrlConfig, description="DRL's own settings.")
 
 
 class TeacherConfig(Section):
-    """One frozen teacher."""
+    """One frozen teacher: a checkpoint, an open_clip model as it is, or a class of your own."""
 
     name: Name = Field(description="Its name in the score store.")
-    checkpoint: Path = Field(description="Checkpoint file, or the run folder of a teacher trained here.")
+    checkpoint: Path | None = Field(
+        None, description="Checkpoint file (ours or a published one), or the run folder of a network trained here."
+    )
+    openclip: TrunkConfig | None = Field(
+        None, description="An open_clip model without training: cosines of sentences with frames and their mean."
+    )
+    plugin: str | None = Field(
+        None, description="A teacher of your own: module:Class, or the name of an entry point in teachclip.teachers."
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments for the plugin.")
+    prepared: Path | None = Field(
+        None, description="Frame cache that this teacher sees, below `work`; by default prepare.frames."
+    )
+    frames: Positive | None = Field(
+        None, description="Frame slots, for checkpoints that do not record them (default 12) and openclip."
+    )
+    words: Annotated[int, Field(ge=3)] | None = Field(
+        None, description="Word slots, for checkpoints that do not record them (default 32) and openclip."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("checkpoint", "openclip", "plugin") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"a teacher is one of checkpoint, openclip and plugin; {self.name} has {found}")
+        return self
 
 
 class ScoreConfig(Section):
@@ -307,9 +375,13 @@ class Config(Section):
         """The vectors that are searched."""
         return self.work / self.search.index
 
-    def teacher_checkpoint(self, teacher: TeacherConfig) -> Path:
-        """The checkpoint file or run folder of `teacher`."""
-        return self.work / teacher.checkpoint
+    def teacher_checkpoint(self, teacher: TeacherConfig) -> Path | None:
+        """The checkpoint file or run folder of `teacher`, when it has one."""
+        return None if teacher.checkpoint is None else self.work / teacher.checkpoint
+
+    def teacher_frames(self, teacher: TeacherConfig) -> Path:
+        """The frame cache that `teacher` sees."""
+        return self.work / (teacher.prepared or self.prepare.frames)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -324,8 +396,12 @@ class Config(Section):
                 "train.optim.weight_decay: Adam has no decoupled decay; set it to 0 or train.optim.optimiser to adamw"
             )
         network = self.train.network
-        if network.kind == "xclip" and self.train.teachers:
-            raise ValueError("train.teachers: a teacher is trained by itself; leave `teachers` empty for kind xclip")
+        if network.kind != "student" and self.train.teachers:
+            raise ValueError(
+                f"train.teachers: a teacher is trained by itself; leave `teachers` empty for kind {network.kind}"
+            )
+        if network.kind == "ts2net" and self.train.trunk == "frozen":
+            raise ValueError("train.trunk: TS2-Net reads every patch of the trunk, not class tokens alone; use `full`")
         if network.pooling == "mean" and self.train.teachers and self.train.loss.fine > 0:
             raise ValueError(
                 "train.loss.fine: mean pooling has no frame weights to teach; "

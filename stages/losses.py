@@ -22,12 +22,17 @@ FLAT = 1e-7  # a distribution that varies less than float32 rounding does not co
 
 
 class LossParts(NamedTuple):
-    """The weighted total and its unweighted parts, scalars."""
+    """The weighted total and its unweighted parts, scalars; `auxiliary` is what a network's own training adds."""
 
     total: Tensor
     infonce: Tensor
     coarse: Tensor
     fine: Tensor
+    auxiliary: Tensor
+
+    def with_auxiliary(self, loss: Tensor) -> "LossParts":
+        """The same with a further part, weighted already."""
+        return self._replace(total=self.total + loss, auxiliary=loss)
 
 
 def total_loss(
@@ -75,7 +80,7 @@ def total_loss(
             ],
         )
     total = config.infonce * infonce + config.coarse * coarse + config.fine * fine
-    return LossParts(total, infonce, coarse, fine)
+    return LossParts(total, infonce, coarse, fine, infonce.new_zeros(()))
 
 
 def info_nce(logits: Tensor, same_video: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:

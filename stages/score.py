@@ -147,7 +147,7 @@ class _Stage:
 
     def _open(self) -> ScoreCache:
         """The teacher's cache, made when there is none, and refused when it was made from something else."""
-        digest = checkpoint_digest(self.checkpoint)
+        digest = checkpoint_digest(self.checkpoint) if self.checkpoint else ""
         if self.name not in self.store.teachers:
             self._create(digest)
         cache = self.store.teacher(self.name)

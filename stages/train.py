@@ -201,6 +201,8 @@ class _Run:
     def _step(self, batch: Batch) -> None:
         """One optimiser step; its losses stay on the device until `_read_losses`."""
         batch = batch.to(self.device)
+        # Noise (dropout, token selection) that a resumed run draws again.
+        torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, batch.step]).generate_state(1)[0]))
         with autocast(self.device, self.settings.precision):
             texts = self.network.encode_texts(batch.ids)
             videos = self.network.encode_videos(batch.frames, batch.mask)
@@ -220,6 +222,8 @@ class _Run:
                 student_scale=scale,
                 teacher_scales=[cache.scale for cache in self.caches] + [teacher.scale for teacher in self.teachers],
             )
+            if (auxiliary := self.network.auxiliary_loss(texts, videos)) is not None:
+                parts = parts.with_auxiliary(auxiliary)
         self.optimiser.zero_grad()
         parts.total.backward()  # type: ignore[no-untyped-call]
         norm = self.optimiser.step()

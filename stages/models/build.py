@@ -1,30 +1,35 @@
 """Networks from their configuration; each kind is imported only when it is asked for."""
 
+from importlib import import_module
+
 from ...configs.schema import NetworkConfig
 from .clip import build_trunk
 from .network import VideoTextNetwork
+
+# Module and class of each kind.
+KINDS = {
+    "student": ("student", "Student"),
+    "xclip": ("xclip", "XClip"),
+}
 
 
 def build_network(config: NetworkConfig) -> VideoTextNetwork:
     """A network with fresh weights behind its trunk, drawn from torch's global generator.
 
     Raises:
-        ConfigError: the trunk is unknown or cannot be used.
+        ConfigError: the trunk is unknown or cannot be used, or settings do not fit each other.
         CheckpointError: the trunk's weights cannot be had.
     """
-    trunk = build_trunk(config.trunk)
-    if config.kind == "xclip":
-        from .xclip import XClip
+    return network_class(config.kind)(config, build_trunk(config.trunk))
 
-        return XClip(config, trunk)
-    from .student import Student
 
-    return Student(config, trunk)
+def network_class(kind: str) -> type[VideoTextNetwork]:
+    """The class of a kind of network."""
+    module, name = KINDS[kind]
+    found: type[VideoTextNetwork] = getattr(import_module(f".{module}", __package__), name)
+    return found
 
 
 def score_versions() -> dict[str, int]:
     """The score version of every kind of network."""
-    from .student import Student
-    from .xclip import XClip
-
-    return {"student": Student.score_version, "xclip": XClip.score_version}
+    return {kind: network_class(kind).score_version for kind in KINDS}

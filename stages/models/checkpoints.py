@@ -1,40 +1,25 @@
-"""Networks as files: ours (safetensors with their configuration), and the published students' and X-CLIPs'."""
+"""Networks as files: ours (safetensors with their configuration), and published ones (published.py)."""
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...configs.schema import NetworkConfig, TrunkConfig, TrunkSizes
+from ...configs.schema import NetworkConfig
 from ...errors import CheckpointError
 from ..reporting import Reporter, Silent
 from .build import build_network, score_versions
-from .clip import CLIP_NOTES
 from .network import VideoTextNetwork
+from .published import Pooling, read_published
 from .weights import listed, load_into, read_weights
 
 FORMAT = 1
 METADATA = "teachclip"
 BEST = "best.safetensors"  # of a run folder
-
-# Published names -> ours, by prefix; X-CLIP's matrices keep their names.
-_RENAMED = {
-    "clip.": "trunk.",
-    "frame_position_embeddings.weight": "temporal.positions",
-    "transformerClip.": "temporal.",
-    "frameLinear.": "afa.hidden.",
-    "frameLinear2.": "afa.score.",
-}
-_XCLIP_MARK = "global_mat_weight"
-_AFA_MARK = "frameLinear.weight"
-# Modules the published student sometimes creates and never uses, and numbers that OpenAI's files hold beside weights.
-_UNUSED = ("cross.", "similarity_dense.", *(f"clip.{note}" for note in CLIP_NOTES))
 
 
 def save_network(network: VideoTextNetwork, path: Path) -> None:
@@ -45,17 +30,36 @@ def save_network(network: VideoTextNetwork, path: Path) -> None:
     save_file(state, path, metadata={METADATA: json.dumps(note)})
 
 
-def load_network(path: Path, device: str | torch.device = "cpu", reporter: Reporter | None = None) -> VideoTextNetwork:
+def load_network(
+    path: Path,
+    device: str | torch.device = "cpu",
+    reporter: Reporter | None = None,
+    *,
+    frames: int | None = None,
+    words: int | None = None,
+) -> VideoTextNetwork:
     """The network of a checkpoint, in float32: a run folder's best, a file of ours, or a published one.
 
+    Args:
+        frames, words: slots, for published checkpoints that do not record them; another number than a checkpoint
+            records is refused.
+
     Raises:
-        CheckpointError: no checkpoint, a damaged one, or one with tensors missing, unknown or of other shapes.
+        CheckpointError: no checkpoint, a damaged one, one with tensors missing, unknown or of other shapes, or made
+            for other numbers of frames or words.
     """
     path = _file_of(path)
     weights = read_weights(path)
     if METADATA not in weights.metadata:
-        return from_published(weights.tensors, where=str(path), reporter=reporter).to(device)
-    network = _on_meta(_saved_config(weights.metadata[METADATA], path))
+        network = from_published(weights.tensors, where=str(path), reporter=reporter, frames=frames, words=words)
+        return network.to(device)
+    config = _saved_config(weights.metadata[METADATA], path)
+    for key, asked in (("frames", frames), ("words", words)):
+        if asked not in (None, getattr(config, key)):
+            raise CheckpointError(
+                f"this checkpoint was made for {getattr(config, key)} {key}, and {asked} are asked for", where=str(path)
+            )
+    network = _on_meta(config)
     load_into(network, weights.tensors, str(path), assign=True)
     return network.to(device)
 
@@ -63,77 +67,34 @@ def load_network(path: Path, device: str | torch.device = "cpu", reporter: Repor
 def from_published(
     state: Mapping[str, Tensor],
     *,
-    pooling: Literal["afa", "mean"] | None = None,
+    pooling: Pooling | None = None,
+    frames: int | None = None,
+    words: int | None = None,
     where: str = "checkpoint",
     reporter: Reporter | None = None,
 ) -> VideoTextNetwork:
-    """The student (TeachCLIP, CLIP4Clip) or X-CLIP that a published state_dict holds, recognised by names and shapes.
-
-    It computes what the published code does: padding is not masked, pooling weights at temperature 0.1.
+    """The network that a published state_dict holds, recognised by names and shapes; see `published.read_published`.
 
     Args:
-        state: tensors under their published names.
-        pooling: how a student pools; by default with AFA where the state has it. `mean` leaves AFA out.
-        where: names the state in messages.
-        reporter: is told of tensors that are left out.
+        reporter: is told what it is, and of tensors that are left out.
 
     Raises:
-        CheckpointError: neither of the two, or tensors missing, unknown or of other shapes.
+        CheckpointError: none that is known, or tensors missing, unknown or of other shapes.
     """
     reporter = reporter or Silent()
-    config = published_config({name: tuple(value.shape) for name, value in state.items()}, where, pooling)
-    unused = [name for name in state if name.startswith(_UNUSED)]
-    if config.kind == "student" and config.pooling == "mean":
-        unused += [name for name in state if name.startswith("frameLinear")]
-    if unused:
-        reporter.info("\n".join([f"{where}: left out what the network does not use", *listed("tensors", unused)]))
-    left_out = set(unused)
-    tensors = {our_name(name): value for name, value in state.items() if name not in left_out}
-    network = _on_meta(config)
-    load_into(network, tensors, where, assign=True)
+    found = read_published(state, where, pooling=pooling, frames=frames, words=words)
+    left_out = listed("tensors that it does not use, left out", found.unused)
+    reporter.info("\n".join([f"{where}: {found.title}", *left_out]))
+    network = _on_meta(found.config)
+    load_into(network, found.tensors, where, assign=True)
     return network
-
-
-def our_name(name: str) -> str:
-    """Our name of a tensor that has this name in a published checkpoint."""
-    prefix = next((prefix for prefix in _RENAMED if name.startswith(prefix)), "")
-    return _RENAMED.get(prefix, "") + name.removeprefix(prefix)
-
-
-def published_config(
-    shapes: Mapping[str, tuple[int, ...]], where: str, pooling: Literal["afa", "mean"] | None = None
-) -> NetworkConfig:
-    """The configuration of a published network, from its tensors' names and shapes.
-
-    Raises:
-        CheckpointError: tensors that tell the sizes are missing.
-    """
-    try:
-        xclip = _XCLIP_MARK in shapes
-        return NetworkConfig(
-            kind="xclip" if xclip else "student",
-            pooling=pooling or ("afa" if xclip or _AFA_MARK in shapes else "mean"),
-            trunk=TrunkConfig(sizes=_published_sizes(shapes), weights=None),
-            words=shapes["word_logit_weight"][0] if xclip else min(32, shapes["clip.positional_embedding"][0]),
-            frames=shapes["frame_logit_weight"][0] if xclip else min(12, shapes["clip.positional_embedding"][0]),
-            temporal_layers=_layers(shapes, "transformerClip."),
-            mask_padding=False,
-        )
-    except (KeyError, IndexError, ValidationError) as error:
-        raise CheckpointError(
-            "this is neither a checkpoint of teachclip nor a published student or X-CLIP",
-            where=where,
-            details=[f"it has no usable {error.args[0]}"] if isinstance(error, KeyError) else [],
-        ) from error
 
 
 def network_digest(network: VideoTextNetwork) -> str:
     """A hash of the weights, their names, and the settings that change what the same weights compute."""
     config, sizes = network.config, network.trunk.sizes
-    settings = [config.kind, network.trunk.visual.transformer.resblocks[0].attn.num_heads]
-    settings += [network.trunk.transformer.resblocks[0].attn.num_heads, sizes.quick_gelu]
-    if config.kind == "student":
-        settings += [config.pooling, config.mask_padding, config.pool_temperature, config.normalise_frames]
+    settings: list[object] = [config.kind, network.trunk.visual.transformer.resblocks[0].attn.num_heads]
+    settings += [network.trunk.transformer.resblocks[0].attn.num_heads, sizes.quick_gelu, *network.settings()]
     return _digest(settings, network.state_dict().items())
 
 
@@ -201,25 +162,3 @@ def _saved_config(note: str, path: Path) -> NetworkConfig:
         return NetworkConfig.model_validate(saved["network"])
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError("the configuration in this checkpoint cannot be read", where=str(path)) from error
-
-
-def _published_sizes(shapes: Mapping[str, tuple[int, ...]]) -> TrunkSizes:
-    patch_size = shapes["clip.visual.conv1.weight"][-1]
-    grid = round((shapes["clip.visual.positional_embedding"][0] - 1) ** 0.5)
-    return TrunkSizes(
-        image_size=patch_size * grid,
-        patch_size=patch_size,
-        vision_width=shapes["clip.visual.class_embedding"][0],
-        vision_layers=_layers(shapes, "clip.visual.transformer."),
-        text_width=shapes["clip.ln_final.weight"][0],
-        text_layers=_layers(shapes, "clip.transformer."),
-        embed_dim=shapes["clip.text_projection"][1],
-        context_length=shapes["clip.positional_embedding"][0],
-        vocab_size=shapes["clip.token_embedding.weight"][0],
-        quick_gelu=True,
-    )
-
-
-def _layers(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
-    start = f"{prefix}resblocks."
-    return len({name.removeprefix(start).split(".")[0] for name in shapes if name.startswith(start)})

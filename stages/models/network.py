@@ -1,7 +1,8 @@
-"""What every network that compares texts with videos offers: the student and the X-CLIP teacher."""
+"""What every network that compares texts with videos offers: the student and the teachers."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,10 @@ class VideoTextNetwork(nn.Module, ABC):
             positions = max(trunk.sizes.context_length, config.frames)
             self.temporal = TemporalTransformer(trunk.embed_dim, config.temporal_layers, positions)
             self.temporal.initialise(trunk)
+
+    def settings(self) -> Sequence[Any]:
+        """Settings that change what the same weights compute, as JSON values; part of the network's digest."""
+        return ()
 
     @property
     def logit_scale(self) -> nn.Parameter:
@@ -88,6 +93,10 @@ class VideoTextNetwork(nn.Module, ABC):
     @abstractmethod
     def score(self, texts: Features, videos: Features) -> Tensor:
         """Raw scores [T, V], without exp(logit_scale); no pair depends on another."""
+
+    def auxiliary_loss(self, texts: Features, videos: Features) -> Tensor | None:
+        """What this network's own training adds to the losses, weighted, for b texts and, in order, their videos."""
+        return None
 
     @abstractmethod
     def frame_logits(self, texts: Features, videos: Features) -> Tensor | None:

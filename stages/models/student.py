@@ -42,6 +42,10 @@ class Student(VideoTextNetwork):
         super().__init__(config, trunk)
         self.afa = AttentionalAggregation(trunk.embed_dim) if config.pooling == "afa" else None
 
+    def settings(self) -> tuple[object, ...]:
+        config = self.config
+        return (config.pooling, config.mask_padding, config.pool_temperature, config.normalise_frames)
+
     def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
         """`vector` [V, D], unit length; with AFA also `raw_weights` [V, F], its scores before softmax."""
         phi = self.over_time(self.frame_features(frames, mask), mask)

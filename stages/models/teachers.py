@@ -118,10 +118,11 @@ class NetworkTeacher:
             yield
 
 
-def load_teacher(config: TeacherConfig, checkpoint: Path, device: str | torch.device = "cpu") -> Teacher:
+def load_teacher(config: TeacherConfig, checkpoint: Path | None, device: str | torch.device = "cpu") -> Teacher:
     """The teacher in `checkpoint`: a run folder, a file of ours, or a published student or X-CLIP.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
     """
-    return NetworkTeacher(config.name, load_network(checkpoint, device))
+    assert checkpoint is not None
+    return NetworkTeacher(config.name, load_network(checkpoint, device, frames=config.frames, words=config.words))

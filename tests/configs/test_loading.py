@@ -67,7 +67,7 @@ def test_an_empty_file_and_empty_sections_are_the_defaults(tmp_path: Path) -> No
         ("train: {teachers: xclip}\n", ":1: train.teachers: 'xclip' must be a list, [...]"),
         ("train: {network: {mask_padding: no}}\n", ":1: train.network.mask_padding: 'no' must be true or false"),
         ("data: {captions: 7}\n", ":1: data.captions: 7 must be text; put it in quotes"),
-        ("score:\n  teachers:\n    - name: a\n", ":3: score.teachers.0.checkpoint: is missing"),
+        ("score:\n  teachers:\n    - name: a\n", ":3: a teacher is one of checkpoint, openclip and plugin; a has none"),
         ("score: {teachers: [{name: a/b, checkpoint: x}]}", "score.teachers.0.name: 'a/b' must be a name of letters"),
         ("work: a\nwork: b\n", ":2: work: given twice, first at line 1\nKeep one of the two."),
         ("train:\n  seed: 1\n  seed: 1\n", ":3: seed: given twice, first at line 2"),

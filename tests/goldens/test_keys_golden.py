@@ -5,15 +5,16 @@ from pathlib import Path
 
 import torch
 from teachclip.stages.models.build import build_network
-from teachclip.stages.models.checkpoints import our_name, published_config
 from teachclip.stages.models.network import VideoTextNetwork
+from teachclip.stages.models.published import our_name, read_published
 
 
 def _network(path: Path, kind: str) -> VideoTextNetwork:
     told = json.loads(path.read_text(encoding="utf-8"))
     entries = told.get("keys", told)
     shapes = {k: tuple(entry["shape"] if isinstance(entry, dict) else entry[0]) for k, entry in entries.items()}
-    config = published_config(shapes, path.name)
+    state = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    config = read_published(state, path.name).config
     assert config.kind == kind
     with torch.device("meta"):
         network = build_network(config)

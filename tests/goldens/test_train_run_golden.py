@@ -5,7 +5,8 @@ import pytest
 import torch
 from teachclip.configs.schema import LossConfig, OptimConfig
 from teachclip.stages.losses import total_loss
-from teachclip.stages.models.checkpoints import from_published, our_name
+from teachclip.stages.models.checkpoints import from_published
+from teachclip.stages.models.published import our_name
 from teachclip.stages.optim import build_optimiser, parameter_groups
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-9}
@@ -66,7 +67,7 @@ def test_training_steps_equal_the_published_run(golden) -> None:
         optimiser.zero_grad()
         parts.total.backward()
         norm = optimiser.step()
-        for name, value in zip(log, parts, strict=True):
+        for name, value in zip(log, parts[:4], strict=True):
             log[name].append(value.item())
         np.testing.assert_allclose(norm.item(), meta["grad_norm_before_global_clip"][step], **TOLERANCE)
         lrs = meta["lr_before_step"][step]
