@@ -55,3 +55,7 @@ class CheckpointError(TeachclipError):
 
 class TrainingError(TeachclipError):
     """Training that cannot go on: a loss that is not finite, nothing to train on."""
+
+
+class PluginError(TeachclipError):
+    """Code of the user's own (a teacher, a loss) that fails, or is not what is asked for."""

@@ -19,7 +19,7 @@ from ..cache.scores import ScoreCache, ScoreStore
 from ..cache.tiles import Key, Tile, TileContents
 from ..configs.schema import Config, TeacherConfig
 from ..errors import CacheError, CacheMismatchError, ConfigError, DataError
-from .data.captions import read_dataset
+from .data.captions import Dataset, read_dataset
 from .device import choose_device
 from .models.checkpoints import checkpoint_digest
 from .models.teachers import Teacher, load_teacher
@@ -41,6 +41,7 @@ class TeacherScores:
     Attributes:
         teacher: its name in the store.
         texts, videos: captions and videos scored; shards: into how many parts.
+        left_out_videos: those without usable frames, here or in the frame cache that the teacher sees.
         shards_before: complete when this run began; shards_now: made by it.
         seconds: what it took.
         own_ranks: how the captions' own videos rank in one shard; None when there is nothing to rank.
@@ -54,11 +55,12 @@ class TeacherScores:
     shards_now: int
     seconds: float
     own_ranks: OwnRanks | None
+    left_out_videos: int = 0
 
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """The store, each teacher's scores in it, and the videos that have no usable frames."""
+    """The store, each teacher's scores in it, and the videos that have no usable frames in `prepare.frames`."""
 
     store: str
     teachers: tuple[TeacherScores, ...]
@@ -69,12 +71,14 @@ class ScoreResult:
 def score(config: Config, reporter: Reporter | None = None) -> ScoreResult:
     """Score the captions and videos of `config.score.splits` with every configured teacher.
 
-    A killed run goes on where it was; a finished one is only reported. Several may run at once.
+    A killed run goes on where it was; a finished one is only reported. Several may run at once. A teacher that sees
+    frames of its own (`prepared`) scores the videos that have frames in both caches: stage two needs the student's.
 
     Raises:
-        ConfigError: no teacher is configured.
+        ConfigError: no teacher is configured, or there is no such model or class.
         DataError: nothing to score, features that are not finite.
         CheckpointError: a teacher cannot be loaded.
+        PluginError: a teacher of the user's own fails, or is none.
         CacheMismatchError: the store was made from other captions, frames or weights; names what differs.
         CacheError: no frames, a damaged store, a disk that cannot be written, scores that are not finite, or ranks
             near chance.
@@ -87,23 +91,51 @@ def score(config: Config, reporter: Reporter | None = None) -> ScoreResult:
             hint='name one: --set "score.teachers=[{name: xclip, checkpoint: runs/teacher}]"',
         )
     frames = FrameCache.open(config.frames_folder)
-    split = usable_split(read_dataset(config.data), config.score.splits, frames)
+    dataset = read_dataset(config.data)
+    split = _texts(config, dataset, frames)
+    if split.left_out:
+        reporter.warn(f"{split.left_out} videos have no usable frames and are left out")
+    seen = [(teacher, _teacher_frames(config, teacher, frames)) for teacher in config.score.teachers]
+    store = ScoreStore.create(config.score_store)
+    remove_leftovers(store.path)
+    results = []
+    for teacher, own in seen:
+        scored = split if own is frames else _texts(config, dataset, frames, own)
+        if more := scored.left_out - split.left_out:
+            folder = config.teacher_frames(teacher)
+            reporter.warn(f"{teacher.name}: {more} more videos have no usable frames in {folder} and are left out")
+        results.append(_Stage(config, teacher, scored, own, store, reporter).run())
+    return ScoreResult(str(store.path), tuple(results), split.left_out, time.monotonic() - begun)
+
+
+def _texts(config: Config, dataset: Dataset, *frames: FrameCache) -> Split:
+    """The captions that are scored."""
+    split = usable_split(dataset, config.score.splits, *frames)
     if not split.texts:
         raise DataError(
             f"no usable captions in the splits that are scored ({', '.join(config.score.splits)})",
             where=str(config.data.captions),
             hint="`teachclip prepare` lists the videos that cannot be used, and why",
         )
-    if split.left_out:
-        reporter.warn(f"{split.left_out} videos have no usable frames and are left out")
-    store = ScoreStore.create(config.score_store)
-    remove_leftovers(store.path)
-    results = [_Stage(config, teacher, split, frames, store, reporter).run() for teacher in config.score.teachers]
-    return ScoreResult(str(store.path), tuple(results), split.left_out, time.monotonic() - begun)
+    return split
+
+
+def _teacher_frames(config: Config, teacher: TeacherConfig, frames: FrameCache) -> FrameCache:
+    """The frame cache that `teacher` sees: `frames`, or its own."""
+    folder = config.teacher_frames(teacher)
+    if folder == config.frames_folder:
+        return frames
+    try:
+        return FrameCache.open(folder)
+    except CacheError as error:
+        hint = f"make the frames of teacher {teacher.name!r}: teachclip prepare --set prepare.frames={teacher.prepared}"
+        raise CacheError(
+            error.what, where=error.where, details=error.details, hint=f"{hint} and its prepare.max_frames"
+        ) from error
 
 
 class _Stage:
-    """One teacher's part of the stage."""
+    """One teacher's part of the stage: `frames` is the cache that it sees, `split` what it scores."""
 
     def __init__(
         self,
@@ -143,7 +175,8 @@ class _Stage:
                 sweep(tile)
         texts, videos = len(self.texts), len(self.videos)
         seconds = time.monotonic() - begun
-        return TeacherScores(self.name, texts, videos, shards, shards - missing, now, seconds, ranks)
+        left_out = self.split.left_out
+        return TeacherScores(self.name, texts, videos, shards, shards - missing, now, seconds, ranks, left_out)
 
     def _open(self) -> ScoreCache:
         """The teacher's cache, made when there is none, and refused when it was made from something else."""
@@ -151,7 +184,7 @@ class _Stage:
         if self.name not in self.store.teachers:
             self._create(digest)
         cache = self.store.teacher(self.name)
-        same_file = cache.checkpoint == digest
+        same_file = bool(digest) and cache.checkpoint == digest
         known = {key: cache.identity.get(key) for key in _TEACHER} if same_file else self._teacher_identity()
         refuse_difference(
             {**known, **self._frames_identity(), "score.coarse": self.config.score.coarse},
@@ -249,8 +282,8 @@ class _Stage:
         if ranks.near_chance and self.config.score.chance_check:
             raise CacheError(
                 f"teacher {self.name!r} ranks the captions' own videos near chance: was it loaded rightly?",
-                where=str(self.checkpoint),
+                where=str(self.checkpoint or self.settings.plugin or f"score.teachers.{self.name}.openclip"),
                 details=[found],
-                hint="check the checkpoint and prepare.*; to score all the same: --set score.chance_check=false",
+                hint="check it and prepare.*; to score all the same: --set score.chance_check=false",
             )
         return ranks

@@ -25,6 +25,9 @@ VIDEOS_AT_ONCE = 1024
 """Columns scored at a time: fixed, since the last bits of a score can depend on it."""
 _WAITING = 2
 
+type _Rows = tuple[np.ndarray, np.ndarray | None]
+"""Raw scores float32 [rows,V], and frame-text logits [rows,F] or None."""
+
 
 def _join(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
@@ -61,7 +64,8 @@ class VideoEncoder:
                     self.shards.write(digests[group], part)
                 parts.append(part)
                 progress.advance(group.stop - group.start)
-        return {key: torch.from_numpy(value).to(self.device) for key, value in _join(parts).items()}
+        # Copied into torch's own memory: its alignment, which last bits can depend on, is then the same in every run.
+        return {key: torch.cat([torch.from_numpy(part[key]) for part in parts]).to(self.device) for key in parts[0]}
 
     def _make(self, videos: Sequence[str]) -> dict[str, np.ndarray]:
         batches = [videos[start : start + self.batch] for start in range(0, len(videos), self.batch)]
@@ -95,36 +99,47 @@ def _refuse_not_finite(teacher: str, videos: Sequence[str], features: dict[str, 
 class Scorer:
     """Scores the shards of one tile.
 
+    Texts are encoded and scored in blocks of `batch` rows, counted from the tile's first row, and every block is
+    computed whole whichever of its rows a shard needs: the last bits of a row depend on the rows computed with it, and
+    so they depend neither on the size of shards nor on which of them were there before.
+
     Args:
         teacher: the teacher.
         tile: the tile.
         videos: features of the tile's videos, in order.
         captions: caption of every row's text.
-        batch: texts scored at a time.
+        batch: texts of a block.
     """
 
     def __init__(self, teacher: Teacher, tile: Tile, videos: Features, captions: Sequence[str], batch: int) -> None:
         self.teacher, self.tile, self.captions, self.batch = teacher, tile, captions, batch
         self.videos = videos
-        self.blocks = list(_blocks(videos, tile.layout.videos))
+        self.columns = list(_blocks(videos, tile.layout.videos))
+        self._last: tuple[int, _Rows] | None = None  # neighbouring shards share a block
 
-    @torch.inference_mode()
-    def score(self, shard: int, advance: Callable[[int], None]) -> tuple[np.ndarray, np.ndarray | None]:
-        """Raw scores float32 [rows,V] and frame-text logits [rows,F] of a shard; `advance` is told of pairs.
-
-        Blocks of texts start at the shard's first row, so that its bits do not depend on what was scored before.
-        """
+    def score(self, shard: int, advance: Callable[[int], None]) -> _Rows:
+        """Raw scores float32 [rows,V] and frame-text logits [rows,F] of a shard; `advance` is told of pairs."""
         rows = self.tile.layout.rows(shard)
         coarse, fine = [], []
-        for start in range(rows.start, rows.stop, self.batch):
-            stop = min(start + self.batch, rows.stop)
-            texts = self.teacher.encode_texts(self.captions[start:stop])
-            scores = [self.teacher.score(texts, block).float() for block in self.blocks]
-            coarse.append(torch.cat(scores, dim=1).cpu().numpy())
-            if self.tile.layout.frame_logits:
-                fine.append(self._frame_logits(texts, slice(start, stop)))
+        for first in range(rows.start - rows.start % self.batch, rows.stop, self.batch):
+            wanted = slice(max(rows.start - first, 0), rows.stop - first)
+            scores, logits = self._block(first)
+            coarse.append(scores[wanted])
+            if logits is not None:
+                fine.append(logits[wanted])
             advance(coarse[-1].size)
         return np.concatenate(coarse), np.concatenate(fine) if fine else None
+
+    @torch.inference_mode()
+    def _block(self, first: int) -> _Rows:
+        """Scores and frame-text logits of the block of texts that begins at row `first`."""
+        if self._last is None or self._last[0] != first:
+            rows = slice(first, min(first + self.batch, self.tile.layout.texts))
+            texts = self.teacher.encode_texts(self.captions[rows])
+            scores = torch.cat([self.teacher.score(texts, columns).float() for columns in self.columns], dim=1)
+            fine = self._frame_logits(texts, rows) if self.tile.layout.frame_logits else None
+            self._last = first, (scores.cpu().numpy(), fine)
+        return self._last[1]
 
     def _frame_logits(self, texts: Features, rows: slice) -> np.ndarray:
         own = torch.from_numpy(self.tile.text_video[rows].clip(min=0))

@@ -1,7 +1,7 @@
 """Frozen teachers: what stage one scores with and online teaching runs.
 
 A teacher takes uint8 frames, their times and captions as strings; tokens, resolution and normalisation are its own.
-Another network becomes a teacher by offering what `Teacher` says.
+A network of ours, an open_clip model as it is, or a class of the user's own (own_teacher.py).
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,11 +12,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ...configs.schema import TeacherConfig
-from ...errors import CheckpointError
+from ...configs.schema import NetworkConfig, TeacherConfig
+from ...errors import CheckpointError, ConfigError, TeachclipError
 from ..data.tokens import VOCABULARY, tokenize
+from .build import build_network
 from .checkpoints import load_network, network_digest
 from .network import Features, VideoTextNetwork
+from .own_teacher import OwnTeacher
+from .published import FRAMES, WORDS
 
 
 class Teacher(Protocol):
@@ -25,7 +28,7 @@ class Teacher(Protocol):
     Attributes:
         name: its name in the score store.
         score_version: raised by hand whenever the same weights give other scores than before.
-        frames, words: slots a video and a caption are padded to, on which scores may depend.
+        frames, words: slots a video and a caption are padded to, on which scores may depend; words 0: no limit.
         scale: exp(logit_scale); a soft label is score x scale.
         weights_digest: hash of everything the scores depend on beside frames and captions.
     """
@@ -50,7 +53,7 @@ class Teacher(Protocol):
         ...
 
     def frame_logits(self, texts: Features, videos: Features) -> Tensor | None:
-        """Frame-text scores [T, F] of text i with video i, before softmax; None when there are none."""
+        """Frame-text scores [T, F] of text i with video i, before softmax, finite in padding too; None: there are none."""
         ...
 
 
@@ -81,8 +84,9 @@ class NetworkTeacher:
             raise CheckpointError(
                 f"teacher {self.name!r} takes {self.frames} frames of {size} pixels; "
                 f"these are {frames.shape[1]} of {frames.shape[-1]}",
-                hint=f"prepare others: --set prepare.max_frames={self.frames} --set prepare.image_size={size} "
-                "--set prepare.frames=OTHER_FOLDER",
+                hint=f"prepare others for it: teachclip prepare --set prepare.max_frames={self.frames} "
+                f"--set prepare.image_size={size} --set prepare.frames=OTHER, and its `prepared: OTHER`; where a "
+                "checkpoint does not record its number, `frames` sets it",
             )
         with self._float32():
             return self.network.encode_videos(frames, mask)
@@ -119,10 +123,42 @@ class NetworkTeacher:
 
 
 def load_teacher(config: TeacherConfig, checkpoint: Path | None, device: str | torch.device = "cpu") -> Teacher:
-    """The teacher in `checkpoint`: a run folder, a file of ours, or a published student or X-CLIP.
+    """The teacher that `config` describes.
+
+    Args:
+        checkpoint: where `config.checkpoint` lies: a run folder (a trained student teaches, too), a file of ours, or
+            a published one.
 
     Raises:
-        CheckpointError: the checkpoint cannot be loaded.
+        CheckpointError: the checkpoint, or the open_clip model's weights, cannot be loaded.
+        ConfigError: there is no such open_clip model, or no such class.
+        PluginError: the class is not what a teacher should be.
     """
-    assert checkpoint is not None
-    return NetworkTeacher(config.name, load_network(checkpoint, device, frames=config.frames, words=config.words))
+    if config.plugin is not None:
+        return OwnTeacher(config, torch.device(device))
+    if config.openclip is not None:
+        network = _zero_shot(config).to(device)
+    else:
+        assert checkpoint is not None
+        network = load_network(checkpoint, device, frames=config.frames, words=config.words)
+    return NetworkTeacher(config.name, network)
+
+
+def _zero_shot(config: TeacherConfig) -> VideoTextNetwork:
+    """An open_clip model as it is (network kind `openclip`)."""
+    assert config.openclip is not None
+    key = f"score.teachers.{config.name}.openclip"
+    if config.openclip.weights is None:
+        raise ConfigError("an open_clip model without weights knows nothing", where=f"{key}.weights")
+    frames, words = config.frames or FRAMES, config.words or WORDS
+    settings = NetworkConfig(kind="openclip", trunk=config.openclip, frames=frames, words=words, temporal_layers=0)
+    try:
+        network = build_network(settings)
+    except TeachclipError as error:  # which speaks of the network that is trained
+        where, hint = (text and text.replace("train.network.trunk", key) for text in (error.where, error.hint))
+        raise type(error)(error.what, where=where, hint=hint, details=error.details) from error
+    if words > (most := network.trunk.sizes.context_length):
+        raise ConfigError(
+            f"{words} words are asked for; this model has {most} at most", where=f"score.teachers.{config.name}.words"
+        )
+    return network
