@@ -146,9 +146,13 @@ class NetworkConfig(Section):
     trunk: TrunkConfig = Field(default_factory=TrunkConfig, description="The CLIP trunk.")
     words: Annotated[int, Field(ge=3)] = Field(32, description="Word slots per caption, SOT and EOT included.")
     frames: Positive = Field(12, description="Frame slots per video.")
-    temporal_layers: Annotated[int, Field(ge=0)] = Field(4, description="Layers of the temporal transformer.")
+    temporal_layers: Annotated[int, Field(ge=0)] = Field(
+        4, description="Layers of the temporal transformer; X-Pool and openclip have none, whatever is set here."
+    )
     mask_padding: bool = Field(
-        True, description="Leave padded frames out of the AFA weights and of the fine loss (published code: no)."
+        True,
+        description="Leave padded frames out of the AFA weights, X-Pool's attention and the fine loss "
+        "(published code: no).",
     )
     pool_temperature: Annotated[float, Field(gt=0)] = Field(
         0.1, description="Temperature of the AFA weights that pool; the supervised ones are at 1 (code: 0.1, paper: 1)."
@@ -157,6 +161,14 @@ class NetworkConfig(Section):
     ts2net: Ts2NetConfig = Field(default_factory=Ts2NetConfig, description="TS2-Net's own settings.")
     xpool: XPoolConfig = Field(default_factory=XPoolConfig, description="X-Pool's own settings.")
     drl: DrlConfig = Field(default_factory=DrlConfig, description="DRL's own settings.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_temporal_transformer(cls, values: Any) -> Any:
+        """Recipes set the layers for every kind; here they become what the network has, so that networks compare."""
+        if isinstance(values, dict) and values.get("kind") in ("xpool", "openclip"):
+            return {**values, "temporal_layers": 0}
+        return values
 
 
 class TeacherConfig(Section):

@@ -10,6 +10,8 @@ from .network import VideoTextNetwork
 KINDS = {
     "student": ("student", "Student"),
     "xclip": ("xclip", "XClip"),
+    "xpool": ("xpool", "XPool"),
+    "openclip": ("openclip", "OpenClip"),
 }
 
 
