@@ -12,6 +12,8 @@ KINDS = {
     "xclip": ("xclip", "XClip"),
     "xpool": ("xpool", "XPool"),
     "openclip": ("openclip", "OpenClip"),
+    "ts2net": ("ts2net", "Ts2Net"),
+    "drl": ("drl", "Drl"),
 }
 
 

@@ -5,6 +5,7 @@ after the last block computed every token. Here its modules are called with as m
 vector can be had, and of the last visual block only the class token is computed; the numbers are the same.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from .named import named_sizes, weights_file
 from .weights import load_into, read_weights
 
 HEAD_WIDTH = 64
+SHIFT_PARTS = 7  # one token in so many comes from the previous frame, another from the next
 CLIP_NOTES = ("input_resolution", "context_length", "vocab_size")  # numbers that OpenAI's files hold beside weights
 
 
@@ -82,12 +84,8 @@ class ClipTrunk(nn.Module):
 
     def class_tokens(self, pixels: Tensor) -> Tensor:
         """Class tokens [N, width] of normalised images [N, 3, S, S], after the last block, before `ln_post`."""
-        visual = self.visual
-        patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
-        first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
-        x = torch.cat([first, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
-        x = visual.ln_pre(x)
-        *blocks, last = visual.transformer.resblocks
+        x = self._embed_patches(pixels)
+        *blocks, last = self.visual.transformer.resblocks
         for block in blocks:
             x = block(x)
         # Nothing reads the other tokens of the last block.
@@ -96,8 +94,30 @@ class ClipTrunk(nn.Module):
         token = token + last.mlp(last.ln_2(token))
         return cast(Tensor, token[:, 0])
 
+    def all_tokens(self, pixels: Tensor, slots: Tensor, shift_layers: Collection[int] = ()) -> Tensor:
+        """Every token of every frame [V, F, tokens, D], projected, not normalised, the class token first.
+
+        Args:
+            pixels: normalised images [N, 3, S, S], in any order; an image that fills several slots need come but once.
+            slots: which image stands in each of the F frame slots of V videos [V, F].
+            shift_layers: blocks, from 0, whose attention sees tokens of the neighbouring frames (`shift_tokens`).
+        """
+        x = self._embed_patches(pixels)
+        first_shifted = min(shift_layers, default=None)
+        for index, block in enumerate(self.visual.transformer.resblocks):
+            if index == first_shifted:
+                x = x[slots.flatten()]  # from here on an image depends on its neighbours
+            if index in shift_layers:
+                normed = block.ln_1(x)
+                x = x + block.attention(shift_tokens(normed.view(*slots.shape, *normed.shape[1:])).flatten(0, 1))
+                x = x + block.mlp(block.ln_2(x))
+            else:
+                x = block(x)
+        tokens = self.project(x)
+        return tokens[slots] if first_shifted is None else tokens.view(*slots.shape, *tokens.shape[1:])
+
     def project(self, tokens: Tensor) -> Tensor:
-        """Frame features [..., D], not normalised, of class tokens [..., width]; in the weights' precision."""
+        """Features [..., D], not normalised, of tokens [..., width] after the last block; in the weights' precision."""
         features = self.visual.ln_post(tokens.to(self.dtype)) @ self.visual.proj
         return cast(Tensor, features).to(self.dtype)
 
@@ -134,12 +154,47 @@ class ClipTrunk(nn.Module):
         """Precision of the weights."""
         return self.logit_scale.dtype
 
+    def _embed_patches(self, pixels: Tensor) -> Tensor:
+        """Class token and patches before the first block, [N, tokens, width]."""
+        visual = self.visual
+        patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
+        first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        x = torch.cat([first, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
+        return cast(Tensor, visual.ln_pre(x))
+
     def _hidden_words(self, ids: Tensor) -> Tensor:
         """Text tower before `ln_final`, [T, W, text width]."""
         words = ids.shape[1]
         x = self.token_embedding(ids) + self.positional_embedding[:words]
         causal = torch.full((words, words), float("-inf"), dtype=x.dtype, device=x.device).triu_(1)
         return cast(Tensor, self.transformer(x, attn_mask=causal))
+
+
+def shift_tokens(tokens: Tensor) -> Tensor:
+    """Tokens [V, F, N, width] of which some are the previous or the next frame's (specs: TS2-Net 1).
+
+    Every `shift_step`-th one from 1 comes from the previous frame; every such one from 4 comes from the next, which
+    wins where both would. The first and the last frame keep theirs. Padding is not looked at.
+    """
+    step = shift_step(tokens.shape[2])
+    shifted = tokens.clone()
+    shifted[:, 1:, 1::step] = tokens[:, :-1, 1::step]
+    shifted[:, :-1, 4::step] = tokens[:, 1:, 4::step]
+    return shifted
+
+
+def shift_step(tokens: int) -> int:
+    """The distance between tokens of a frame that are shifted one way.
+
+    Raises:
+        ConfigError: too few tokens.
+    """
+    if tokens < SHIFT_PARTS:
+        raise ConfigError(
+            f"token shift needs {SHIFT_PARTS} tokens a frame; this trunk has {tokens}",
+            hint="use smaller patches, or no shift: --set train.network.ts2net.shift_layers=[]",
+        )
+    return tokens // SHIFT_PARTS
 
 
 def build_trunk(config: TrunkConfig) -> ClipTrunk:

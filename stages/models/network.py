@@ -63,14 +63,19 @@ class VideoTextNetwork(nn.Module, ABC):
         Returns:
             [V, F, width]. A padded uint8 slot is the same blank image everywhere, so it is computed once.
         """
+        pixels, slots = self.images(frames, mask)
+        return self.trunk.class_tokens(pixels)[slots]
+
+    def images(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The images that have to be computed [N, 3, S, S], of frames as `class_tokens` takes them, and which of them
+        stands in each slot [V, F]."""
         if frames.dtype != torch.uint8:
-            return self.trunk.class_tokens(frames.flatten(0, 1)).view(*mask.shape, -1)
+            return frames.flatten(0, 1), torch.arange(mask.numel(), device=mask.device).view_as(mask)
         valid = mask.bool()
         pixels = normalise(frames[valid], self.trunk.dtype)
         blank = pixels.new_zeros((1, *frames.shape[2:]))
-        tokens = self.trunk.class_tokens(torch.cat([pixels, blank]))
         slots = valid.flatten().cumsum(0).view_as(valid) - 1
-        return tokens[slots.masked_fill(~valid, len(tokens) - 1)]
+        return torch.cat([pixels, blank]), slots.masked_fill(~valid, len(pixels))
 
     def frame_features(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Frame features [V, F, D], not normalised, of frames as `class_tokens` takes them, or of class tokens

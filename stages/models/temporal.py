@@ -39,7 +39,8 @@ class TemporalTransformer(nn.Module):
         videos, slots = mask.shape
         bias = ((~mask.bool()).to(frames.dtype) * MASKED)[:, None, None, :]
         bias = bias.expand(videos, self.heads, slots, slots).reshape(-1, slots, slots)
-        x = frames + self.positions[:slots]
+        # As TeachCLIP has it, positions begin anew when there are more slots than rows.
+        x = frames + self.positions[torch.arange(slots, device=frames.device) % len(self.positions)]
         for block in self.resblocks:
             x = block(x, attn_mask=bias)
         return x
