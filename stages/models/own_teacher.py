@@ -1,7 +1,7 @@
 """A teacher of the user's own: what it says of itself and what it returns, checked (docs/teachers.md)."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ class OwnTeacher:
         self._class = load_plugin(config.plugin, GROUP, f"score.teachers.{config.name}.plugin")
         with users_code(f"{self._title}: making it", self._class):
             self._teacher = self._class(name=config.name, device=device, **config.options)
-            said = {key: getattr(self._teacher, key, None) for key in _ATTRIBUTES}
+            said: dict[str, Any] = {key: getattr(self._teacher, key, None) for key in _ATTRIBUTES}
         if lacks := [*_wrong_attributes(said), *_missing_methods(self._teacher)]:
             raise PluginError(f"{self._title} lacks what a teacher needs", details=lacks, hint=_PAGE)
         self.score_version: int = said["score_version"]
@@ -115,7 +115,7 @@ def _is_scale(value: object) -> bool:
 
 
 # Attributes: what each is, and whether a value is one.
-_ATTRIBUTES = {
+_ATTRIBUTES: dict[str, tuple[str, Callable[[object], bool]]] = {
     "score_version": (
         "an int from 1, raised when the same weights give other scores",
         lambda value: _is_count(value, 1),
