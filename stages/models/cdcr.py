@@ -48,7 +48,7 @@ def _of_best_slots(texts: Features, videos: Features, *, weighted: bool) -> Tens
     sim_BWF = (words * valid_words.unsqueeze(2)) @ (frames * valid_frames.unsqueeze(2)).mT
     best_frames, best_words = _gather(frames, sim_BWF.argmax(2)), _gather(words, sim_BWF.argmax(1))
     of_words = words[valid_words], best_frames[valid_words]
-    of_frames = best_words[valid_frames], frames[valid_frames]
+    of_frames = frames[valid_frames], best_words[valid_frames]
     if weighted:
         by_word = _cross(*of_words, texts["weights"][valid_words])
         by_frame = _cross(*of_frames, videos["weights"][valid_frames])
@@ -61,10 +61,13 @@ def _gather(vectors: Tensor, slots: Tensor) -> Tensor:
     return vectors.gather(1, slots.unsqueeze(2).expand(-1, -1, vectors.shape[2]))
 
 
-def _cross(texts: Tensor, videos: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Sum over N matched vectors [N, D] of the products [D, D] of their standardised channels."""
-    texts, videos = _standardise(texts), _standardise(videos)
-    return (texts if weights is None else texts * weights.unsqueeze(1)).T @ videos
+def _cross(vectors: Tensor, matches: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Sum over N vectors [N, D] and their matches of the products [D, D] of standardised channels.
+
+    Rows are the channels of `vectors`: words in one of the two lists, frames in the other, as published.
+    """
+    vectors, matches = _standardise(vectors), _standardise(matches)
+    return (vectors if weights is None else vectors * weights.unsqueeze(1)).T @ matches
 
 
 def _standardise(vectors: Tensor) -> Tensor:

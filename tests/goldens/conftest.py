@@ -1,7 +1,8 @@
 """Finds the golden numbers, by prefix, in the folder TEACHCLIP_GOLDENS names, else in the copy beside this file.
 
-`@pytest.mark.golden("student_afa")` runs a test once per file with that prefix, as the argument `golden`; shapes and
-settings come from each file. `golden_files("frames", ".json")` lists files. No file with the prefix: the test skips.
+`@pytest.mark.golden("student_afa")` runs a test once per file with that prefix, as the argument `golden`;
+`having="in/video"` takes only files with that key. Shapes and settings come from each file.
+`golden_files("frames", ".json")` lists files. No such file: the test skips.
 """
 
 import json
@@ -53,14 +54,15 @@ def _find(prefix: str, suffix: str = ".npz") -> list[Path]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "golden(prefix): once per golden .npz with this prefix, as `golden`")
+    config.addinivalue_line("markers", "golden(prefix, having=KEY): once per golden .npz with this prefix, as `golden`")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("golden")
     if marker is None:
         return
-    files = _find(marker.args[0])
+    having = marker.kwargs.get("having")
+    files = [path for path in _find(marker.args[0]) if having is None or having in Golden(path)]
     missing = pytest.mark.skip(reason=f"no {marker.args[0]}*.npz in {FOLDER}")
     params = [pytest.param(path, id=path.stem) for path in files] or [pytest.param(None, marks=missing, id="absent")]
     metafunc.parametrize("golden", params, indirect=True, scope="module")
