@@ -1,5 +1,7 @@
 """The three losses of TeachCLIP (section 3.3; specs: TeachCLIP 2): InfoNCE, coarse and fine teaching.
 
+And TeachText's two (specs: TeachText 2): max-margin ranking, and Huber on the mean of several teachers' scores.
+
 Notation: b texts and their b videos in a batch, F frame slots. Logits are scores times exp(logit_scale); rows are
 texts, columns videos, text i belongs to video i. Everything is computed in float32 or wider.
 """
@@ -12,17 +14,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..configs.schema import LossConfig
+from .own_losses import OwnLoss, is_own
 
-CoarseKind = Literal["pearson", "huber", "ce"]
-FineKind = Literal["ce", "pearson", "huber"]
 Reduction = Literal["per-video", "per-frame"]
+OneScale = Literal["raw", "standardised"]
+type Scale = Tensor | float
 
 ONE_HOT = 1e4  # a logit whose softmax is 1
 FLAT = 1e-7  # a distribution that varies less than float32 rounding does not correlate with anything
 
 
 class LossParts(NamedTuple):
-    """The weighted total and its unweighted parts, scalars; `auxiliary` is what a network's own training adds."""
+    """The weighted total and its unweighted parts, scalars; `auxiliary` is what a network's own training adds.
+
+    `infonce` is the ranking loss where `contrastive: max-margin` puts it in InfoNCE's place.
+    """
 
     total: Tensor
     infonce: Tensor
@@ -35,52 +41,153 @@ class LossParts(NamedTuple):
         return self._replace(total=self.total + loss, auxiliary=loss)
 
 
-def total_loss(
-    config: LossConfig,
-    student_logits: Tensor,
-    raw_weights: Tensor | None,
-    teacher_logits: Sequence[Tensor],
-    teacher_frame_logits: Sequence[Tensor],
-    mask: Tensor | None = None,
-    same_video: Tensor | None = None,
-    *,
-    student_scale: Tensor | float = 1.0,
-    teacher_scales: Sequence[float] = (),
-) -> LossParts:
-    """The weighted sum of the losses that `config` asks for and the batch has labels for.
+class Losses:
+    """The losses that a configuration asks for; a loss of the user's own is loaded here, once.
 
     Args:
-        student_logits: [b, b].
-        raw_weights: AFA's scores before softmax [b, F]; None for mean pooling, which has no fine loss.
-        teacher_logits: per teacher [b, b], times the teacher's scale.
-        teacher_frame_logits: per teacher [b, F], before softmax; empty without a fine loss.
-        mask: valid frames [b, F]; None lets padding take part (published code).
-        same_video: off-diagonal pairs [b, b] of a text with its own video again, no negatives; None: they are.
-        student_scale, teacher_scales: exp(logit_scale), taken out again for `coarse_on: cosines`.
+        config: kinds, weights, and how teachers are combined.
+        teachers: the teachers' names, in the order in which their soft labels will come.
+
+    Raises:
+        ConfigError: a loss of the user's own cannot be loaded.
     """
-    student_logits = _wide(student_logits)
-    infonce = info_nce(student_logits, same_video, config.label_smoothing)
-    coarse = fine = infonce.new_zeros(())
-    if config.coarse_target == "one-hot":
-        own = torch.eye(len(student_logits), device=student_logits.device, dtype=student_logits.dtype)
-        teacher_logits, teacher_scales = [own * ONE_HOT], [1.0]
-    if config.coarse and teacher_logits:
-        student, teachers = student_logits, [_wide(logits) for logits in teacher_logits]
-        if config.coarse_on == "cosines":
-            student = student / student_scale
-            teachers = [logits / scale for logits, scale in zip(teachers, teacher_scales, strict=True)]
-        coarse = _combine(config, [coarse_loss(config.coarse_kind, student, logits) for logits in teachers])
-    if config.fine and teacher_frame_logits and raw_weights is not None:
-        reduction, temperature = config.fine_reduction, config.fine_temperature
-        fine = _combine(
-            config,
-            [
-                fine_loss(config.fine_kind, _wide(raw_weights), _wide(logits), mask, reduction, temperature)
-                for logits in teacher_frame_logits
-            ],
+
+    def __init__(self, config: LossConfig, teachers: Sequence[str] = ()) -> None:
+        self.config, self.teachers = config, tuple(teachers)
+        self._own_coarse, self._own_fine = (
+            OwnLoss(kind, f"train.loss.{key}") if is_own(kind) else None
+            for key, kind in (("coarse_kind", config.coarse_kind), ("fine_kind", config.fine_kind))
         )
-    total = config.infonce * infonce + config.coarse * coarse + config.fine * fine
-    return LossParts(total, infonce, coarse, fine, infonce.new_zeros(()))
+
+    def __call__(
+        self,
+        student_logits: Tensor,
+        raw_weights: Tensor | None,
+        teacher_logits: Sequence[Tensor],
+        teacher_frame_logits: Sequence[Tensor | None],
+        mask: Tensor | None = None,
+        same_video: Tensor | None = None,
+        *,
+        student_scale: Scale = 1.0,
+        teacher_scales: Sequence[float] = (),
+    ) -> LossParts:
+        """The weighted sum of the losses that are asked for and that the batch has labels for.
+
+        Args:
+            student_logits: [b, b].
+            raw_weights: AFA's scores before softmax [b, F]; None for mean pooling, which has no fine loss.
+            teacher_logits: per teacher [b, b], times the teacher's scale.
+            teacher_frame_logits: per teacher [b, F], before softmax, or None for one that has none; empty without a
+                fine loss.
+            mask: valid frames [b, F]; None lets padding take part (published code).
+            same_video: off-diagonal pairs [b, b] of a text with its own video again, no negatives; None: they are.
+            student_scale, teacher_scales: exp(logit_scale), taken out again where raw scores are compared; by
+                default 1.
+
+        Raises:
+            TrainingError: a loss of the user's own fails.
+        """
+        config, student = self.config, _wide(student_logits)
+        contrastive = self._contrastive(student, student_scale, same_video)
+        coarse = fine = contrastive.new_zeros(())
+        if config.coarse and (teacher_logits or config.coarse_target == "one-hot"):
+            scales = tuple(teacher_scales) or (1.0,) * len(teacher_logits)
+            coarse = self._coarse(student, student_scale, [_wide(logits) for logits in teacher_logits], scales)
+        if config.fine and raw_weights is not None and any(logits is not None for logits in teacher_frame_logits):
+            raw = _wide(raw_weights)
+            fine = self._combined(
+                [
+                    None if logits is None else self._fine_loss(raw, _wide(logits), mask)
+                    for logits in teacher_frame_logits
+                ]
+            )
+        total = config.infonce * contrastive + config.coarse * coarse + config.fine * fine
+        return LossParts(total, contrastive, coarse, fine, contrastive.new_zeros(()))
+
+    def _contrastive(self, student_logits: Tensor, scale: Scale, same_video: Tensor | None) -> Tensor:
+        if self.config.contrastive == "infonce":
+            return info_nce(student_logits, same_video, self.config.label_smoothing)
+        return max_margin(student_logits / scale, self.config.margin, self.config.fix_norm, same_video)
+
+    def _coarse(
+        self, student: Tensor, student_scale: Scale, teachers: list[Tensor], scales: tuple[float, ...]
+    ) -> Tensor:
+        on_cosines = self.config.coarse_on == "cosines"
+        if on_cosines:
+            student = student / student_scale
+        if self.config.coarse_target == "one-hot":
+            own = torch.eye(len(student), device=student.device, dtype=student.dtype)
+            return self._coarse_loss(student, own * ONE_HOT)
+        if self.config.teachers == "mean-similarity":
+            target = mean_similarity(teachers, scales, self.config.one_scale)
+            return self._coarse_loss(student, target if on_cosines else target * (sum(scales) / len(scales)))
+        if on_cosines:
+            teachers = [logits / scale for logits, scale in zip(teachers, scales, strict=True)]
+        return self._combined([self._coarse_loss(student, logits) for logits in teachers])
+
+    def _coarse_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        if self._own_coarse is not None:
+            return self._own_coarse(student_logits, teacher_logits)
+        return coarse_loss(self.config.coarse_kind, student_logits, teacher_logits)
+
+    def _fine_loss(self, raw_weights: Tensor, teacher_frame_logits: Tensor, mask: Tensor | None) -> Tensor:
+        config = self.config
+        if self._own_fine is None:
+            return fine_loss(
+                config.fine_kind,
+                raw_weights,
+                teacher_frame_logits,
+                mask,
+                config.fine_reduction,
+                config.fine_temperature,
+            )
+        return self._own_fine(raw_weights, teacher_frame_logits / config.fine_temperature, _valid(raw_weights, mask))
+
+    def _combined(self, losses: Sequence[Tensor | None]) -> Tensor:
+        """One loss of the teachers' losses, of those that have one: their mean, sum or weighted sum."""
+        weighted = self.config.teachers == "weighted"
+        weights = [self.config.teacher_weights[name] for name in self.teachers] if weighted else [1.0] * len(losses)
+        given = [weight * loss for weight, loss in zip(weights, losses, strict=True) if loss is not None]
+        total = torch.stack(given).sum()
+        return total if self.config.teachers in ("sum", "weighted") else total / len(given)
+
+
+def mean_similarity(teacher_logits: Sequence[Tensor], scales: Sequence[float], one_scale: OneScale) -> Tensor:
+    """The arithmetic mean [b, b] of several teachers' scores, on one scale (specs: TeachText 2, 8).
+
+    Args:
+        teacher_logits: per teacher [b, b], times its scale.
+        scales: exp(logit_scale) of each teacher.
+        one_scale: `raw` takes each teacher's logit scale out: right for cosines, as TeachText's are. `standardised`
+            further brings each teacher's matrix of this batch to mean 0 and deviation 1 before the mean, and then gives
+            it the teachers' mean deviation and mean: for teachers whose raw scores differ in spread.
+    """
+    scores = torch.stack([logits / scale for logits, scale in zip(teacher_logits, scales, strict=True)])
+    if one_scale == "standardised":
+        mean = scores.mean(dim=(1, 2), keepdim=True)
+        deviation = (scores - mean).square().mean(dim=(1, 2), keepdim=True).sqrt()
+        return ((scores - mean) / deviation.clamp(min=FLAT)).mean(dim=0) * deviation.mean() + mean.mean()
+    return scores.mean(dim=0)
+
+
+def max_margin(scores: Tensor, margin: float, fix_norm: bool = True, same_video: Tensor | None = None) -> Tensor:
+    """TeachText's bidirectional ranking loss: the mean of relu(margin - s_ii + s_ij) and relu(margin - s_ii + s_ji).
+
+    Args:
+        scores: [b, b], without logit scale.
+        margin: by how much the own video shall score above others, in the scores' unit.
+        fix_norm: the mean is over wrong pairs; otherwise the diagonal's terms, which are `margin`, are averaged in.
+        same_video: off-diagonal pairs [b, b] that take no part.
+    """
+    own = scores.diagonal()
+    rows, columns = functional.relu(margin - own[:, None] + scores), functional.relu(margin - own[None, :] + scores)
+    takes_part = torch.ones_like(scores, dtype=torch.bool)
+    if fix_norm:
+        takes_part = ~torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    if same_video is not None:
+        takes_part = takes_part & ~same_video
+    # A batch whose pairs are all of one video has no wrong pair: its loss is 0.
+    return ((rows + columns) * takes_part).sum() / (2 * takes_part.sum()).clamp(min=1)
 
 
 def info_nce(logits: Tensor, same_video: Tensor | None = None, label_smoothing: float = 0.0) -> Tensor:
@@ -108,7 +215,7 @@ def _mean_cross_entropy(logits: Tensor, taking_part: Tensor) -> Tensor:
     return -(log_p.sum(dim=-1) / taking_part.sum(dim=-1)).mean()
 
 
-def coarse_loss(kind: CoarseKind, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+def coarse_loss(kind: str, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """How far the student's video-text scores [b, b] are from one teacher's.
 
     pearson: 1 - correlation of the softmaxes, mean over rows, plus the same over columns.
@@ -122,7 +229,7 @@ def coarse_loss(kind: CoarseKind, student_logits: Tensor, teacher_logits: Tensor
 
 
 def fine_loss(
-    kind: FineKind,
+    kind: str,
     raw_weights: Tensor,
     teacher_frame_logits: Tensor,
     mask: Tensor | None = None,
@@ -139,7 +246,7 @@ def fine_loss(
         raw_weights, teacher_frame_logits: [V, F].
         mask: valid frames [V, F]; padded ones are left out of both softmaxes and of the loss. None: all take part.
     """
-    valid = torch.ones_like(raw_weights, dtype=torch.bool) if mask is None else mask.bool()
+    valid = _valid(raw_weights, mask)
     log_w = raw_weights.masked_fill(~valid, float("-inf")).log_softmax(dim=-1)
     y_f = (teacher_frame_logits / temperature).masked_fill(~valid, float("-inf")).softmax(dim=-1)
     frames = valid.sum(dim=-1)
@@ -174,9 +281,8 @@ def _standardise(values: Tensor, valid: Tensor | None) -> Tensor:
     return functional.normalize(centred, dim=-1, eps=FLAT)
 
 
-def _combine(config: LossConfig, losses: Sequence[Tensor]) -> Tensor:
-    stacked = torch.stack(list(losses))
-    return stacked.mean() if config.teachers == "mean" else stacked.sum()
+def _valid(raw_weights: Tensor, mask: Tensor | None) -> Tensor:
+    return torch.ones_like(raw_weights, dtype=torch.bool) if mask is None else mask.bool()
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
-"""Whole optimiser steps of the published recipe, replayed in float64."""
+"""Whole optimiser steps of recipe `official`, replayed in float64 against the published run."""
 
 import numpy as np
 import pytest
 import torch
-from teachclip.configs.schema import LossConfig, OptimConfig
-from teachclip.stages.losses import total_loss
+from teachclip.configs.loading import load_config, shipped
+from teachclip.configs.schema import TrainConfig
+from teachclip.stages.losses import Losses
 from teachclip.stages.models.checkpoints import from_published
 from teachclip.stages.models.published import our_name
 from teachclip.stages.optim import build_optimiser, parameter_groups
@@ -18,52 +19,54 @@ def _network(golden):
     return network.double().train()
 
 
-def _optim_config(meta) -> OptimConfig:
-    """The published recipe, at the learning rates of this run."""
-    clip = meta["optimizer"]["max_grad_norm"]
-    return OptimConfig(
-        optimiser="bert-adam",
-        lr=meta["lr"],
-        trunk_lr=meta["lr"] * meta["coef_lr"],
-        afa_lr=meta["lr"] * 10,
-        weight_decay=meta["optimizer"]["weight_decay"],
-        warmup=meta["warmup_proportion"],
-        clip_norm=1.0,
-        tensor_clip_norm=clip,
-    )
+def _recipe(meta) -> TrainConfig:
+    """Recipe `official`, changed in what this run has of its own: the size of its rates, and its methods."""
+    base = load_config(shipped()["recipes/official"]).train.optim
+    changes = {
+        "optim.lr": meta["lr"],
+        "optim.trunk_lr": meta["lr"] * (base.trunk_lr / base.lr),
+        "optim.afa_lr": meta["lr"] * (base.afa_lr / base.lr),
+        "loss.coarse_kind": METHODS[meta["distill_method"]],
+        "loss.fine_kind": METHODS[meta["fine_method"]],
+    }
+    if meta["coef_lr"] != pytest.approx(base.trunk_lr / base.lr):
+        changes["optim.trunk_lr"] = meta["lr"] * meta["coef_lr"]
+    if meta["distill_method"] == "ce":  # the published code's other weights, hard-coded for this method
+        changes |= {"loss.infonce": 1, "loss.coarse": 10, "loss.fine": 1}
+    return load_config(shipped()["recipes/official"], [f"train.{key}={value}" for key, value in changes.items()]).train
 
 
-def _loss_config(meta) -> LossConfig:
-    ce = meta["distill_method"] == "ce"
-    return LossConfig(
-        infonce=1.0 if ce else 0.2,
-        coarse=10.0 if ce else 1.0,
-        fine=1.0 if ce else 2.0,
-        coarse_kind=METHODS[meta["distill_method"]],
-        fine_kind=METHODS[meta["fine_method"]],
-        fine_reduction="per-frame",
-        mask_same_video=False,
-    )
-
-
-def _losses(golden, network, config: LossConfig, batch: int):
+def _losses(golden, network, recipe: TrainConfig, batch: int):
+    """The losses of one batch, computed as training does."""
     given = {k: torch.from_numpy(v) for k, v in golden.group(f"in/batch{batch}/").items()}
     videos = network.encode_videos(given["video"].double(), given["video_mask"])
     texts = network.encode_texts(given["input_ids"])
     y_c, y_f = torch.from_numpy(golden["in/y_c"][batch]), torch.from_numpy(golden["in/y_f"][batch])
     logits = network.score(texts, videos) * network.logit_scale.exp()
-    return total_loss(config, logits, videos["raw_weights"], list(y_c), list(y_f.log()))
+    mask = given["video_mask"].bool() if recipe.network.mask_padding else None
+    # Each item of the golden is another video; `mask_same_video` would have nothing to mask.
+    return Losses(recipe.loss)(logits, videos["raw_weights"], list(y_c), list(y_f.log()), mask)
+
+
+@pytest.mark.golden("train_run")
+def test_the_recipe_has_the_published_settings_of_this_run(golden) -> None:
+    meta, recipe = golden.meta, _recipe(golden.meta)
+    assert recipe.optim.weight_decay == meta["optimizer"]["weight_decay"]
+    assert recipe.optim.warmup == meta["warmup_proportion"]
+    assert recipe.optim.tensor_clip_norm == meta["optimizer"]["max_grad_norm"]
+    network = _network(golden).config
+    for key in ("kind", "pooling", "mask_padding", "pool_temperature", "normalise_frames"):
+        assert getattr(recipe.network, key) == getattr(network, key)
 
 
 @pytest.mark.golden("train_run")
 def test_training_steps_equal_the_published_run(golden) -> None:
-    meta, network = golden.meta, _network(golden)
+    meta, network, recipe = golden.meta, _network(golden), _recipe(golden.meta)
     start = {name: value.clone() for name, value in network.state_dict().items()}
-    optimiser = build_optimiser(network, _optim_config(meta), meta["t_total"])
-    loss_config = _loss_config(meta)
+    optimiser = build_optimiser(network, recipe.optim, meta["t_total"])
     log = {name: [] for name in ("loss", "gt", "distill", "fine")}
     for step in range(meta["n_batches"] * meta["epochs"]):
-        parts = _losses(golden, network, loss_config, step % meta["n_batches"])
+        parts = _losses(golden, network, recipe, step % meta["n_batches"])
         optimiser.zero_grad()
         parts.total.backward()
         norm = optimiser.step()
@@ -93,7 +96,7 @@ def _check_end(golden, start, end) -> None:
 @pytest.mark.golden("train_run")
 def test_groups_and_frozen_tensors_are_the_published_ones(golden) -> None:
     meta, network = golden.meta, _network(golden)
-    config = _optim_config(meta)
+    config = _recipe(meta).optim
     build_optimiser(network, config, meta["t_total"])
     frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     assert frozen == {our_name(name) for name in meta["frozen"]}

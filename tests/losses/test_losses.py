@@ -3,7 +3,7 @@
 import pytest
 import torch
 from teachclip.configs.schema import LossConfig
-from teachclip.stages.losses import coarse_loss, fine_loss, info_nce, total_loss
+from teachclip.stages.losses import Losses, coarse_loss, fine_loss, info_nce
 
 COARSE = ("pearson", "ce", "huber")
 FINE = ("ce", "pearson", "huber")
@@ -113,14 +113,14 @@ def test_frames_that_are_all_alike_break_nothing(kind) -> None:
     assert raw.grad.isfinite().all()
 
 
-def _parts(config: LossConfig, teachers: int = 1, **changes):
+def _parts(config: LossConfig, teachers: int = 1, names=(), **changes):
     given = {
         "student_logits": _random(4, 4),
         "raw_weights": _random(4, 5, seed=1),
         "teacher_logits": [_random(4, 4, seed=10 + k) for k in range(teachers)],
         "teacher_frame_logits": [_random(4, 5, seed=20 + k) for k in range(teachers)],
     }
-    return total_loss(config, **(given | changes))
+    return Losses(config, names)(**(given | changes))
 
 
 def test_the_total_is_the_weighted_sum_of_its_parts() -> None:
@@ -167,7 +167,7 @@ def test_sharp_logits_in_low_precision_stay_finite(coarse, fine) -> None:
     student = (100 * torch.eye(6)).bfloat16().requires_grad_()
     raw = (100 * torch.eye(6)[:, :5]).bfloat16().requires_grad_()
     config = LossConfig(coarse_kind=coarse, fine_kind=fine)
-    parts = total_loss(config, student, raw, [100 * torch.eye(6).flip(0)], [torch.zeros(6, 5)])
+    parts = Losses(config)(student, raw, [100 * torch.eye(6).flip(0)], [torch.zeros(6, 5)])
     parts.total.backward()
     assert parts.total.dtype == torch.float32
     assert all(part.isfinite() for part in parts)
@@ -190,7 +190,7 @@ def test_label_smoothing_is_torchs_when_every_pair_takes_part_and_leaves_masked_
 
 def test_one_hot_targets_ask_for_the_own_video_and_no_teacher() -> None:
     config = LossConfig(coarse_target="one-hot", fine=0.0)
-    sure = total_loss(config, torch.eye(4) * 100, None, [], [])
-    unsure = total_loss(config, torch.eye(4).roll(1, 0) * 100, None, [], [])
+    sure = Losses(config)(torch.eye(4) * 100, None, [], [])
+    unsure = Losses(config)(torch.eye(4).roll(1, 0) * 100, None, [], [])
     assert sure.coarse == pytest.approx(0, abs=1e-6)
     assert unsure.coarse > 2
