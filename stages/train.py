@@ -25,12 +25,11 @@ from .data.captions import read_dataset
 from .data.tokens import tokenize
 from .device import autocast, choose_device
 from .inputs import FrameInputs, VideoInputs, check_fits, frozen_inputs
-from .losses import Losses, LossParts
+from .losses import LossParts, total_loss
 from .models.build import build_network
 from .models.checkpoints import load_network, save_network
 from .models.network import VideoTextNetwork
 from .optim import build_optimiser
-from .own_losses import loss_identity
 from .reporting import Reporter, Silent
 from .retrieval import measure
 from .runs import RunFolder, digest_of
@@ -92,7 +91,7 @@ def train(config: Config, reporter: Reporter | None = None) -> TrainResult:
     reporter = reporter or Silent()
     material = _open_material(config)
     folder = RunFolder(config.run_folder)
-    folder.claim(config, material.identity() | loss_identity(config.train.loss))
+    folder.claim(config, material.identity())
     if (done := folder.result) is not None:
         return TrainResult(**{**done, "teachers": tuple(done["teachers"]), "already_done": True})
     if material.train.left_out:
@@ -167,7 +166,6 @@ class _Run:
         self.steps = _total_steps(self.settings, self.order)
         self.optimiser = build_optimiser(self.network, self.settings.optim, self.steps)
         self.teachers = self._online_teachers()
-        self.losses = Losses(self.settings.loss, self.settings.teachers)
         self.val_ids = tokenize(material.val.captions, self.settings.network.words)[0]
         self.read = self._batch_reader()
         self.unread: list[_Step] = []
@@ -213,7 +211,8 @@ class _Run:
             logits = scale * self.network.score(texts, videos)
             teacher_logits, teacher_frames = self._soft_labels(batch)
             same = torch.from_numpy(batch.videos[:, None] == batch.videos[None, :]).to(self.device)
-            parts = self.losses(
+            parts = total_loss(
+                self.settings.loss,
                 logits,
                 videos.get("raw_weights"),
                 teacher_logits,
