@@ -25,11 +25,12 @@ from .data.captions import read_dataset
 from .data.tokens import tokenize
 from .device import autocast, choose_device
 from .inputs import FrameInputs, VideoInputs, check_fits, frozen_inputs
-from .losses import LossParts, total_loss
+from .losses import Losses, LossParts
 from .models.build import build_network
 from .models.checkpoints import load_network, save_network
 from .models.network import VideoTextNetwork
 from .optim import build_optimiser
+from .own_losses import loss_identity
 from .reporting import Reporter, Silent
 from .retrieval import measure
 from .runs import RunFolder, digest_of
@@ -91,7 +92,7 @@ def train(config: Config, reporter: Reporter | None = None) -> TrainResult:
     reporter = reporter or Silent()
     material = _open_material(config)
     folder = RunFolder(config.run_folder)
-    folder.claim(config, material.identity())
+    folder.claim(config, material.identity() | loss_identity(config.train.loss))
     if (done := folder.result) is not None:
         return TrainResult(**{**done, "teachers": tuple(done["teachers"]), "already_done": True})
     if material.train.left_out:
@@ -166,6 +167,7 @@ class _Run:
         self.steps = _total_steps(self.settings, self.order)
         self.optimiser = build_optimiser(self.network, self.settings.optim, self.steps)
         self.teachers = self._online_teachers()
+        self.losses = Losses(self.settings.loss, self.settings.teachers)
         self.val_ids = tokenize(material.val.captions, self.settings.network.words)[0]
         self.read = self._batch_reader()
         self.unread: list[_Step] = []
@@ -211,8 +213,7 @@ class _Run:
             logits = scale * self.network.score(texts, videos)
             teacher_logits, teacher_frames = self._soft_labels(batch)
             same = torch.from_numpy(batch.videos[:, None] == batch.videos[None, :]).to(self.device)
-            parts = total_loss(
-                self.settings.loss,
+            parts = self.losses(
                 logits,
                 videos.get("raw_weights"),
                 teacher_logits,
