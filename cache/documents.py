@@ -4,6 +4,7 @@ Every metadata document carries a checksum over its own bytes, so that a flipped
 before any array library sees the store. Links are never followed.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -16,12 +17,13 @@ from typing import Any
 
 from ..errors import CacheError
 from .files import TEMPORARY, sync_folder
-from .identity import canonical, digest
+from .identity import DIGEST_BYTES, canonical, digest
 
 METADATA = "zarr.json"
 
 type Document = dict[str, Any]
 
+BLOCK = 2**20
 _MAX_DOCUMENT = 2**20
 _CHECKSUM = re.compile(rb'"checksum": ?"([0-9a-f]{32})"')
 _BLANK = "0" * 32
@@ -141,13 +143,20 @@ def read_file(path: Path, size: int | None = None, most: int = _MAX_DOCUMENT) ->
         raise CacheError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
-def unwritable(path: Path, error: Exception) -> CacheError:
+def file_digest(path: Path) -> str:
+    """BLAKE2b of a plain file in hexadecimal, whatever its size; links are refused by the system (OSError)."""
+    total = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as handle:
+        while block := handle.read(BLOCK):
+            total.update(block)
+    return total.hexdigest()
+
+
+def unwritable(path: Path, error: Exception, hint: str | None = None) -> CacheError:
     """The error for a disk that is full or may not be written."""
-    return CacheError(
-        f"cannot be written: {getattr(error, 'strerror', None) or error}",
-        where=str(path),
-        hint="what is finished is kept; make room or choose another folder, then: teachclip score CONFIG",
-    )
+    fallback = "what is finished is kept; make room or choose another folder, then: teachclip score CONFIG"
+    why = getattr(error, "strerror", None) or error
+    return CacheError(f"cannot be written: {why}", where=str(path), hint=hint or fallback)
 
 
 def publish_folder(path: Path, files: Mapping[str, bytes], folders: tuple[str, ...] = ()) -> bool:

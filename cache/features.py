@@ -6,7 +6,8 @@ Another network has another folder (`identity`), other frames have other digests
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import CacheError
-from .documents import unwritable
-from .files import publish, publishing
+from .documents import file_size, read_file, real_folder, unwritable
+from .files import TEMPORARY, publish, publishing
 
 Arrays = dict[str, np.ndarray]
+
+IDENTITY = "identity.json"
+_SHARD = re.compile(r"[0-9a-f]{32}\.safetensors")
 
 
 def _name(digests: Sequence[bytes]) -> str:
@@ -26,9 +30,13 @@ def _name(digests: Sequence[bytes]) -> str:
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    return _checksum_of(sorted(arrays), arrays.__getitem__)
+
+
+def _checksum_of(keys: Iterable[str], value: Callable[[str], np.ndarray]) -> str:
     total = hashlib.blake2b(digest_size=16)
-    for key in sorted(arrays):
-        array = np.ascontiguousarray(arrays[key])
+    for key in keys:
+        array = np.ascontiguousarray(value(key))
         total.update(f"{key} {array.dtype} {array.shape};".encode())
         total.update(memoryview(array).cast("B") if array.size else b"")
     return total.hexdigest()
@@ -47,9 +55,9 @@ class FeatureShards:
         text = json.dumps(identity, sort_keys=True)
         self.folder = folder / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         self.shard_videos = shard_videos
-        if not (self.folder / "identity.json").exists():
+        if not (self.folder / IDENTITY).exists():
             try:
-                publish(self.folder / "identity.json", text.encode())
+                publish(self.folder / IDENTITY, text.encode())
             except OSError as error:
                 raise unwritable(self.folder, error) from error
 
@@ -94,6 +102,49 @@ class FeatureShards:
         if checksum != _checksum(arrays) or any(len(array) != len(digests) for array in arrays.values()):
             raise _damaged(path)
         return arrays
+
+
+# Looked at from outside, without knowing the videos
+
+
+def feature_files(folder: Path) -> list[Path]:
+    """The files below a teacher's folder of features: shards and their identities."""
+    if not real_folder(folder):
+        return []
+    found = []
+    for child in sorted(folder.iterdir()):
+        if not child.name.startswith(TEMPORARY) and real_folder(child):
+            found += [path for path in sorted(child.iterdir()) if not path.name.startswith(TEMPORARY)]
+    return found
+
+
+def feature_problem(path: Path, every_byte: bool) -> str | None:
+    """Why a file of features is not as it was written, or None; one tensor at a time is in memory."""
+    try:
+        if file_size(path) == 0:
+            return "is empty"
+        if path.name == IDENTITY:
+            same = hashlib.blake2b(read_file(path), digest_size=8).hexdigest() == path.parent.name
+            return None if same else "does not match the name of its folder"
+        if not _SHARD.fullmatch(path.name):
+            return "does not belong among features"
+        return _shard_problem(path, every_byte)
+    except FileNotFoundError:
+        return None  # gone meanwhile: features may be deleted
+    except CacheError as error:
+        return error.what
+    except (SafetensorError, OSError, ValueError) as error:
+        return f"is no safetensors file, or cut short: {error}"
+
+
+def _shard_problem(path: Path, every_byte: bool) -> str | None:
+    with safe_open(path, framework="numpy") as file:
+        checksum = (file.metadata() or {}).get("checksum")
+        if checksum is None:
+            return "has no checksum"
+        if every_byte and checksum != _checksum_of(sorted(file.keys()), file.get_tensor):
+            return "has other values than were written"
+    return None
 
 
 def _damaged(path: Path) -> CacheError:

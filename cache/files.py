@@ -5,10 +5,12 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
+IN_USE = 3600.0
+"""Seconds: what was written to more recently may still be in the making."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -20,14 +22,33 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def remove_leftovers(folder: Path, age: float = 3600.0) -> None:
-    """Remove temporary files and folders that killed writers left below `folder`; a living writer's are younger."""
-    for path in list(folder.rglob(f"{TEMPORARY}*")):
-        try:
-            if time.time() - path.lstat().st_mtime > age:
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        except OSError:  # somebody else removed it, or may
-            continue
+def leftovers(folder: Path, age: float = IN_USE) -> list[Path]:
+    """Temporary files and folders below `folder` whose writers are dead; a living writer's are younger than `age`.
+
+    Whoever fills a temporary folder for long must touch it (`os.utime`) meanwhile.
+    """
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder):
+        inside = [name for name in folders if name.startswith(TEMPORARY)]
+        for name in (*inside, *(name for name in files if name.startswith(TEMPORARY))):
+            with suppress(OSError):  # its writer has just put it into place
+                if time.time() - Path(parent, name).lstat().st_mtime > age:
+                    found.append(Path(parent, name))
+        folders[:] = [name for name in folders if name not in inside]
+    return found
+
+
+def remove(path: Path) -> None:
+    """Remove a file, link or folder; what somebody else has removed already is no error."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def remove_leftovers(folder: Path, age: float = IN_USE) -> None:
+    """Remove what killed writers left below `folder`."""
+    for path in leftovers(folder, age):
+        with suppress(OSError):  # somebody else removes it, or may
+            remove(path)
 
 
 @contextmanager

@@ -13,12 +13,13 @@ import numpy as np
 from ..errors import CacheError
 from .arrays import encode_chunks
 from .codes import encode_rows
-from .documents import damaged, file_size, read_file, seal, unseal, unwritable
+from .documents import damaged, file_digest, file_size, read_file, seal, unseal, unwritable
 from .files import TEMPORARY, publish
 from .identity import digest
 from .tiles import Tile
 
 RESCORE = "score it again: teachclip score CONFIG"
+REPAIR = "score only what is damaged again: teachclip cache repair CONFIG"
 _ATTEMPTS = 5
 _SHOWN = 5
 
@@ -30,6 +31,11 @@ def marker_path(tile: Tile, shard: int) -> Path:
 
 def _files(tile: Tile, shard: int) -> dict[str, str]:
     return {name: f"{name}/c.{shard}.0" for name in tile.layout.scored}
+
+
+def scored_files(tile: Tile, shard: int) -> tuple[str, ...]:
+    """The files of a shard, in the order in which they are published."""
+    return tuple(_files(tile, shard).values())
 
 
 def problem(tile: Tile, shard: int, every_byte: bool = False) -> str | None:
@@ -69,7 +75,7 @@ def _files_problem(tile: Tile, files: dict[str, dict[str, Any]], every_byte: boo
             return f"{file} is missing"
         if size != facts["size"]:
             return f"{file} has {size} bytes instead of {facts['size']}"
-        if every_byte and digest((tile.folder / file).read_bytes()).hex() != facts["blake2b"]:
+        if every_byte and file_digest(tile.folder / file) != facts["blake2b"]:
             return f"{file} has other bytes than were written"
     return None
 
@@ -90,8 +96,7 @@ def unreadable(tile: Tile, rows: np.ndarray, error: Exception) -> CacheError:
         if problem(tile, shard):
             return incomplete(tile, shard)
         if why := problem(tile, shard, every_byte=True):
-            hint = f"remove its marker (rm {marker_path(tile, shard)}) and {RESCORE}"
-            return damaged(tile.folder, f"shard {shard} is damaged: {why}", hint)
+            return damaged(tile.folder, f"shard {shard} is damaged: {why}", REPAIR)
     return CacheError(f"cannot be read: {error}", where=str(tile.folder), hint=RESCORE)
 
 

@@ -10,7 +10,8 @@ specification.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import CacheError
@@ -28,12 +29,31 @@ _FACTS = ("identity", "scale", "dtype", "frames", "frame_logits")
 _SCORE_FIRST = "score the videos first: teachclip score CONFIG"
 
 
-def _members(folder: Path) -> tuple[str, ...]:
+def members(folder: Path, harmed: list[CacheError] | None = None) -> tuple[str, ...]:
+    """Names of the folders in a store or among tiles.
+
+    Args:
+        folder: where.
+        harmed: takes the errors for what does not belong there, which are raised else.
+    """
     names = sorted(p.name for p in folder.iterdir() if not p.name.startswith(TEMPORARY) and p.name != METADATA)
+    found = []
     for name in names:
-        if not valid_name(name) or not real_folder(folder / name):
-            raise damaged(folder / name, "does not belong in a score store", "move it elsewhere")
-    return tuple(names)
+        with _collecting(harmed):
+            if not valid_name(name) or not real_folder(folder / name):
+                raise damaged(folder / name, "does not belong in a score store", "move it elsewhere")
+            found.append(name)
+    return tuple(found)
+
+
+@contextmanager
+def _collecting(harmed: list[CacheError] | None) -> Iterator[None]:
+    try:
+        yield
+    except CacheError as error:
+        if harmed is None:
+            raise
+        harmed.append(error)
 
 
 class ScoreCache:
@@ -41,12 +61,13 @@ class ScoreCache:
 
     Args:
         folder: the teacher's folder in the store.
+        harmed: takes the errors for tiles that cannot be opened, which are raised else.
 
     Raises:
         CacheError: it is absent, damaged or not of this format.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, harmed: list[CacheError] | None = None) -> None:
         self.folder = folder
         self.name = folder.name
         path = folder / METADATA
@@ -65,14 +86,17 @@ class ScoreCache:
         self.checkpoint = checkpoint if isinstance(checkpoint, str) else ""
         known = {key: attributes[key] for key in _FACTS}
         self._facts = TeacherFacts(identity_digest(known), self.frames, self.frame_logits, self.dtype)
-        self.tiles: tuple[Tile, ...] = self._open_tiles()
+        self.tiles: tuple[Tile, ...] = self._open_tiles(harmed)
 
-    def _open_tiles(self) -> tuple[Tile, ...]:
+    def _open_tiles(self, harmed: list[CacheError] | None) -> tuple[Tile, ...]:
         if not real_folder(self.folder / TILES):
             raise damaged(self.folder / TILES, "missing")
         open_group(self.folder / TILES)
-        names = _members(self.folder / TILES)
-        return tuple(Tile(self.folder / TILES / name, self._facts) for name in names)
+        tiles = []
+        for name in members(self.folder / TILES, harmed):
+            with _collecting(harmed):
+                tiles.append(Tile(self.folder / TILES / name, self._facts))
+        return tuple(tiles)
 
     @property
     def videos_folder(self) -> Path:
@@ -159,10 +183,14 @@ class ScoreStore:
     @property
     def teachers(self) -> tuple[str, ...]:
         """Names of the teachers that have scores here."""
-        return _members(self.path)
+        return members(self.path)
 
-    def teacher(self, name: str) -> ScoreCache:
+    def teacher(self, name: str, harmed: list[CacheError] | None = None) -> ScoreCache:
         """The scores of one teacher.
+
+        Args:
+            name: its name.
+            harmed: takes the errors for tiles that cannot be opened, which are raised else.
 
         Raises:
             CacheError: it has none here, or they are damaged.
@@ -170,7 +198,7 @@ class ScoreStore:
         if not valid_name(name) or not real_folder(self.path / name):
             have = ", ".join(self.teachers) or "none"
             raise CacheError(f"no scores of {name!r}; there are: {have}", where=str(self.path), hint=_SCORE_FIRST)
-        return ScoreCache(self.path / name)
+        return ScoreCache(self.path / name, harmed)
 
     def create_teacher(
         self,

@@ -200,8 +200,7 @@ def test_harm_under_an_open_reader_is_an_error_that_names_the_shard(make_store, 
         path.write_bytes(data[:30] + bytes([data[30] ^ 16]) + data[31:])
     with pytest.raises(CacheError, match="shard 1 is") as caught:
         reader.read(np.arange(8, 16), np.arange(8))
-    assert "teachclip score" in str(caught.value)
-    assert (f"rm {marker_path(made.tile, 1)}" in str(caught.value)) == (harm == "flipped")
+    assert ("teachclip cache repair" if harm == "flipped" else "teachclip score") in str(caught.value)
     np.testing.assert_allclose(reader.read(np.arange(8), np.arange(8)).coarse, made.coarse[:8, :8], rtol=0, atol=STEP)
 
 
