@@ -144,21 +144,36 @@ def find_parts(folder: Path, tiles: Sequence[Tile], texts: Sequence[Key], videos
 
 
 class ScoreReader:
-    """Scores of given texts and videos; made by `ScoreCache.reader`."""
+    """Scores of given texts and videos; made by `ScoreCache.reader`.
+
+    Attributes:
+        frame_logits: float32 [T,F], each text with its own video; None when the teacher gives none.
+    """
 
     def __init__(self, folder: Path, tiles: Sequence[Tile], texts: Sequence[Key], videos: Sequence[Key]) -> None:
         self.folder = folder
         self._texts = texts
         self._videos = videos
+        self._slots = max((tile.layout.frames for tile in tiles), default=0)
         self._parts = [part for part in find_parts(folder, tiles, texts, videos) if part.used]
         for part in self._parts:
             part.open()
-        self._frame_logits = self._load_frame_logits()
+        self.frame_logits = self._load_frame_logits()
+
+    @property
+    def frame_times(self) -> np.ndarray:
+        """float64 [V,F]: seconds of the frames of each video that the teacher saw, NaN in padded slots and, throughout,
+        for videos in tiles that hold none of the texts."""
+        times = np.full((len(self._videos), self._slots), np.nan)
+        for part in self._parts:
+            held = part.columns >= 0
+            times[held] = part.tile.frame_times[part.columns[held]]
+        return times
 
     def _load_frame_logits(self) -> np.ndarray | None:
         if not self._parts or not self._parts[0].tile.layout.frame_logits:
             return None
-        loaded = np.zeros((len(self._texts), self._parts[0].tile.layout.frames), dtype=np.float32)
+        loaded = np.zeros((len(self._texts), self._slots), dtype=np.float32)
         found = np.zeros(len(self._texts), dtype=bool)
         for part in self._parts:
             own = (part.rows >= 0) & (part.tile.text_video[part.rows] >= 0)
@@ -200,4 +215,4 @@ class ScoreReader:
                 where=str(self.folder),
                 hint="draw batches within the tiles of the store",
             )
-        return Labels(coarse, None if self._frame_logits is None else self._frame_logits[texts])
+        return Labels(coarse, None if self.frame_logits is None else self.frame_logits[texts])

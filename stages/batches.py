@@ -1,14 +1,16 @@
 """Which (text, video) pairs make up each step, and reading what a step needs ahead of it."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..cache.reader import Labels, ScoreReader
+from ..cache.reader import Labels
 from .inputs import VideoInputs
+from .labels import CachedTeacher, UintFrames
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Batch:
         texts: indices of the texts [b]; videos: indices of their videos [b].
         ids: token ids [b, W]; frames: what `VideoInputs.read` gives; mask: valid frames [b, F].
         labels: one entry per cached teacher, text x video scores of the batch and frame logits of the pairs.
-        uint8_frames: (frames, mask, times) for teachers that run inside the step, else None.
+        uint8_frames: for teachers that run inside the step, by frame cache.
     """
 
     step: int
@@ -59,20 +61,12 @@ class Batch:
     frames: Tensor
     mask: Tensor
     labels: tuple[Labels, ...]
-    uint8_frames: tuple[Tensor, Tensor, Tensor] | None
+    uint8_frames: Mapping[Path, UintFrames]
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with the network's inputs on `device`."""
-        return Batch(
-            self.step,
-            self.texts,
-            self.videos,
-            self.ids.to(device, non_blocking=True),
-            self.frames.to(device, non_blocking=True),
-            self.mask.to(device, non_blocking=True),
-            self.labels,
-            self.uint8_frames,
-        )
+        ids, frames, mask = (t.to(device, non_blocking=True) for t in (self.ids, self.frames, self.mask))
+        return replace(self, ids=ids, frames=frames, mask=mask)
 
 
 @dataclass(frozen=True)
@@ -81,16 +75,16 @@ class BatchReader:
 
     Attributes:
         ids: token ids of all texts [T, W]; text_video: index of each text's own video [T].
-        inputs: the student's frames or class tokens; labels: one reader per cached teacher.
-        teacher_frames: uint8 frames for teachers inside the step, else None.
+        inputs: the student's frames or class tokens; cached: the teachers whose scores are read.
+        teacher_frames: uint8 frames for teachers inside the step, by frame cache.
         pin: keep the tensors in page-locked memory, so that their copy to the GPU overlaps with the step.
     """
 
     ids: Tensor
     text_video: np.ndarray
     inputs: VideoInputs
-    labels: Sequence[ScoreReader]
-    teacher_frames: VideoInputs | None
+    cached: Sequence[CachedTeacher]
+    teacher_frames: Mapping[Path, VideoInputs]
     pin: bool
 
     def __call__(self, item: tuple[int, np.ndarray]) -> Batch:
@@ -100,6 +94,6 @@ class BatchReader:
         ids = self.ids[torch.from_numpy(texts)]
         if self.pin:
             ids, frames, mask = ids.pin_memory(), frames.pin_memory(), mask.pin_memory()
-        labels = tuple(reader.read(texts, videos) for reader in self.labels)
-        uint8_frames = self.teacher_frames.read(videos) if self.teacher_frames else None
+        labels = tuple(teacher.read(texts, videos) for teacher in self.cached)
+        uint8_frames = {folder: inputs.read(videos) for folder, inputs in self.teacher_frames.items()}
         return Batch(step, texts, videos, ids, frames, mask, labels, uint8_frames)

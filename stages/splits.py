@@ -30,10 +30,10 @@ class Split:
         return [text.caption for text in self.texts]
 
 
-def usable_split(dataset: Dataset, names: Iterable[Literal["train", "val", "test"]], frames: FrameCache) -> Split:
-    """The usable texts of one or several splits, in data set order."""
+def usable_split(dataset: Dataset, names: Iterable[Literal["train", "val", "test"]], *frames: FrameCache) -> Split:
+    """The texts of one or several splits, in data set order, whose videos have frames in every one of the caches."""
     splits = tuple(names)
-    usable = set(frames.usable)
+    usable = set.intersection(*(set(cache.usable) for cache in frames))
     texts = tuple(text for name in splits for text in dataset.texts_of(name) if text.video in usable)
     videos = tuple(dict.fromkeys(text.video for text in texts))
     position = {video: k for k, video in enumerate(videos)}

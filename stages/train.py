@@ -6,7 +6,7 @@ TeachCLIP section 3; the recipes are in configs/recipes.
 import math
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +14,6 @@ from torch import Tensor
 
 from ..cache.files import publishing
 from ..cache.frames import FrameCache
-from ..cache.identity import identity_digest, text_digest
-from ..cache.reader import ScoreReader
-from ..cache.scores import ScoreCache, ScoreStore
 from ..cache.stream import read_ahead
 from ..configs.schema import Config, TrainConfig
 from ..errors import ConfigError, DataError, TrainingError
@@ -25,6 +22,7 @@ from .data.captions import read_dataset
 from .data.tokens import tokenize
 from .device import autocast, choose_device
 from .inputs import FrameInputs, VideoInputs, check_fits, frozen_inputs
+from .labels import CachedTeacher, OnlineTeacher, TeacherFrames, cached_teachers, online_teachers, teacher_inputs
 from .losses import Losses, LossParts
 from .models.build import build_network
 from .models.checkpoints import load_network, save_network
@@ -35,9 +33,6 @@ from .reporting import Reporter, Silent
 from .retrieval import measure
 from .runs import RunFolder, digest_of
 from .splits import Split, usable_split
-
-if TYPE_CHECKING:
-    from .models.teachers import Teacher
 
 LOG_EVERY = 20  # steps between readings of the losses, each of which waits for the GPU
 
@@ -61,13 +56,18 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class _Material:
-    """What a run is trained and validated on."""
+    """What a run is trained and validated on.
+
+    Attributes:
+        frames: what the student sees; seen: what each teacher sees.
+        cached: the teachers whose scores are read; empty where they run inside the step.
+    """
 
     frames: FrameCache
+    seen: TeacherFrames
     train: Split
     val: Split
-    caches: tuple[ScoreCache, ...]
-    readers: tuple[ScoreReader, ...]
+    cached: tuple[CachedTeacher, ...]
 
     def identity(self) -> dict[str, str]:
         """What the run's numbers depend on beside its configuration."""
@@ -75,8 +75,10 @@ class _Material:
         for name, split in (("train", self.train), ("val", self.val)):
             identity[f"{name} captions"] = digest_of(part for text in split.texts for part in (text.id, text.caption))
             identity[f"{name} frames"] = digest_of(self.frames.digest(video) for video in split.videos)
-        for cache in self.caches:
-            identity[f"scores of {cache.name}"] = identity_digest(cache.identity)
+        for name, cache in self.seen.others().items():
+            identity[f"frames of {name}"] = digest_of(cache.digest(video) for video in self.train.videos)
+        for teacher in self.cached:
+            identity[f"scores of {teacher.name}"] = teacher.digest
         return identity
 
 
@@ -90,7 +92,7 @@ def train(config: Config, reporter: Reporter | None = None) -> TrainResult:
         TrainingError: the loss is not finite.
     """
     reporter = reporter or Silent()
-    material = _open_material(config)
+    material = _open_material(config, reporter)
     folder = RunFolder(config.run_folder)
     folder.claim(config, material.identity() | loss_identity(config.train.loss))
     if (done := folder.result) is not None:
@@ -102,25 +104,22 @@ def train(config: Config, reporter: Reporter | None = None) -> TrainResult:
     return result
 
 
-def _open_material(config: Config) -> _Material:
+def _open_material(config: Config, reporter: Reporter) -> _Material:
     dataset = read_dataset(config.data)
     frames = FrameCache.open(config.frames_folder)
-    train_split, val_split = (usable_split(dataset, [name], frames) for name in ("train", "val"))
+    seen = TeacherFrames(config, config.train.teachers, frames)
+    train_split = usable_split(dataset, ["train"], *seen.caches.values())
+    val_split = usable_split(dataset, ["val"], frames)
     if len(train_split.texts) < 2:
         raise DataError(
             "fewer than two usable captions to train on",
             where=str(config.data.captions),
             hint="`teachclip prepare` lists the videos that cannot be used, and why",
         )
-    caches: tuple[ScoreCache, ...] = ()
-    readers: tuple[ScoreReader, ...] = ()
+    cached: tuple[CachedTeacher, ...] = ()
     if config.train.teachers and config.train.teaching == "cached":
-        store = ScoreStore.open(config.score_store)
-        texts = [(text.id, text_digest(text.caption)) for text in train_split.texts]
-        videos = [(video, frames.digest(video)) for video in train_split.videos]
-        caches = tuple(store.teacher(name) for name in config.train.teachers)
-        readers = tuple(cache.reader(texts, videos) for cache in caches)
-    return _Material(frames, train_split, val_split, caches, readers)
+        cached = cached_teachers(config, train_split, frames, seen, reporter)
+    return _Material(frames, seen, train_split, val_split, cached)
 
 
 def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTextNetwork:
@@ -157,7 +156,7 @@ class _Run:
 
     def __init__(self, config: Config, material: _Material, folder: RunFolder, reporter: Reporter) -> None:
         self.config, self.settings, self.material = config, config.train, material
-        self.folder, self.reporter, self.caches = folder, reporter, material.caches
+        self.folder, self.reporter = folder, reporter
         self.device = choose_device(self.settings.device)
         self.network = _build(config, material.frames, self.device)
         self.train_inputs, self.val_inputs = self._inputs()
@@ -166,7 +165,7 @@ class _Run:
         )
         self.steps = _total_steps(self.settings, self.order)
         self.optimiser = build_optimiser(self.network, self.settings.optim, self.steps)
-        self.teachers = self._online_teachers()
+        self.online = self._online_teachers()
         self.losses = Losses(self.settings.loss, self.settings.teachers)
         self.val_ids = tokenize(material.val.captions, self.settings.network.words)[0]
         self.read = self._batch_reader()
@@ -178,6 +177,7 @@ class _Run:
     def go(self) -> TrainResult:
         """Train from where the run was left to its end."""
         start = self._resume()
+        self.network.train()
         self.began = saved = time.perf_counter()
         items = self.order.steps(start, self.steps)
         title = f"train {self.folder.folder.name}"
@@ -210,6 +210,7 @@ class _Run:
             videos = self.network.encode_videos(batch.frames, batch.mask)
         with torch.autocast(self.device.type, enabled=False):
             scale = self.network.logit_scale.exp()
+            scales = [cached.scale for cached in self.material.cached] + [online.scale for online in self.online]
             logits = scale * self.network.score(texts, videos)
             teacher_logits, teacher_frames = self._soft_labels(batch)
             same = torch.from_numpy(batch.videos[:, None] == batch.videos[None, :]).to(self.device)
@@ -221,7 +222,7 @@ class _Run:
                 batch.mask if self.settings.network.mask_padding else None,
                 same.fill_diagonal_(False) if self.settings.loss.mask_same_video else None,
                 student_scale=scale,
-                teacher_scales=[cache.scale for cache in self.caches] + [teacher.scale for teacher in self.teachers],
+                teacher_scales=scales,
             )
             if (auxiliary := self.network.auxiliary_loss(texts, videos)) is not None:
                 parts = parts.with_auxiliary(auxiliary)
@@ -231,39 +232,20 @@ class _Run:
         parts = LossParts(*(value.detach() for value in parts))
         self.unread.append(_Step(batch.step, batch.videos, parts, norm, dict(self.optimiser.lrs)))
 
-    def _soft_labels(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-        """Per teacher: video-text logits [b, b], and frame-text logits [b, F] when the fine loss wants them."""
+    def _soft_labels(self, batch: Batch) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Per teacher: video-text logits [b, b]; and frame-text logits [b, F], None where the fine loss does not want
+        them or the teacher has none."""
         coarse: list[Tensor] = []
         fine: list[Tensor | None] = []
-        for cache, labels in zip(self.caches, batch.labels, strict=True):
-            coarse.append(torch.from_numpy(labels.coarse).to(self.device) * cache.scale)
-            fine.append(None if labels.frame_logits is None else torch.from_numpy(labels.frame_logits))
-        for teacher in self.teachers:
-            scores, frame_logits = self._run_teacher(teacher, batch)
-            coarse.append(scores)
+        for cached, labels in zip(self.material.cached, batch.labels, strict=True):
+            coarse.append(torch.from_numpy(labels.coarse).to(self.device) * cached.scale)
+            fine.append(None if labels.frame_logits is None else torch.from_numpy(labels.frame_logits).to(self.device))
+        captions = [self.material.train.texts[k].caption for k in batch.texts]
+        for online in self.online:
+            scores, frame_logits = online.labels(captions, batch.videos, batch.uint8_frames, self.device)
+            coarse.append(scores * online.scale)
             fine.append(frame_logits)
-        if not self.settings.loss.fine or not coarse:
-            return coarse, []
-        return coarse, [self._frame_logits(labels) for labels in fine]
-
-    def _frame_logits(self, logits: Tensor | None) -> Tensor:
-        if logits is None:
-            raise ConfigError("a teacher gives no frame-text scores", hint="use --set train.loss.fine=0")
-        if logits.shape[1] != self.settings.network.frames:
-            raise ConfigError(
-                f"the teacher scored {logits.shape[1]} frames, the student takes {self.settings.network.frames}",
-                hint="prepare and score with the student's frames, or use --set train.loss.fine=0",
-            )
-        return logits.to(self.device)
-
-    @torch.no_grad()
-    def _run_teacher(self, teacher: "Teacher", batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """The published way: the teacher runs inside the step."""
-        assert batch.uint8_frames is not None
-        frames, mask, times = (tensor.to(self.device) for tensor in batch.uint8_frames)
-        videos = teacher.encode_videos(frames, mask, times)
-        texts = teacher.encode_texts([self.material.train.texts[k].caption for k in batch.texts])
-        return teacher.score(texts, videos) * teacher.scale, teacher.frame_logits(texts, videos)
+        return coarse, fine
 
     def _read_losses(self, waited: float) -> dict[str, float]:
         """Write the losses of the last steps to the log; the newest are shown beside the progress."""
@@ -352,19 +334,11 @@ class _Run:
         edge = len(train_videos)
         return tokens.part(0, edge), tokens.part(edge, edge + len(val_videos))
 
-    def _online_teachers(self) -> "list[Teacher]":
+    def _online_teachers(self) -> tuple[OnlineTeacher, ...]:
         if self.settings.teaching == "cached":
-            return []
-        from .models.teachers import load_teacher  # training from the cache knows no teacher
-
-        known = {teacher.name: teacher for teacher in self.config.score.teachers}
-        missing = [name for name in self.settings.teachers if name not in known]
-        if missing:
-            raise ConfigError(f"online teaching by {missing[0]!r}, which score.teachers does not name")
-        return [
-            load_teacher(known[name], self.config.teacher_checkpoint(known[name]), self.device)
-            for name in self.settings.teachers
-        ]
+            return ()
+        material = self.material
+        return online_teachers(self.config, material.train, material.frames, material.seen, self.device, self.reporter)
 
     def _batch_reader(self) -> BatchReader:
         split = self.material.train
@@ -372,8 +346,8 @@ class _Run:
             ids=tokenize(split.captions, self.settings.network.words)[0],
             text_video=split.text_video,
             inputs=self.train_inputs,
-            labels=self.material.readers,
-            teacher_frames=FrameInputs(self.material.frames, split.videos) if self.teachers else None,
+            cached=self.material.cached,
+            teacher_frames=teacher_inputs(self.online, self.material.seen, split.videos),
             pin=self.device.type == "cuda",
         )
 

@@ -1,0 +1,208 @@
+"""What teaches a student: cached scores, or teachers inside the step; both speak of the student's frames in the end.
+
+A teacher may see other frames of the same videos than the student (more of them, other sizes): it then has a frame
+cache of its own (`prepared`), and its frame scores are carried to the student's frames by time (frame_times.py). A
+teacher may have no frame scores: with several, the fine loss uses those that have.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cache.frames import FrameCache
+from ..cache.identity import identity_digest, text_digest
+from ..cache.reader import Labels, ScoreReader
+from ..cache.scores import ScoreStore
+from ..configs.schema import Config, TeacherConfig
+from ..errors import ConfigError
+from .frame_times import FrameCarrier, frame_carrier
+from .inputs import FrameInputs, VideoInputs
+from .reporting import Reporter
+from .splits import Split
+
+if TYPE_CHECKING:
+    from .models.teachers import Teacher
+
+type UintFrames = tuple[Tensor, Tensor, Tensor]
+"""uint8 frames, mask and times of a batch's videos, as `VideoInputs.read` gives them."""
+
+
+class TeacherFrames:
+    """The frame caches that teachers see, by teacher; a teacher without `prepared` sees the student's.
+
+    Args:
+        config: the configuration.
+        names: the teachers.
+        frames: the student's frame cache.
+    """
+
+    def __init__(self, config: Config, names: Sequence[str], frames: FrameCache) -> None:
+        known = {teacher.name: teacher for teacher in config.score.teachers}
+        self.folders = {name: _folder(config, known.get(name)) for name in names}
+        self.caches = {config.frames_folder: frames}
+        for folder in self.folders.values():
+            if folder not in self.caches:
+                self.caches[folder] = FrameCache.open(folder)
+
+        self._own = config.frames_folder
+
+    def __getitem__(self, name: str) -> FrameCache:
+        return self.caches[self.folders[name]]
+
+    def others(self) -> dict[str, FrameCache]:
+        """The caches of teachers that do not see the student's."""
+        return {name: self.caches[folder] for name, folder in self.folders.items() if folder != self._own}
+
+
+def _folder(config: Config, teacher: TeacherConfig | None) -> Path:
+    return config.frames_folder if teacher is None else config.teacher_frames(teacher)
+
+
+@dataclass(frozen=True)
+class CachedTeacher:
+    """One teacher's scores in the store.
+
+    Attributes:
+        scale: exp(logit_scale): a soft label is a score times this.
+        digest: stands for everything that the scores were made from.
+        frame_logits: on the student's frames, float32 [T, F], each text with its own video; None where the fine loss
+            does not want them, or the teacher has none.
+    """
+
+    name: str
+    scale: float
+    digest: str
+    reader: ScoreReader
+    frame_logits: np.ndarray | None
+
+    def read(self, texts: np.ndarray, videos: np.ndarray) -> Labels:
+        """Labels of a batch: raw scores [b, b], and frame-text logits of the pairs [b, F]."""
+        coarse = self.reader.read(texts, videos).coarse
+        return Labels(coarse, None if self.frame_logits is None else self.frame_logits[texts])
+
+
+def cached_teachers(
+    config: Config, split: Split, frames: FrameCache, seen: TeacherFrames, reporter: Reporter
+) -> tuple[CachedTeacher, ...]:
+    """The teachers of `train.teachers` as the store has them, for the texts and videos of `split`.
+
+    Args:
+        frames: what the student sees; seen: what each teacher sees.
+
+    Raises:
+        CacheError: scores are missing, incomplete or damaged.
+        CacheMismatchError: captions or frames changed since, or frame scores that cannot be carried.
+        ConfigError: there is a fine loss, and no teacher with frame scores.
+    """
+    store = ScoreStore.open(config.score_store)
+    texts = [(text.id, text_digest(text.caption)) for text in split.texts]
+    fine = config.train.loss.fine > 0
+    teachers = []
+    for name in config.train.teachers:
+        cache = store.teacher(name)
+        reader = cache.reader(texts, [(video, seen[name].digest(video)) for video in split.videos])
+        logits = reader.frame_logits if fine else None
+        if logits is not None:
+            carrier = _carrier(config, name, split, reader.frame_times, frames, reporter)
+            logits = carrier(logits, split.text_video) if carrier else logits
+        teachers.append(CachedTeacher(name, cache.scale, identity_digest(cache.identity), reader, logits))
+    if fine and all(teacher.frame_logits is None for teacher in teachers):
+        raise _no_frame_scores(config)
+    return tuple(teachers)
+
+
+@dataclass(frozen=True)
+class OnlineTeacher:
+    """A teacher inside the training step, the published way.
+
+    Attributes:
+        folder: its frame cache, by which it finds its frames in a batch.
+        frame_scores: whether the fine loss wants its frame scores, and it has any.
+        carrier: takes them to the student's frames; None where both see the same.
+    """
+
+    name: str
+    teacher: "Teacher"
+    folder: Path
+    frame_scores: bool
+    carrier: FrameCarrier | None
+
+    @property
+    def scale(self) -> float:
+        return self.teacher.scale
+
+    @torch.no_grad()
+    def labels(
+        self, captions: Sequence[str], videos: np.ndarray, frames: Mapping[Path, UintFrames], device: torch.device
+    ) -> tuple[Tensor, Tensor | None]:
+        """Raw scores [b, b], and frame-text logits of the pairs [b, F].
+
+        Args:
+            captions: b captions; videos: indices of their videos [b]; frames: of these videos, by frame cache.
+        """
+        encoded = self.teacher.encode_videos(*(tensor.to(device) for tensor in frames[self.folder]))
+        texts = self.teacher.encode_texts(captions)
+        scores = self.teacher.score(texts, encoded)
+        logits = self.teacher.frame_logits(texts, encoded) if self.frame_scores else None
+        if logits is not None and self.carrier is not None:
+            logits = torch.from_numpy(self.carrier(logits.float().cpu().numpy(), videos)).to(device)
+        return scores, logits
+
+
+def online_teachers(
+    config: Config, split: Split, frames: FrameCache, seen: TeacherFrames, device: torch.device, reporter: Reporter
+) -> tuple[OnlineTeacher, ...]:
+    """The teachers of `train.teachers`, loaded; see `cached_teachers`.
+
+    Raises:
+        CheckpointError: a teacher cannot be loaded.
+        CacheMismatchError: frame scores that cannot be carried to the student's frames.
+        ConfigError: there is a fine loss, and no teacher with frame scores.
+    """
+    from .models.teachers import load_teacher  # training from the cache knows no teacher
+    from .scoring import gives_frame_logits
+
+    known = {teacher.name: teacher for teacher in config.score.teachers}
+    fine = config.train.loss.fine > 0
+    teachers = []
+    for name in config.train.teachers:
+        teacher = load_teacher(known[name], config.teacher_checkpoint(known[name]), device)
+        video, caption = split.videos[0], split.texts[0].caption
+        has = fine and gives_frame_logits(teacher, seen[name], video, caption, device)
+        carrier = _carrier(config, name, split, seen[name].times(split.videos), frames, reporter) if has else None
+        teachers.append(OnlineTeacher(name, teacher, seen.folders[name], has, carrier))
+    if fine and not any(teacher.frame_scores for teacher in teachers):
+        raise _no_frame_scores(config)
+    return tuple(teachers)
+
+
+def teacher_inputs(
+    teachers: Sequence[OnlineTeacher], seen: TeacherFrames, videos: Sequence[str]
+) -> dict[Path, VideoInputs]:
+    """uint8 frames for teachers inside the step, each cache once."""
+    return {teacher.folder: FrameInputs(seen.caches[teacher.folder], videos) for teacher in teachers}
+
+
+def _carrier(
+    config: Config, name: str, split: Split, teacher_times: np.ndarray, frames: FrameCache, reporter: Reporter
+) -> FrameCarrier | None:
+    student_times = frames.times(split.videos)
+    padding_counts = not config.train.network.mask_padding
+    carrier = frame_carrier(split.videos, teacher_times, student_times, padding_counts=padding_counts)
+    if carrier is not None:
+        counts = f"{teacher_times.shape[1]} frames carried to {student_times.shape[1]}"
+        reporter.info(f"{name}: frame scores of {counts} by time")
+    return carrier
+
+
+def _no_frame_scores(config: Config) -> ConfigError:
+    names = ", ".join(config.train.teachers)
+    return ConfigError(
+        f"train.loss.fine is {config.train.loss.fine:g}, but there are no frame scores to teach with: {names}",
+        hint="use --set train.loss.fine=0, or add a teacher that has them",
+    )
