@@ -7,6 +7,7 @@ import torch
 from teachclip.configs.schema import NetworkConfig, TrunkConfig, TrunkSizes
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.network import VideoTextNetwork
+from torch.utils._python_dispatch import TorchDispatchMode
 
 SIZES = TrunkSizes(
     image_size=32,
@@ -64,3 +65,23 @@ def ids() -> torch.Tensor:
     for row, words in enumerate((1, 3, 8, 2, 5, 4)):
         ids[row, 0], ids[row, words + 1], ids[row, words + 2 :] = 298, 299, 0
     return ids
+
+
+class _Largest(TorchDispatchMode):
+    """Bytes of the largest tensor that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), settings=None):
+        result = function(*arguments, **(settings or {}))
+        if isinstance(result, torch.Tensor):
+            self.bytes = max(self.bytes, result.numel() * result.element_size())
+        return result
+
+
+@pytest.fixture
+def largest_tensor() -> type[_Largest]:
+    """`with largest_tensor() as largest:` measures `largest.bytes`."""
+    return _Largest

@@ -6,7 +6,6 @@ from teachclip.configs.schema import NetworkConfig, TrunkConfig
 from teachclip.errors import CheckpointError
 from teachclip.stages.models import xclip
 from teachclip.stages.models.build import build_network
-from torch.utils._python_dispatch import TorchDispatchMode
 
 
 @pytest.fixture
@@ -54,22 +53,8 @@ def test_gradients_do_not_depend_on_the_block_size(features, monkeypatch) -> Non
     torch.testing.assert_close(gradient(), whole, rtol=0, atol=1e-12)
 
 
-class _Largest(TorchDispatchMode):
-    """Bytes of the largest tensor that is made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, function, types, arguments=(), settings=None):
-        result = function(*arguments, **(settings or {}))
-        if isinstance(result, torch.Tensor):
-            self.bytes = max(self.bytes, result.numel() * result.element_size())
-        return result
-
-
 @torch.no_grad()
-def test_no_tensor_grows_with_the_number_of_pairs(sizes, monkeypatch) -> None:
+def test_no_tensor_grows_with_the_number_of_pairs(sizes, monkeypatch, largest_tensor) -> None:
     config = NetworkConfig(
         kind="xclip", trunk=TrunkConfig(sizes=sizes, weights=None), words=8, frames=4, temporal_layers=1
     )
@@ -77,7 +62,7 @@ def test_no_tensor_grows_with_the_number_of_pairs(sizes, monkeypatch) -> None:
     texts = {"sentence": torch.randn(300, 64), "words": torch.randn(300, 8, 64)}
     videos = {"vector": torch.randn(200, 64), "frames": torch.randn(200, 4, 64)}
     monkeypatch.setitem(xclip.BLOCK_BYTES, "cpu", 1 << 18)
-    with _Largest() as largest:
+    with largest_tensor() as largest:
         network.score(texts, videos)
     assert largest.bytes <= 1 << 18 < 300 * 200 * 8 * 4 * 4
 
