@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -14,18 +15,34 @@ from ...errors import CheckpointError
 from ..reporting import Reporter, Silent
 from .build import build_network, score_versions
 from .network import VideoTextNetwork
-from .published import Pooling, read_published
-from .weights import listed, load_into, read_weights
+from .published import Pooling, Published, check_slots, read_published
+from .weights import Weights, listed, load_into, read_weights
 
 FORMAT = 1
 METADATA = "teachclip"
 BEST = "best.safetensors"  # of a run folder
+_UNUSED = "unused."  # before the published names of tensors that came with a converted file and are not used
 
 
-def save_network(network: VideoTextNetwork, path: Path) -> None:
-    """Write weights and configuration as one safetensors file; `cache.files.publishing` gives a path that is safe."""
+def save_network(
+    network: VideoTextNetwork,
+    path: Path,
+    *,
+    source: Mapping[str, str] | None = None,
+    unused: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write weights and configuration as one safetensors file; `cache.files.publishing` gives a path that is safe.
+
+    Args:
+        source: what the network was converted from, kept in the file.
+        unused: tensors of that file which the network does not use, by their published names, kept so that they can be
+            given back.
+    """
     note = {"format": FORMAT, "network": network.config.model_dump(mode="json")}
-    state = {name: value.detach().contiguous().cpu() for name, value in network.state_dict().items()}
+    if source is not None:
+        note["source"] = dict(source)
+    tensors = {**network.state_dict(), **{f"{_UNUSED}{name}": value for name, value in (unused or {}).items()}}
+    state = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, path, metadata={METADATA: json.dumps(note)})
 
@@ -41,6 +58,7 @@ def load_network(
     """The network of a checkpoint, in float32: a run folder's best, a file of ours, or a published one.
 
     Args:
+        reporter: is told what a published file is, and of tensors that are left out.
         frames, words: slots, for published checkpoints that do not record them; another number than a checkpoint
             records is refused.
 
@@ -48,20 +66,12 @@ def load_network(
         CheckpointError: no checkpoint, a damaged one, one with tensors missing, unknown or of other shapes, or made
             for other numbers of frames or words.
     """
-    path = _file_of(path)
+    path = checkpoint_file(path)
     weights = read_weights(path)
+    found = recognised(weights, str(path), frames=frames, words=words)
     if METADATA not in weights.metadata:
-        network = from_published(weights.tensors, where=str(path), reporter=reporter, frames=frames, words=words)
-        return network.to(device)
-    config = _saved_config(weights.metadata[METADATA], path)
-    for key, asked in (("frames", frames), ("words", words)):
-        if asked not in (None, getattr(config, key)):
-            raise CheckpointError(
-                f"this checkpoint was made for {getattr(config, key)} {key}, and {asked} are asked for", where=str(path)
-            )
-    network = _on_meta(config)
-    load_into(network, weights.tensors, str(path), assign=True)
-    return network.to(device)
+        _tell(found, str(path), reporter)
+    return built(found, str(path)).to(device)
 
 
 def from_published(
@@ -81,13 +91,76 @@ def from_published(
     Raises:
         CheckpointError: none that is known, or tensors missing, unknown or of other shapes.
     """
-    reporter = reporter or Silent()
     found = read_published(state, where, pooling=pooling, frames=frames, words=words)
-    left_out = listed("tensors that it does not use, left out", found.unused)
-    reporter.info("\n".join([f"{where}: {found.title}", *left_out]))
-    network = _on_meta(found.config)
-    load_into(network, found.tensors, where, assign=True)
+    _tell(found, where, reporter)
+    return built(found, where)
+
+
+def recognised(
+    weights: Weights,
+    where: str,
+    *,
+    pooling: Pooling | None = None,
+    frames: int | None = None,
+    words: int | None = None,
+) -> Published:
+    """What a file holds, ours or published, before a network is made of it.
+
+    Raises:
+        CheckpointError: none that is known, or one made for other settings than are asked for.
+    """
+    if METADATA not in weights.metadata:
+        if any(name.startswith("trunk.") for name in weights.tensors):
+            raise CheckpointError(
+                "these are tensors of teachclip without the configuration that belongs to them",
+                where=where,
+                hint="use the file as teachclip wrote it; its metadata was lost on the way",
+            )
+        return read_published(weights.tensors, where, pooling=pooling, frames=frames, words=words)
+    config = NetworkConfig.model_validate(saved_note(weights, where)["network"])
+    if pooling not in (None, config.pooling):
+        raise CheckpointError(f"this checkpoint pools with {config.pooling}, and {pooling} is asked for", where=where)
+    check_slots(config, {"frames": frames, "words": words}, where)
+    used = {name: value for name, value in weights.tensors.items() if not name.startswith(_UNUSED)}
+    unused = {name.removeprefix(_UNUSED): value for name, value in weights.tensors.items() if name not in used}
+    return Published(f"teachclip {config.kind}", config, used, unused, ("frames", "words"))
+
+
+def saved_note(weights: Weights, where: str) -> dict[str, Any]:
+    """What our own file says of itself: `format`, `network` and, when it was converted, `source`.
+
+    Raises:
+        CheckpointError: it cannot be read, or another release wrote it.
+    """
+    try:
+        note: dict[str, Any] = json.loads(weights.metadata[METADATA])
+        if note["format"] != FORMAT:
+            raise CheckpointError(
+                f"this checkpoint has format {note['format']}; this release reads {FORMAT}",
+                where=where,
+                hint="update teachclip",
+            )
+        NetworkConfig.model_validate(note["network"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError("the configuration in this checkpoint cannot be read", where=where) from error
+    return note
+
+
+def built(found: Published, where: str) -> VideoTextNetwork:
+    """The network, in float32, with its weights.
+
+    Raises:
+        CheckpointError: tensors missing, unknown, of other shapes or not finite, under the names that the file has.
+    """
+    with torch.device("meta"):  # costs no time and no memory
+        network = build_network(found.config)
+    load_into(network, found.tensors, where, assign=True, named=found.name_in_file)
     return network
+
+
+def _tell(found: Published, where: str, reporter: Reporter | None) -> None:
+    left_out = listed("tensors that it does not use, left out", found.unused)
+    (reporter or Silent()).info("\n".join([f"{where}: {found.title}", *left_out]))
 
 
 def network_digest(network: VideoTextNetwork) -> str:
@@ -106,7 +179,7 @@ def checkpoint_digest(path: Path) -> str:
     Raises:
         CheckpointError: there is no checkpoint.
     """
-    path = _file_of(path)
+    path = checkpoint_file(path)
     try:
         with path.open("rb") as file:
             total = hashlib.file_digest(file, "sha256")
@@ -133,14 +206,12 @@ def _digest(settings: list[object], tensors: Iterable[tuple[str, Tensor]]) -> st
     return total.hexdigest()
 
 
-def _on_meta(config: NetworkConfig) -> VideoTextNetwork:
-    """The network without weights, to be assigned; costs no time and no memory."""
-    with torch.device("meta"):
-        return build_network(config)
+def checkpoint_file(path: Path) -> Path:
+    """The checkpoint file: `path` itself, or a run folder's best.
 
-
-def _file_of(path: Path) -> Path:
-    """The checkpoint file: `path` itself, or a run folder's best."""
+    Raises:
+        CheckpointError: a folder without one.
+    """
     if not path.is_dir():
         return path
     if not (path / BEST).is_file():
@@ -148,17 +219,3 @@ def _file_of(path: Path) -> Path:
             f"this run folder has no {BEST}", where=str(path), hint="train it first: teachclip train CONFIG"
         )
     return path / BEST
-
-
-def _saved_config(note: str, path: Path) -> NetworkConfig:
-    try:
-        saved = json.loads(note)
-        if saved["format"] != FORMAT:
-            raise CheckpointError(
-                f"this checkpoint has format {saved['format']}; this release reads {FORMAT}",
-                where=str(path),
-                hint="update teachclip",
-            )
-        return NetworkConfig.model_validate(saved["network"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError("the configuration in this checkpoint cannot be read", where=str(path)) from error

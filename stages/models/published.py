@@ -1,52 +1,53 @@
 """Published checkpoints: whose they are, told by names and shapes, and their tensors under our names.
 
 TeachCLIP's and CLIP4Clip's students, X-CLIP, TS2-Net, X-Pool (with OpenAI's or with Hugging Face's names of CLIP) and
-DRL (specs: TeachCLIP 1.6, X-CLIP 7, TS2-Net 6, X-Pool 3 and 6, DRL 2).
+DRL (specs: TeachCLIP 1.6, X-CLIP 7, TS2-Net 6 and 9, X-Pool 3 and 6, DRL 2).
 """
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from ...configs.schema import DrlConfig, NetworkConfig, TrunkConfig, TrunkSizes, Ts2NetConfig
 from ...errors import CheckpointError
 from .clip import CLIP_NOTES
+from .names import (
+    SHIFTED,
+    State,
+    hf_name,
+    is_hugging_face,
+    is_openai,
+    our_name,
+    published_name,
+    to_hugging_face,
+    to_openai,
+)
+from .sizes import block_numbers, trunk_sizes
+from .weights import listed
 
 Pooling = Literal["afa", "mean"]
-State = dict[str, Tensor]
 
 FRAMES, WORDS = 12, 32
 """Slots of checkpoints that do not record them, as all published ones for short videos have them."""
 
-# Published names -> ours, by prefix; X-CLIP's matrices and DRL's weight networks keep their names.
-RENAMED = {
-    "clip.": "trunk.",
-    "frame_position_embeddings.weight": "temporal.positions",
-    "transformerClip.": "temporal.",
-    "frameLinear.": "afa.hidden.",
-    "frameLinear2.": "afa.score.",
-    "visual_token_selector.score_predictor.in_conv.0.": "selector.norm.",
-    "visual_token_selector.score_predictor.in_conv.1.": "selector.own.",
-    "visual_token_selector.score_predictor.out_conv.0.": "selector.pair.",
-    "visual_token_selector.score_predictor.out_conv.2.": "selector.score.",
-    "pool_frames.cross_attn.q_proj.": "pooling.query.",
-    "pool_frames.cross_attn.k_proj.": "pooling.key.",
-    "pool_frames.cross_attn.v_proj.": "pooling.value.",
-    "pool_frames.cross_attn.out_proj.": "pooling.out.",
-    "pool_frames.linear_proj.": "pooling.linear.",
-    "pool_frames.layer_norm1.": "pooling.norm1.",
-    "pool_frames.layer_norm2.": "pooling.norm2.",
-    "pool_frames.layer_norm3.": "pooling.norm3.",
-}
-SHIFTED = ".attn.net."  # how TS2-Net names the attention that its token shift wraps
+SHIFT_LAYERS = (10, 11)
+"""Visual blocks with token shift in the authors' TS2-Net."""
 
 # Modules that published code creates and never uses, and numbers that OpenAI's files hold beside weights.
 _UNUSED = ("cross.", "similarity_dense.", *(f"clip.{note}" for note in CLIP_NOTES))
+_SHIFTED_BLOCK = re.compile(rf"clip\.visual\.transformer\.resblocks\.([0-9]{{1,4}}){re.escape(SHIFTED)}")
+_MATRICES = (
+    "global_mat_weight",
+    "local_mat_weight",
+    "word_logit_weight",
+    "word_mat",
+    "frame_logit_weight",
+    "frame_mat",
+)
 _TS2NET_UNUSED = ("text_token_selector.", "visual_prompt_encoder.")
 
 
@@ -56,13 +57,47 @@ class Published:
 
     Attributes:
         title: what it is, in words; config: the network that it holds.
-        tensors: by our names; unused: names in the file of tensors that the network does not use.
+        tensors: by our names; unused: by published names, what the network does not use.
+        slots: which of "frames" and "words" the checkpoint records.
+        clip_names: whose names the file has, for CLIP.
     """
 
     title: str
     config: NetworkConfig
     tensors: State
-    unused: tuple[str, ...]
+    unused: State
+    slots: tuple[str, ...] = ()
+    clip_names: Literal["ours", "OpenAI", "Hugging Face"] = "ours"
+
+    def name_in_file(self, name: str) -> str:
+        """What the file calls one of our tensors."""
+        if self.clip_names == "ours":
+            return name
+        theirs = published_name(name, self.config.ts2net.shift_layers if self.config.kind == "ts2net" else ())
+        return theirs if self.clip_names == "OpenAI" else hf_name(theirs)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of published checkpoint.
+
+    Attributes:
+        name: whose it is; mark: how the names of tensors tell it.
+        config: its configuration, and the names of tensors that would be needed to tell it.
+        slots: which of "frames" and "words" it records; unused: prefixes of tensors that nothing reads.
+    """
+
+    name: str
+    mark: tuple[str, ...]
+    config: Callable[[State, Pooling | None], tuple[dict[str, Any], list[str]]]
+    title: Callable[[NetworkConfig], str]
+    slots: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+def family_of(state: Mapping[str, Tensor]) -> Family | None:
+    """Whose checkpoint this is; None for none that is known."""
+    return next((family for family in FAMILIES if any(name.startswith(family.mark) for name in state)), None)
 
 
 def read_published(
@@ -82,187 +117,213 @@ def read_published(
         frames, words: slots, where the checkpoint does not record them.
 
     Raises:
-        CheckpointError: none of those above, tensors that tell its sizes are missing, or it records other slots.
+        CheckpointError: none of those above, tensors that tell its sizes are missing or do not fit each other, or it
+            records other slots.
     """
-    family = next((family for family in FAMILIES if family.mark(state)), None)
-    try:
-        if family is None:
-            raise KeyError("mark of any of them")
-        plain = _openai_names(state)
-        config = family.config(plain, pooling)
-        config = config.model_copy(update=_slots(config, family.records_slots, frames, words, where))
-    except (KeyError, IndexError, ValidationError) as error:
+    family = family_of(state)
+    if family is None:
         raise CheckpointError(
             "this is neither a checkpoint of teachclip nor a published student, X-CLIP, TS2-Net, X-Pool or DRL",
             where=where,
-            details=[f"it has no usable {error.args[0]}"] if isinstance(error, KeyError) else [],
-        ) from error
-    unused = [name for name in plain if name.startswith((*_UNUSED, *family.unused))]
-    if config.kind == "student" and config.pooling == "mean":
-        unused += [name for name in plain if name.startswith("frameLinear")]
-    left_out = set(unused)
-    tensors = {our_name(name): value for name, value in plain.items() if name not in left_out}
-    title = family.title(config)
-    return Published(title, config, tensors, tuple(unused))
-
-
-def our_name(name: str) -> str:
-    """Our name of a tensor that has this name (OpenAI's of CLIP) in a published checkpoint."""
-    prefix = next((prefix for prefix in RENAMED if name.startswith(prefix)), "")
-    return (RENAMED.get(prefix, "") + name.removeprefix(prefix)).replace(SHIFTED, ".attn.")
-
-
-@dataclass(frozen=True)
-class _Family:
-    """One kind of published checkpoint."""
-
-    mark: Callable[[Mapping[str, Tensor]], bool]
-    title: Callable[[NetworkConfig], str]
-    config: Callable[[State, Pooling | None], NetworkConfig]
-    records_slots: bool = False
-    unused: tuple[str, ...] = ()
-
-
-def _slots(config: NetworkConfig, recorded: bool, frames: int | None, words: int | None, where: str) -> dict[str, int]:
+            hint="`teachclip checkpoint inspect` lists what is in it",
+        )
+    plain = _with_openai_names(state, where)
+    settings, missing = family.config(plain, pooling)
+    sizes, not_told = trunk_sizes(plain, "clip.")
+    if not_told or missing:
+        raise CheckpointError(
+            f"this {family.name} checkpoint is not whole",
+            where=where,
+            details=listed("needed and not there, or of no use", [*not_told, *missing]),
+        )
     asked = {key: value for key, value in (("frames", frames), ("words", words)) if value is not None}
+    config = _config(sizes, settings, where)
+    check_slots(config, {key: value for key, value in asked.items() if key in family.slots}, where)
+    config = config.model_copy(update=asked)
+    if config.words > sizes["context_length"]:
+        raise CheckpointError(
+            f"its text tower has {sizes['context_length']} positions, and {config.words} words are asked for",
+            where=where,
+        )
+    unused = _unused(plain, family, config)
+    return Published(
+        family.title(config),
+        config,
+        _under_our_names({name: value for name, value in plain.items() if name not in unused}, where),
+        unused,
+        family.slots,
+        "Hugging Face" if any(map(is_hugging_face, state)) else "OpenAI",
+    )
+
+
+def check_slots(config: NetworkConfig, asked: Mapping[str, int | None], where: str) -> None:
+    """Refuse another number of "frames" or "words" than a checkpoint records.
+
+    Raises:
+        CheckpointError: naming both.
+    """
     for key, value in asked.items():
-        if recorded and value != getattr(config, key):
+        if value not in (None, getattr(config, key)):
             raise CheckpointError(
                 f"this checkpoint was made for {getattr(config, key)} {key}, and {value} are asked for", where=where
             )
-    return asked
 
 
-def _student(state: State, pooling: Pooling | None) -> NetworkConfig:
-    return _config(state, "student", pooling=pooling or ("afa" if "frameLinear.weight" in state else "mean"))
+def published_state(found: Published) -> State:
+    """The tensors under the names that the authors' code has, X-Pool's CLIP under Hugging Face's.
+
+    Raises:
+        CheckpointError: the authors' code has no such network.
+    """
+    config = found.config
+    if config.kind == "openclip":
+        raise CheckpointError("nobody has published an `openclip` network: it has no other names than ours")
+    shifted = config.ts2net.shift_layers if config.kind == "ts2net" else ()
+    state = {published_name(name, shifted): value for name, value in found.tensors.items()}
+    if config.kind == "xpool":
+        state = to_hugging_face(state)
+    return state | found.unused
 
 
-def _xclip(state: State, pooling: Pooling | None) -> NetworkConfig:
-    words, frames = len(state["word_logit_weight"]), len(state["frame_logit_weight"])
-    return _config(state, "xclip").model_copy(update={"words": words, "frames": frames})
+def as_teachclip_runs_it(found: Published, clip: Mapping[str, Tensor], where: str) -> Published:
+    """The TS2-Net that TeachCLIP's published code runs with the authors' file (spec TS2-Net 9): no token shift, and
+    the attention of the shifted blocks from the plain CLIP file, since their names are not recognised there.
 
+    Args:
+        found: the authors' checkpoint. clip: tensors of the CLIP file, under OpenAI's names.
+        where: names the CLIP file in messages.
 
-def _ts2net(state: State, pooling: Pooling | None) -> NetworkConfig:
-    """A file with `attn.net.*` was trained with token shift in these blocks, one without it was trained without."""
-    shifted = {int(name.split(".")[4]) for name in state if SHIFTED in name}
-    return _config(state, "ts2net", ts2net=Ts2NetConfig(shift_layers=tuple(sorted(shifted))))
-
-
-def _xpool(state: State, pooling: Pooling | None) -> NetworkConfig:
-    return _config(state, "xpool")
-
-
-def _drl(state: State, pooling: Pooling | None) -> NetworkConfig:
-    layers = len([name for name in state if re.fullmatch(r"text_weight_fc\.(\d\.)?weight", name)])
-    return _config(state, "drl", drl=DrlConfig.model_validate({"layers": layers}))
-
-
-def _config(state: State, kind: str, **settings: Any) -> NetworkConfig:
-    context = len(state["clip.positional_embedding"])
-    return NetworkConfig.model_validate(
-        {
-            "kind": kind,
-            "trunk": TrunkConfig(sizes=_sizes(state), weights=None),
-            "words": min(WORDS, context),
-            "frames": min(FRAMES, context),
-            "temporal_layers": _layers(state, "transformerClip."),
-            "mask_padding": False,
-            **settings,
-        }
-    )
-
-
-def _sizes(state: State) -> TrunkSizes:
-    patch_size = state["clip.visual.conv1.weight"].shape[-1]
-    grid = round((len(state["clip.visual.positional_embedding"]) - 1) ** 0.5)
-    return TrunkSizes(
-        image_size=patch_size * grid,
-        patch_size=patch_size,
-        vision_width=len(state["clip.visual.class_embedding"]),
-        vision_layers=_layers(state, "clip.visual.transformer."),
-        text_width=len(state["clip.ln_final.weight"]),
-        text_layers=_layers(state, "clip.transformer."),
-        embed_dim=state["clip.text_projection"].shape[1],
-        context_length=len(state["clip.positional_embedding"]),
-        vocab_size=len(state["clip.token_embedding.weight"]),
-        quick_gelu=True,
-    )
-
-
-def _layers(state: State, prefix: str) -> int:
-    start = f"{prefix}resblocks."
-    return len({name.removeprefix(start).split(".")[0] for name in state if name.startswith(start)})
-
-
-# Hugging Face's names of CLIP -> OpenAI's; both sides without the prefix `clip.`.
-_HF_NAMES = {
-    "vision_model.embeddings.class_embedding": "visual.class_embedding",
-    "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
-    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
-    "vision_model.pre_layrnorm.": "visual.ln_pre.",
-    "vision_model.post_layernorm.": "visual.ln_post.",
-    "vision_model.encoder.layers.": "visual.transformer.resblocks.",
-    "visual_projection.weight": "visual.proj",
-    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
-    "text_model.embeddings.position_embedding.weight": "positional_embedding",
-    "text_model.final_layer_norm.": "ln_final.",
-    "text_model.encoder.layers.": "transformer.resblocks.",
-    "text_projection.weight": "text_projection",
-}
-_HF_BLOCK = {
-    ".layer_norm1.": ".ln_1.",
-    ".layer_norm2.": ".ln_2.",
-    ".self_attn.out_proj.": ".attn.out_proj.",
-    ".mlp.fc1.": ".mlp.c_fc.",
-    ".mlp.fc2.": ".mlp.c_proj.",
-}
-_HF_TRANSPOSED = ("clip.visual_projection.weight", "clip.text_projection.weight")
-_HF_ATTENTION = re.compile(r"(.*)\.self_attn\.([qkv])_proj\.(weight|bias)")
-_HF_MARK = "clip.vision_model.embeddings.class_embedding"
-
-
-def _openai_names(state: Mapping[str, Tensor]) -> State:
-    """The same tensors with OpenAI's names of CLIP; a logit scale of one element is a scalar."""
-    renamed: State = {}
-    attention: dict[str, dict[str, Tensor]] = {}
-    hugging_face = _HF_MARK in state
-    for name, value in state.items():
-        if hugging_face and name.endswith("position_ids"):
-            continue  # a buffer 0, 1, 2 ...
-        if hugging_face and (found := _HF_ATTENTION.fullmatch(name)):
-            block, part, kind = found.groups()
-            attention.setdefault(f"{_hf_name(block + '.')}attn.in_proj_{kind}", {})[part] = value
-            continue
-        if name == "clip.logit_scale":
-            value = value.reshape(())
-        renamed[_hf_name(name) if hugging_face else name] = (
-            value.T if hugging_face and name in _HF_TRANSPOSED else value
+    Raises:
+        CheckpointError: no TS2-Net with token shift, or a CLIP file without these tensors.
+    """
+    layers = found.config.ts2net.shift_layers
+    if found.config.kind != "ts2net" or not layers:
+        raise CheckpointError(f"this is {found.title}; only a TS2-Net with token shift differs where TeachCLIP runs it")
+    replaced = [
+        name
+        for name in found.tensors
+        if any(name.startswith(f"trunk.visual.transformer.resblocks.{layer}.attn.") for layer in layers)
+    ]
+    taken = {name: name.removeprefix("trunk.") for name in replaced}
+    misfits = [
+        theirs
+        for ours, theirs in taken.items()
+        if theirs not in clip or clip[theirs].shape != found.tensors[ours].shape
+    ]
+    if misfits:
+        raise CheckpointError(
+            "this CLIP cannot stand in for the attention of the shifted blocks",
+            where=where,
+            details=listed("missing or of another shape", misfits),
+            hint="name the CLIP file that TS2-Net was trained from: OpenAI's ViT-B-32.pt",
         )
-    for name, parts in attention.items():
-        if missing := [part for part in "qkv" if part not in parts]:
-            raise KeyError(f"{missing[0]}_proj beside {name}")
-        renamed[name] = torch.cat([parts[part] for part in "qkv"])
-    return renamed
+    config = found.config.model_copy(update={"ts2net": found.config.ts2net.model_copy(update={"shift_layers": ()})})
+    tensors = found.tensors | {ours: clip[theirs] for ours, theirs in taken.items()}
+    return replace(found, title=_ts2net_title(config), config=config, tensors=tensors)
 
 
-def _hf_name(name: str) -> str:
-    """OpenAI's name of one of Hugging Face's."""
-    bare = name.removeprefix("clip.")
-    prefix = next((prefix for prefix in _HF_NAMES if bare.startswith(prefix)), None)
-    if prefix is None or bare == name:
-        return name
-    bare = _HF_NAMES[prefix] + bare.removeprefix(prefix)
-    for theirs, openai in _HF_BLOCK.items():
-        bare = bare.replace(theirs, openai)
-    return f"clip.{bare}"
+def _config(sizes: dict[str, Any], settings: dict[str, Any], where: str) -> NetworkConfig:
+    context = sizes["context_length"]
+    base = {"words": min(WORDS, context), "frames": min(FRAMES, context), "mask_padding": False}
+    try:
+        trunk = TrunkConfig(sizes=TrunkSizes(**sizes), weights=None)
+        return NetworkConfig.model_validate({"trunk": trunk, **base, **settings})
+    except ValidationError as error:
+        raise CheckpointError(
+            "its tensors are of sizes that no network has",
+            where=where,
+            details=[f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in error.errors()],
+        ) from error
 
 
-def _has(name: str) -> Callable[[Mapping[str, Tensor]], bool]:
-    return lambda state: any(key.startswith(name) for key in state)
+def _with_openai_names(state: Mapping[str, Tensor], where: str) -> State:
+    """OpenAI's names of CLIP throughout; a logit scale of one element is a scalar."""
+    foreign = [name for name in state if is_hugging_face(name)]
+    own = [name for name in state if is_openai(name)]
+    if foreign and own:
+        raise CheckpointError(
+            f"its CLIP has OpenAI's names ({len(own)}) and Hugging Face's ({len(foreign)}), mixed",
+            where=where,
+            details=[*listed("of OpenAI's names", own[:3]), *listed("of Hugging Face's names", foreign[:3])],
+        )
+    try:
+        plain = to_openai(state) if foreign else dict(state)
+    except (KeyError, IndexError, RuntimeError) as error:
+        raise CheckpointError(
+            "this checkpoint is not whole", where=where, details=[f"no usable {error.args[0]}"]
+        ) from error
+    if "clip.logit_scale" in plain and plain["clip.logit_scale"].numel() == 1:
+        plain["clip.logit_scale"] = plain["clip.logit_scale"].reshape(())
+    return plain
+
+
+def _under_our_names(plain: State, where: str) -> State:
+    tensors: State = {}
+    twice = []
+    for name, value in plain.items():
+        if our_name(name) in tensors:
+            twice.append(name)
+        tensors[our_name(name)] = value
+    if twice:
+        raise CheckpointError("tensors are there twice, under two names", where=where, details=listed("twice", twice))
+    return tensors
+
+
+def _unused(plain: State, family: Family, config: NetworkConfig) -> State:
+    prefixes = (*_UNUSED, *family.unused)
+    if config.kind == "student" and config.pooling == "mean":
+        prefixes += ("frameLinear.", "frameLinear2.")
+    return {name: value for name, value in plain.items() if name.startswith(prefixes)}
+
+
+def _student(state: State, pooling: Pooling | None) -> tuple[dict[str, Any], list[str]]:
+    pooling = pooling or ("afa" if any(name.startswith("frameLinear") for name in state) else "mean")
+    return _temporal(state, "student", pooling=pooling)
+
+
+def _xclip(state: State, pooling: Pooling | None) -> tuple[dict[str, Any], list[str]]:
+    marks = {"words": "word_logit_weight", "frames": "frame_logit_weight"}
+    missing = [name for name in marks.values() if name not in state or state[name].ndim != 2]
+    if missing:
+        return {}, missing
+    return _temporal(state, "xclip", **{key: len(state[name]) for key, name in marks.items()})
+
+
+def _ts2net(state: State, pooling: Pooling | None) -> tuple[dict[str, Any], list[str]]:
+    """A file with `attn.net.*` was trained with token shift in these blocks, one without it was trained without."""
+    shifted = sorted({int(found[1]) for name in state if (found := _SHIFTED_BLOCK.match(name))})
+    settings, missing = _temporal(state, "ts2net", ts2net=Ts2NetConfig(shift_layers=tuple(shifted)))
+    if len(shifted) == 1:
+        other = next((layer for layer in SHIFT_LAYERS if layer != shifted[0]), SHIFT_LAYERS[0])
+        missing.append(
+            f"clip.visual.transformer.resblocks.{other}{SHIFTED}*: block {shifted[0]} alone has token shift; "
+            "the authors' blocks 10 and 11 both have it, or none has"
+        )
+    return settings, missing
+
+
+def _xpool(state: State, pooling: Pooling | None) -> tuple[dict[str, Any], list[str]]:
+    return {"kind": "xpool", "temporal_layers": 0}, []
+
+
+def _drl(state: State, pooling: Pooling | None) -> tuple[dict[str, Any], list[str]]:
+    layers = len([name for name in state if re.fullmatch(r"text_weight_fc\.(\d+\.)?weight", name)])
+    if layers not in (1, 2, 3):
+        return {}, [f"text_weight_fc: {layers} linear layers, not 1, 2 or 3"]
+    return _temporal(state, "drl", drl=DrlConfig.model_validate({"layers": layers}))
+
+
+def _temporal(state: State, kind: str, **settings: Any) -> tuple[dict[str, Any], list[str]]:
+    numbers, gaps = block_numbers(state, "transformerClip.")
+    return {"kind": kind, "temporal_layers": len(numbers), **settings}, gaps
 
 
 def _student_title(config: NetworkConfig) -> str:
     return "TeachCLIP student" if config.pooling == "afa" else "CLIP4Clip"
+
+
+def _drl_title(config: NetworkConfig) -> str:
+    return f"DRL with weight networks of {config.drl.layers} layer{'s' * (config.drl.layers > 1)}"
 
 
 def _ts2net_title(config: NetworkConfig) -> str:
@@ -274,9 +335,11 @@ def _ts2net_title(config: NetworkConfig) -> str:
 
 # The first whose mark a checkpoint bears; what all have comes last.
 FAMILIES = (
-    _Family(_has("global_mat_weight"), lambda config: "X-CLIP", _xclip, records_slots=True),
-    _Family(_has("visual_token_selector."), _ts2net_title, _ts2net, unused=_TS2NET_UNUSED),
-    _Family(_has("pool_frames."), lambda config: "X-Pool", _xpool),
-    _Family(_has("text_weight_fc."), lambda config: "DRL", _drl),
-    _Family(_has("clip.visual."), _student_title, _student),
+    Family("X-CLIP", _MATRICES, _xclip, lambda config: "X-CLIP", slots=("frames", "words")),
+    Family("TS2-Net", ("visual_token_selector.", *_TS2NET_UNUSED), _ts2net, _ts2net_title, unused=_TS2NET_UNUSED),
+    Family("X-Pool", ("pool_frames.", "clip.vision_model.", "clip.text_model."), _xpool, lambda config: "X-Pool"),
+    Family("DRL", ("text_weight_fc.", "video_weight_fc."), _drl, _drl_title),
+    Family(
+        "student", ("frameLinear", "transformerClip.", "clip.visual.", "clip.transformer."), _student, _student_title
+    ),
 )

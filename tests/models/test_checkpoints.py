@@ -16,7 +16,7 @@ from teachclip.stages.models.checkpoints import (
     network_digest,
     save_network,
 )
-from teachclip.stages.models.published import our_name
+from teachclip.stages.models.names import our_name
 from teachclip.stages.models.teachers import load_teacher
 from teachclip.stages.reporting import Silent
 
@@ -142,7 +142,7 @@ def test_missing_unknown_and_misshaped_tensors_are_refused_by_name(make_network,
         from_published(state, where="model.bin")
     message = str(refusal.value)
     assert message.startswith("model.bin: ")
-    for part in ("1 missing", "trunk.visual.ln_post.bias", "trunk.visual.proj: (7, 64) instead of (128, 64)"):
+    for part in ("1 missing", "clip.visual.ln_post.bias", "clip.visual.proj: (7, 64) instead of (128, 64)"):
         assert part in message
     assert "14 not known here" in message
     assert "else.9" in message
@@ -161,7 +161,7 @@ def test_weights_that_are_not_finite_are_refused(make_network) -> None:
     state = _published(make_network())
     state["clip.text_projection"] = state["clip.text_projection"].clone()
     state["clip.text_projection"][3, 4] = torch.nan
-    with pytest.raises(CheckpointError, match=r"trunk.text_projection"):
+    with pytest.raises(CheckpointError, match=r"clip.text_projection"):
         from_published(state)
 
 
