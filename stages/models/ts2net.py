@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from ...configs.schema import NetworkConfig, Ts2NetConfig
 from ...errors import ConfigError
+from .blocks import score_in_blocks
 from .clip import ClipTrunk, shift_step
 from .network import Features, VideoTextNetwork
 from .perturbed import perturbed_top_k, video_noise
@@ -20,9 +21,6 @@ from .temporal import INIT_STD
 
 SHARPNESS = 4.0  # of the softmax over frames that weighs their cosines
 MASKED = -1e18
-# Bytes of the frame-text cosines held at a time; some five tensors of this size live together.
-# On a CPU they should stay in its cache.
-BLOCK_BYTES = {"cpu": 4 << 20, "cuda": 128 << 20}
 
 
 class TokenSelector(nn.Module):
@@ -141,25 +139,19 @@ class Ts2Net(VideoTextNetwork):
 
     def score(self, texts: Features, videos: Features) -> Tensor:
         """Raw scores [T, V] (specs: TS2-Net 4); computed in blocks, so that no tensor grows with T x V x F."""
-        frames, matched = videos["frames"], videos["matched"].bool()
-        block = BLOCK_BYTES.get(frames.device.type, BLOCK_BYTES["cpu"])
-        pairs = max(1, block // (frames.shape[1] * frames.element_size()))
-        sentences = torch.split(texts["sentence"], max(1, pairs // len(frames)))
-        columns = []
+        frames = videos["frames"]
         with torch.autocast(frames.device.type, enabled=False):
-            for part, used in zip(torch.split(frames, pairs), torch.split(matched, pairs), strict=True):
-                by_frame = part.transpose(0, 1).contiguous()
-                columns.append(torch.cat([_match(sentence, by_frame, used.T) for sentence in sentences]))
-        return columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
+            return score_in_blocks(_match, texts, videos, frames.shape[1] * frames.element_size())
 
     def frame_logits(self, texts: Features, videos: Features) -> Tensor:
         """Cosines [T, F] of sentence i with all frames of video i, padded ones too (specs: TS2-Net 5)."""
         return torch.einsum("td,tfd->tf", texts["sentence"], videos["frames"])
 
 
-def _match(sentences: Tensor, frames: Tensor, matched: Tensor) -> Tensor:
-    """Scores [T, V] of sentences [T, D] with frames [F, V, D], of which those in `matched` [F, V] count."""
-    cosines = (sentences @ frames.flatten(0, 1).T).view(-1, *matched.shape)
+def _match(texts: Features, videos: Features) -> Tensor:
+    """Scores of every pair in one piece; frames come before videos, which is how reductions over them are fast."""
+    frames, matched = videos["frames"].transpose(0, 1), videos["matched"].T.bool()
+    cosines = (texts["sentence"] @ frames.flatten(0, 1).T).view(-1, *matched.shape)
     lengths: Tensor = torch.linalg.vector_norm(cosines * matched, dim=1, keepdim=True)
     weights = (SHARPNESS * cosines / lengths).masked_fill(~matched, MASKED).softmax(dim=1)
     return (weights * cosines).sum(dim=1)
