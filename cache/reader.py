@@ -14,6 +14,8 @@ from .score_shards import RESCORE, incomplete, problem, unreadable
 from .tiles import Key, Tile
 
 _SHOWN = 5
+_OTHER_CAPTIONS = "undo the change, or score into another store: teachclip score CONFIG --set score.store=NAME.zarr"
+_OTHER_FRAMES = f"{_OTHER_CAPTIONS}; a teacher that saw other frames needs its frame cache named, as `prepared`"
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def _refuse_changed(folder: Path, what: str, keys: Sequence[Key], held: list[tup
         raise CacheMismatchError(
             f"{what} changed since the scores were made",
             where=str(folder),
-            hint="undo the change, or score into another store: teachclip score CONFIG --set score.store=NAME.zarr",
+            hint=_OTHER_FRAMES if what == "frames" else _OTHER_CAPTIONS,
             details=_some(changed, keys),
         )
 
