@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticKnownError
 
 # Where a relative path in a YAML file starts. The first kind: at the file's folder. The second, checkpoints that are
@@ -159,7 +159,9 @@ class NetworkConfig(Section):
     words: Annotated[int, Field(ge=3)] = Field(32, description="Word slots per caption, SOT and EOT included.")
     frames: Positive = Field(12, description="Frame slots per video.")
     temporal_layers: Annotated[int, Field(ge=0)] = Field(
-        4, description="Layers of the temporal transformer; X-Pool and openclip have none, whatever is set here."
+        4,
+        description="Layers of the temporal transformer; X-Pool and openclip have none, whatever is set here.",
+        validate_default=True,
     )
     mask_padding: bool = Field(
         True,
@@ -174,13 +176,11 @@ class NetworkConfig(Section):
     xpool: XPoolConfig = Field(default_factory=XPoolConfig, description="X-Pool's own settings.")
     drl: DrlConfig = Field(default_factory=DrlConfig, description="DRL's own settings.")
 
-    @model_validator(mode="before")
+    @field_validator("temporal_layers")
     @classmethod
-    def _without_temporal_transformer(cls, values: Any) -> Any:
+    def _without_temporal_transformer(cls, layers: int, info: ValidationInfo) -> int:
         """Recipes set the layers for every kind; here they become what the network has, so that networks compare."""
-        if isinstance(values, dict) and values.get("kind") in ("xpool", "openclip"):
-            return {**values, "temporal_layers": 0}
-        return values
+        return 0 if info.data.get("kind") in ("xpool", "openclip") else layers
 
 
 class TeacherConfig(Section):
