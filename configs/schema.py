@@ -226,8 +226,12 @@ class ScoreConfig(Section):
         "uint16", description="16-bit codes with a scale and offset per row, or float32 (for equivalence tests)."
     )
     shard_texts: Positive = Field(1024, description="Text rows per shard, the unit that is complete or absent.")
-    video_batch: Positive = Field(32, description="Videos encoded at a time.")
-    text_batch: Positive = Field(128, description="Texts scored at a time.")
+    video_batch: Positive = Field(
+        32, description="Videos encoded at a time; another number changes the last bits of scores."
+    )
+    text_batch: Positive = Field(
+        128, description="Texts scored at a time; another number changes the last bits of scores."
+    )
     chance_check: bool = Field(
         True, description="Stop after the first shard when the captions' own videos rank near chance."
     )

@@ -15,7 +15,9 @@ RANKS = ("own video MdR", "R@1", "R@10", "among")
 
 EXAMPLES = examples(
     "teachclip score own_videos.yaml",
+    'teachclip score own_videos.yaml --set "score.teachers=[{name: clip, openclip: {model: ViT-B-32-quickgelu}}]"',
     'teachclip score own_videos.yaml --set "score.teachers=[{name: xclip, checkpoint: runs/teacher}]"',
+    'teachclip score own_videos.yaml --set "score.teachers=[{name: mine, plugin: my_module:MyTeacher}]"',
     "teachclip score own_videos.yaml --set score.device=cpu --json",
 )
 
@@ -25,9 +27,10 @@ def score(
 ) -> None:
     """Run each teacher once and keep its scores.
 
-    The scores of the training split serve every student to come; no teacher is needed while one trains. After the
-    first shard the ranks of the captions' own videos are shown; near chance it stops, since a teacher that was loaded
-    wrongly teaches nothing.
+    A teacher is an open_clip model as it is, a network trained here or a published one, or a class of your own
+    (docs/teachers.md). The scores of the training split serve every student to come; no teacher is needed while one
+    trains. After the first shard the ranks of the captions' own videos are shown; near chance it stops, since a
+    teacher that was loaded wrongly teaches nothing.
     """
     with running("score", json, quiet, debug, config, sets) as output:
         settings = load_config(config, sets or ())
