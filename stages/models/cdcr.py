@@ -10,6 +10,8 @@ from torch import Tensor
 from ...configs.schema import DrlConfig
 from .network import Features
 
+FLAT = 1e-6  # a channel of unit vectors that varies less is one value and float32 rounding
+
 
 def cdcr(config: DrlConfig, texts: Features, videos: Features, slots: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """The penalty of B texts and, in order, their videos, without its weight; a scalar.
@@ -71,4 +73,8 @@ def _cross(vectors: Tensor, matches: Tensor, weights: Tensor | None = None) -> T
 
 
 def _standardise(vectors: Tensor) -> Tensor:
-    return (vectors - vectors.mean(0)) / vectors.std(0)
+    """Channels of vectors [N, D] with mean 0 and unbiased variance 1; 0 where they do not vary.
+
+    The published code divides by zero there, as when every frame's best word is SOT, which is the same in all texts.
+    """
+    return (vectors - vectors.mean(0)) / vectors.std(0).clamp_min(FLAT)

@@ -9,14 +9,13 @@ from torch.nn import functional
 
 from ...configs.schema import NetworkConfig
 from ...errors import CheckpointError
+from .blocks import BLOCK_BYTES
 from .cdcr import cdcr
 from .clip import ClipTrunk
 from .network import Features, VideoTextNetwork, masked_mean
 from .temporal import INIT_STD
 
-# Texts of like length compared at a time, and bytes of their similarities: on a CPU these should stay in its cache.
-TEXTS_AT_A_TIME = 16
-BLOCK_BYTES = {"cpu": 4 << 20, "cuda": 128 << 20}
+TEXTS_AT_A_TIME = 16  # of like length
 
 
 class Drl(VideoTextNetwork):
