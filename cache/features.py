@@ -22,11 +22,12 @@ from .files import TEMPORARY, publish, publishing
 Arrays = dict[str, np.ndarray]
 
 IDENTITY = "identity.json"
+SHARD_VIDEOS = 256
 _SHARD = re.compile(r"[0-9a-f]{32}\.safetensors")
 
 
-def _name(digests: Sequence[bytes]) -> str:
-    return hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
+def _file(digests: Sequence[bytes]) -> str:
+    return f"{hashlib.blake2b(b''.join(digests), digest_size=16).hexdigest()}.safetensors"
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
@@ -42,6 +43,11 @@ def _checksum_of(keys: Iterable[str], value: Callable[[str], np.ndarray]) -> str
     return total.hexdigest()
 
 
+def _groups(count: int, size: int) -> Iterator[slice]:
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
 class FeatureShards:
     """The features that one network makes of videos.
 
@@ -51,7 +57,7 @@ class FeatureShards:
         shard_videos: videos per shard, the unit that is redone after a kill.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], shard_videos: int = 256) -> None:
+    def __init__(self, folder: Path, identity: Mapping[str, Any], shard_videos: int = SHARD_VIDEOS) -> None:
         text = json.dumps(identity, sort_keys=True)
         self.folder = folder / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         self.shard_videos = shard_videos
@@ -63,12 +69,11 @@ class FeatureShards:
 
     def groups(self, digests: Sequence[bytes]) -> Iterator[slice]:
         """The videos of each shard, as slices of `digests`."""
-        for start in range(0, len(digests), self.shard_videos):
-            yield slice(start, min(start + self.shard_videos, len(digests)))
+        return _groups(len(digests), self.shard_videos)
 
     def path(self, digests: Sequence[bytes]) -> Path:
         """The file of the shard that holds exactly these videos."""
-        return self.folder / f"{_name(digests)}.safetensors"
+        return self.folder / _file(digests)
 
     def write(self, digests: Sequence[bytes], features: Arrays) -> None:
         """Publish one shard; every array's first dimension is the videos'.
@@ -116,6 +121,11 @@ def feature_files(folder: Path) -> list[Path]:
         if not child.name.startswith(TEMPORARY) and real_folder(child):
             found += [path for path in sorted(child.iterdir()) if not path.name.startswith(TEMPORARY)]
     return found
+
+
+def needed_files(digests: Sequence[bytes]) -> set[str]:
+    """Names of the shards that hold the features of these videos."""
+    return {_file(digests[group]) for group in _groups(len(digests), SHARD_VIDEOS)}
 
 
 def feature_problem(path: Path, every_byte: bool) -> str | None:

@@ -78,7 +78,8 @@ def _chunk_file(name: str, metadata: Document) -> str:
     return f"{name}/c.{'.'.join('0' for _ in metadata['shape'])}"
 
 
-def _files_of(layout: TileLayout) -> set[str]:
+def tile_files(layout: TileLayout) -> set[str]:
+    """The files that are written with a tile, beside its own document."""
     arrays = layout.arrays()
     documents = {f"{name}/{METADATA}" for name in arrays}
     return documents | {_chunk_file(name, arrays[name]) for name in arrays if name not in layout.scored}
@@ -104,7 +105,7 @@ class Tile:
         self.layout = TileLayout.read(attributes, teacher.frames, teacher.frame_logits, teacher.dtype, path)
         self.arrays = self.layout.arrays()
         hashes = attributes.get("files")
-        if not isinstance(hashes, dict) or hashes.keys() != _files_of(self.layout):
+        if not isinstance(hashes, dict) or hashes.keys() != tile_files(self.layout):
             raise damaged(path, "its list of files is not that of a tile")
         for name in (*self.arrays, "done"):
             if not real_folder(folder / name):

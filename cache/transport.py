@@ -1,0 +1,277 @@
+"""Scores from store to store: shards brought together, teachers packed into a folder and unpacked.
+
+Nothing is trusted on the way: a shard is copied only if its bytes are those that its marker names, and it counts in
+the new place only when its marker has been published there, after its files.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import CacheError, CacheMismatchError
+from .documents import BLOCK, METADATA, Document, open_group, publish_folder, read_file, unseal, unwritable
+from .files import publish, publishing
+from .identity import DIGEST_BYTES, refuse_difference
+from .score_shards import marker_path, problem
+from .scores import TILES, ScoreCache, ScoreStore
+from .sizes import shard_bytes
+from .tiles import Tile, tile_files
+
+ROOM = "what is finished is kept; make room or choose another folder, then give the same command again"
+
+_ATTEMPTS = 5
+
+type Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Unlike:
+    """A shard that is complete in two stores, with other bits: `files` are those that differ."""
+
+    tile: str
+    shard: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A shard that was not taken, and why."""
+
+    tile: str
+    shard: int
+    why: str
+
+
+@dataclass(frozen=True)
+class TeacherMerge:
+    """What became of one teacher of one store that was merged.
+
+    Attributes:
+        teacher, source: who, from where; added: whether the store did not have it before.
+        tiles_added: tiles that the store did not have.
+        taken: shards copied; same: complete in both, with the same bits; absent: complete in neither.
+        unlike: complete in both with other bits; the store keeps its own.
+        refused: shards of the source that are damaged.
+    """
+
+    teacher: str
+    source: str
+    added: bool
+    tiles_added: tuple[str, ...]
+    taken: int
+    same: int
+    absent: int
+    unlike: tuple[Unlike, ...]
+    refused: tuple[Refused, ...]
+
+
+def marker_of(tile: Tile, shard: int) -> Document:
+    """A complete shard's marker.
+
+    Raises:
+        CacheError: the shard is not complete, or its marker names other sizes than such a shard has.
+    """
+    if why := problem(tile, shard):
+        raise CacheError(f"shard {shard} is not complete: {why}", where=str(tile.folder))
+    path = marker_path(tile, shard)
+    marker, _ = unseal(read_file(path), path)
+    sizes = {file: facts["size"] for file, facts in marker["files"].items()}
+    if sizes != shard_bytes(tile.layout, shard):
+        raise CacheError(f"shard {shard} has other sizes than such a shard has", where=str(tile.folder))
+    return marker
+
+
+def copy_file(source: Path, target: Path, size: int, blake2b: str) -> None:
+    """Publish a copy of `source` if it has these bytes; else nothing. The time of the last change is kept.
+
+    Raises:
+        CacheError: it has other bytes, or cannot be read or written.
+    """
+    try:
+        handle = open(os.open(source, os.O_RDONLY | os.O_NOFOLLOW), "rb")  # noqa: SIM115
+    except OSError as error:
+        raise CacheError(f"cannot be read: {error.strerror}", where=str(source)) from error
+    total, left = hashlib.blake2b(digest_size=DIGEST_BYTES), size
+    with handle:
+        try:
+            with publishing(target) as temporary:
+                with temporary.open("wb") as out:
+                    while block := handle.read(min(BLOCK, left + 1)):
+                        left -= len(block)
+                        total.update(block)
+                        if left < 0:
+                            break
+                        out.write(block)
+                if left != 0 or total.hexdigest() != blake2b:
+                    raise CacheError("damaged: its bytes are not those that were written", where=str(source))
+                times = os.fstat(handle.fileno())
+                os.utime(temporary, ns=(times.st_atime_ns, times.st_mtime_ns))
+        except OSError as error:
+            raise unwritable(target, error, ROOM) from error
+
+
+def copy_shard(source: Tile, target: Tile, shard: int) -> None:
+    """Publish one complete shard in a tile of the same checksum: its files, then its marker.
+
+    Raises:
+        CacheError: the shard is not complete or damaged, or the disk cannot be written.
+    """
+    assert source.checksum == target.checksum
+    for _ in range(_ATTEMPTS):  # somebody may score the same shard meanwhile
+        _copy_shard(source, target, shard)
+        if not problem(target, shard, every_byte=True):
+            return
+    raise CacheError("what was written does not come back", where=str(target.folder), hint="check the disk")
+
+
+def _copy_shard(source: Tile, target: Tile, shard: int) -> None:
+    marker = marker_of(source, shard)
+    for file, facts in marker["files"].items():
+        copy_file(source.folder / file, target.folder / file, facts["size"], facts["blake2b"])
+    path = marker_path(source, shard)
+    raw = read_file(path)
+    if unseal(raw, path)[0] != marker:
+        raise CacheError(f"shard {shard} was written again while it was copied", where=str(source.folder))
+    try:
+        publish(marker_path(target, shard), raw)
+        times = path.lstat()
+        os.utime(marker_path(target, shard), ns=(times.st_atime_ns, times.st_mtime_ns))
+    except OSError as error:
+        raise unwritable(marker_path(target, shard), error, ROOM) from error
+
+
+def copy_teacher(source: ScoreCache, folder: Path) -> ScoreCache:
+    """A teacher's folder without tiles (or the one that is there)."""
+    files = (METADATA, f"{TILES}/{METADATA}")
+    publish_folder(folder, {file: read_file(source.folder / file) for file in files})
+    return ScoreCache(folder)
+
+
+def copy_tile(source: Tile, teacher: ScoreCache) -> Tile:
+    """A tile without shards (or the one that is there)."""
+    names = [METADATA, *tile_files(source.layout)]
+    files = {name: read_file(source.folder / name, most=2**40) for name in names}
+    publish_folder(teacher.folder / TILES / source.name, files, folders=("done",))
+    return next(tile for tile in ScoreCache(teacher.folder).tiles if tile.name == source.name)
+
+
+class Merge:
+    """Bringing stores together: everything is compared here, before anything is written by `run`.
+
+    Args:
+        path: the store that takes; sources: the stores that give; teacher: only this one.
+
+    Raises:
+        CacheMismatchError: a teacher or a tile was made from something else; names the fields that differ.
+        CacheError: a store is absent or damaged.
+    """
+
+    def __init__(self, path: Path, sources: list[Path], teacher: str | None = None) -> None:
+        self.store = ScoreStore.open(path)
+        self._parts: list[tuple[ScoreCache, str]] = []
+        for source in sources:
+            if source.resolve() == path.resolve():
+                raise CacheError("a store cannot be merged with itself", where=str(source))
+            other = ScoreStore.open(source)
+            for name in (teacher,) if teacher else other.teachers:
+                self._parts.append((other.teacher(name), str(source)))
+        # Those that give must fit each other too, and the first of a teacher's is as good as any.
+        known = {name: self.store.teacher(name) for name in {cache.name for cache, _ in self._parts} & self._held}
+        tiles = {(name, tile.name): tile for name, cache in known.items() for tile in cache.tiles}
+        for cache, _ in self._parts:
+            _refuse_other_teacher(known.setdefault(cache.name, cache), cache)
+            for tile in cache.tiles:
+                _refuse_other_tile(tiles.setdefault((cache.name, tile.name), tile), tile)
+
+    @property
+    def _held(self) -> set[str]:
+        return set(self.store.teachers)
+
+    @property
+    def units(self) -> int:
+        """Shards to look at."""
+        return sum(tile.layout.shards for cache, _ in self._parts for tile in cache.tiles)
+
+    def run(self, advance: Advance = lambda _: None) -> tuple[TeacherMerge, ...]:
+        """Copy what the store does not have.
+
+        Raises:
+            CacheError: the disk cannot be written.
+        """
+        return tuple(self._merge(cache, source, advance) for cache, source in self._parts)
+
+    def _merge(self, source: ScoreCache, name: str, advance: Advance) -> TeacherMerge:
+        added = source.name not in self._held
+        target = copy_teacher(source, self.store.path / source.name)
+        held = {tile.name: tile for tile in target.tiles}
+        taken, same, absent = 0, 0, 0
+        unlike: list[Unlike] = []
+        refused: list[Refused] = []
+        for tile in source.tiles:
+            own = held.get(tile.name) or copy_tile(tile, target)
+            for shard in range(tile.layout.shards):
+                advance(1)
+                here, there = problem(own, shard) is None, marker_path(tile, shard).exists()
+                if not there:
+                    absent += not here
+                    continue
+                try:
+                    if not here:
+                        copy_shard(tile, own, shard)
+                        taken += 1
+                        continue
+                    differing = _unlike_files(tile, own, shard)
+                except CacheError as error:
+                    if _disk_error(error, own):
+                        raise
+                    refused.append(Refused(tile.name, shard, f"{error.where}: {error.what}"))
+                    continue
+                same += not differing
+                if differing:
+                    unlike.append(Unlike(tile.name, shard, differing))
+        tiles = tuple(tile.name for tile in source.tiles if tile.name not in held)
+        return TeacherMerge(source.name, name, added, tiles, taken, same, absent, tuple(unlike), tuple(refused))
+
+
+def _disk_error(error: CacheError, target: Tile) -> bool:
+    return isinstance(error.__cause__, OSError) and (error.where or "").startswith(str(target.folder))
+
+
+def _unlike_files(first: Tile, second: Tile, shard: int) -> tuple[str, ...]:
+    """The files of two complete copies of a shard whose hashes differ."""
+    left, right = marker_of(first, shard)["files"], marker_of(second, shard)["files"]
+    return tuple(file for file in left if left[file] != right[file])
+
+
+def _refuse_other_teacher(held: ScoreCache, other: ScoreCache) -> None:
+    refuse_difference(
+        {**other.identity, **_scoring(other)},
+        {**held.identity, **_scoring(held)},
+        where=str(held.folder),
+        hint=f"{other.folder} cannot be merged; keep both stores, `teachclip cache diff` compares them",
+    )
+
+
+def _scoring(cache: ScoreCache) -> Document:
+    return {"scale": cache.scale, "dtype": cache.dtype, "frames": cache.frames, "frame_logits": cache.frame_logits}
+
+
+def _refuse_other_tile(held: Tile, other: Tile) -> None:
+    if held.checksum == other.checksum:
+        return
+    mine, theirs = open_group(held.folder)[0], open_group(other.folder)[0]
+    lines = [
+        f"{key}: {mine[key]} in {held.folder}, {theirs[key]} in {other.folder}"
+        for key in held.layout.attributes()
+        if mine[key] != theirs[key]
+    ]
+    arrays = {file.split("/")[0] for file in mine["files"] if mine["files"][file] != theirs["files"].get(file)}
+    lines += [f"{name}: other contents" for name in sorted(arrays)]
+    raise CacheMismatchError(
+        f"tile {held.name!r} is of other texts, videos or frames ({', '.join(line.split(':')[0] for line in lines)})",
+        where=str(other.folder),
+        details=lines,
+        hint="shards are merged within the same tile: same captions, frames and score.shard_texts",
+    )
