@@ -85,7 +85,7 @@ class Losses:
                 default 1.
 
         Raises:
-            TrainingError: a loss of the user's own fails.
+            PluginError: a loss of the user's own fails.
         """
         config, student = self.config, _wide(student_logits)
         contrastive = self._contrastive(student, student_scale, same_video)
@@ -94,13 +94,7 @@ class Losses:
             scales = tuple(teacher_scales) or (1.0,) * len(teacher_logits)
             coarse = self._coarse(student, student_scale, [_wide(logits) for logits in teacher_logits], scales)
         if config.fine and raw_weights is not None and any(logits is not None for logits in teacher_frame_logits):
-            raw = _wide(raw_weights)
-            fine = self._combined(
-                [
-                    None if logits is None else self._fine_loss(raw, _wide(logits), mask)
-                    for logits in teacher_frame_logits
-                ]
-            )
+            fine = self._combined([self._fine_loss(raw_weights, logits, mask) for logits in teacher_frame_logits])
         total = config.infonce * contrastive + config.coarse * coarse + config.fine * fine
         return LossParts(total, contrastive, coarse, fine, contrastive.new_zeros(()))
 
@@ -130,18 +124,13 @@ class Losses:
             return self._own_coarse(student_logits, teacher_logits)
         return coarse_loss(self.config.coarse_kind, student_logits, teacher_logits)
 
-    def _fine_loss(self, raw_weights: Tensor, teacher_frame_logits: Tensor, mask: Tensor | None) -> Tensor:
-        config = self.config
-        if self._own_fine is None:
-            return fine_loss(
-                config.fine_kind,
-                raw_weights,
-                teacher_frame_logits,
-                mask,
-                config.fine_reduction,
-                config.fine_temperature,
-            )
-        return self._own_fine(raw_weights, teacher_frame_logits / config.fine_temperature, _valid(raw_weights, mask))
+    def _fine_loss(self, raw_weights: Tensor, frame_logits: Tensor | None, mask: Tensor | None) -> Tensor | None:
+        if frame_logits is None:
+            return None
+        config, raw, logits = self.config, _wide(raw_weights), _wide(frame_logits)
+        if self._own_fine is not None:
+            return self._own_fine(raw, logits / config.fine_temperature, _valid(raw, mask))
+        return fine_loss(config.fine_kind, raw, logits, mask, config.fine_reduction, config.fine_temperature)
 
     def _combined(self, losses: Sequence[Tensor | None]) -> Tensor:
         """One loss of the teachers' losses, of those that have one: their mean, sum or weighted sum."""

@@ -1,4 +1,4 @@
-"""A loss of the user's own, named in a configuration: loaded once, its answers checked, its source part of a run.
+"""A loss of the user's own, named in a configuration: loaded once, its answers checked (docs/losses.md).
 
 coarse: f(student_logits [b, b], teacher_logits [b, b]) -> scalar
 fine:   f(raw_weights [b, F], teacher_frame_logits [b, F], mask [b, F]) -> scalar
@@ -6,18 +6,16 @@ fine:   f(raw_weights [b, F], teacher_frame_logits [b, F], mask [b, F]) -> scala
 
 import hashlib
 import inspect
-import traceback
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..configs.schema import LossConfig
-from ..errors import TrainingError
-from .plugins import load_plugin
+from ..errors import PluginError
+from .plugins import load_plugin, users_code
 
-GROUP = "teachclip.losses"
-KEYS = ("coarse_kind", "fine_kind")
+GROUP = "teachclip.losses"  # of entry points
+_PAGE = "docs/losses.md shows losses of one's own"
 
 
 def is_own(kind: str) -> bool:
@@ -37,7 +35,7 @@ class OwnLoss:
     """
 
     def __init__(self, kind: str, key: str) -> None:
-        self.name = f"{key}: {kind}"
+        self.title = f"{key}: {kind}"
         self.function = load_plugin(kind.removeprefix("entry:"), GROUP, key)
         self._called = False
 
@@ -45,47 +43,38 @@ class OwnLoss:
         """The loss, a scalar that depends on the first argument, the student's.
 
         Raises:
-            TrainingError: the function raises, or gives something else. On a GPU only the first value is checked for
-                being finite, as each look waits for the GPU; the run's own check finds the others.
+            PluginError: the function raises, or gives something else. Of values on a GPU only the first is looked at,
+                since each look waits for the GPU; training's own check finds the others within some steps.
         """
-        try:
+        with users_code(self.title, self.function):
             loss = self.function(*arguments)
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # whatever the user's function raises
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            raise TrainingError(
-                f"{self.name} raised {type(error).__name__}: {error}", details=[f"{last.filename}:{last.lineno}"]
-            ) from error
         if not isinstance(loss, Tensor) or loss.ndim:
-            found = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise TrainingError(f"{self.name} gave {found}", hint="a loss is one number: a tensor without dimensions")
+            found = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise PluginError(f"{self.title} returned {found}, not a tensor that is one number", hint=_PAGE)
         if arguments[0].requires_grad and not loss.requires_grad:
-            raise TrainingError(f"{self.name} does not depend on the student, so that it teaches nothing")
+            raise PluginError(f"{self.title} does not depend on the student, so that nothing is learnt", hint=_PAGE)
         if not (self._called and loss.is_cuda) and not loss.isfinite():
-            raise TrainingError(f"{self.name} is not finite: {loss.item()}")
+            raise PluginError(f"{self.title} is not finite: {loss.item()}", hint=_PAGE)
         self._called = True
         return loss
 
     def source_digest(self) -> str | None:
-        """Hash of the file that the function stands in (not of what that imports); None when it has none."""
+        """Hash of the file that the function stands in, not of what that imports; None when there is no such file."""
+        function = inspect.unwrap(self.function)
+        code = function if inspect.isroutine(function) or inspect.isclass(function) else type(function)
         try:
-            source = inspect.getsourcefile(inspect.unwrap(self.function))
-        except TypeError:  # an object that is called: the file of its class
-            source = inspect.getsourcefile(type(self.function))
+            source = inspect.getsourcefile(code)
+        except TypeError:  # built in
+            return None
         return None if source is None else hashlib.blake2b(Path(source).read_bytes(), digest_size=16).hexdigest()
 
 
 def loss_identity(config: LossConfig) -> dict[str, str]:
-    """What a run's losses depend on beside the configuration: the source files of the user's own, by key.
+    """What a run's losses depend on beside the configuration: the source file of each loss of the user's own.
 
     Raises:
-        ConfigError: a loss of the user's own cannot be loaded.
+        ConfigError: such a loss cannot be loaded.
     """
-    kinds = {key: getattr(config, key) for key in KEYS}
-    digests = {
-        f"code of {key}": OwnLoss(kind, f"train.loss.{key}").source_digest()
-        for key, kind in kinds.items()
-        if is_own(kind)
-    }
-    return {key: digest for key, digest in digests.items() if digest is not None}
+    kinds = {"coarse_kind": config.coarse_kind, "fine_kind": config.fine_kind}
+    own = {key: OwnLoss(kind, f"train.loss.{key}") for key, kind in kinds.items() if is_own(kind)}
+    return {f"code of {key}": loss.source_digest() or "unknown" for key, loss in own.items()}
