@@ -50,7 +50,7 @@ class Ts2Net(VideoTextNetwork):
 
     `config.ts2net.shift_layers` tells the authors' network (10 and 11, whatever the trunk's depth) from the one that
     TeachCLIP runs (none). Its frame mask is tiled over the tokens instead of repeated for each, which is the published
-    definition, whatever `mask_padding` says: of F frames, frame f is matched where entry 4f mod F of the mask is
+    definition, whatever `mask_padding` says: of F frames, frame f is matched where entry (1 + K) f mod F of the mask is
     valid, and temporal attention sees token j where entry j mod F is.
 
     The noise of the selection is part of the network in evaluation too. There it comes from a generator seeded by each
@@ -70,14 +70,6 @@ class Ts2Net(VideoTextNetwork):
     def settings(self) -> Sequence[Any]:
         special = self.config.ts2net
         return (list(special.shift_layers), special.selected, special.samples, special.sigma)
-
-    def freeze_class_tokens(self) -> None:
-        """Always refused: cached class tokens are not enough.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise _needs_frames()
 
     def encode_videos(self, frames: Tensor, mask: Tensor, noise: Tensor | None = None) -> Features:
         """`frames` [V, F, D], unit length, from after the temporal transformer, and `matched` [V, F], 1 where a frame
@@ -107,7 +99,10 @@ class Ts2Net(VideoTextNetwork):
     def tokens(self, frames: Tensor, mask: Tensor) -> Tensor:
         """All tokens of every frame slot [V, F, N, D], not normalised; `frames` as `class_tokens` takes them."""
         if frames.ndim == 3:
-            raise _needs_frames()
+            raise ConfigError(
+                "TS2-Net selects among all tokens of a frame and cannot work on cached class tokens",
+                hint="train the trunk too: --set train.trunk=full",
+            )
         return self.trunk.all_tokens(*self.images(frames, mask), self.config.ts2net.shift_layers)
 
     def noise(self, frames: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
@@ -177,10 +172,3 @@ def _refuse_unfit(special: Ts2NetConfig, trunk: ClipTrunk) -> None:
 
 def _last_two(layers: int) -> str:
     return "[" + ",".join(map(str, range(max(0, layers - 2), layers))) + "]"
-
-
-def _needs_frames() -> ConfigError:
-    return ConfigError(
-        "TS2-Net selects among all tokens of a frame and cannot work on cached class tokens",
-        hint="train the trunk too: --set train.trunk=full",
-    )

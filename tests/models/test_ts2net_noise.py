@@ -177,7 +177,8 @@ def test_the_gpu_draws_and_scores_as_the_cpu(make_ts2net, clips, ids) -> None:
     found = network.score(network.encode_texts(ids.cuda()), videos)
     torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-9)
     network.float()
-    videos = network.encode_videos(frames.cuda(), mask.cuda())
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        videos = network.encode_videos(frames.cuda(), mask.cuda())
     found = network.score(network.encode_texts(ids.cuda()), videos)
-    # In float32 a sample whose third and fourth patch are nearly level may choose otherwise: 1 of 500.
-    torch.testing.assert_close(found.cpu().double(), expected, rtol=0, atol=2e-3)
+    # Only where two patches are level to float32's last bits could one sample in 500 choose otherwise.
+    torch.testing.assert_close(found.cpu().double(), expected, rtol=0, atol=1e-5)
