@@ -1,6 +1,7 @@
 """A tiny world: rendered clips, their frames, a trained teacher and its scores, made once per test process."""
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from teachclip.configs.schema import Config
 from teachclip.stages.data.encode import write_h264
+from teachclip.stages.reporting import Silent
 
 COLOURS = {
     "red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 80, 230), "yellow": (230, 220, 60),
@@ -82,3 +84,36 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     score(made.config())
     score(made.config(score={"store": "exact.zarr", "coarse": "float32"}))
     return made
+
+
+class _Stop(Exception):
+    """Stands for a kill."""
+
+
+class _StopsAfter(Silent):
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def progress(self, title: str, total: int | None, unit: str, done: int = 0) -> Any:
+        progress = super().progress(title, total, unit, done)
+        if title.startswith("train"):
+
+            def advance(n: int = 1, **fields: float | str) -> None:
+                self.left -= n
+                if self.left <= 0:
+                    raise _Stop
+
+            progress.advance = advance  # type: ignore[method-assign]
+        return progress
+
+
+@pytest.fixture(scope="session")
+def train_until() -> Callable[[Config, int], None]:
+    """`train_until(config, steps)`: a run that ends, as if killed, when it has gone on by at least that many steps."""
+    from teachclip.stages.train import train
+
+    def run(config: Config, steps: int) -> None:
+        with pytest.raises(_Stop):
+            train(config, _StopsAfter(steps))
+
+    return run

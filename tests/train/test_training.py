@@ -17,7 +17,6 @@ from teachclip.configs.loading import dump_config, load_config
 from teachclip.configs.schema import Config
 from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, TrainingError
 from teachclip.stages.evaluate import evaluate
-from teachclip.stages.reporting import Silent
 from teachclip.stages.runs import RunFolder
 from teachclip.stages.train import TrainResult, train
 
@@ -87,38 +86,14 @@ def test_the_chosen_network_is_the_best_on_validation(world: Any) -> None:
     assert again.t2v == pytest.approx(best["t2v"])
 
 
-class Stop(Exception):
-    """Stands for a kill."""
-
-
-class StopsAfter(Silent):
-    """A reporter that ends the run when its progress reaches a step."""
-
-    def __init__(self, step: int) -> None:
-        self.left = step
-
-    def progress(self, title: str, total: int | None, unit: str, done: int = 0) -> Any:
-        progress = super().progress(title, total, unit, done)
-        if title.startswith("train"):
-
-            def advance(n: int = 1, **fields: float | str) -> None:
-                self.left -= n
-                if self.left <= 0:
-                    raise Stop
-
-            progress.advance = advance  # type: ignore[method-assign]
-        return progress
-
-
 @pytest.mark.parametrize("trunk", ["full", "frozen"])
-def test_a_stopped_run_goes_on_to_the_same_weights(world: Any, trunk: str) -> None:
+def test_a_stopped_run_goes_on_to_the_same_weights(world: Any, train_until: Any, trunk: str) -> None:
     settings = {"trunk": trunk, "teachers": ["xclip"], "epochs": 4}
     whole = world.config(train={**settings, "run": f"runs/whole-{trunk}"})
     stopped = world.config(train={**settings, "run": f"runs/stopped-{trunk}"})
     train(whole)
     for step in (7, 4):
-        with pytest.raises(Stop):
-            train(stopped, StopsAfter(step))
+        train_until(stopped, step)
     train(stopped)
     first, second = (load_file(config.run_folder / "best.safetensors") for config in (whole, stopped))
     assert first.keys() == second.keys()
