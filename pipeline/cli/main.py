@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ... import __version__
-from . import config, demo, evaluate, prepare, score, search, train
+from . import checkpoint, config, demo, evaluate, prepare, score, search, train
 from .running import examples
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=search.EXAMPLES)(search.search)
 app.add_typer(config.app, name="config")
+app.add_typer(checkpoint.app, name="checkpoint")
 
 
 def main() -> None:

@@ -100,8 +100,9 @@ class Output:
             text = "\n".join(line.rstrip() for line in text.split("\n"))
         self._write(text)
 
-    def failure(self, kind: str, lines: Sequence[str], hint: str | None, facts: Mapping[str, object]) -> None:
-        """Why the verb ends without its result: for people on stderr, with `--json` also as a document on stdout."""
+    def failure(self, kind: str, lines: Sequence[str], hint: str | None, facts: Mapping[str, object] | None) -> None:
+        """Why the verb ends without its result: for people on stderr, with `--json` also `facts` as a document on
+        stdout, unless the result that is there already says so."""
         self.close()
         first, *others = lines or [""]
         self._say(Text.assemble((f"{kind}: " if kind else "", "bold red"), first))
@@ -109,7 +110,7 @@ class Output:
             self._say(Text(f"  {line}"))
         if hint:
             self._say(Text(hint))
-        if self.json:
+        if self.json and facts is not None:
             self._write(_document({"error": facts}))
 
     def close(self) -> None:

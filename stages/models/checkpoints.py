@@ -28,7 +28,7 @@ def save_network(
     network: VideoTextNetwork,
     path: Path,
     *,
-    source: Mapping[str, str] | None = None,
+    source: Mapping[str, Any] | None = None,
     unused: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write weights and configuration as one safetensors file; `cache.files.publishing` gives a path that is safe.
@@ -117,13 +117,15 @@ def recognised(
                 hint="use the file as teachclip wrote it; its metadata was lost on the way",
             )
         return read_published(weights.tensors, where, pooling=pooling, frames=frames, words=words)
-    config = NetworkConfig.model_validate(saved_note(weights, where)["network"])
+    note = saved_note(weights, where)
+    config = NetworkConfig.model_validate(note["network"])
     if pooling not in (None, config.pooling):
         raise CheckpointError(f"this checkpoint pools with {config.pooling}, and {pooling} is asked for", where=where)
     check_slots(config, {"frames": frames, "words": words}, where)
     used = {name: value for name, value in weights.tensors.items() if not name.startswith(_UNUSED)}
     unused = {name.removeprefix(_UNUSED): value for name, value in weights.tensors.items() if name not in used}
-    return Published(f"teachclip {config.kind}", config, used, unused, ("frames", "words"))
+    scale_shape = tuple(note.get("source", {}).get("logit_scale_shape", ()))
+    return Published(f"teachclip {config.kind}", config, used, unused, ("frames", "words"), scale_shape=scale_shape)
 
 
 def saved_note(weights: Weights, where: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ after the last block computed every token. Here its modules are called with as m
 vector can be had, and of the last visual block only the class token is computed; the numbers are the same.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -223,7 +223,14 @@ def _load_trunk(trunk: ClipTrunk, path: Path) -> None:
             where=str(path),
             hint="use a -quickgelu model, or sizes.quick_gelu: true",
         )
+    load_into(trunk, trunk_tensors(weights.tensors) or weights.tensors, str(path))
+
+
+def trunk_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a CLIP by OpenAI's names, wherever in a checkpoint it lies; empty where there is none."""
     anchor = "visual.class_embedding"
-    prefix = next((name.removesuffix(anchor) for name in weights.tensors if name.endswith(anchor)), "")
-    tensors = {name.removeprefix(prefix): value for name, value in weights.tensors.items() if name.startswith(prefix)}
-    load_into(trunk, {name: value for name, value in tensors.items() if name not in CLIP_NOTES}, str(path))
+    prefix = next((name.removesuffix(anchor) for name in tensors if name.endswith(anchor)), None)
+    if prefix is None:
+        return {}
+    found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return {name: value for name, value in found.items() if name not in CLIP_NOTES}

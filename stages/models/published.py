@@ -39,6 +39,10 @@ SHIFT_LAYERS = (10, 11)
 
 # Modules that published code creates and never uses, and numbers that OpenAI's files hold beside weights.
 _UNUSED = ("cross.", "similarity_dense.", *(f"clip.{note}" for note in CLIP_NOTES))
+_TOWERS = {
+    "image tower": re.compile(r"clip\.visual\."),
+    "text tower": re.compile(r"clip\.(token_embedding|positional_embedding|transformer|ln_final|text_projection)\b"),
+}
 _SHIFTED_BLOCK = re.compile(rf"clip\.visual\.transformer\.resblocks\.([0-9]{{1,4}}){re.escape(SHIFTED)}")
 _MATRICES = (
     "global_mat_weight",
@@ -60,6 +64,7 @@ class Published:
         tensors: by our names; unused: by published names, what the network does not use.
         slots: which of "frames" and "words" the checkpoint records.
         clip_names: whose names the file has, for CLIP.
+        scale_shape: of the logit scale in the file: a scalar, or one element.
     """
 
     title: str
@@ -68,6 +73,7 @@ class Published:
     unused: State
     slots: tuple[str, ...] = ()
     clip_names: Literal["ours", "OpenAI", "Hugging Face"] = "ours"
+    scale_shape: tuple[int, ...] = ()
 
     def name_in_file(self, name: str) -> str:
         """What the file calls one of our tensors."""
@@ -131,8 +137,9 @@ def read_published(
     settings, missing = family.config(plain, pooling)
     sizes, not_told = trunk_sizes(plain, "clip.")
     if not_told or missing:
+        towers = " and ".join(tower for tower, names in _TOWERS.items() if not any(map(names.match, plain)))
         raise CheckpointError(
-            f"this {family.name} checkpoint is not whole",
+            f"this {family.name} checkpoint is not whole" + (f": CLIP's {towers} missing" if towers else ""),
             where=where,
             details=listed("needed and not there, or of no use", [*not_told, *missing]),
         )
@@ -153,6 +160,7 @@ def read_published(
         unused,
         family.slots,
         "Hugging Face" if any(map(is_hugging_face, state)) else "OpenAI",
+        tuple(state["clip.logit_scale"].shape) if "clip.logit_scale" in state else (),
     )
 
 
@@ -180,6 +188,7 @@ def published_state(found: Published) -> State:
         raise CheckpointError("nobody has published an `openclip` network: it has no other names than ours")
     shifted = config.ts2net.shift_layers if config.kind == "ts2net" else ()
     state = {published_name(name, shifted): value for name, value in found.tensors.items()}
+    state["clip.logit_scale"] = state["clip.logit_scale"].reshape(found.scale_shape)
     if config.kind == "xpool":
         state = to_hugging_face(state)
     return state | found.unused

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from teachclip.configs.schema import Config
 from teachclip.pipeline.cli.main import app
 from teachclip.pipeline.demo import DemoModel, DemoResult
 from teachclip.pipeline.steps import Step
+from teachclip.stages.convert import Converted
 from teachclip.stages.evaluate import EvaluateResult
 from teachclip.stages.index import IndexResult
+from teachclip.stages.inspection import Inspection, Refusal
 from teachclip.stages.own_ranks import OwnRanks
 from teachclip.stages.prepare import PrepareEstimate, PrepareResult
 from teachclip.stages.score import ScoreResult, TeacherScores
@@ -46,6 +49,15 @@ INDEXED = IndexResult("index", 9, 512, 9, 0, 0, None, 1.0)
 MODELS = (DemoModel("X-CLIP teacher", "r/x", METRICS, METRICS), DemoModel("student taught", "r/t", METRICS, METRICS))
 SHOWN = DemoResult("demo/report.html", "my demo/demo.yaml", MODELS, FOUND, (Step("render", False, 9.0),), 300.0)
 
+INSPECTED = Inspection(
+    "model.bin", "torch", 391_000_000, "ab" * 32, "TS2-Net with token shift in blocks 10, 11", "ts2net", None,
+    {"image_size": 224, "patch_size": 32, "vision_layers": 12, "vision_width": 768, "vision_heads": 12,
+     "embed_dim": 512, "frames": 12, "words": 32, "temporal_layers": 4},
+    ("words",), {"mask_padding": False, "shift_layers": (10, 11)},
+    366, 164_189_442, {"float16": 150, "float32": 216}, 4.6052, 100.0, "cd" * 32, ("half", "not recorded"), None,
+)  # fmt: skip
+CONVERTED = Converted("xclip.safetensors", "X-CLIP", "teachclip", "cd" * 32, 12, 32, 366, 7, ())
+
 
 def help_texts(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:
     yield CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "120"}).stdout
@@ -64,7 +76,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
     calls: list[tuple[str, tuple[Any, ...]]] = []
 
     def stand_in(target: str, result: object) -> None:
-        def run(*arguments: Any) -> object:
+        def run(*arguments: Any, **_: Any) -> object:
             calls.append((target, arguments))
             return result
 
@@ -78,12 +90,14 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
     stand_in("stages.evaluate.evaluate", EVALUATED)
     stand_in("stages.index.index", INDEXED)
     stand_in("stages.search.search", FOUND)
+    stand_in("stages.inspection.inspect", INSPECTED)
+    stand_in("stages.convert.convert", CONVERTED)
     return calls
 
 
 def test_there_are_examples_of_every_verb() -> None:
     verbs = {line.split()[1] for line in examples()}
-    assert verbs == {"demo", "prepare", "score", "train", "evaluate", "search", "config"}
+    assert verbs == {"demo", "prepare", "score", "train", "evaluate", "search", "config", "checkpoint"}
 
 
 @pytest.mark.parametrize("command", examples())
@@ -95,7 +109,7 @@ def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any
     assert result.stdout
     if "--json" in words:
         json.loads(result.stdout)
-    if words[0] not in ("config", "demo"):
+    if words[0] not in ("config", "demo", "checkpoint"):
         assert stages
         config = stages[-1][1][0]
         assert isinstance(config, Config)
@@ -192,3 +206,50 @@ def test_demo_shows_models_searches_and_what_to_do_next(
     assert "    teachclip prepare own_videos.yaml" in lines
     assert stages[0][1][0] == Path("my demo")
     assert json.loads(invoke("demo", "--json").stdout)["models"][1]["t2v"] == METRICS
+
+
+def test_inspect_shows_what_is_known(invoke: Invoke, stages: object) -> None:
+    assert shown(invoke("checkpoint", "inspect", "model.bin")) == [
+        "file         model.bin (torch, 391 MB)",
+        "what         TS2-Net with token shift in blocks 10, 11",
+        "image        224 pixels, patches of 32",
+        "image tower  12 layers, width 768, heads: 12",
+        "D            512",
+        "temporal     4 layers",
+        "frames       12, recorded",
+        "words        32, assumed",
+        "settings     mask_padding no, shift_layers 10, 11",
+        "tensors      366: 150 float16, 216 float32",
+        "parameters   164,189,442",
+        "logit scale  4.6052, exp 100.00",
+        f"digest       {'cd' * 32}",
+        "odd          half",
+        "             not recorded",
+    ]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_refused_file_is_explained_and_ends_with_an_error(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    refused = replace(INSPECTED, refused=Refusal("not whole", ("1 missing:", "  clip.logit_scale"), "do this"))
+    monkeypatch.setattr("teachclip.stages.inspection.inspect", lambda *_: refused)
+    result = invoke("checkpoint", "inspect", "model.bin", *(["--json"] if as_json else []))
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "error: model.bin: not whole", "  1 missing:", "    clip.logit_scale", "do this",
+    ]  # fmt: skip
+    if as_json:
+        assert json.loads(result.stdout)["refused"]["what"] == "not whole"
+    else:
+        assert result.stdout.startswith("file         model.bin")
+
+
+def test_convert_shows_what_was_written(invoke: Invoke, stages: object) -> None:
+    assert shown(invoke("checkpoint", "convert", "model.bin", "xclip.safetensors")) == [
+        "written  xclip.safetensors, with teachclip's names",
+        "what     X-CLIP",
+        "slots    12 frames, 32 words",
+        "tensors  366, 7 of them kept though nothing uses them",
+        f"digest   {'cd' * 32}",
+    ]

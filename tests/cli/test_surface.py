@@ -27,6 +27,21 @@ SURFACE = {
     "config": {"--help"},
     "config show": CONFIGURED,
     "config template": {"--help"},
+    "config diff": {"A", "B", "--set", *COMMON},
+    "checkpoint": {"--help"},
+    "checkpoint inspect": {"FILE", *COMMON},
+    "checkpoint convert": {
+        "FILE",
+        "OUT",
+        "--frames",
+        "--words",
+        "--pooling",
+        "--as",
+        "--clip",
+        "--names",
+        "--force",
+        *COMMON,
+    },
 }
 HEAVY = {
     "torch",
@@ -66,7 +81,7 @@ def test_every_verb_has_help_and_examples(invoke: Invoke, name: str) -> None:
     result = invoke(*name.split(), "--help")
     assert result.exit_code == 0
     assert result.stdout.startswith(f"Usage: teachclip{f' {name}' if name else ''} ")
-    if name != "config":
+    if name not in ("config", "checkpoint"):
         assert "\n  Examples:\n    teachclip " in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 120
 
@@ -75,7 +90,7 @@ def test_version(invoke: Invoke) -> None:
     assert invoke("--version").stdout == f"teachclip {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["config"]])
+@pytest.mark.parametrize("arguments", [[], ["config"], ["checkpoint"]])
 def test_no_verb_is_answered_with_help(invoke: Invoke, arguments: list[str]) -> None:
     result = invoke(*arguments)
     assert result.exit_code == 2
@@ -99,10 +114,12 @@ def test_a_wrong_call_is_short_and_exits_with_2(invoke: Invoke, arguments: list[
         (["--help"], 0),
         (["--version"], 0),
         (["train", "--help"], 0),
+        (["checkpoint", "convert", "a.bin", "b.safetensors", "--as", "teachclip"], 2),
         (["train", "own_videos.yaml", "--set", "train.bach_size=3"], 2),
         (["search", "own_videos.yaml", "a dog", "--set", "search.top=0"], 2),
         (["prepare", "nothing.yaml", "--estimate"], 2),
         (["config", "show", "own_videos.yaml"], 0),
+        (["config", "diff", "recipes/paper", "own_videos.yaml"], 0),
     ],
 )
 def test_help_and_mistakes_import_nothing_heavy(folder: Path, arguments: list[str], code: int) -> None:
