@@ -10,6 +10,11 @@ from teachclip.stages.models.xpool import TextConditionedPooling
 from torch.utils.flop_counter import FlopCounterMode
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
 @torch.no_grad()
 def _random(pooling: TextConditionedPooling) -> TextConditionedPooling:
     """Weights far from the identity, and biases."""
@@ -61,7 +66,7 @@ def test_one_frame(make_xpool, clips, ids) -> None:
 
 
 @torch.no_grad()
-def test_features_of_other_sizes_and_float32_sums(make_xpool) -> None:
+def test_features_of_other_sizes() -> None:
     pooling = _random(TextConditionedPooling(512, 1, 0.3)).eval()
     for size in (1e-3, 1.0, 30.0):
         texts = pooling.texts(size * torch.randn(40, 512))
@@ -71,17 +76,44 @@ def test_features_of_other_sizes_and_float32_sums(make_xpool) -> None:
 
 
 @torch.no_grad()
-def test_variances_of_zero_give_finite_scores(make_xpool, ids) -> None:
+def test_frames_that_cancel_give_finite_scores() -> None:
     """Rounding takes a variance of zero below it."""
-    network = make_xpool(torch.float32)
-    texts, frames = network.encode_texts(ids), torch.full((3, 5, 64), 7.0)
-    pooling = network.pooling
-    for layer, value in ((pooling.norm3, 0), (pooling.norm2, 0), (pooling.value, 0)):
-        torch.nn.init.constant_(layer.weight, value)
-        torch.nn.init.constant_(layer.bias, 0.1)
-        videos = pooling.videos(frames, None)
-        found = pooling.score(texts, videos | pooling.condense(videos["values"]))
-        torch.testing.assert_close(found, pooling.plain_score(texts, videos), rtol=0, atol=1e-5)
+    pooling = TextConditionedPooling(64, 1, 0.3).eval()
+    frames = torch.randn(50, 6, 64)
+    frames = torch.cat([frames, -frames], dim=1)
+    pooling.key.weight.zero_()
+    pooling.value.weight.mul_(100)
+    texts, videos = pooling.texts(torch.randn(8, 64)), pooling.videos(frames, None)
+    videos |= pooling.condense(videos["values"])
+    assert (videos["quadratic"].mean(dim=(2, 3)) < 0).any(dim=0)[:2].all()
+    assert pooling.score(texts, videos).isfinite().all()
+
+
+@torch.no_grad()
+def test_a_pooled_vector_of_zero_scores_zero() -> None:
+    pooling = TextConditionedPooling(64, 1, 0.3).eval()
+    pooling.norm3.weight.zero_()
+    texts, videos = pooling.texts(torch.randn(8, 64)), pooling.videos(torch.randn(5, 12, 64), None)
+    for scores in (
+        pooling.plain_score(texts, videos),
+        pooling.score(texts, videos | pooling.condense(videos["values"])),
+    ):
+        assert scores.equal(torch.zeros(8, 5))
+
+
+@torch.no_grad()
+def test_several_heads_are_torchs_attention() -> None:
+    pooling = _random(TextConditionedPooling(64, 4, 0.3)).double().eval()
+    attention = torch.nn.MultiheadAttention(64, 4, batch_first=True).double()
+    attention.in_proj_weight.copy_(torch.cat([layer.weight for layer in (pooling.query, pooling.key, pooling.value)]))
+    attention.in_proj_bias.copy_(torch.cat([layer.bias for layer in (pooling.query, pooling.key, pooling.value)]))
+    attention.out_proj.load_state_dict(pooling.out.state_dict())
+    sentences, frames = torch.randn(8, 64).double(), torch.randn(5, 6, 64).double()
+    queries = pooling.norm1(sentences).expand(5, -1, -1)
+    hidden = pooling.norm2(attention(queries, *[pooling.norm1(frames)] * 2, need_weights=False)[0]).transpose(0, 1)
+    expected = pooling.norm3(hidden + pooling.linear(hidden))
+    found = pooling.pooled(pooling.texts(sentences), pooling.videos(frames, None))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("mask_padding", [True, False])
@@ -126,7 +158,10 @@ def test_frame_logits_are_of_the_mean_attention(make_xpool, clips, ids, heads) -
     texts, videos = _part(network.encode_texts(ids), slice(4)), network.encode_videos(*clips)
     weights = network.pooling.weights(texts, videos).view(4, heads, 5, 4).mean(dim=1)
     own = weights.diagonal(dim1=0, dim2=2).T
-    torch.testing.assert_close(network.frame_logits(texts, videos).softmax(dim=-1), own, rtol=0, atol=1e-12)
+    logits = network.frame_logits(texts, videos)
+    torch.testing.assert_close(logits.softmax(dim=-1), own, rtol=0, atol=1e-12)
+    if heads > 1:
+        torch.testing.assert_close(logits.exp(), own, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 7, 1000])
@@ -200,6 +235,17 @@ def test_training_is_the_plain_form_with_dropout(make_xpool, clips, ids, largest
         torch.testing.assert_close(
             network.eval().score(network.encode_texts(ids), network.encode_videos(*clips)), plain
         )
+
+
+@torch.no_grad()
+def test_dropout_is_on_what_the_last_layer_adds(make_xpool, clips, ids) -> None:
+    network = make_xpool().train()
+    network.pooling.dropout.p = 1.0
+    texts, videos = network.encode_texts(ids), network.encode_videos(*clips)
+    dropped = network.score(texts, videos)
+    for parameter in network.pooling.linear.parameters():
+        parameter.zero_()
+    torch.testing.assert_close(network.eval().score(texts, videos), dropped)
 
 
 def test_memory_of_training(largest_tensor) -> None:
