@@ -35,11 +35,28 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: names the file and line or the override, the offending value and the nearest valid name.
     """
+    return checked(_resolved(read_given(path, overrides)))
+
+
+def read_given(path: Path | None, overrides: Sequence[str] = ()) -> Marked:
+    """What `path`, the files it extends and `overrides` set, each value with its place; not checked, nothing resolved.
+
+    Raises:
+        ConfigError: a file cannot be read, or an override is not key=value.
+    """
     here = Path.cwd()
     given = Marked({}, Place("defaults", here)) if path is None else _read_file(path, ())
     for override in overrides:
         given = _override(given, override, here)
-    given = _resolved(_filled(given, Config))
+    return _filled(given, Config)
+
+
+def checked(given: Marked) -> Config:
+    """The configuration of what was given, paths as they stand.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
     try:
         return Config.model_validate_json(json.dumps(given.plain()), strict=True)
     except ValidationError as error:
@@ -54,6 +71,23 @@ def dump_config(config: Config) -> str:
 def shipped() -> dict[str, Path]:
     """The YAMLs that come with the package, by the name that `extends` calls them."""
     return {path.relative_to(SHIPPED).with_suffix("").as_posix(): path for path in sorted(SHIPPED.rglob("*.yaml"))}
+
+
+def named(name: str) -> Path:
+    """The YAML that `name` means: one that comes with the package (`recipes/official`), else a file.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    path = Path(name).expanduser()
+    if name in shipped() and not path.is_file():
+        return shipped()[name]
+    if path.exists() or name.endswith((".yaml", ".yml")):
+        return path
+    raise ConfigError(
+        f"neither a file nor a YAML that comes with teachclip{nearest(name, list(shipped()))}", where=name,
+        hint=f"Shipped: {', '.join(shipped())}",
+    )  # fmt: skip
 
 
 def _read_file(path: Path, above: tuple[Path, ...]) -> Marked:
