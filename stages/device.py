@@ -1,6 +1,7 @@
 """Where a network runs and in what precision."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -26,3 +27,16 @@ def autocast(device: torch.device, precision: Literal["auto", "float32", "bf16"]
     if precision == "bf16" or (precision == "auto" and device.type == "cuda"):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
+
+
+@contextmanager
+def plain_float32(device: torch.device) -> Iterator[None]:
+    """For teachers: scores must not depend on the precision of the training step around an online teacher, nor on
+    TF32, which cuDNN's convolutions (the patch embedding) use unless told otherwise, nor on which algorithm was
+    fastest."""
+    cudnn = torch.backends.cudnn
+    with (
+        torch.autocast(device.type, enabled=False),
+        cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False),
+    ):
+        yield

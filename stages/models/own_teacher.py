@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...configs.schema import TeacherConfig
 from ...errors import PluginError
+from ..device import plain_float32
 from ..plugins import load_plugin, users_code
 from .network import Features
 
@@ -19,7 +20,7 @@ _METHODS = ("encode_videos(frames, mask, times)", "encode_texts(captions)", "sco
 
 
 class OwnTeacher:
-    """A class of the user's own as a teacher (`teachers.Teacher`); it is called without gradients.
+    """A class of the user's own as a teacher (`teachers.Teacher`); it is called in float32 without gradients.
 
     Shapes are checked at every call, values at the first call of each method.
 
@@ -30,7 +31,7 @@ class OwnTeacher:
 
     def __init__(self, config: TeacherConfig, device: torch.device) -> None:
         assert config.plugin is not None
-        self.name = config.name
+        self.name, self._device = config.name, device
         self._title = f"teacher {config.name!r} ({config.plugin})"
         self._class = load_plugin(config.plugin, GROUP, f"score.teachers.{config.name}.plugin")
         with users_code(f"{self._title}: making it", self._class):
@@ -74,7 +75,7 @@ class OwnTeacher:
 
     @torch.no_grad()
     def _call(self, method: str, *arguments: Any) -> Any:
-        with users_code(f"{self._title}: {method}", self._class):
+        with plain_float32(self._device), users_code(f"{self._title}: {method}", self._class):
             return getattr(self._teacher, method)(*arguments)
 
     def _features(self, method: str, found: object, count: int) -> Features:

@@ -4,8 +4,7 @@ A teacher takes uint8 frames, their times and captions as strings; tokens, resol
 A network of ours, an open_clip model as it is, or a class of the user's own (own_teacher.py).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,8 +14,10 @@ from torch import Tensor
 from ...configs.schema import NetworkConfig, TeacherConfig
 from ...errors import CheckpointError, ConfigError, TeachclipError
 from ..data.tokens import VOCABULARY, tokenize
-from .build import build_network
+from ..device import plain_float32
+from .build import network_class
 from .checkpoints import load_network, network_digest
+from .clip import build_trunk
 from .network import Features, VideoTextNetwork
 from .own_teacher import OwnTeacher
 from .published import FRAMES, WORDS
@@ -53,7 +54,7 @@ class Teacher(Protocol):
         ...
 
     def frame_logits(self, texts: Features, videos: Features) -> Tensor | None:
-        """Frame-text scores [T, F] of text i with video i, before softmax, finite in padding too; None: there are none."""
+        """Frame-text scores [T, F] of text i with video i, before softmax, finite in padding too, or None."""
         ...
 
 
@@ -88,38 +89,27 @@ class NetworkTeacher:
                 f"--set prepare.image_size={size} --set prepare.frames=OTHER, and its `prepared: OTHER`; where a "
                 "checkpoint does not record its number, `frames` sets it",
             )
-        with self._float32():
+        with plain_float32(self.network.logit_scale.device):
             return self.network.encode_videos(frames, mask)
 
     @torch.no_grad()
     def encode_texts(self, captions: Sequence[str]) -> Features:
         """See `Teacher`."""
         ids, _ = tokenize(captions, self.words)
-        with self._float32():
+        with plain_float32(self.network.logit_scale.device):
             return self.network.encode_texts(ids.to(self.network.logit_scale.device))
 
     @torch.no_grad()
     def score(self, texts: Features, videos: Features) -> Tensor:
         """See `Teacher`."""
-        with self._float32():
+        with plain_float32(self.network.logit_scale.device):
             return self.network.score(texts, videos)
 
     @torch.no_grad()
     def frame_logits(self, texts: Features, videos: Features) -> Tensor | None:
         """See `Teacher`."""
-        with self._float32():
+        with plain_float32(self.network.logit_scale.device):
             return self.network.frame_logits(texts, videos)
-
-    @contextmanager
-    def _float32(self) -> Iterator[None]:
-        """Scores must not depend on the precision of the training step around an online teacher, nor on TF32, which
-        cuDNN's convolutions (the patch embedding) use unless told otherwise, nor on which algorithm was fastest."""
-        cudnn = torch.backends.cudnn
-        with (
-            torch.autocast(self.network.logit_scale.device.type, enabled=False),
-            cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False),
-        ):
-            yield
 
 
 def load_teacher(config: TeacherConfig, checkpoint: Path | None, device: str | torch.device = "cpu") -> Teacher:
@@ -150,15 +140,16 @@ def _zero_shot(config: TeacherConfig) -> VideoTextNetwork:
     key = f"score.teachers.{config.name}.openclip"
     if config.openclip.weights is None:
         raise ConfigError("an open_clip model without weights knows nothing", where=f"{key}.weights")
-    frames, words = config.frames or FRAMES, config.words or WORDS
-    settings = NetworkConfig(kind="openclip", trunk=config.openclip, frames=frames, words=words, temporal_layers=0)
     try:
-        network = build_network(settings)
+        trunk = build_trunk(config.openclip)
     except TeachclipError as error:  # which speaks of the network that is trained
         where, hint = (text and text.replace("train.network.trunk", key) for text in (error.where, error.hint))
         raise type(error)(error.what, where=where, hint=hint, details=error.details) from error
-    if words > (most := network.trunk.sizes.context_length):
+    most = trunk.sizes.context_length
+    frames, words = config.frames or FRAMES, config.words or min(WORDS, most)
+    if words > most:
         raise ConfigError(
             f"{words} words are asked for; this model has {most} at most", where=f"score.teachers.{config.name}.words"
         )
-    return network
+    settings = NetworkConfig(kind="openclip", trunk=config.openclip, frames=frames, words=words, temporal_layers=0)
+    return network_class("openclip")(settings, trunk)
