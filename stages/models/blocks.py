@@ -17,17 +17,22 @@ def score_in_blocks(
 ) -> Tensor:
     """`score` of every pair [T, V], about as many texts as videos at a time: what is read of either is used often."""
     count = _count(texts)
-    device = next(iter(videos.values())).device.type
-    pairs = max(1, BLOCK_BYTES.get(device, BLOCK_BYTES["cpu"]) // bytes_per_pair)
+    pairs = max(1, block_bytes(next(iter(videos.values()))) // bytes_per_pair)
     at_once = min(count, math.isqrt(pairs))
     rows = []
-    for text_block in _blocks(texts, at_once):
-        columns = [score(text_block, block) for block in _blocks(videos, pairs // at_once)]
+    for text_block in blocks(texts, at_once):
+        columns = [score(text_block, block) for block in blocks(videos, pairs // at_once)]
         rows.append(columns[0] if len(columns) == 1 else torch.cat(columns, dim=1))
     return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
-def _blocks(features: Features, size: int) -> Iterator[Features]:
+def block_bytes(values: Tensor) -> int:
+    """`BLOCK_BYTES` of the device where `values` lie."""
+    return BLOCK_BYTES.get(values.device.type, BLOCK_BYTES["cpu"])
+
+
+def blocks(features: Features, size: int) -> Iterator[Features]:
+    """Features of `size` texts or videos at a time."""
     for start in range(0, _count(features), size):
         yield {key: value[start : start + size] for key, value in features.items()}
 

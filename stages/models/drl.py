@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ...configs.schema import NetworkConfig
 from ...errors import CheckpointError
-from .blocks import BLOCK_BYTES
+from .blocks import block_bytes, blocks
 from .cdcr import cdcr
 from .clip import ClipTrunk
 from .network import Features, VideoTextNetwork, masked_mean
@@ -102,18 +102,18 @@ class Drl(VideoTextNetwork):
                 return texts["sentence"] @ videos["vector"].T
             lengths = texts["mask"].sum(1).cpu()
             order = lengths.argsort(stable=True)
-            blocks = list(_video_blocks(videos, self.config.words))
+            video_blocks = list(_video_blocks(videos, self.config.words))
             rows = []
             for part in torch.split(order, TEXTS_AT_A_TIME):
-                some = _text_block(texts, part, longest=int(lengths[part[-1]]))
-                rows.append(torch.cat([_token_wise(some, block) for block in blocks], dim=1))
+                text_block = _text_block(texts, part, longest=int(lengths[part[-1]]))
+                rows.append(torch.cat([_token_wise(text_block, block) for block in video_blocks], dim=1))
             scores = torch.cat(rows)
             return scores[order.argsort().to(scores.device)]
 
     def plain_score(self, texts: Features, videos: Features) -> Tensor:
         """Raw scores [T, V] as defined (specs: DRL 4), over all slots and in one piece; `score` equals it."""
         if self.config.drl.interaction == "dp":
-            return texts["sentence"] @ videos["vector"].T
+            return self.score(texts, videos)
         with torch.autocast(texts["words"].device.type, enabled=False):
             sim_TVWF = self.similarities(texts, videos)
             of_words = torch.einsum("tvw,tw->tv", sim_TVWF.amax(3), texts["weights"])
@@ -187,12 +187,11 @@ def _text_block(texts: Features, part: Tensor, longest: int) -> Features:
 
 def _video_blocks(videos: Features, words: int) -> Iterator[Features]:
     """`frames` [F, v, D], zero in padding, and `weights` [F, v]: frames first, so that maxima run over whole rows."""
-    frames = _without_padding(videos["frames"], videos["mask"])
+    frames = videos["frames"]
     bytes_per_video = TEXTS_AT_A_TIME * words * frames.shape[1] * frames.element_size()
-    size = max(1, BLOCK_BYTES.get(frames.device.type, BLOCK_BYTES["cpu"]) // bytes_per_video)
-    for start in range(0, len(frames), size):
-        some = slice(start, start + size)
-        yield {"frames": frames[some].transpose(0, 1).contiguous(), "weights": videos["weights"][some].T}
+    for block in blocks(videos, max(1, block_bytes(frames) // bytes_per_video)):
+        frames = _without_padding(block["frames"], block["mask"])
+        yield {"frames": frames.transpose(0, 1).contiguous(), "weights": block["weights"].T}
 
 
 def _token_wise(texts: Features, videos: Features) -> Tensor:
