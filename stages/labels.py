@@ -18,49 +18,19 @@ from ..cache.frames import FrameCache
 from ..cache.identity import identity_digest, text_digest
 from ..cache.reader import Labels, ScoreReader
 from ..cache.scores import ScoreStore
-from ..configs.schema import Config, TeacherConfig
+from ..configs.schema import Config
 from ..errors import ConfigError
 from .frame_times import FrameCarrier, frame_carrier
 from .inputs import FrameInputs, VideoInputs
 from .reporting import Reporter
 from .splits import Split
+from .teacher_frames import TeacherFrames
 
 if TYPE_CHECKING:
     from .models.teachers import Teacher
 
 type UintFrames = tuple[Tensor, Tensor, Tensor]
 """uint8 frames, mask and times of a batch's videos, as `VideoInputs.read` gives them."""
-
-
-class TeacherFrames:
-    """The frame caches that teachers see, by teacher; a teacher without `prepared` sees the student's.
-
-    Args:
-        config: the configuration.
-        names: the teachers.
-        frames: the student's frame cache.
-    """
-
-    def __init__(self, config: Config, names: Sequence[str], frames: FrameCache) -> None:
-        known = {teacher.name: teacher for teacher in config.score.teachers}
-        self.folders = {name: _folder(config, known.get(name)) for name in names}
-        self.caches = {config.frames_folder: frames}
-        for folder in self.folders.values():
-            if folder not in self.caches:
-                self.caches[folder] = FrameCache.open(folder)
-
-        self._own = config.frames_folder
-
-    def __getitem__(self, name: str) -> FrameCache:
-        return self.caches[self.folders[name]]
-
-    def others(self) -> dict[str, FrameCache]:
-        """The caches of teachers that do not see the student's."""
-        return {name: self.caches[folder] for name, folder in self.folders.items() if folder != self._own}
-
-
-def _folder(config: Config, teacher: TeacherConfig | None) -> Path:
-    return config.frames_folder if teacher is None else config.teacher_frames(teacher)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from .own_ranks import OwnRanks, own_ranks
 from .reporting import Reporter, Silent
 from .scoring import Scorer, ShardWriter, VideoEncoder, gives_frame_logits
 from .splits import Split, usable_split
+from .teacher_frames import teacher_frames
 
 DENSE = "dense"
 _OTHER_STORE = "undo the change, or keep both: --set score.store=OTHER.zarr"
@@ -95,7 +96,7 @@ def score(config: Config, reporter: Reporter | None = None) -> ScoreResult:
     split = _texts(config, dataset, frames)
     if split.left_out:
         reporter.warn(f"{split.left_out} videos have no usable frames and are left out")
-    seen = [(teacher, _teacher_frames(config, teacher, frames)) for teacher in config.score.teachers]
+    seen = [(teacher, teacher_frames(config, teacher, frames)) for teacher in config.score.teachers]
     store = ScoreStore.create(config.score_store)
     remove_leftovers(store.path)
     results = []
@@ -118,20 +119,6 @@ def _texts(config: Config, dataset: Dataset, *frames: FrameCache) -> Split:
             hint="`teachclip prepare` lists the videos that cannot be used, and why",
         )
     return split
-
-
-def _teacher_frames(config: Config, teacher: TeacherConfig, frames: FrameCache) -> FrameCache:
-    """The frame cache that `teacher` sees: `frames`, or its own."""
-    folder = config.teacher_frames(teacher)
-    if folder == config.frames_folder:
-        return frames
-    try:
-        return FrameCache.open(folder)
-    except CacheError as error:
-        hint = f"make the frames of teacher {teacher.name!r}: teachclip prepare --set prepare.frames={teacher.prepared}"
-        raise CacheError(
-            error.what, where=error.where, details=error.details, hint=f"{hint} and its prepare.max_frames"
-        ) from error
 
 
 class _Stage:

@@ -22,7 +22,7 @@ from .data.captions import read_dataset
 from .data.tokens import tokenize
 from .device import autocast, choose_device
 from .inputs import FrameInputs, VideoInputs, check_fits, frozen_inputs
-from .labels import CachedTeacher, OnlineTeacher, TeacherFrames, cached_teachers, online_teachers, teacher_inputs
+from .labels import CachedTeacher, OnlineTeacher, cached_teachers, online_teachers, teacher_inputs
 from .losses import Losses, LossParts
 from .models.build import build_network
 from .models.checkpoints import load_network, save_network
@@ -33,6 +33,7 @@ from .reporting import Reporter, Silent
 from .retrieval import measure
 from .runs import RunFolder, digest_of
 from .splits import Split, usable_split
+from .teacher_frames import TeacherFrames
 
 LOG_EVERY = 20  # steps between readings of the losses, each of which waits for the GPU
 

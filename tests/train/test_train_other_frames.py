@@ -12,12 +12,13 @@ from teachclip.configs.schema import Config
 from teachclip.errors import CacheMismatchError, ConfigError
 from teachclip.stages.data.captions import read_dataset
 from teachclip.stages.frame_times import frame_carrier
-from teachclip.stages.labels import TeacherFrames, cached_teachers
+from teachclip.stages.labels import cached_teachers
 from teachclip.stages.prepare import prepare
 from teachclip.stages.reporting import Silent
 from teachclip.stages.runs import RunFolder
 from teachclip.stages.score import score
 from teachclip.stages.splits import usable_split
+from teachclip.stages.teacher_frames import TeacherFrames
 from teachclip.stages.train import train
 
 WIDE = {"name": "wide", "checkpoint": "runs/wide", "prepared": "frames8"}
