@@ -1,34 +1,48 @@
 """The shipped YAMLs: they load, say why, and differ exactly where code and paper do."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from teachclip.configs.loading import load_config, shipped
+from teachclip.configs.loading import dump_config, load_config, shipped
+from teachclip.configs.marked import Place, parse
 from teachclip.configs.messages import every_key
 from teachclip.configs.schema import CHECKPOINT_PATHS, FILE_PATHS, Config, Section
 
-CODE_AND_PAPER = {
-    "train.network.mask_padding",
-    "train.network.pool_temperature",
-    "train.network.normalise_frames",
-    "train.loss.infonce",
-    "train.loss.fine",
-    "train.loss.coarse_on",
-    "train.loss.fine_reduction",
-    "train.loss.teachers",
-    "train.optim.optimiser",
-    "train.optim.afa_lr",
-    "train.optim.weight_decay",
-    "train.optim.warmup",
-    "train.optim.clip_norm",
-    "train.optim.tensor_clip_norm",
-    "train.optim.freeze",
-    "train.batch_size",
-    "train.precision",
-    "train.select_by",
+ROWS = {  # the fifteen rows of docs/recipes.md: which keys each of them is about
+    1: {"train.loss.infonce", "train.loss.fine"},
+    2: {"train.loss.fine_reduction"},
+    3: {"train.network.pool_temperature"},
+    4: {"train.network.normalise_frames"},
+    5: {"train.loss.coarse_on"},
+    6: {"train.loss.teachers"},
+    7: {"train.optim.afa_lr"},
+    8: {
+        "train.optim.optimiser",
+        "train.optim.weight_decay",
+        "train.optim.warmup",
+        "train.optim.clip_norm",
+        "train.optim.tensor_clip_norm",
+    },
+    9: {"train.batch_size"},
+    10: set(),  # which teachers: a run names them
+    11: set(),  # the same in both: train.loss.mask_same_video
+    12: {"train.network.mask_padding"},
+    13: set(),  # the same in both: train.loss.fine_temperature
+    14: {"train.optim.freeze"},
+    15: set(),  # TS2-Net as a teacher: a matter of scoring
 }
+CODE_AND_PAPER = set().union(*ROWS.values())
+UNUSED = {  # keys of the losses that act only beside another choice than the recipes make
+    "train.loss.margin",
+    "train.loss.fix_norm",
+    "train.loss.one_scale",
+    "train.loss.teacher_weights",
+}
+RECIPES = ("official", "paper", "default")
+PAGE = Path(__file__).resolve().parents[2] / "docs/recipes.md"
 CODE_AND_DEFAULT = {
     "train.network.mask_padding",
     "train.loss.infonce",
@@ -71,18 +85,58 @@ def test_the_default_recipe_is_the_schema() -> None:
 
 def test_recipes_name_the_same_keys() -> None:
     """So that `diff` shows every difference and no value depends on the schema's default."""
-    keys = [set(leaves(yaml.safe_load(shipped()[f"recipes/{name}"].read_text()))) for name in ("official", "paper")]
-    assert keys[0] == keys[1] == set(leaves(yaml.safe_load(shipped()["recipes/default"].read_text())))
+    texts = [shipped()[f"recipes/{name}"].read_text() for name in RECIPES]
+    keys = [{key for key, _ in leaves(yaml.safe_load(text))} for text in texts]
+    assert keys[0] == keys[1] == keys[2]
     assert all(key.startswith("train.") for key in keys[0])
     assert keys[0] >= CODE_AND_PAPER | CODE_AND_DEFAULT
+    losses_and_steps = {key for key in every_key() if key.startswith(("train.loss.", "train.optim."))}
+    assert keys[0] >= losses_and_steps - UNUSED
 
 
-def leaves(tree: object, above: str = "") -> Iterator[str]:
-    if isinstance(tree, dict):
+def test_rows_without_a_key_of_their_own_are_alike_in_code_and_paper() -> None:
+    for key, value in (("train.loss.mask_same_video", False), ("train.loss.fine_temperature", 1.0)):
+        assert {dict(flat(recipe(name)))[key] for name in ("official", "paper")} == {value}
+
+
+def rows(*heading: str) -> Iterator[list[str]]:
+    """The rows of the table in docs/recipes.md with this heading."""
+    lines = iter(PAGE.read_text(encoding="utf-8").splitlines())
+    assert any(line == f"| {' | '.join(heading)} |" for line in lines)
+    next(lines)
+    for line in lines:
+        if not line.startswith("|"):
+            return
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        assert len(cells) == len(heading), line
+        yield cells
+
+
+def test_the_page_says_which_keys_each_row_of_code_and_paper_is_about() -> None:
+    told = {}
+    for number, *_, keys in rows("row", "paper", "code", "keys"):
+        named = set() if keys.startswith("none") else {f"train.{key}" for key in re.findall("`([^`]+)`", keys)}
+        told[int(number)] = named
+    assert told == ROWS
+
+
+def test_the_page_argues_every_key_with_the_recipes_own_values() -> None:
+    table = {f"train.{key.strip('`')}": cells for key, *cells in rows("key", *RECIPES, "why")}
+    for number, name in enumerate(RECIPES):
+        values = dict(leaves(yaml.safe_load(dump_config(recipe(name)))))
+        written = {key: parse(cells[number], Place("page", Path())).plain() for key, cells in table.items()}
+        assert written == {key: values[key] for key in written}
+    named = {key for key, _ in leaves(yaml.safe_load(shipped()["recipes/default"].read_text()))}
+    assert set(table) == named
+    assert all(cells[-1] for cells in table.values())
+
+
+def leaves(tree: object, above: str = "") -> Iterator[tuple[str, object]]:
+    if isinstance(tree, dict) and tree:
         for key, child in tree.items():
             yield from leaves(child, f"{above}.{key}" if above else key)
     else:
-        yield above
+        yield above, tree
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
