@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import CacheError
 from .arrays import open_array
 from .codes import NOT_SCORED
-from .documents import read_file, real_folder, unseal
+from .documents import file_stamp, read_file, real_folder, unseal
 from .features import feature_files, feature_problem
 from .files import remove, sync_folder
 from .reader import TileRows
@@ -181,11 +181,11 @@ class TileCheck:
         """Why a shard is damaged, "" when it is not scored yet, None when it is complete."""
         marker = marker_path(self.tile, shard)
         for _ in range(_ATTEMPTS):
-            before = _stamp(marker)
+            before = file_stamp(marker)
             if before is None:
                 return ""
             why = self._damage(shard)
-            if why is None or _stamp(marker) == before:  # else it is being written again
+            if why is None or file_stamp(marker) == before:  # else it is being written again
                 return why
         return why
 
@@ -234,14 +234,6 @@ class TileCheck:
             wrong |= own & ~np.isfinite(self._rows.read("fine", block)).all(axis=1)
         result: np.ndarray = wrong
         return result
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.lstat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def take_out(cache: ScoreCache, finding: Finding) -> None:

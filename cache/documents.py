@@ -111,6 +111,15 @@ def file_size(path: Path) -> int:
     return status.st_size
 
 
+def file_stamp(path: Path) -> tuple[int, int, int] | None:
+    """What another file in the same place would differ in: inode, time and size; None when there is none."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def real_folder(path: Path) -> bool:
     """Whether `path` is a folder.
 

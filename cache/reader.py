@@ -49,9 +49,12 @@ class TileRows:
     def finish(self, future: "ts.Future[np.ndarray]", rows: np.ndarray) -> np.ndarray:
         """What `start` promised."""
         try:
-            return np.asarray(future.result())
+            values = np.asarray(future.result())
         except (ValueError, OSError) as error:
+            self.tile.refuse_replaced()
             raise unreadable(self.tile, rows, error) from error
+        self.tile.refuse_replaced()
+        return values
 
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Rows of one array."""

@@ -46,16 +46,8 @@ def remove_teacher(path: Path, name: str, age: float = IN_USE) -> int:
     Raises:
         CacheError: there is no such teacher, it seems to be being written, or the folder may not be changed.
     """
-    store = ScoreStore.open(path)
+    refuse_removal(path, name, age)
     folder = path / name
-    if not valid_name(name) or not real_folder(folder):
-        store.teacher(name)  # says what there is
-    if since := _written_lately(store, name, age):
-        raise CacheError(
-            f"seems to be being written: not complete, and last written to {since:.0f} s ago",
-            where=str(folder),
-            hint="stop whoever scores; to remove it all the same: --age 0",
-        )
     size = _bytes(folder)
     away = path / f"{TEMPORARY}{uuid.uuid4().hex}-removed-{name}"
     try:
@@ -65,6 +57,24 @@ def remove_teacher(path: Path, name: str, age: float = IN_USE) -> int:
     except OSError as error:
         raise unwritable(folder, error, "what is half removed is taken away by: teachclip cache gc STORE") from error
     return size
+
+
+def refuse_removal(path: Path, name: str, age: float = IN_USE) -> None:
+    """What `remove_teacher` would refuse, without removing anything.
+
+    Raises:
+        CacheError: there is no such teacher, or it seems to be being written.
+    """
+    store = ScoreStore.open(path)
+    if not valid_name(name) or not real_folder(path / name):
+        store.teacher(name)  # says what there is
+    since = _written_lately(store, name, age)
+    if since is not None:
+        raise CacheError(
+            f"seems to be being written: not complete, and last written to {since:.0f} s ago",
+            where=str(path / name),
+            hint="stop whoever scores; to remove it all the same: --age 0",
+        )
 
 
 def _written_lately(store: ScoreStore, name: str, age: float) -> float | None:

@@ -17,6 +17,7 @@ from .documents import (
     METADATA,
     Document,
     damaged,
+    file_stamp,
     group,
     open_group,
     parse,
@@ -99,6 +100,7 @@ class Tile:
     def __init__(self, folder: Path, teacher: TeacherFacts) -> None:
         self.folder = folder
         path = folder / METADATA
+        self._stamp = file_stamp(path)
         attributes, self.checksum = open_group(folder)
         if attributes.get("teacher") != teacher.digest:
             raise damaged(path, "this tile belongs to another teacher")
@@ -125,6 +127,15 @@ class Tile:
     @property
     def name(self) -> str:
         return self.folder.name
+
+    def refuse_replaced(self) -> None:
+        """Refuse a tile that was removed, or another put in its place, since it was opened.
+
+        Raises:
+            CacheError: so it was.
+        """
+        if file_stamp(self.folder / METADATA) != self._stamp:
+            raise CacheError("removed or replaced while it was open", where=str(self.folder), hint="open it again")
 
     def _read_static(self, name: str, metadata: Document, hashes: Document) -> np.ndarray:
         file = _chunk_file(name, metadata)
