@@ -156,3 +156,9 @@ def test_a_gpu_changes_less_than_its_bound_and_has_the_same_bits_whatever_the_sh
     cuda = scored(root, "cuda", device="cuda")
     assert difference(whole, cuda) <= DEVICES_BOUND
     assert bits(scored(root, "cuda-by-3", device="cuda", shard_texts=3)) == bits(cuda)
+
+
+def test_the_page_states_these_bounds() -> None:
+    page = (Path(__file__).parents[2] / "docs/determinism.md").read_text()
+    rows = [row for row in page.splitlines() if row.startswith("| ")]
+    assert [float(row.split("|")[2]) for row in rows[1:]] == [ROUNDING_BOUND, ROUNDING_BOUND, DEVICES_BOUND]

@@ -11,12 +11,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from teachclip.cache.scores import ScoreStore
+from teachclip.configs.loading import dump_config
 from teachclip.configs.schema import TeacherConfig
 from teachclip.errors import CacheMismatchError, ConfigError, PluginError
+from teachclip.pipeline.cli.main import app
 from teachclip.stages.models.teachers import load_teacher
 from teachclip.stages.runs import RunFolder
 from teachclip.stages.score import score
 from teachclip.stages.train import train
+from typer.testing import CliRunner
 
 PAGE = Path(__file__).parents[2] / "docs/teachers.md"
 MINE = {"name": "mine", "plugin": "trigrams:Trigrams", "options": {"frames": 4}}
@@ -208,6 +211,22 @@ def test_what_it_raises_is_told_with_its_line(changed: Any, folder: Path) -> Non
     assert isinstance(failed.value.__cause__, RuntimeError)
     assert failed.value.hint is not None
     assert "--debug" in failed.value.hint
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_failing_class_costs_one_screen_on_the_command_line(world: Any, folder: Path, debug: bool) -> None:
+    code = (folder / "trigrams.py").read_text()
+    (folder / "trigrams.py").write_text(code.replace("caption.lower()", "caption.lowered()"))
+    (folder / "config.yaml").write_text(dump_config(config(world, MINE, "failing")))
+    command = ["score", "config.yaml", "--quiet", *(["--debug"] if debug else [])]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    said = result.stderr.splitlines()
+    assert said[0] == "error: teacher 'mine' (trigrams:Trigrams): encode_texts failed"
+    assert said[1].strip() == "AttributeError: 'str' object has no attribute 'lowered'"
+    assert said[2].strip().startswith(f"{folder / 'trigrams.py'}:")
+    assert ("Traceback" in result.stderr) == debug
+    assert (len(said) < 6) != debug
 
 
 def test_options_that_it_does_not_know(folder: Path) -> None:
