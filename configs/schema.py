@@ -343,6 +343,9 @@ class TrainConfig(Section):
         "full", description="`frozen` caches the visual trunk's class tokens once and trains everything behind them."
     )
     teachers: tuple[Name, ...] = Field((), description="Teachers in the score store that teach; none trains alone.")
+    captions_mask: Path | None = Field(
+        None, description="Mask of captions that are left out, below `work`, as `teachclip denoise` writes it."
+    )
     teaching: Literal["cached", "online"] = Field(
         "cached", description="Scores from the store, or from the teachers inside the training step (published way)."
     )
@@ -360,6 +363,26 @@ class TrainConfig(Section):
     )
     validate_every: Positive = Field(1, description="Epochs between validations.")
     select_by: Literal["sumr", "r1", "mean-rank"] = Field("sumr", description="Validation metric that picks the best.")
+
+
+class DenoiseConfig(Section):
+    """Captions that the teachers cannot place are left out of training; the rule is teachclip's own."""
+
+    mask: Path = Field(
+        Path("captions-mask.json"), description="The mask that is written, below `work`; train.captions_mask reads it."
+    )
+    keep: Positive = Field(
+        100, description="Keep a caption whose own video ranks at most this among all training videos."
+    )
+    teachers: tuple[Name, ...] = Field(
+        (), description="Teachers in the score store that rank; by default train.teachers, else score.teachers."
+    )
+    combine: Literal["raw", "standardised"] = Field(
+        "raw", description="Several teachers: mean of raw similarities, or of each caption's brought to one spread."
+    )
+    last: Literal["keep-best", "drop-video"] = Field(
+        "keep-best", description="A video that would lose all captions keeps its best one, or is left out and named."
+    )
 
 
 class EvaluateConfig(Section):
@@ -404,6 +427,9 @@ class Config(Section):
     data: DataConfig = Field(default_factory=DataConfig, description="Your captions and videos.")
     prepare: PrepareConfig = Field(default_factory=PrepareConfig, description="Videos -> frame cache.")
     score: ScoreConfig = Field(default_factory=ScoreConfig, description="Frozen teachers -> score cache.")
+    denoise: DenoiseConfig = Field(
+        default_factory=DenoiseConfig, description="Score cache -> mask of captions to leave out."
+    )
     train: TrainConfig = Field(default_factory=TrainConfig, description="Score cache -> student.")
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="Model -> ranks and metrics.")
     search: SearchConfig = Field(default_factory=SearchConfig, description="Model -> vectors, answers to sentences.")
@@ -423,6 +449,16 @@ class Config(Section):
     def features_folder(self) -> Path:
         """Class tokens of a frozen trunk, cached by training."""
         return self.work / "features"
+
+    @property
+    def denoise_mask(self) -> Path:
+        """The mask that `denoise` writes."""
+        return self.work / self.denoise.mask
+
+    @property
+    def captions_mask(self) -> Path | None:
+        """The mask that training reads."""
+        return None if self.train.captions_mask is None else self.work / self.train.captions_mask
 
     @property
     def run_folder(self) -> Path:

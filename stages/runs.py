@@ -22,7 +22,7 @@ from ..configs.schema import Config
 from ..errors import CacheError
 
 # Fields that change where and how fast a run is, not what it computes.
-NOT_IDENTITY = {"run", "device", "prefetch", "checkpoint_seconds"}
+NOT_IDENTITY = {"run", "device", "prefetch", "checkpoint_seconds", "captions_mask"}  # the mask's digest is
 
 
 def digest_of(parts: Iterable[bytes | str]) -> str:

@@ -1,6 +1,6 @@
 """The texts of a split that can be used: those whose videos prepare could decode."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,14 +29,21 @@ class Split:
     def captions(self) -> list[str]:
         return [text.caption for text in self.texts]
 
+    def without(self, texts: Collection[str]) -> "Split":
+        """The same split without these texts, by id, and without the videos that lose all theirs."""
+        return _split([text for text in self.texts if text.id not in texts], self.left_out)
+
 
 def usable_split(dataset: Dataset, names: Iterable[Literal["train", "val", "test"]], *frames: FrameCache) -> Split:
     """The texts of one or several splits, in data set order, whose videos have frames in every one of the caches."""
     splits = tuple(names)
     usable = set.intersection(*(set(cache.usable) for cache in frames))
-    texts = tuple(text for name in splits for text in dataset.texts_of(name) if text.video in usable)
+    texts = [text for name in splits for text in dataset.texts_of(name)]
+    left_out = {text.video for text in texts} - usable
+    return _split([text for text in texts if text.video in usable], len(left_out))
+
+
+def _split(texts: Sequence[Text], left_out: int) -> Split:
     videos = tuple(dict.fromkeys(text.video for text in texts))
     position = {video: k for k, video in enumerate(videos)}
-    all_videos = {text.video for name in splits for text in dataset.texts_of(name)}
-    text_video = np.array([position[text.video] for text in texts], np.int64)
-    return Split(texts, videos, text_video, len(all_videos) - len(videos))
+    return Split(tuple(texts), videos, np.array([position[text.video] for text in texts], np.int64), left_out)

@@ -16,14 +16,14 @@ from ..cache.files import publishing
 from ..cache.frames import FrameCache
 from ..cache.stream import read_ahead
 from ..configs.schema import Config, TrainConfig
-from ..errors import ConfigError, DataError, TrainingError
+from ..errors import ConfigError, TrainingError
 from .batches import Batch, BatchReader, Order
-from .data.captions import read_dataset
 from .data.tokens import tokenize
 from .device import autocast, choose_device
 from .inputs import FrameInputs, VideoInputs, check_fits, frozen_inputs
-from .labels import CachedTeacher, OnlineTeacher, cached_teachers, online_teachers, teacher_inputs
+from .labels import OnlineTeacher, online_teachers, teacher_inputs
 from .losses import Losses, LossParts
+from .material import Material, open_material
 from .models.build import build_network
 from .models.checkpoints import load_network, save_network
 from .models.network import VideoTextNetwork
@@ -31,9 +31,7 @@ from .optim import build_optimiser
 from .own_losses import loss_identity
 from .reporting import Reporter, Silent
 from .retrieval import measure
-from .runs import RunFolder, digest_of
-from .splits import Split, usable_split
-from .teacher_frames import TeacherFrames
+from .runs import RunFolder
 
 LOG_EVERY = 20  # steps between readings of the losses, each of which waits for the GPU
 
@@ -53,34 +51,7 @@ class TrainResult:
     seconds: float
     data_wait: float
     already_done: bool
-
-
-@dataclass(frozen=True)
-class _Material:
-    """What a run is trained and validated on.
-
-    Attributes:
-        frames: what the student sees; seen: what each teacher sees.
-        cached: the teachers whose scores are read; empty where they run inside the step.
-    """
-
-    frames: FrameCache
-    seen: TeacherFrames
-    train: Split
-    val: Split
-    cached: tuple[CachedTeacher, ...]
-
-    def identity(self) -> dict[str, str]:
-        """What the run's numbers depend on beside its configuration."""
-        identity = {}
-        for name, split in (("train", self.train), ("val", self.val)):
-            identity[f"{name} captions"] = digest_of(part for text in split.texts for part in (text.id, text.caption))
-            identity[f"{name} frames"] = digest_of(self.frames.digest(video) for video in split.videos)
-        for name, cache in self.seen.others().items():
-            identity[f"frames of {name}"] = digest_of(cache.digest(video) for video in self.train.videos)
-        for teacher in self.cached:
-            identity[f"scores of {teacher.name}"] = teacher.digest
-        return identity
+    masked_texts: int = 0
 
 
 def train(config: Config, reporter: Reporter | None = None) -> TrainResult:
@@ -93,7 +64,7 @@ def train(config: Config, reporter: Reporter | None = None) -> TrainResult:
         TrainingError: the loss is not finite.
     """
     reporter = reporter or Silent()
-    material = _open_material(config, reporter)
+    material = open_material(config, reporter)
     folder = RunFolder(config.run_folder)
     folder.claim(config, material.identity() | loss_identity(config.train.loss))
     if (done := folder.result) is not None:
@@ -103,24 +74,6 @@ def train(config: Config, reporter: Reporter | None = None) -> TrainResult:
     result = _Run(config, material, folder, reporter).go()
     folder.finish(asdict(result))
     return result
-
-
-def _open_material(config: Config, reporter: Reporter) -> _Material:
-    dataset = read_dataset(config.data)
-    frames = FrameCache.open(config.frames_folder)
-    seen = TeacherFrames(config, config.train.teachers, frames)
-    train_split = usable_split(dataset, ["train"], *seen.caches.values())
-    val_split = usable_split(dataset, ["val"], frames)
-    if len(train_split.texts) < 2:
-        raise DataError(
-            "fewer than two usable captions to train on",
-            where=str(config.data.captions),
-            hint="`teachclip prepare` lists the videos that cannot be used, and why",
-        )
-    cached: tuple[CachedTeacher, ...] = ()
-    if config.train.teachers and config.train.teaching == "cached":
-        cached = cached_teachers(config, train_split, frames, seen, reporter)
-    return _Material(frames, seen, train_split, val_split, cached)
 
 
 def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTextNetwork:
@@ -155,7 +108,7 @@ class _Step(NamedTuple):
 class _Run:
     """The steps of one run."""
 
-    def __init__(self, config: Config, material: _Material, folder: RunFolder, reporter: Reporter) -> None:
+    def __init__(self, config: Config, material: Material, folder: RunFolder, reporter: Reporter) -> None:
         self.config, self.settings, self.material = config, config.train, material
         self.folder, self.reporter = folder, reporter
         self.device = choose_device(self.settings.device)
@@ -366,6 +319,7 @@ class _Run:
             seconds=self._seconds(),
             data_wait=waited,
             already_done=False,
+            masked_texts=self.material.masked.texts if self.material.masked else 0,
         )
 
 

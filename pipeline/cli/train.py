@@ -29,6 +29,7 @@ def train(
         result = run(settings, output)
         best = result.best
         left_out = f", {result.left_out_videos} videos left out" if result.left_out_videos else ""
+        left_out += f"; {result.masked_texts} captions masked" if result.masked_texts else ""
         output.result(
             result,
             facts(

@@ -1,0 +1,109 @@
+"""What a training run is made from: the captions and videos it uses, their frames, and the scores that teach."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..cache.frames import FrameCache
+from ..cache.identity import canonical
+from ..configs.schema import Config
+from ..errors import DataError
+from .caption_mask import captions_digest, read_mask
+from .data.captions import Dataset, read_dataset
+from .labels import CachedTeacher, cached_teachers
+from .models.checkpoints import checkpoint_digest
+from .reporting import Reporter
+from .runs import digest_of
+from .splits import Split, usable_split
+from .teacher_frames import TeacherFrames
+
+
+class Masked(NamedTuple):
+    """What a mask left out: how many captions, and videos with all of theirs; `digest` stands for the mask."""
+
+    digest: str
+    texts: int
+    videos: int
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run is trained and validated on.
+
+    Attributes:
+        frames: what the student sees; seen: what each teacher sees.
+        masked: the captions that a mask left out of `train`; None without one.
+        cached: the teachers whose scores are read; empty where they run inside the step.
+        online: digests of those that run inside the step, by name.
+    """
+
+    frames: FrameCache
+    seen: TeacherFrames
+    masked: Masked | None
+    train: Split
+    val: Split
+    cached: tuple[CachedTeacher, ...]
+    online: dict[str, str]
+
+    def identity(self) -> dict[str, str]:
+        """What the run's numbers depend on beside its configuration."""
+        identity = {} if self.masked is None else {"captions mask": self.masked.digest}
+        for name, split in (("train", self.train), ("val", self.val)):
+            identity[f"{name} captions"] = captions_digest(split.texts)
+            identity[f"{name} frames"] = digest_of(self.frames.digest(video) for video in split.videos)
+        for name, cache in self.seen.others().items():
+            identity[f"frames of {name}"] = digest_of(cache.digest(video) for video in self.train.videos)
+        for teacher in self.cached:
+            identity[f"scores of {teacher.name}"] = teacher.digest
+        return identity | {f"teacher {name}": digest for name, digest in self.online.items()}
+
+
+def open_material(config: Config, reporter: Reporter) -> Material:
+    """What `config.train` is to be trained on.
+
+    Raises:
+        DataError: nothing to train on.
+        CacheError: frames or scores, or the mask of captions, are missing, incomplete or damaged.
+        CacheMismatchError: the scores or the mask were made from something else.
+        ConfigError: there is a fine loss, and no teacher with frame scores.
+    """
+    dataset = read_dataset(config.data)
+    frames = FrameCache.open(config.frames_folder)
+    seen = TeacherFrames(config, config.train.teachers, frames)
+    train_split = usable_split(dataset, ["train"], *seen.caches.values())
+    train_split, masked = _masked(config, dataset, train_split, reporter)
+    val_split = usable_split(dataset, ["val"], frames)
+    if len(train_split.texts) < 2:
+        raise DataError(
+            "fewer than two usable captions to train on",
+            where=str(config.data.captions),
+            hint="`teachclip prepare` lists the videos that cannot be used, and why",
+        )
+    cached: tuple[CachedTeacher, ...] = ()
+    online: dict[str, str] = {}
+    if config.train.teaching == "online":
+        online = {name: _teacher_digest(config, name) for name in config.train.teachers}
+    elif config.train.teachers:
+        cached = cached_teachers(config, train_split, frames, seen, reporter)
+    return Material(frames, seen, masked, train_split, val_split, cached, online)
+
+
+def _teacher_digest(config: Config, name: str) -> str:
+    """Stands for a teacher inside the step: its settings, and its checkpoint's bytes wherever they lie."""
+    teacher = next(teacher for teacher in config.score.teachers if teacher.name == name)
+    settings = teacher.model_dump(mode="json", exclude={"checkpoint", "prepared"})
+    checkpoint = config.teacher_checkpoint(teacher)
+    return digest_of([canonical(settings), checkpoint_digest(checkpoint) if checkpoint else ""])
+
+
+def _masked(config: Config, dataset: Dataset, split: Split, reporter: Reporter) -> tuple[Split, Masked | None]:
+    """The split without the captions that `train.captions_mask` leaves out."""
+    path = config.captions_mask
+    if path is None:
+        return split, None
+    mask = read_mask(path)
+    mask.refuse_other(dataset.texts_of("train"), path)
+    kept = split.without(mask.dropped)
+    masked = Masked(mask.digest, len(split.texts) - len(kept.texts), len(split.videos) - len(kept.videos))
+    videos = f", and with them {masked.videos} videos" if masked.videos else ""
+    reporter.info(f"{path.name} leaves out {masked.texts} of {len(split.texts)} captions{videos}")
+    return kept, masked
