@@ -33,7 +33,9 @@ _SYSTEM = {
     errno.EIO: ("the disk reports an error", "Check the disk; what is written already is verified when it is read."),
 }
 _CODE_IN_TEXT = re.compile(r"(?:errno = |OS error |Errno )(\d+)")  # HDF5 and TensorStore put it in their text
-_VERB = re.compile(r"\b(teachclip (?:prepare|score|train|evaluate|search|config show))\b(?: CONFIG\b)?")
+_VERB = re.compile(
+    r"\b(teachclip (?:prepare|score|denoise|train|evaluate|search|config show|cache repair))\b(?: CONFIG\b)?"
+)
 _SMALLER = {
     "prepare": "--set prepare.workers=1",
     "score": "--set score.video_batch=8 --set score.text_batch=32",

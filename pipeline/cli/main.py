@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ... import __version__
-from . import checkpoint, config, demo, evaluate, prepare, score, search, train
+from . import cache, checkpoint, config, demo, denoise, evaluate, prepare, score, search, train
 from .running import examples
 
 app = typer.Typer(
@@ -43,9 +43,11 @@ def teachclip(
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.command(epilog=prepare.EXAMPLES)(prepare.prepare)
 app.command(epilog=score.EXAMPLES)(score.score)
+app.command(epilog=denoise.EXAMPLES)(denoise.denoise)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=search.EXAMPLES)(search.search)
+app.add_typer(cache.app, name="cache")
 app.add_typer(config.app, name="config")
 app.add_typer(checkpoint.app, name="checkpoint")
 
