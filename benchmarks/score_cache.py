@@ -9,8 +9,6 @@ step of 50 ms of busy Python when the batches are read ahead in the background. 
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -20,6 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import zarr
+from _machine import machine
 from teachclip.cache.codes import decode_rows, encode_rows
 from teachclip.cache.identity import digest
 from teachclip.cache.score_shards import write_shard
@@ -120,13 +119,6 @@ def beside_a_step(gather: Gather, texts: int, videos: int, batch: int, steps: in
             busy(STEP)
         together = time.perf_counter() - begun
     return 1e3 * labels.waited / steps, 100 * (together / alone - 1)
-
-
-def machine() -> str:
-    """What it ran on."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def main() -> None:
