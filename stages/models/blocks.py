@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .network import Features
 
-BLOCK_BYTES = {"cpu": 2 << 20, "cuda": 128 << 20}
+BLOCK_BYTES = {"cpu": 4 << 20, "cuda": 128 << 20}
 """Of the largest tensor of a block; on a CPU it should stay in the cache."""
 
 

@@ -76,16 +76,16 @@ def test_features_of_other_sizes() -> None:
 
 
 @torch.no_grad()
-def test_frames_that_cancel_give_finite_scores() -> None:
-    """Rounding takes a variance of zero below it."""
+def test_values_that_cancel_give_finite_scores() -> None:
+    """Rounding takes variances of zero below it."""
     pooling = TextConditionedPooling(64, 1, 0.3).eval()
-    frames = torch.randn(50, 6, 64)
-    frames = torch.cat([frames, -frames], dim=1)
     pooling.key.weight.zero_()
-    pooling.value.weight.mul_(100)
-    texts, videos = pooling.texts(torch.randn(8, 64)), pooling.videos(frames, None)
-    videos |= pooling.condense(videos["values"])
-    assert (videos["quadratic"].mean(dim=(2, 3)) < 0).any(dim=0)[:2].all()
+    texts, videos = pooling.texts(torch.randn(8, 64)), pooling.videos(torch.randn(200, 12, 64), None)
+    values = 100 * torch.randn(200, 11, 64)
+    videos |= pooling.condense(torch.cat([values, -values.sum(dim=1, keepdim=True)], dim=1))
+    weights = pooling.weights(texts, videos)
+    variances = ((videos["quadratic"].flatten(1, 2) @ weights).view(200, 3, 12, 8) * weights[:, None]).sum(dim=2) / 64
+    assert (variances[:, :2] < -1e-5).any(dim=0).all()
     assert pooling.score(texts, videos).isfinite().all()
 
 
