@@ -238,7 +238,7 @@ def _odd_network(found: Published) -> Iterator[str]:
     config = found.config
     if missing := [key for key in ("frames", "words") if key not in found.slots]:
         slots = " and ".join(f"{getattr(config, key)} {key}" for key in missing)
-        yield f"it does not record its slots: {slots} are assumed (--frames, --words set others)"
+        yield f"it does not record its slots: {slots} are assumed, by the digest too"
     if found.unused:
         first = ", ".join(list(found.unused)[:NAMED])
         more = f" and {len(found.unused) - NAMED} more" if len(found.unused) > NAMED else ""

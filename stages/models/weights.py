@@ -150,7 +150,7 @@ def _read_torch(path: Path) -> object:
         if any(entry.file_size > _LARGEST_PACKED for entry in packed):
             raise ValueError("it is compressed, as torch never does")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Detected pickle protocol")
+        warnings.filterwarnings("ignore", message="Detected pickle protocol|Validating sparse tensor")
         return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -7,7 +7,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ class Golden:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._arrays = np.load(path, allow_pickle=False)
+
+    def close(self) -> None:
+        self._arrays.close()
 
     def __getitem__(self, key: str) -> Any:
         return self._arrays[key]
@@ -69,8 +72,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="module")
-def golden(request: pytest.FixtureRequest) -> Golden:
-    return Golden(request.param)
+def golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
+    opened = Golden(request.param)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")
