@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from ..errors import ConfigError
 from .marked import Dumper, Marked, Place, merge, parse
 from .messages import config_error, nearest
-from .schema import CHECKPOINT_PATHS, FILE_PATHS, Config, Section
+from .schema import CHECKPOINT_PATHS, FILE_PATHS, Config
+from .section import Section
 
 SHIPPED = Path(__file__).parent
 MAX_BYTES = 1 << 20

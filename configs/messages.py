@@ -10,7 +10,8 @@ from pydantic_core import ErrorDetails
 
 from ..errors import ConfigError
 from .marked import Marked, Place
-from .schema import Config, Section
+from .schema import Config
+from .section import Section
 
 type Keys = tuple[str | int, ...]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..configs.schema import LossConfig
+from ..configs.losses import LossConfig
 from .own_losses import OwnLoss, is_own
 
 Reduction = Literal["per-video", "per-frame"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..configs.schema import LossConfig
+from ..configs.losses import LossConfig
 from ..errors import PluginError
 from .plugins import load_plugin, users_code
 
