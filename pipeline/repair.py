@@ -22,6 +22,8 @@ class RepairResult:
 def repair(config: Config, reporter: Reporter, teacher: str | None = None) -> RepairResult:
     """Check every byte of the configured teachers' scores (or of one's), take out what is damaged and score it again.
 
+    Features of videos that are damaged are only taken out: they are made again when something needs them.
+
     Raises:
         ConfigError: no such teacher in `score.teachers`.
         CacheError: damage that cannot be repaired in place (nothing is changed then); or what `stages.score` raises.

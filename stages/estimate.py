@@ -67,7 +67,10 @@ def estimate_scores(config: Config, like: ScoreCache | None = None) -> ScoreEsti
         CacheError: damaged frames or a damaged store.
     """
     if not config.score.teachers:
-        raise ConfigError("score.teachers is empty: there is nothing to estimate", hint="see: teachclip score --help")
+        raise ConfigError(
+            "score.teachers is empty: there is nobody to score",
+            hint='name one: --set "score.teachers=[{name: xclip, checkpoint: runs/teacher}]"',
+        )
     dataset = read_dataset(config.data)
     folders = {config.frames_folder, *map(config.teacher_frames, config.score.teachers)}
     prepared = all((folder / MANIFEST).exists() for folder in folders)
