@@ -1,6 +1,5 @@
 """X-CLIP: text and video compared at four grains (specs: X-CLIP)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,13 +8,11 @@ from torch.nn import functional
 
 from ...configs.schema import NetworkConfig
 from ...errors import CheckpointError
+from .blocks import score_in_blocks
 from .clip import ClipTrunk
 from .network import Features, VideoTextNetwork, masked_mean
 
 TEMPERATURE = 0.01  # of the attention over similarities
-# Bytes of the frame-word similarities held at a time; some four tensors of this size live together.
-# On a CPU they should stay in its cache.
-BLOCK_BYTES = {"cpu": 4 << 20, "cuda": 128 << 20}
 
 
 @dataclass(frozen=True)
@@ -67,11 +64,8 @@ class XClip(VideoTextNetwork):
 
     def score(self, texts: Features, videos: Features) -> Tensor:
         """Raw scores [T, V]; computed in blocks, so that no tensor grows with T x V x W x F."""
-        rows = []
-        for text_block in _blocks(texts, self._texts_at_a_time(videos)):
-            columns = [self.parts(text_block, block).mean() for block in _blocks(videos, self._pairs_at_a_time(videos))]
-            rows.append(columns[0] if len(columns) == 1 else torch.cat(columns, dim=1))
-        return rows[0] if len(rows) == 1 else torch.cat(rows)
+        bytes_per_pair = self.config.words * self.config.frames * videos["frames"].element_size()
+        return score_in_blocks(lambda *block: self.parts(*block).mean(), texts, videos, bytes_per_pair)
 
     def frame_logits(self, texts: Features, videos: Features) -> Tensor:
         """Cosines [T, F] of sentence i with the frames of video i (y_f before softmax; padded frames too)."""
@@ -81,34 +75,28 @@ class XClip(VideoTextNetwork):
         """The four parts of the score of every pair, in one piece (specs: X-CLIP 5)."""
         with torch.autocast(videos["vector"].device.type, enabled=False):
             sentence, words = texts["sentence"], texts["words"]
-            vector, frames = videos["vector"], videos["frames"]
-            over_frames, over_words = self.frame_word_levels(words, frames)
+            vector, frames = videos["vector"], videos["frames"].transpose(0, 1)
+            over_frames, over_words = self.frame_word_levels(words, videos["frames"])
             return XClipParts(
                 video_sentence=sentence @ self.global_mat_weight @ vector.T,
-                video_word=_attend_words(words @ vector.T, self.word_logit_weight),
-                sentence_frame=_attend_frames(
+                video_word=_attend(words @ vector.T, self.word_logit_weight),
+                sentence_frame=_attend(
                     (sentence @ frames.flatten(0, 1).T).view(-1, *frames.shape[:2]), self.frame_logit_weight
                 ),
-                frame_word=(
-                    _attend_frames(over_words, self.frame_mat_weight2)
-                    + _attend_words(over_frames, self.word_mat_weight2)
-                )
+                frame_word=(_attend(over_words, self.frame_mat_weight2) + _attend(over_frames, self.word_mat_weight2))
                 / 2,
             )
 
     def frame_word_levels(self, words: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Frame-word similarities attended over frames [T, W, V], and over words [T, V, F]."""
+        """Frame-word similarities attended over frames [T, W, V], and over words [T, F, V].
+
+        Videos come last in all that is compared: attention along a dimension before them is what vectorises.
+        """
+        frames = frames.transpose(0, 1)
         similarity = (words @ self.local_mat_weight) @ frames.flatten(0, 1).T
-        over_words = _attend_words(similarity, self.word_mat_weight).view(-1, *frames.shape[:2])
-        over_frames = _attend_frames(similarity.view(*words.shape[:2], *frames.shape[:2]), self.frame_mat_weight)
+        over_words = _attend(similarity, self.word_mat_weight).view(-1, *frames.shape[:2])
+        over_frames = _attend(similarity.view(*words.shape[:2], *frames.shape[:2]), self.frame_mat_weight)
         return over_frames, over_words
-
-    def _pairs_at_a_time(self, videos: Features) -> int:
-        bytes_per_pair = self.config.words * self.config.frames * videos["frames"].element_size()
-        return max(1, BLOCK_BYTES.get(videos["frames"].device.type, BLOCK_BYTES["cpu"]) // bytes_per_pair)
-
-    def _texts_at_a_time(self, videos: Features) -> int:
-        return max(1, self._pairs_at_a_time(videos) // len(videos["frames"]))
 
     def _refuse_other(self, found: int, wanted: int, what: str) -> None:
         if found != wanted:
@@ -119,22 +107,7 @@ def _identity(size: int) -> nn.Parameter:
     return nn.Parameter(torch.eye(size))
 
 
-def _blocks(features: Features, size: int) -> Iterator[Features]:
-    count = len(next(iter(features.values())))
-    if count <= size:
-        yield features
-        return
-    for start in range(0, count, size):
-        yield {key: value[start : start + size] for key, value in features.items()}
-
-
-def _attend_words(similarity: Tensor, matrix: Tensor) -> Tensor:
-    """Attention over similarities [T, W, N] along the words, with a learned matrix [W, W]; [T, N]."""
-    weights = matrix.T @ (similarity / TEMPERATURE).softmax(dim=1)
-    return (weights * similarity).sum(dim=1)
-
-
-def _attend_frames(similarity: Tensor, matrix: Tensor) -> Tensor:
-    """Attention over similarities [..., F] along the frames, with a learned matrix [F, F]; [...]."""
-    weights = (similarity / TEMPERATURE).softmax(dim=-1) @ matrix
-    return (weights * similarity).sum(dim=-1)
+def _attend(similarity: Tensor, matrix: Tensor) -> Tensor:
+    """Attention over similarities [..., N, V] along N words or frames, with a learned matrix [N, N]; [..., V]."""
+    weights = matrix.T @ (similarity / TEMPERATURE).softmax(dim=-2)
+    return (weights * similarity).sum(dim=-2)

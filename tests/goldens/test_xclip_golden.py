@@ -69,7 +69,7 @@ def test_teacher_equals_the_original(golden) -> None:
         "temporal_feat": network.over_time(frames, mask),
         "word_feat_raw": words,
         "sentence_feat_raw": sentence,
-        "fine_word_level": over_words,
+        "fine_word_level": over_words.mT,
         "fine_frame_level": over_frames,
     }
     scores = {
