@@ -24,6 +24,18 @@ SURFACE = {
     "train": CONFIGURED,
     "evaluate": CONFIGURED,
     "search": {"QUERY...", *CONFIGURED},
+    "cache": {"--help"},
+    "cache ls": {"STORE", *COMMON},
+    "cache info": {"STORE", "[TEACHER]", *COMMON},
+    "cache estimate": {"--like", *CONFIGURED},
+    "cache verify": {"STORE", "[TEACHER]", "--full", *COMMON},
+    "cache repair": {"--teacher", *CONFIGURED},
+    "cache diff": {"STORE_A[:TEACHER]", "STORE_B[:TEACHER]", *COMMON},
+    "cache export": {"STORE", "TEACHER", "OUT", "--partial", *COMMON},
+    "cache import": {"OUT", "STORE", *COMMON},
+    "cache merge": {"STORE", "FROM...", "--teacher", *COMMON},
+    "cache rm": {"STORE", "TEACHER", "--yes", "--age", *COMMON},
+    "cache gc": {"STORE", "--dry-run", "--age", *COMMON},
     "config": {"--help"},
     "config show": CONFIGURED,
     "config template": {"--help"},
@@ -81,7 +93,7 @@ def test_every_verb_has_help_and_examples(invoke: Invoke, name: str) -> None:
     result = invoke(*name.split(), "--help")
     assert result.exit_code == 0
     assert result.stdout.startswith(f"Usage: teachclip{f' {name}' if name else ''} ")
-    if name not in ("config", "checkpoint"):
+    if name not in ("cache", "config", "checkpoint"):
         assert "\n  Examples:\n    teachclip " in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 120
 
@@ -90,7 +102,7 @@ def test_version(invoke: Invoke) -> None:
     assert invoke("--version").stdout == f"teachclip {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["config"], ["checkpoint"]])
+@pytest.mark.parametrize("arguments", [[], ["cache"], ["config"], ["checkpoint"]])
 def test_no_verb_is_answered_with_help(invoke: Invoke, arguments: list[str]) -> None:
     result = invoke(*arguments)
     assert result.exit_code == 2
