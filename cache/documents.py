@@ -42,7 +42,8 @@ def seal(document: Document) -> bytes:
     """The document's bytes with `checksum` (top level, or in a group's attributes) filled in."""
     holder = {**document.get("attributes", document), "checksum": _BLANK}
     raw = canonical({**document, "attributes": holder} if "attributes" in document else holder)
-    return raw.replace(_BLANK.encode(), digest(raw).hex().encode())
+    entry = '"checksum":"{}"'  # nothing else in the document is touched, a name of 32 zeros neither
+    return raw.replace(entry.format(_BLANK).encode(), entry.format(digest(raw).hex()).encode())
 
 
 def unseal(raw: bytes, path: Path) -> tuple[Document, str]:

@@ -16,6 +16,7 @@ from teachclip.pipeline.cli.main import app
 from teachclip.pipeline.demo import DemoModel, DemoResult
 from teachclip.pipeline.steps import Step
 from teachclip.stages.convert import Converted
+from teachclip.stages.denoise import DenoiseResult, RankedCaption
 from teachclip.stages.evaluate import EvaluateResult
 from teachclip.stages.index import IndexResult
 from teachclip.stages.inspection import Inspection, Refusal
@@ -44,6 +45,10 @@ SCORED = ScoreResult(
     "work/scores.zarr",
     (TeacherScores("xclip", 180_000, 9000, 176, 100, 76, 600.0, RANKS), TeacherScores("b", 1, 1, 1, 0, 1, 1.0, None)),
     3, 601.0,
+)  # fmt: skip
+DENOISED = DenoiseResult(
+    "captions-mask.json", ("xclip", "drl"), 100, "keep-best", 180_000, 9000, 3, 179_000, 1000, ("a.mp4",), (), 4.0,
+    (RankedCaption("b.mp4#3", "b.mp4", "something happens", 8999.5),), 60.0,
 )  # fmt: skip
 INDEXED = IndexResult("index", 9, 512, 9, 0, 0, None, 1.0)
 MODELS = (DemoModel("X-CLIP teacher", "r/x", METRICS, METRICS), DemoModel("student taught", "r/t", METRICS, METRICS))
@@ -86,6 +91,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
     stand_in("stages.prepare.prepare", PREPARED)
     stand_in("stages.prepare.estimate", ESTIMATED)
     stand_in("stages.score.score", SCORED)
+    stand_in("stages.denoise.denoise", DENOISED)
     stand_in("stages.train.train", TRAINED)
     stand_in("stages.evaluate.evaluate", EVALUATED)
     stand_in("stages.index.index", INDEXED)
@@ -97,7 +103,9 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
 
 def test_there_are_examples_of_every_verb() -> None:
     verbs = {line.split()[1] for line in examples()}
-    assert verbs == {"demo", "prepare", "score", "train", "evaluate", "search", "cache", "config", "checkpoint"}
+    assert verbs == {
+        "demo", "prepare", "score", "denoise", "train", "evaluate", "search", "cache", "config", "checkpoint",
+    }  # fmt: skip
 
 
 # Those of `cache` run on real stores, in test_cache_verbs.py.
@@ -158,6 +166,23 @@ def test_score_shows_how_own_videos_rank(invoke: Invoke, stages: object) -> None
         ["teacher", "captions", "videos", "shards", "made", "now", "own", "video", "MdR", "R@1", "R@10", "among"],
         ["xclip", "180000", "9000", "176", "76", "3", "41.2", "80.0", "9000"],
         ["b", "1", "1", "1", "1", "-", "-", "-", "-"],
+    ]
+
+
+def test_denoise_shows_what_is_dropped_and_whose_rule_it_is(invoke: Invoke, stages: object) -> None:
+    assert shown(invoke("denoise", "own_videos.yaml")) == [
+        "mask               captions-mask.json",
+        "teachers           xclip, drl",
+        "rule               own video ranks at 100 or better (teachclip's own rule, not TeachText's)",
+        "ranked             180000 captions among 9000 videos, median 4; 3 videos without usable frames",
+        "kept               179000",
+        "dropped            1000",
+        "last caption kept  1 videos: a.mp4",
+        "videos left out    0 videos",
+        "to use it          --set train.captions_mask=captions-mask.json",
+        "worst captions:",
+        "  rank  video  caption",
+        "8999.5  b.mp4  something happens",
     ]
 
 

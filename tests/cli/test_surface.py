@@ -21,6 +21,7 @@ SURFACE = {
     "demo": {"FOLDER", *COMMON},
     "prepare": {"--estimate", *CONFIGURED},
     "score": CONFIGURED,
+    "denoise": CONFIGURED,
     "train": CONFIGURED,
     "evaluate": CONFIGURED,
     "search": {"QUERY...", *CONFIGURED},

@@ -182,6 +182,7 @@ def flatten(annotation: object) -> Iterator[type]:
 def test_every_path_says_where_it_starts() -> None:
     """A new path of the schema belongs to FILE_PATHS, CHECKPOINT_PATHS or the known few below `work`."""
     below_work = {"prepare.frames", "score.store", "score.teachers.prepared", "train.run", "search.index"}
+    below_work |= {"denoise.mask", "train.captions_mask"}
     paths = {key for key, kind in typed() if kind is Path}
     stated = {*FILE_PATHS, *(key.replace(".*", "") for key in CHECKPOINT_PATHS if not key.endswith(".weights"))}
     assert paths == stated | below_work
