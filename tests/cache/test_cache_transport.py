@@ -305,3 +305,15 @@ def test_a_kill_of_an_import_leaves_nothing_that_counts(packed: Path, monkeypatc
     assert ScoreStore.open(target).teachers == ()
     Import(packed, target).run()
     assert ScoreStore.open(target).teacher("tiny").complete
+
+
+def test_scores_that_fit_each_other_but_not_the_manifest_are_refused(make_store, packed: Path) -> None:
+    """A shard swapped with its marker: complete for the store, but not what was packed."""
+    other = make_store(texts=11, videos=5, name="other", shards=())
+    other.coarse += np.float32(0.01) * np.arange(5)
+    other.write(0, 1)
+    tile = packed / "scores.zarr/tiny/tiles/dense"
+    for file in ("coarse/c.0.0", "coarse_codec/c.0.0", "fine/c.0.0", "done/00000.json"):
+        shutil.copyfile(other.tile.folder / file, tile / file)
+    assert Check(packed / "scores.zarr", full=True).run().findings == ()
+    refused(packed, "its bytes are not those that the manifest names")
