@@ -8,7 +8,7 @@ from teachclip.stages.optim import build_optimiser
 pytestmark = pytest.mark.gpu
 
 
-@pytest.mark.parametrize("kind", ["student", "xclip"])
+@pytest.mark.parametrize("kind", ["student", "xclip", "xpool", "drl", "openclip"])
 @torch.no_grad()
 def test_scores_on_the_gpu_are_those_of_the_cpu(make_network, clips, ids, kind) -> None:
     network = make_network(kind=kind).double()
@@ -40,6 +40,29 @@ def test_xclip_scores_many_pairs_within_memory(make_network) -> None:
     torch.cuda.reset_peak_memory_stats()
     network.score(texts, videos)
     assert torch.cuda.max_memory_allocated() - before < 1 << 30 < 4000 * 4000 * 10 * 5 * 4
+
+
+@torch.no_grad()
+def test_xpool_scores_many_pairs_within_memory(make_network) -> None:
+    network = make_network(kind="xpool").cuda()
+    texts = network.pooling.texts(torch.randn(4000, 64, device="cuda"))
+    videos = network.pooling.videos(torch.randn(4000, 12, 64, device="cuda"), None)
+    videos |= network.pooling.condense(videos.pop("values"))
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    network.score(texts, videos)
+    assert torch.cuda.max_memory_allocated() - before < 1 << 30 < 4000 * 4000 * 3 * 12 * 4
+
+
+def test_xpool_trains_in_full_precision(make_network) -> None:
+    network = make_network(kind="xpool").cuda().train()
+    frames = torch.randint(0, 256, (4, 5, 3, 32, 32), dtype=torch.uint8, device="cuda")
+    ids = torch.tensor([[298, 5, 299, 0]] * 4, device="cuda")
+    with torch.autocast("cuda", torch.bfloat16):
+        texts, videos = network.encode_texts(ids), network.encode_videos(frames, torch.ones(4, 5, device="cuda"))
+    assert {value.dtype for value in (*videos.values(), *texts.values())} == {torch.float32}
+    network.score(texts, videos).diagonal().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "adam", "bert-adam"])
