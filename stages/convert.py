@@ -15,9 +15,28 @@ from ..configs.schema import NetworkConfig
 from ..errors import CheckpointError
 from .models.checkpoints import METADATA, built, checkpoint_file, network_digest, recognised, save_network
 from .models.clip import trunk_tensors
-from .models.published import Pooling, Published, as_teachclip_runs_it, family_of, published_state, read_published
+from .models.published import (
+    Pooling,
+    Published,
+    as_teachclip_runs_it,
+    family_of,
+    published_state,
+    read_published,
+    title_of,
+)
 from .models.weights import Weights, read_weights
 from .reporting import Reporter, Silent
+
+# Settings that no score of the authors' code depends on: of training, of ours alone, or given on its command line.
+_NOT_COMPUTED = ("frames", "words", "trunk.model", "xpool.dropout", "drl.cdcr", "drl.frame_scores")
+
+# Settings that change nothing in other kinds of networks.
+_OF_KINDS = {
+    "mask_padding": ("student", "xpool"),
+    "pooling": ("student",),
+    "pool_temperature": ("student",),
+    "normalise_frames": ("student",),
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +95,7 @@ def convert(
         raise CheckpointError(
             "this file has teachclip's names already", where=str(path), hint="--names published writes it back"
         )
+    original = found
     if clip is not None:
         found = as_teachclip_runs_it(found, trunk_tensors(read_weights(clip).tensors), str(clip))
     network = built(found, str(path))
@@ -88,10 +108,8 @@ def convert(
             reporter.warn("\n".join(["the authors' code will compute something else:", *changed]))
         written = _write_published(state, out)
     else:
-        source: dict[str, Any] = {"title": found.title, "file": path.name, "sha256": _sha256(path)}
-        source |= {"logit_scale_shape": list(found.scale_shape)} if found.scale_shape else {}
         with publishing(out) as temporary:
-            save_network(network, temporary, source=source, unused=found.unused)
+            save_network(network, temporary, source=_source(original, path, clip), unused=found.unused)
         written = len(found.tensors) + len(found.unused)
     return Converted(
         str(out),
@@ -132,6 +150,16 @@ def _refuse_trunk(weights: Weights, path: Path) -> None:
         )
 
 
+def _source(found: Published, path: Path, clip: Path | None) -> dict[str, Any]:
+    """Where a network comes from, for its file."""
+    source: dict[str, Any] = {"title": found.title, "file": path.name, "sha256": _sha256(path)}
+    if found.scale_shape:
+        source["logit_scale_shape"] = list(found.scale_shape)
+    if clip is not None:
+        source["clip"] = {"file": clip.name, "sha256": _sha256(clip)}
+    return source
+
+
 def _write_published(state: dict[str, Tensor], out: Path) -> int:
     state = {name: value.detach().contiguous() for name, value in state.items()}
     with publishing(out) as temporary:
@@ -141,11 +169,16 @@ def _write_published(state: dict[str, Tensor], out: Path) -> int:
 
 def _differences(found: Published, state: dict[str, Tensor]) -> Iterator[str]:
     """Settings of ours that the published names cannot carry, so that the authors' code has others."""
-    pooling: Pooling | None = found.config.pooling if found.config.kind == "student" else None
-    there = read_published(state, "the written state", pooling=pooling).config
-    own, theirs = dict(_flat(found.config)), dict(_flat(there))
+    config = found.config
+    there = read_published(
+        state, "the published names", pooling=config.pooling if config.kind == "student" else None
+    ).config
+    if there.kind != config.kind:
+        yield f"kind: {config.kind} here; the names are those of {title_of(there)}"
+        return
+    own, theirs = dict(_flat(config)), dict(_flat(there))
     for name, value in own.items():
-        if value != theirs[name] and not name.startswith(("frames", "words", "trunk.model")):
+        if value != theirs[name] and not name.startswith(_NOT_COMPUTED):
             yield f"{name}: {value} here, {theirs[name]} there"
 
 
@@ -160,7 +193,7 @@ def _flat(config: NetworkConfig) -> Iterator[tuple[str, Any]]:
             yield from ((f"trunk.{key}", size) for key, size in sizes.items())
         elif isinstance(value, dict):
             yield from ((f"{name}.{key}", setting) for key, setting in value.items() if name not in kinds)
-        elif config.kind == "student" or name not in ("pooling", "pool_temperature", "normalise_frames"):
+        elif name not in _OF_KINDS or config.kind in _OF_KINDS[name]:
             yield name, value
 
 

@@ -242,7 +242,8 @@ def _odd_network(found: Published) -> Iterator[str]:
     if found.unused:
         first = ", ".join(list(found.unused)[:NAMED])
         more = f" and {len(found.unused) - NAMED} more" if len(found.unused) > NAMED else ""
-        yield f"{len(found.unused)} tensors are not used and left out: {first}{more}"
+        place = "kept aside" if found.clip_names == "ours" else "left out"
+        yield f"{len(found.unused)} tensors are not used and {place}: {first}{more}"
     if found.clip_names == "Hugging Face":
         yield "CLIP has Hugging Face's names: q, k, v are packed and both projections transposed for ours"
     if config.kind == "ts2net" and found.clip_names != "ours":

@@ -15,7 +15,7 @@ from ...errors import CheckpointError
 from ..reporting import Reporter, Silent
 from .build import build_network, score_versions
 from .network import VideoTextNetwork
-from .published import Pooling, Published, check_slots, read_published
+from .published import Pooling, Published, check_slots, read_published, title_of
 from .weights import Weights, listed, load_into, read_weights
 
 FORMAT = 1
@@ -125,7 +125,9 @@ def recognised(
     used = {name: value for name, value in weights.tensors.items() if not name.startswith(_UNUSED)}
     unused = {name.removeprefix(_UNUSED): value for name, value in weights.tensors.items() if name not in used}
     scale_shape = tuple(note.get("source", {}).get("logit_scale_shape", ()))
-    return Published(f"teachclip {config.kind}", config, used, unused, ("frames", "words"), scale_shape=scale_shape)
+    return Published(
+        f"{title_of(config)}; a file of teachclip's", config, used, unused, ("frames", "words"), scale_shape=scale_shape
+    )
 
 
 def saved_note(weights: Weights, where: str) -> dict[str, Any]:

@@ -43,6 +43,7 @@ _TOWERS = {
     "image tower": re.compile(r"clip\.visual\."),
     "text tower": re.compile(r"clip\.(token_embedding|positional_embedding|transformer|ln_final|text_projection)\b"),
 }
+_HF_ALONE = "It looks like CLIP with Hugging Face's names; take the same CLIP from open_clip, or OpenAI's ViT-B-32.pt."
 _SHIFTED_BLOCK = re.compile(rf"clip\.visual\.transformer\.resblocks\.([0-9]{{1,4}}){re.escape(SHIFTED)}")
 _MATRICES = (
     "global_mat_weight",
@@ -96,7 +97,6 @@ class Family:
     name: str
     mark: tuple[str, ...]
     config: Callable[[State, Pooling | None], tuple[dict[str, Any], list[str]]]
-    title: Callable[[NetworkConfig], str]
     slots: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
@@ -131,7 +131,8 @@ def read_published(
         raise CheckpointError(
             "this is neither a checkpoint of teachclip nor a published student, X-CLIP, TS2-Net, X-Pool or DRL",
             where=where,
-            hint="`teachclip checkpoint inspect` lists what is in it",
+            details=listed("tensors in it", state),
+            hint=_HF_ALONE if any(name.startswith("vision_model.") for name in state) else None,
         )
     plain = _with_openai_names(state, where)
     settings, missing = family.config(plain, pooling)
@@ -154,7 +155,7 @@ def read_published(
         )
     unused = _unused(plain, family, config)
     return Published(
-        family.title(config),
+        title_of(config),
         config,
         _under_our_names({name: value for name, value in plain.items() if name not in unused}, where),
         unused,
@@ -162,6 +163,20 @@ def read_published(
         "Hugging Face" if any(map(is_hugging_face, state)) else "OpenAI",
         tuple(state["clip.logit_scale"].shape) if "clip.logit_scale" in state else (),
     )
+
+
+def title_of(config: NetworkConfig) -> str:
+    """Whose network this is, in words."""
+    if config.kind == "student":
+        return "TeachCLIP student" if config.pooling == "afa" else "CLIP4Clip"
+    if config.kind == "drl":
+        return f"DRL with weight networks of {config.drl.layers} layer{'s' * (config.drl.layers > 1)}"
+    if config.kind == "ts2net" and not config.ts2net.shift_layers:
+        return "TS2-Net without token shift, as TeachCLIP runs it"
+    if config.kind == "ts2net":
+        layers = ", ".join(map(str, config.ts2net.shift_layers))
+        return f"TS2-Net with token shift in blocks {layers}, as its authors publish it"
+    return {"xclip": "X-CLIP", "xpool": "X-Pool", "openclip": "CLIP with the mean of its frames"}[config.kind]
 
 
 def check_slots(config: NetworkConfig, asked: Mapping[str, int | None], where: str) -> None:
@@ -228,7 +243,7 @@ def as_teachclip_runs_it(found: Published, clip: Mapping[str, Tensor], where: st
         )
     config = found.config.model_copy(update={"ts2net": found.config.ts2net.model_copy(update={"shift_layers": ()})})
     tensors = found.tensors | {ours: clip[theirs] for ours, theirs in taken.items()}
-    return replace(found, title=_ts2net_title(config), config=config, tensors=tensors)
+    return replace(found, title=title_of(config), config=config, tensors=tensors)
 
 
 def _config(sizes: dict[str, Any], settings: dict[str, Any], where: str) -> NetworkConfig:
@@ -327,28 +342,11 @@ def _temporal(state: State, kind: str, **settings: Any) -> tuple[dict[str, Any],
     return {"kind": kind, "temporal_layers": len(numbers), **settings}, gaps
 
 
-def _student_title(config: NetworkConfig) -> str:
-    return "TeachCLIP student" if config.pooling == "afa" else "CLIP4Clip"
-
-
-def _drl_title(config: NetworkConfig) -> str:
-    return f"DRL with weight networks of {config.drl.layers} layer{'s' * (config.drl.layers > 1)}"
-
-
-def _ts2net_title(config: NetworkConfig) -> str:
-    layers = config.ts2net.shift_layers
-    if not layers:
-        return "TS2-Net without token shift, as TeachCLIP runs it"
-    return f"TS2-Net with token shift in blocks {', '.join(map(str, layers))}, as its authors publish it"
-
-
 # The first whose mark a checkpoint bears; what all have comes last.
 FAMILIES = (
-    Family("X-CLIP", _MATRICES, _xclip, lambda config: "X-CLIP", slots=("frames", "words")),
-    Family("TS2-Net", ("visual_token_selector.", *_TS2NET_UNUSED), _ts2net, _ts2net_title, unused=_TS2NET_UNUSED),
-    Family("X-Pool", ("pool_frames.", "clip.vision_model.", "clip.text_model."), _xpool, lambda config: "X-Pool"),
-    Family("DRL", ("text_weight_fc.", "video_weight_fc."), _drl, _drl_title),
-    Family(
-        "student", ("frameLinear", "transformerClip.", "clip.visual.", "clip.transformer."), _student, _student_title
-    ),
+    Family("X-CLIP", _MATRICES, _xclip, slots=("frames", "words")),
+    Family("TS2-Net", ("visual_token_selector.", *_TS2NET_UNUSED), _ts2net, unused=_TS2NET_UNUSED),
+    Family("X-Pool", ("pool_frames.", "clip.vision_model.", "clip.text_model."), _xpool),
+    Family("DRL", ("text_weight_fc.", "video_weight_fc."), _drl),
+    Family("student", ("frameLinear", "transformerClip.", "clip.visual.", "clip.transformer."), _student),
 )

@@ -9,7 +9,7 @@ import io
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -20,7 +20,10 @@ from torch import Tensor
 from .names import State
 
 _SMALL = 64 * 2**20  # bytes of pickle or source; OpenAI's have well below one MB
-_CLASS = re.compile(r"^class (\w+)\(Module\):\n  __parameters__ = \[(.*)\]\n  __buffers__ = \[(.*)\]$", re.MULTILINE)
+_CLASS = re.compile(
+    r"^class (\w+)\(Module\):\n  __parameters__ = \[(.*)\](?:\n  __buffers__ = \[(.*)\])?$", re.MULTILINE
+)
+_MARKS = "torch.jit._pickle."  # functions of torch's that give back what they get, around typed lists
 _QUOTED = re.compile(r'"([^"]*)"')
 
 
@@ -100,12 +103,18 @@ def _repacked(archive: zipfile.ZipFile, top: str, pickled: bytes) -> io.BytesIO:
     return made
 
 
-def _stand_ins(pickled: bytes) -> Iterator[tuple[type[_Inert], str]]:
-    """An inert class for each TorchScript class that the pickle names; any other name is torch's to refuse."""
+def _stand_ins(pickled: bytes) -> Iterator[tuple[Callable[..., Any], str]]:
+    """An inert class or function for each TorchScript name in the pickle; any other name is torch's to refuse."""
     named = {str(value).replace(" ", ".") for code, value, _ in pickletools.genops(pickled) if code.name == "GLOBAL"}
     for name in sorted(named):
         if name.startswith("__torch__."):
             yield type("ScriptModule", (_Inert,), {"script_class": name}), name
+        elif name.startswith(_MARKS):
+            yield _as_it_is, name
+
+
+def _as_it_is(value: object, *_: object) -> object:
+    return value
 
 
 def _tensors(module: _Inert, prefix: str, registered: dict[str, set[str]], depth: int) -> Iterator[tuple[str, Tensor]]:

@@ -107,8 +107,13 @@ def test_the_two_forms_of_ts2net_are_told_apart(theirs, tmp_path) -> None:
     torch.save(trunk, tmp_path / "clip.pt")
     with pytest.raises(CheckpointError, match="only a TS2-Net with token shift"):
         convert(tmp_path / "plain.bin", tmp_path / "o.safetensors", clip=tmp_path / "clip.pt")
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        convert(tmp_path / "shifted.bin", tmp_path / "o.safetensors", clip=tmp_path / "absent.pt")
     as_run = convert(tmp_path / "shifted.bin", tmp_path / "o.safetensors", clip=tmp_path / "clip.pt")
     assert as_run.title == seen.title
+    source = inspect(tmp_path / "o.safetensors").source
+    assert source["title"].startswith("TS2-Net with token shift")
+    assert (source["file"], source["clip"]["file"]) == ("shifted.bin", "clip.pt")
 
 
 def test_the_source_is_kept_in_what_is_written(theirs, tmp_path) -> None:
@@ -213,6 +218,11 @@ def test_settings_that_published_names_cannot_carry_are_said(make_network, sizes
         "pool_temperature: 1.0 here, 0.1 there",
     }
     assert "the authors' code will compute something else" in told.warnings[0]
+    save_network(
+        make_network(kind="drl", drl={"interaction": "ti", "cdcr": 0}, mask_padding=False), tmp_path / "d.safetensors"
+    )
+    done = convert(tmp_path / "d.safetensors", tmp_path / "d.bin", names="published", reporter=told)
+    assert done.changed == ("kind: drl here; the names are those of CLIP4Clip",)
     save_network(make_network(kind="openclip"), tmp_path / "o.safetensors")
     with pytest.raises(CheckpointError, match="nobody has published"):
         convert(tmp_path / "o.safetensors", tmp_path / "o.bin", names="published")
@@ -227,7 +237,8 @@ def _torchscript(state: State, path: Path) -> None:
             if part not in dict(module.named_children()):
                 module.add_module(part, torch.nn.Module())
             module = module.get_submodule(part)
-            module.mask = torch.ones(3, 3)  # an attribute, no parameter
+            module.mask = torch.ones(3, 3)  # attributes, no parameters
+            module.sizes, module.names = [1, 2], {"a": [0.5]}
         module.register_parameter(rest[-1], torch.nn.Parameter(value.clone(), requires_grad=False))
     for name, number in zip(CLIP_NOTES, (32, 16, 300), strict=True):
         root.register_buffer(name, torch.tensor(number))
@@ -261,6 +272,10 @@ def test_our_own_files_say_what_they_are(make_network, tmp_path) -> None:
     network = make_network(kind="drl", frames=7)
     save_network(network, tmp_path / "run" / "best.safetensors")
     seen = inspect(tmp_path / "run")
-    assert (seen.title, seen.kind, seen.digest) == ("teachclip drl", "drl", network_digest(network))
+    assert (seen.title, seen.kind, seen.digest) == (
+        "DRL with weight networks of 2 layers; a file of teachclip's",
+        "drl",
+        network_digest(network),
+    )
     assert (seen.sizes["frames"], seen.assumed, seen.source) == (7, (), None)
     assert seen.settings["layers"] == 2

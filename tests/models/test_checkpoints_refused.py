@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from teachclip.configs.schema import TrunkConfig
+from teachclip.configs.schema import TeacherConfig, TrunkConfig
 from teachclip.errors import CheckpointError, TeachclipError
 from teachclip.pipeline.cli.main import app
 from teachclip.stages.convert import convert
@@ -18,6 +18,7 @@ from teachclip.stages.inspection import inspect
 from teachclip.stages.models.checkpoints import from_published, load_network, save_network
 from teachclip.stages.models.clip import build_trunk
 from teachclip.stages.models.names import published_name, to_hugging_face
+from teachclip.stages.models.teachers import load_teacher
 from typer.testing import CliRunner
 
 State = dict[str, torch.Tensor]
@@ -44,6 +45,9 @@ def _message(path: Path) -> str:
     assert str(again.value) == str(refusal.value)
     assert not path.with_name("converted.safetensors").exists()
     assert len(str(refusal.value).splitlines()) <= SCREEN
+    with pytest.raises(type(refusal.value)) as taught:
+        load_teacher(TeacherConfig(name="t", checkpoint=path), path)
+    assert str(taught.value) == str(refusal.value)
     for verb in (["inspect", str(path)], ["convert", str(path), str(path.with_name("o.safetensors"))]):
         result = CliRunner().invoke(app, ["checkpoint", *verb])
         assert result.exit_code == refusal.value.exit_code
