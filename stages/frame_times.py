@@ -49,12 +49,12 @@ class FrameCarrier:
 
 
 def frame_carrier(
-    videos: Sequence[str], teacher_times: np.ndarray, student_times: np.ndarray, *, padding_counts: bool
+    teacher: str, videos: Sequence[str], teacher_times: np.ndarray, student_times: np.ndarray, *, padding_counts: bool
 ) -> FrameCarrier | None:
     """How to carry a teacher's frame scores to the student's frames; None where both saw the same times.
 
     Args:
-        videos: ids of the V videos, for messages.
+        teacher: its name; videos: ids of the V videos; both for messages.
         teacher_times: [V, G]; student_times: [V, F].
         padding_counts: padded slots take part in the fine loss (`mask_padding: false`, published code). A padded slot
             of the student then gets the score of the teacher's own first padded slot; else 0, which nothing reads.
@@ -67,9 +67,9 @@ def frame_carrier(
         return None
     padded = np.isnan(student_times)
     seen = (~np.isnan(teacher_times)).sum(axis=1)
-    _refuse_outside(videos, teacher_times, student_times, seen)
+    _refuse_outside(teacher, videos, teacher_times, student_times, seen)
     if padding_counts:
-        _refuse_without_padding(videos, padded, seen, teacher_times.shape[1])
+        _refuse_without_padding(teacher, videos, padded, seen, teacher_times.shape[1])
     left, right, share = _neighbours(teacher_times, student_times, seen)
     first_padded = np.minimum(seen, teacher_times.shape[1] - 1)[:, None]
     left, right = np.where(padded, first_padded, left), np.where(padded, first_padded, right)
@@ -97,7 +97,7 @@ def _neighbours(
 
 
 def _refuse_outside(
-    videos: Sequence[str], teacher_times: np.ndarray, student_times: np.ndarray, seen: np.ndarray
+    teacher: str, videos: Sequence[str], teacher_times: np.ndarray, student_times: np.ndarray, seen: np.ndarray
 ) -> None:
     distances = np.nan_to_num(np.diff(teacher_times, axis=1))
     margin = distances.max(axis=1, initial=0) / 2 + _ROUNDING
@@ -113,14 +113,16 @@ def _refuse_outside(
             f"the teacher's at {_seconds(teacher_times[k]) if seen[k] else 'no'} s"
             for k in found[:_SHOWN]
         ]
-        raise _refusal(f"frames of {len(found):,} videos lie outside the times that the teacher saw", lines, len(found))
+        raise _refusal(f"frames of {len(found):,} videos lie outside the times that {teacher} saw", lines, len(found))
 
 
-def _refuse_without_padding(videos: Sequence[str], padded: np.ndarray, seen: np.ndarray, slots: int) -> None:
+def _refuse_without_padding(
+    teacher: str, videos: Sequence[str], padded: np.ndarray, seen: np.ndarray, slots: int
+) -> None:
     found = np.flatnonzero(padded.any(axis=1) & (seen == slots))
     if len(found):
         lines = [f"{videos[k]}: {padded[k].sum()} padded slots of the student's" for k in found[:_SHOWN]]
-        what = f"padding takes part in the fine loss, and the teacher scored none of {len(found):,} videos"
+        what = f"padding takes part in the fine loss, and {teacher} scored none of {len(found):,} videos"
         raise _refusal(what, lines, len(found), "leave padding out: --set train.network.mask_padding=true")
 
 

@@ -77,6 +77,8 @@ def cached_teachers(
         cache = store.teacher(name)
         reader = cache.reader(texts, [(video, seen[name].digest(video)) for video in split.videos])
         logits = reader.frame_logits if fine else None
+        if fine and logits is None:
+            _tell_without(name, reporter)
         if logits is not None:
             carrier = _carrier(config, name, split, reader.frame_times, frames, reporter)
             logits = carrier(logits, split.text_video) if carrier else logits
@@ -144,6 +146,8 @@ def online_teachers(
         teacher = load_teacher(known[name], config.teacher_checkpoint(known[name]), device)
         video, caption = split.videos[0], split.texts[0].caption
         has = fine and gives_frame_logits(teacher, seen[name], video, caption, device)
+        if fine and not has:
+            _tell_without(name, reporter)
         carrier = _carrier(config, name, split, seen[name].times(split.videos), frames, reporter) if has else None
         teachers.append(OnlineTeacher(name, teacher, seen.folders[name], has, carrier))
     if fine and not any(teacher.frame_scores for teacher in teachers):
@@ -163,11 +167,15 @@ def _carrier(
 ) -> FrameCarrier | None:
     student_times = frames.times(split.videos)
     padding_counts = not config.train.network.mask_padding
-    carrier = frame_carrier(split.videos, teacher_times, student_times, padding_counts=padding_counts)
+    carrier = frame_carrier(name, split.videos, teacher_times, student_times, padding_counts=padding_counts)
     if carrier is not None:
         counts = f"{teacher_times.shape[1]} frames carried to {student_times.shape[1]}"
         reporter.info(f"{name}: frame scores of {counts} by time")
     return carrier
+
+
+def _tell_without(name: str, reporter: Reporter) -> None:
+    reporter.info(f"{name} has no frame scores: the fine loss goes without it")
 
 
 def _no_frame_scores(config: Config) -> ConfigError:

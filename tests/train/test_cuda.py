@@ -7,6 +7,7 @@ import pytest
 import torch
 from teachclip.cache.frames import FrameCache
 from teachclip.cache.identity import text_digest
+from teachclip.cache.reader import Labels
 from teachclip.cache.scores import ScoreStore
 from teachclip.configs.schema import Config
 from teachclip.stages.data.captions import read_dataset
@@ -57,6 +58,40 @@ def test_bf16_training_is_finite_and_near_float32(world: Any) -> None:
     torch.testing.assert_close(step_losses(runs["bf16"]), step_losses(runs["float32"]), rtol=0.1, atol=0.05)
 
 
+SMALL_PATCHES = {
+    "image_size": 32, "patch_size": 8, "vision_width": 64, "vision_layers": 2,
+    "text_width": 64, "text_layers": 1, "embed_dim": 64, "context_length": 16,
+}  # fmt: skip
+TS2NET = {
+    "trunk": {"sizes": SMALL_PATCHES, "weights": None},
+    "ts2net": {"shift_layers": (0, 1), "selected": 2, "samples": 20},
+}
+
+
+def labels_of(config: Config, teacher: str, store: str | None = None) -> Labels:
+    """All scores of the training split."""
+    frames = FrameCache.open(config.frames_folder)
+    split = usable_split(read_dataset(config.data), ["train"], frames)
+    texts = [(text.id, text_digest(text.caption)) for text in split.texts]
+    videos = [(video, frames.digest(video)) for video in split.videos]
+    path = config.score_store if store is None else config.work / store
+    reader = ScoreStore.open(path).teacher(teacher).reader(texts, videos)
+    return reader.read(np.arange(len(texts)), np.arange(len(videos)))
+
+
+@pytest.mark.parametrize("kind", ["xclip", "ts2net", "xpool", "drl", "openclip"])
+def test_every_teacher_trains_in_bf16_and_scores_on_the_gpu(world: Any, kind: str) -> None:
+    network = {"kind": kind, **(TS2NET if kind == "ts2net" else {})}
+    train(world.config(train={"run": f"runs/gpu-{kind}", "network": network, "device": "cuda", "precision": "bf16"}))
+    scoring = {"teachers": [{"name": kind, "checkpoint": f"runs/gpu-{kind}"}], "coarse": "float32"}
+    stores = {}
+    for device in ("cuda", "cpu"):
+        config = world.config(score={**scoring, "store": f"{kind}-{device}.zarr", "device": device})
+        score(config)
+        stores[device] = labels_of(config, kind)
+    np.testing.assert_allclose(stores["cuda"].coarse, stores["cpu"].coarse, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("teaching", ["cached", "online"])
 def test_both_ways_of_teaching_run_on_the_gpu(world: Any, teaching: str) -> None:
     settings = {"teachers": ["xclip"], "teaching": teaching, "device": "cuda", "max_steps": 3}
@@ -67,13 +102,7 @@ def test_both_ways_of_teaching_run_on_the_gpu(world: Any, teaching: str) -> None
 def test_scores_made_on_the_gpu_are_those_of_the_cpu(world: Any) -> None:
     config = world.config(score={"store": "cuda.zarr", "coarse": "float32", "device": "cuda"})
     score(config)
-    frames = FrameCache.open(config.frames_folder)
-    split = usable_split(read_dataset(config.data), ["train"], frames)
-    texts = [(text.id, text_digest(text.caption)) for text in split.texts]
-    videos = [(video, frames.digest(video)) for video in split.videos]
-    every = np.arange(len(texts)), np.arange(len(videos))
-    stores = (config.work / "cuda.zarr", config.work / "exact.zarr")
-    made, known = (ScoreStore.open(store).teacher("xclip").reader(texts, videos).read(*every) for store in stores)
+    made, known = (labels_of(config, "xclip", store) for store in ("cuda.zarr", "exact.zarr"))
     np.testing.assert_allclose(made.coarse, known.coarse, rtol=1e-4, atol=1e-4)
     assert made.frame_logits is not None
     assert known.frame_logits is not None

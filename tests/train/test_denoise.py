@@ -11,8 +11,10 @@ from teachclip.cache.frames import FrameCache
 from teachclip.cache.identity import text_digest
 from teachclip.cache.reader import Labels
 from teachclip.cache.scores import ScoreStore
+from teachclip.configs.loading import dump_config
 from teachclip.configs.schema import Config, DenoiseConfig
 from teachclip.errors import CacheError, CacheMismatchError, ConfigError, DataError
+from teachclip.pipeline.cli.main import app
 from teachclip.stages import denoise as stage
 from teachclip.stages.caption_mask import CaptionMask, read_mask
 from teachclip.stages.data.captions import read_dataset
@@ -22,6 +24,7 @@ from teachclip.stages.runs import RunFolder
 from teachclip.stages.score import score
 from teachclip.stages.splits import Split, usable_split
 from teachclip.stages.train import train
+from typer.testing import CliRunner, Result
 
 
 class Heard(Silent):
@@ -256,3 +259,25 @@ def test_changed_captions_are_refused_before_anything_is_ranked(world: Any, tmp_
     changed.write_text(changed.read_text().replace("a red square at the left", "a red square to the left"))
     with pytest.raises(CacheMismatchError, match="captions changed"):
         denoise(exact(world, data={"captions": changed, "videos": world.root}, denoise={"mask": "never.json"}))
+
+
+def test_typed_in_a_row(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verbs as a user gives them: train asks for denoise, denoise says how train takes its mask."""
+    path = world.root / "typed.yaml"
+    path.write_text(dump_config(exact(world, denoise={"keep": 2}, train={"run": "runs/typed", "max_steps": 1})))
+
+    def typed(*words: str) -> Result:
+        monkeypatch.setattr("sys.argv", ["teachclip", *words])
+        return CliRunner().invoke(app, words)
+
+    mask = ["--set", "train.captions_mask=captions-mask.json"]
+    early = typed("train", str(path), *mask)
+    assert early.exit_code == 1
+    assert f"make it: teachclip denoise {path}" in early.stderr
+    done = typed("denoise", str(path))
+    assert done.exit_code == 0, done.stderr
+    assert "own video ranks at 2 or better (teachclip's own rule, not TeachText's)" in done.stdout
+    assert " ".join(mask) in done.stdout
+    trained = typed("train", str(path), *mask)
+    assert trained.exit_code == 0, trained.stderr
+    assert "captions masked" in trained.stdout

@@ -9,7 +9,7 @@ NAN = np.nan
 
 
 def carrier(teacher: list[float], student: list[float], *, padding_counts: bool = False) -> FrameCarrier | None:
-    return frame_carrier(["v"], np.array([teacher]), np.array([student]), padding_counts=padding_counts)
+    return frame_carrier("xclip", ["v"], np.array([teacher]), np.array([student]), padding_counts=padding_counts)
 
 
 def carried(
@@ -34,7 +34,7 @@ def test_a_linear_score_stays_linear_whatever_the_frames() -> None:
     rng = np.random.default_rng(0)
     teacher = np.sort(rng.uniform(0, 9, (5, 8)), axis=1)
     student = np.sort(rng.uniform(teacher[:, :1], teacher[:, -1:], (5, 4)), axis=1)
-    found = frame_carrier(list("abcde"), teacher, student, padding_counts=False)
+    found = frame_carrier("xclip", list("abcde"), teacher, student, padding_counts=False)
     assert found is not None
     own = np.array([4, 0, 0, 2])
     slope = np.array([[1.0], [-2], [3], [0.5]])
@@ -50,7 +50,7 @@ def test_the_teachers_own_frames_keep_their_bits() -> None:
 def test_beyond_the_ends_the_nearest_frame_counts_half_a_distance_far() -> None:
     assert carried([1, 2, 5], [1, 2, 4], [0.0, 1, 5.0]) == [1, 1, 5]
     for late in (-0.01, 5.01):
-        with pytest.raises(CacheMismatchError, match="1 videos lie outside") as caught:
+        with pytest.raises(CacheMismatchError, match="1 videos lie outside the times that xclip saw") as caught:
             carrier([1, 2, 4], [late, 1, 3])
         assert caught.value.details[0].startswith("v: ")
         assert f"{late:.4g} s" in caught.value.details[0]
@@ -82,7 +82,7 @@ def test_a_video_with_the_same_times_passes_through_beside_others() -> None:
     teacher = np.array([[0, 1, NAN, NAN], [0.0, 1, 2, 3]])
     student = np.array([[0, 1, NAN, NAN], [0.0, 1.5, 2, 3]])
     for padding_counts in (True, False):
-        found = frame_carrier(["a", "b"], teacher, student, padding_counts=padding_counts)
+        found = frame_carrier("xclip", ["a", "b"], teacher, student, padding_counts=padding_counts)
         assert found is not None
         logits = np.array([[1, 2, 3, 4], [1, 2, 4, 8]], np.float32)
         assert found(logits, np.array([0, 1])).tolist() == [[1, 2, 3, 4], [1, 3, 4, 8]]

@@ -182,7 +182,9 @@ def test_the_fine_loss_uses_the_teachers_that_have_frame_scores(world: Any, monk
         "online": {"teachers": ["silent", "xclip"], "teaching": "online"},
     }.items():
         config = world.config(score=dict(scoring), train={"run": f"runs/mixed-{name}", "max_steps": 1, **settings})
-        train(config)
+        heard = Heard()
+        train(config, heard)
+        assert ("silent has no frame scores: the fine loss goes without it" in heard.said) == (name != "alone")
         runs[name] = losses(config)[0]
     torch.testing.assert_close(runs["mixed"], runs["alone"], rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(runs["weighted"][2], 0.5 * runs["alone"][2], rtol=1e-6, atol=0)
@@ -218,7 +220,7 @@ def _without_frame_scores(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 def test_carrying_costs_nothing_where_frames_are_the_same(world: Any) -> None:
     frames = FrameCache.open(world.config().frames_folder)
     times = frames.times(frames.usable)
-    assert frame_carrier(frames.usable, times, times.copy(), padding_counts=True) is None
+    assert frame_carrier("xclip", frames.usable, times, times.copy(), padding_counts=True) is None
     heard = Heard()
     train(world.config(train={"run": "runs/same-frames", "teachers": ["xclip"], "max_steps": 1}), heard)
     assert not [line for line in heard.said if "carried" in line]
