@@ -1,6 +1,6 @@
 """`teachclip checkpoint`: what a checkpoint file is, and its conversion."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -146,7 +146,9 @@ def _rows(found: "Inspection") -> Iterator[tuple[str, object]]:
     yield "file", f"{found.file} ({found.format}, {size(found.bytes)})"
     yield "what", found.title
     if found.source:
-        yield "from", f"{found.source['title']}: {found.source['file']}, sha256 {found.source['sha256'][:16]}"
+        yield "from", f"{found.source['title']}: {_named(found.source)}"
+        if "clip" in found.source:
+            yield "", f"with attention of {_named(found.source['clip'])}"
     sizes = {name: str(value) for name, value in found.sizes.items()}
     if "image_size" in sizes:
         yield "image", f"{sizes['image_size']} pixels, patches of {sizes['patch_size']}"
@@ -172,6 +174,10 @@ def _rows(found: "Inspection") -> Iterator[tuple[str, object]]:
     if found.digest:
         yield "digest", found.digest
     yield from (("odd" if number == 0 else "", line) for number, line in enumerate(found.odd))
+
+
+def _named(source: Mapping[str, str]) -> str:
+    return f"{source['file']}, sha256 {source['sha256'][:16]}"
 
 
 def _setting(value: object) -> str:
