@@ -161,7 +161,7 @@ def test_training_leaves_out_what_the_mask_says_and_nothing_else(world: Any) -> 
     fewer = world.root / "fewer.csv"
     fewer.write_text("\n".join(kept))
     data = {"captions": fewer, "videos": world.root}
-    alone = world.config(data=data, train={"run": "runs/fewer", "batch_size": 4})
+    alone = world.config(data=data, train={"run": "runs/fewer-captions", "batch_size": 4})
     masked_alone = world.config(
         train={"run": "runs/masked-alone", "captions_mask": "for-training.json", "batch_size": 4}
     )

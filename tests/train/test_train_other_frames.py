@@ -75,7 +75,7 @@ def student(other: Any, run: str, teacher: str = "wide", frames: int = 3, **sett
         prepare={"frames": "frames3", "max_frames": 3} if frames == 3 else {},
         score=dict(BOTH),
         train={
-            "run": f"runs/{run}",
+            "run": f"runs/other-frames-{run}",
             "teachers": [teacher],
             "max_steps": 4,
             "network": network,
@@ -160,7 +160,7 @@ def test_videos_that_one_of_the_two_cannot_use_are_left_out(other: Any, tmp_path
     score(made.config(score={"teachers": [dict(WIDE)], "store": "fewer.zarr"}))
     config = made.config(
         score={"teachers": [dict(WIDE)], "store": "fewer.zarr"},
-        train={"run": "runs/fewer", "teachers": ["wide"], "max_steps": 2},
+        train={"run": "runs/fewer-videos", "teachers": ["wide"], "max_steps": 2},
     )
     result = train(config)
     assert (result.videos, result.left_out_videos) == (13, 2)

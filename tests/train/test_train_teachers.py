@@ -57,7 +57,7 @@ def test_a_teacher_is_trained_scores_and_teaches(world: Any, kind: str) -> None:
     assert scored.own_ranks is not None
     trained = evaluate(world.config(evaluate={"run": f"runs/teacher-{kind}", "split": "train"})).t2v
     assert (scored.own_ranks.mean, scored.own_ranks.r1) == pytest.approx((trained["mnr"], trained["r1"]))
-    taught = {"run": f"runs/taught-by-{kind}", "teachers": [kind], "epochs": 8}
+    taught = {"run": f"runs/student-of-{kind}", "teachers": [kind], "epochs": 8}
     student = world.config(score=dict(scoring), train=taught)
     train(student)
     first, last = losses(student)[:3].mean(dim=0), losses(student)[-3:].mean(dim=0)

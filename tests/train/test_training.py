@@ -36,9 +36,9 @@ def tree(folder: Path) -> dict[str, str]:
 
 def test_cached_scores_teach_as_the_teacher_in_the_step_does(world: Any) -> None:
     published = {"teachers": ["xclip"], "optim": {"lr": 1e-4, "trunk_lr": 1e-7, "afa_lr": 1e-3}}
-    online = world.config(train={"run": "runs/online", "teaching": "online", **published})
-    exact = world.config(train={"run": "runs/exact", **published}, score={"store": "exact.zarr"})
-    coded = world.config(train={"run": "runs/coded", **published})
+    online = world.config(train={"run": "runs/teacher-in-the-step", "teaching": "online", **published})
+    exact = world.config(train={"run": "runs/exact-scores", **published}, score={"store": "exact.zarr"})
+    coded = world.config(train={"run": "runs/coded-scores", **published})
     for config in (online, exact, coded):
         train(config)
     assert len(losses(online)) == 6
