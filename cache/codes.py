@@ -1,15 +1,35 @@
-"""Scores as 16-bit codes with a scale and an offset per row.
+"""What scores are stored as: 16-bit codes with a scale and an offset per row, float16, or float32.
 
-x = offset + code * scale in float64: offset is the row's smallest score, scale a 65534th of its range. The error is at
-most half a step (scale / 2) plus the rounding of the result to float32; a row's smallest score, and rows of one value,
-come back exactly.
+Codes: x = offset + code * scale in float64: offset is the row's smallest score, scale a 65534th of its range. The error
+is at most half a step (scale / 2) plus the rounding of the result to float32; a row's smallest score, and rows of one
+value, come back exactly.
 """
 
+from typing import Literal
+
 import numpy as np
+
+type Dtype = Literal["uint16", "float16", "float32"]
 
 NOT_SCORED = 65535
 _STEPS = 65534
 _ROWS = 8
+
+
+def encode_scores(scores: np.ndarray, dtype: Dtype) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scores float32 [T,V] as a store of this dtype keeps them, and the rows' scale and offset where it has codes.
+
+    float16 rounds to nearest; beyond its range, from 65520 on, that is infinity.
+    """
+    if dtype == "uint16":
+        return encode_rows(scores)
+    with np.errstate(over="ignore"):
+        return scores.astype(dtype, copy=False), None
+
+
+def decode_scores(values: np.ndarray, codec: np.ndarray | None) -> np.ndarray:
+    """Scores float32 [T,V] of what a store keeps; NaN where not scored."""
+    return values.astype(np.float32, copy=False) if codec is None else decode_rows(values, codec)
 
 
 def encode_rows(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,15 +6,16 @@ docs/score-cache.md is the specification; this file is its other half.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from .codes import NOT_SCORED
+from .codes import NOT_SCORED, Dtype
 from .documents import Document, whole_number
 
 FORMAT = "teachclip-scores"
 VERSION = 1
 
-type Dtype = Literal["uint16", "float32"]
+# Bytes of a score.
+ITEM_BYTES: dict[Dtype, int] = {"uint16": 2, "float16": 2, "float32": 4}
 
 # What one tile may hold: no declared size makes a reader allocate more than the data it was asked for.
 MAX_TEXTS, MAX_VIDEOS, MAX_FRAMES, MAX_SHARD = 2**26, 2**20, 2**12, 2**16
@@ -32,7 +33,7 @@ def valid_name(name: str) -> bool:
 
 
 def _array(shape: list[int], dtype: str, chunk: list[int], names: list[str], codecs: list[Document]) -> Document:
-    fill: Any = {"uint16": NOT_SCORED, "float32": "NaN", "float64": "NaN"}.get(dtype, 0)
+    fill: Any = {"uint16": NOT_SCORED, "float16": "NaN", "float32": "NaN", "float64": "NaN"}.get(dtype, 0)
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -59,7 +60,7 @@ class TileLayout:
         texts, videos: rows and columns.
         frames: frame slots of the teacher.
         frame_logits: whether the teacher gives frame-text logits.
-        dtype: codes or float32 scores.
+        dtype: codes, or scores as they are.
         shard_texts: rows per shard.
         text_id_bytes, video_id_bytes: length of the id lists.
     """

@@ -9,7 +9,7 @@ import tensorstore as ts
 
 from ..errors import CacheError, CacheMismatchError
 from .arrays import open_array
-from .codes import decode_rows
+from .codes import decode_scores
 from .score_shards import RESCORE, incomplete, problem, unreadable
 from .tiles import Key, Tile
 
@@ -62,8 +62,8 @@ class TileRows:
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
         """Raw scores float32 [rows,V] with every video of the tile."""
-        coarse = self.read("coarse", rows)
-        return decode_rows(coarse, self.read("coarse_codec", rows)) if self.tile.layout.dtype == "uint16" else coarse
+        codec = self.read("coarse_codec", rows) if self.tile.layout.dtype == "uint16" else None
+        return decode_scores(self.read("coarse", rows), codec)
 
 
 class Part:
@@ -85,8 +85,9 @@ class Part:
             if problem(self.tile, shard):
                 raise incomplete(self.tile, shard)
         self.tile_rows = TileRows(self.tile)
-        self.codec = np.zeros((len(self.rows), 2))
+        self.codec: np.ndarray | None = None
         if self.tile.layout.dtype == "uint16":
+            self.codec = np.zeros((len(self.rows), 2))
             self.codec[self.rows >= 0] = self.tile_rows.read("coarse_codec", held)
 
     def gather(
@@ -95,9 +96,8 @@ class Part:
         """Put the scores of a batch into `coarse` [T,V] where this tile holds them."""
         rows, columns = self.rows[texts], self.columns[videos]
         values = self.tile_rows.finish(future, rows[rows >= 0])[:, columns[columns >= 0]]
-        if self.tile.layout.dtype == "uint16":
-            values = decode_rows(values, self.codec[texts[rows >= 0]])
-        coarse[np.ix_(rows >= 0, columns >= 0)] = values
+        codec = None if self.codec is None else self.codec[texts[rows >= 0]]
+        coarse[np.ix_(rows >= 0, columns >= 0)] = decode_scores(values, codec)
 
 
 def _some(chosen: np.ndarray, keys: Sequence[Key]) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import CacheError
 from .arrays import encode_chunks
-from .codes import encode_rows
+from .codes import encode_scores
 from .documents import damaged, file_digest, file_size, read_file, seal, unseal, unwritable
 from .files import TEMPORARY, publish
 from .identity import digest
@@ -111,12 +111,15 @@ def write_shard(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | N
             None when the teacher gives none.
 
     Raises:
-        CacheError: scores that are not finite (texts and videos are named), or a disk that cannot be written.
+        CacheError: scores that are not finite (texts and videos are named) or too large for float16, or a disk that
+            cannot be written.
     """
     _refuse_not_finite(tile, shard, coarse, fine)
-    values = {"coarse": coarse}
-    if tile.layout.dtype == "uint16":
-        values["coarse"], values["coarse_codec"] = encode_rows(coarse)
+    stored, codec = encode_scores(coarse, tile.layout.dtype)
+    _refuse_overflow(tile, shard, coarse, stored)
+    values = {"coarse": stored}
+    if codec is not None:
+        values["coarse_codec"] = codec
     if fine is not None:
         values["fine"] = fine
     first = tile.layout.rows(shard).start
@@ -176,3 +179,16 @@ def _refuse_not_finite(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndar
             hint="nothing of this shard was kept; check the teacher's checkpoint and these videos",
             details=[*lines, *(["..."] if count > len(lines) else [])],
         )
+
+
+def _refuse_overflow(tile: Tile, shard: int, coarse: np.ndarray, stored: np.ndarray) -> None:
+    if tile.layout.dtype != "float16" or np.isfinite(stored).all():
+        return
+    row, column = np.unravel_index(np.abs(coarse).argmax(), coarse.shape)
+    text = tile.text_ids[tile.layout.rows(shard)[int(row)]]
+    raise CacheError(
+        f"{np.count_nonzero(np.isinf(stored)):,} scores are too large for float16, which ends at 65504",
+        where=f"{tile.folder}, shard {shard}",
+        hint="codes fit any range: teachclip score CONFIG --set score.coarse=uint16 --set score.store=OTHER.zarr",
+        details=[f"the largest is {coarse[row, column]:g}, {text} with {tile.video_ids[int(column)]}"],
+    )

@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import CacheError
+from .codes import Dtype
 from .documents import METADATA, damaged, group, open_group, publish_folder, real_folder, whole_number
 from .files import TEMPORARY
 from .identity import JSON, identity_digest
-from .layout import FORMAT, MAX_FRAMES, VERSION, Dtype, valid_name
+from .layout import FORMAT, ITEM_BYTES, MAX_FRAMES, VERSION, valid_name
 from .reader import ScoreReader, find_parts
 from .score_shards import missing_shards
 from .tiles import Key, TeacherFacts, Tile, TileContents, create_tile
@@ -74,13 +75,13 @@ class ScoreCache:
         attributes, _ = open_group(folder)
         identity, scale, dtype = (attributes.get(key) for key in ("identity", "scale", "dtype"))
         frame_logits, checkpoint = attributes.get("frame_logits"), attributes.get("checkpoint")
-        if not isinstance(identity, dict) or not isinstance(frame_logits, bool) or dtype not in ("uint16", "float32"):
+        if not isinstance(identity, dict) or not isinstance(frame_logits, bool) or dtype not in tuple(ITEM_BYTES):
             raise damaged(path, "does not describe a teacher's scores")
         if not isinstance(scale, float) or not math.isfinite(scale):
             raise damaged(path, f"scale is {scale!r}")
         self.identity: dict[str, JSON] = identity
         self.scale = scale
-        self.dtype: Dtype = "uint16" if dtype == "uint16" else "float32"
+        self.dtype: Dtype = next(known for known in ITEM_BYTES if known == dtype)
         self.frames = whole_number(attributes, "frames", 1, MAX_FRAMES, path)
         self.frame_logits = frame_logits
         self.checkpoint = checkpoint if isinstance(checkpoint, str) else ""

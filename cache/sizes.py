@@ -2,7 +2,7 @@
 
 from .documents import METADATA, Document, group, seal
 from .identity import canonical
-from .layout import TileLayout
+from .layout import ITEM_BYTES, TileLayout
 
 _HASH = "0" * 32
 _CRC = 4
@@ -15,7 +15,7 @@ def shard_bytes(layout: TileLayout, shard: int) -> dict[str, int]:
     are one chunk, which is whole in the last shard too.
     """
     rows, slots = len(layout.rows(shard)), layout.shard_texts
-    item = 2 if layout.dtype == "uint16" else 4
+    item = ITEM_BYTES[layout.dtype]
     sizes = {
         "coarse": rows * (layout.videos * item + _CRC) + slots * 16 + _CRC,
         "coarse_codec": slots * 16 + _CRC,

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import CacheError
 from .arrays import encode_chunks
+from .codes import Dtype
 from .documents import (
     METADATA,
     Document,
@@ -26,7 +27,7 @@ from .documents import (
     real_folder,
 )
 from .identity import canonical, digest
-from .layout import MAX_SHARD, MAX_TEXTS, MAX_VIDEOS, Dtype, TileLayout
+from .layout import MAX_SHARD, MAX_TEXTS, MAX_VIDEOS, TileLayout
 
 type Key = tuple[str, bytes]
 """An id and the digest of what it stands for: a caption, or a video's stored frames and times."""

@@ -211,8 +211,10 @@ class ScoreConfig(Section):
     store: Path = Field(Path("scores.zarr"), description="The score store, below `work`.")
     teachers: tuple[TeacherConfig, ...] = Field((), description="Teachers to score with.")
     splits: tuple[Literal["train", "val", "test"], ...] = Field(("train",), description="Splits that are scored.")
-    coarse: Literal["uint16", "float32"] = Field(
-        "uint16", description="16-bit codes with a scale and offset per row, or float32 (for equivalence tests)."
+    coarse: Literal["uint16", "float16", "float32"] = Field(
+        "uint16",
+        description="16-bit codes with a scale and offset per row, float16 (coarser, no smaller), or float32 (for "
+        "equivalence tests).",
     )
     shard_texts: Positive = Field(1024, description="Text rows per shard, the unit that is complete or absent.")
     video_batch: Positive = Field(
