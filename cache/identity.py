@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -19,6 +19,15 @@ def digest(*parts: bytes | memoryview) -> bytes:
     for part in parts:
         total.update(part)
     return total.digest()
+
+
+def digest_of(parts: Iterable[bytes | str]) -> str:
+    """32 hexadecimal digits that stand for many parts, in their order; where one ends and the next begins counts."""
+    total = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for part in parts:
+        data = part.encode(errors="surrogatepass") if isinstance(part, str) else part
+        total.update(len(data).to_bytes(8, "little") + data)
+    return total.hexdigest()
 
 
 def text_digest(caption: str) -> bytes:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from ..cache.documents import Document, read_file, seal, unseal
 from ..cache.files import publish
-from ..cache.identity import JSON
+from ..cache.identity import JSON, digest_of
 from ..errors import CacheError, CacheMismatchError
 from .data.captions import Text
-from .runs import digest_of
 
 FORMAT = "teachclip-captions-mask"
 VERSION = 1

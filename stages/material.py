@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..cache.frames import FrameCache
-from ..cache.identity import canonical
+from ..cache.identity import canonical, digest_of
 from ..configs.schema import Config
 from ..errors import DataError
 from .caption_mask import captions_digest, read_mask
@@ -12,7 +12,6 @@ from .data.captions import Dataset, read_dataset
 from .labels import CachedTeacher, cached_teachers
 from .models.checkpoints import checkpoint_digest
 from .reporting import Reporter
-from .runs import digest_of
 from .splits import Split, usable_split
 from .teacher_frames import TeacherFrames
 

@@ -8,9 +8,8 @@ best.safetensors    the chosen network
 result.json         written last: the run is finished
 """
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,6 @@ from ..errors import CacheError
 
 # Fields that change where and how fast a run is, not what it computes.
 NOT_IDENTITY = {"run", "device", "prefetch", "checkpoint_seconds", "captions_mask"}  # the mask's digest is
-
-
-def digest_of(parts: Iterable[bytes | str]) -> str:
-    """One hash of many parts, in their order."""
-    total = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        total.update(len(data).to_bytes(8, "little") + data)
-    return total.hexdigest()
 
 
 class RunFolder:
