@@ -32,8 +32,10 @@ def block_bytes(values: Tensor) -> int:
 
 
 def blocks(features: Features, size: int) -> Iterator[Features]:
-    """Features of `size` texts or videos at a time."""
-    for start in range(0, _count(features), size):
+    """Features of at most `size` texts or videos at a time, of about as many each time."""
+    count = _count(features)
+    size = math.ceil(count / math.ceil(count / size))
+    for start in range(0, count, size):
         yield {key: value[start : start + size] for key, value in features.items()}
 
 
