@@ -57,6 +57,9 @@ def encode_rows(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def decode_rows(codes: np.ndarray, codec: np.ndarray) -> np.ndarray:
     """Scores float32 [T,V] of codes uint16 [T,V] and the rows' scale and offset float64 [T,2]; NaN where not scored."""
-    scores: np.ndarray = (codec[:, 1:] + codes * codec[:, :1]).astype(np.float32)
-    scores[codes == NOT_SCORED] = np.nan
+    exact: np.ndarray = np.multiply(codes, codec[:, :1], dtype=np.float64)
+    exact += codec[:, 1:]
+    scores = exact.astype(np.float32)
+    if codes.max(initial=0) == NOT_SCORED:  # rare, and a mask costs as much as all the rest
+        scores[codes == NOT_SCORED] = np.nan
     return scores
