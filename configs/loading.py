@@ -227,5 +227,9 @@ def _checkpoint(path: Path, folder: Path, work: Path) -> Path:
 
 
 def _weights(path: Path, folder: Path, work: Path) -> Path:
-    """A weights file beside the YAML or below `work`; any other text is an open_clip tag."""
-    return next((start / path for start in (folder, work) if os.path.isfile(start / path)), path)
+    """A weights file or run folder beside the YAML or below `work`; any other text is an open_clip tag."""
+    return next((place for place in (folder / path, work / path) if _has_weights(place)), path)
+
+
+def _has_weights(path: Path) -> bool:
+    return os.path.isfile(path) or os.path.isfile(path / "best.safetensors")

@@ -174,8 +174,9 @@ def title_of(config: NetworkConfig) -> str:
     if config.kind == "ts2net" and not config.ts2net.shift_layers:
         return "TS2-Net without token shift, as TeachCLIP runs it"
     if config.kind == "ts2net":
-        layers = ", ".join(map(str, config.ts2net.shift_layers))
-        return f"TS2-Net with token shift in blocks {layers}, as its authors publish it"
+        layers = config.ts2net.shift_layers
+        told = ", as its authors publish it" if layers == Ts2NetConfig().shift_layers else ""
+        return f"TS2-Net with token shift in blocks {', '.join(map(str, layers))}{told}"
     return {"xclip": "X-CLIP", "xpool": "X-Pool", "openclip": "CLIP with the mean of its frames"}[config.kind]
 
 

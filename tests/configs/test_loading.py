@@ -233,6 +233,15 @@ def test_a_folder_named_like_a_pretrained_tag_is_no_weights_file(tmp_path: Path)
     assert load_config(path).train.network.trunk.weights == "openai"
 
 
+def test_a_run_folder_brings_weights(tmp_path: Path) -> None:
+    run = tmp_path / "work/runs/a"
+    run.mkdir(parents=True)
+    path = write(tmp_path, "score: {teachers: [{name: t, openclip: {weights: runs/a}}]}\n")
+    assert load_config(path).score.teachers[0].openclip.weights == "runs/a"
+    (run / "best.safetensors").touch()
+    assert load_config(path).score.teachers[0].openclip.weights == str(run)
+
+
 NAMES = st.one_of(
     st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,8}", fullmatch=True),
     st.sampled_from(["1e-4", "12", "no", "null", "0o7", "1_000", "1.5", "2020-01-01", "0x1F"]),

@@ -21,7 +21,13 @@ from teachclip.stages.models.published import published_state, read_published
 
 type Shapes = dict[str, tuple[int, ...]]
 
-KINDS = {"state_dict_": "student", "keys_xclip": "xclip", "keys_ts2net": "ts2net", "keys_drl": "drl"}
+KINDS = {
+    "state_dict_": "student",
+    "keys_xclip": "xclip",
+    "keys_ts2net": "ts2net",
+    "keys_xpool": "xpool",
+    "keys_drl": "drl",
+}
 
 
 def _shapes(path: Path) -> Shapes:

@@ -58,7 +58,7 @@ TITLES = {
     "student": "TeachCLIP student",
     "mean": "CLIP4Clip",
     "xclip": "X-CLIP",
-    "ts2net": "TS2-Net with token shift in blocks 0, 1, as its authors publish it",
+    "ts2net": "TS2-Net with token shift in blocks 0, 1",
     "xpool": "X-Pool",
     "drl": "DRL with weight networks of 3 layers",
 }
