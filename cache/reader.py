@@ -15,7 +15,13 @@ from .tiles import Key, Tile
 
 _SHOWN = 5
 _OTHER_CAPTIONS = "undo the change, or score into another store: teachclip score CONFIG --set score.store=NAME.zarr"
-_OTHER_FRAMES = f"{_OTHER_CAPTIONS}; a teacher that saw other frames needs its frame cache named, as `prepared`"
+_OTHER_FRAMES = (
+    f"{_OTHER_CAPTIONS}; a teacher that saw other frames needs its frame cache named, as `prepared`; scores of the "
+    "same data set prepared elsewhere, at the same times, may teach: teachclip train CONFIG --accept pixels"
+)
+_OTHER_TIMES = "prepare the frames with the settings that the scores were made with: teachclip cache info STORE TEACHER"
+SAME_TIME = 1e-6
+"""Seconds by which two decoders' times of one frame may differ."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +112,22 @@ def _some(chosen: np.ndarray, keys: Sequence[Key]) -> list[str]:
     return [*ids, *([f"... and {more:,} more"] if more else [])]
 
 
-def _refuse_changed(folder: Path, what: str, keys: Sequence[Key], held: list[tuple[np.ndarray, np.ndarray]]) -> None:
+def changed(keys: Sequence[Key], held: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Whose digest is another: bool [N].
+
+    Args:
+        keys: N texts or videos.
+        held: per tile, where it holds each of them [N], -1 for none, and the digests of what it holds [n,16].
+    """
     expected = np.frombuffer(b"".join(key for _, key in keys), dtype=np.uint8).reshape(len(keys), 16)
-    changed = np.zeros(len(keys), dtype=bool)
+    found = np.zeros(len(keys), dtype=bool)
     for places, digests in held:
         here = places >= 0
-        changed[here] |= (digests[places[here]] != expected[here]).any(axis=1)
+        found[here] |= (digests[places[here]] != expected[here]).any(axis=1)
+    return found
+
+
+def _refuse_changed(folder: Path, what: str, keys: Sequence[Key], changed: np.ndarray) -> None:
     if changed.any():
         raise CacheMismatchError(
             f"{what} changed since the scores were made",
@@ -134,15 +150,45 @@ def _refuse_unscored(folder: Path, what: str, keys: Sequence[Key], held: list[np
         )
 
 
-def find_parts(folder: Path, tiles: Sequence[Tile], texts: Sequence[Key], videos: Sequence[Key]) -> list[Part]:
-    """What each tile holds of these texts and videos.
+def _refuse_other_times(
+    folder: Path, videos: Sequence[Key], other: np.ndarray, parts: Sequence[Part], times: np.ndarray
+) -> None:
+    """Refuse videos with other pixels whose frames are not of the moments that the teacher saw."""
+    moved = np.zeros(len(videos), dtype=bool)
+    for part in parts:
+        here = np.flatnonzero(other & (part.columns >= 0))
+        seen = part.tile.frame_times[part.columns[here]]
+        same = seen.shape == times[here].shape and np.isclose(seen, times[here], rtol=0, atol=SAME_TIME, equal_nan=True)
+        moved[here] |= ~np.broadcast_to(same, seen.shape).all(axis=1)
+    if moved.any():
+        raise CacheMismatchError(
+            f"frames of {np.count_nonzero(moved):,} videos are of other moments than those that were scored: more than "
+            "their pixels differs",
+            where=str(folder),
+            hint=_OTHER_TIMES,
+            details=_some(moved, videos),
+        )
+
+
+def find_parts(
+    folder: Path,
+    tiles: Sequence[Tile],
+    texts: Sequence[Key],
+    videos: Sequence[Key],
+    times: np.ndarray | None = None,
+) -> list[Part]:
+    """What each tile holds of these texts and videos; `times` as in `ScoreCache.reader`.
 
     Raises:
         CacheMismatchError: captions or frames changed, or texts and videos that are in no tile; names them.
     """
     parts = [Part(tile, texts, videos) for tile in tiles]
-    _refuse_changed(folder, "captions", texts, [(part.rows, part.tile.text_digests) for part in parts])
-    _refuse_changed(folder, "frames", videos, [(part.columns, part.tile.video_digests) for part in parts])
+    _refuse_changed(folder, "captions", texts, changed(texts, [(p.rows, p.tile.text_digests) for p in parts]))
+    other = changed(videos, [(p.columns, p.tile.video_digests) for p in parts])
+    if times is None:
+        _refuse_changed(folder, "frames", videos, other)
+    else:
+        _refuse_other_times(folder, videos, other, parts, times)
     _refuse_unscored(folder, "captions", texts, [part.rows for part in parts])
     _refuse_unscored(folder, "videos", videos, [part.columns for part in parts])
     return parts
@@ -155,12 +201,19 @@ class ScoreReader:
         frame_logits: float32 [T,F], each text with its own video; None when the teacher gives none.
     """
 
-    def __init__(self, folder: Path, tiles: Sequence[Tile], texts: Sequence[Key], videos: Sequence[Key]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tiles: Sequence[Tile],
+        texts: Sequence[Key],
+        videos: Sequence[Key],
+        times: np.ndarray | None = None,
+    ) -> None:
         self.folder = folder
         self._texts = texts
         self._videos = videos
         self._slots = max((tile.layout.frames for tile in tiles), default=0)
-        self._parts = [part for part in find_parts(folder, tiles, texts, videos) if part.used]
+        self._parts = [part for part in find_parts(folder, tiles, texts, videos, times) if part.used]
         for part in self._parts:
             part.open()
         self.frame_logits = self._load_frame_logits()
@@ -174,6 +227,15 @@ class ScoreReader:
             held = part.columns >= 0
             times[held] = part.tile.frame_times[part.columns[held]]
         return times
+
+    @property
+    def video_digests(self) -> np.ndarray:
+        """uint8 [V,16]: digests of the frames that the teacher saw; zeros for videos in tiles that hold no text."""
+        digests = np.zeros((len(self._videos), 16), dtype=np.uint8)
+        for part in self._parts:
+            held = part.columns >= 0
+            digests[held] = part.tile.video_digests[part.columns[held]]
+        return digests
 
     def _load_frame_logits(self) -> np.ndarray | None:
         if not self._parts or not self._parts[0].tile.layout.frame_logits:

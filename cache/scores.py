@@ -14,13 +14,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import CacheError
 from .codes import Dtype
 from .documents import METADATA, damaged, group, open_group, publish_folder, real_folder, whole_number
 from .files import TEMPORARY
 from .identity import JSON, identity_digest
 from .layout import FORMAT, ITEM_BYTES, MAX_FRAMES, VERSION, valid_name
-from .reader import ScoreReader, find_parts
+from .reader import ScoreReader, changed, find_parts
 from .score_shards import missing_shards
 from .tiles import Key, TeacherFacts, Tile, TileContents, create_tile
 
@@ -130,18 +132,31 @@ class ScoreCache:
         """
         find_parts(self.folder, self.tiles, texts, videos)
 
-    def reader(self, texts: Sequence[Key], videos: Sequence[Key]) -> ScoreReader:
+    def changed_videos(self, videos: Sequence[Key]) -> np.ndarray:
+        """Whose stored frames are others than those that were scored: bool [V]."""
+        ids = [video for video, _ in videos]
+        held = [
+            (np.array([tile.video_columns.get(key, -1) for key in ids], dtype=np.int64), tile.video_digests)
+            for tile in self.tiles
+        ]
+        return changed(videos, held)
+
+    def reader(self, texts: Sequence[Key], videos: Sequence[Key], times: np.ndarray | None = None) -> ScoreReader:
         """A reader of the scores of these texts and videos.
 
         Args:
             texts: (id, `identity.text_digest` of the caption), in the order that `read` counts them.
             videos: (id, digest of the stored frames and times), likewise.
+            times: float64 [V,F], seconds of the videos' frames as they are stored now, NaN in padded slots. With them,
+                a video whose digest differs is taken all the same where these are the times that the teacher saw: the
+                same data set prepared elsewhere, its pixels from another decoder. Whoever asks for that must compare
+                `identity` by itself.
 
         Raises:
             CacheMismatchError: captions or frames changed, or texts and videos that have no scores; names them.
             CacheError: shards that are needed are not complete or damaged; names the command.
         """
-        return ScoreReader(self.folder, self.tiles, texts, videos)
+        return ScoreReader(self.folder, self.tiles, texts, videos, times)
 
 
 class ScoreStore:

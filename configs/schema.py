@@ -264,6 +264,10 @@ class TrainConfig(Section):
     captions_mask: Path | None = Field(
         None, description="Mask of captions that are left out, below `work`, as `teachclip denoise` writes it."
     )
+    accept: tuple[Literal["pixels"], ...] = Field(
+        (),
+        description="`pixels`: scores of the same data set prepared elsewhere may teach; only the pixels may differ.",
+    )
     teaching: Literal["cached", "online"] = Field(
         "cached", description="Scores from the store, or from the teachers inside the training step (published way)."
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..cache.frames import FrameCache
-from ..cache.identity import identity_digest, text_digest
+from ..cache.identity import identity_digest
 from ..cache.reader import ScoreReader
 from ..cache.scores import ScoreStore
 from ..configs.schema import Config, DenoiseConfig
@@ -20,6 +20,7 @@ from ..errors import ConfigError, DataError
 from .caption_mask import CaptionMask, captions_digest
 from .data.captions import read_dataset
 from .reporting import Reporter, Silent
+from .score_reading import open_reader
 from .splits import Split, usable_split
 from .teacher_frames import TeacherFrames
 
@@ -86,10 +87,8 @@ def denoise(config: Config, reporter: Reporter | None = None) -> DenoiseResult:
         raise DataError("fewer than two usable captions to rank", where=str(config.data.captions))
     store = ScoreStore.open(config.score_store)
     caches = [store.teacher(name) for name in names]
-    texts = [(text.id, text_digest(text.caption)) for text in split.texts]
-    readers = [
-        cache.reader(texts, [(video, seen[cache.name].digest(video)) for video in split.videos]) for cache in caches
-    ]
+    accept = config.train.accept
+    readers = [open_reader(cache, split, seen[cache.name], accept, reporter)[0] for cache in caches]
     ranks = own_video_ranks(readers, split.text_video, len(split.videos), settings, reporter)
     dropped, kept_last, removed = choose_dropped(ranks, split.text_video, settings)
     if len(ranks) - dropped.sum() < 2:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..cache.frames import FrameCache
-from ..cache.identity import identity_digest, text_digest
+from ..cache.identity import identity_digest
 from ..cache.reader import Labels, ScoreReader
 from ..cache.scores import ScoreStore
 from ..configs.schema import Config
@@ -23,6 +23,7 @@ from ..errors import ConfigError
 from .frame_times import FrameCarrier, frame_carrier
 from .inputs import FrameInputs, VideoInputs
 from .reporting import Reporter
+from .score_reading import open_reader
 from .splits import Split
 from .teacher_frames import TeacherFrames
 
@@ -42,6 +43,7 @@ class CachedTeacher:
         digest: stands for everything that the scores were made from.
         frame_logits: on the student's frames, float32 [T, F], each text with its own video; None where the fine loss
             does not want them, or the teacher has none.
+        other_pixels: videos whose frames are others than those that were scored, accepted all the same, bool [V].
     """
 
     name: str
@@ -49,6 +51,7 @@ class CachedTeacher:
     digest: str
     reader: ScoreReader
     frame_logits: np.ndarray | None
+    other_pixels: np.ndarray
 
     def read(self, texts: np.ndarray, videos: np.ndarray) -> Labels:
         """Labels of a batch: raw scores [b, b], and frame-text logits of the pairs [b, F]."""
@@ -70,19 +73,18 @@ def cached_teachers(
         ConfigError: there is a fine loss, and no teacher with frame scores.
     """
     store = ScoreStore.open(config.score_store)
-    texts = [(text.id, text_digest(text.caption)) for text in split.texts]
     fine = config.train.loss.fine > 0
     teachers = []
     for name in config.train.teachers:
         cache = store.teacher(name)
-        reader = cache.reader(texts, [(video, seen[name].digest(video)) for video in split.videos])
+        reader, other = open_reader(cache, split, seen[name], config.train.accept, reporter)
         logits = reader.frame_logits if fine else None
         if fine and logits is None:
             _tell_without(name, reporter)
         if logits is not None:
             carrier = _carrier(config, name, split, reader.frame_times, frames, reporter)
             logits = carrier(logits, split.text_video) if carrier else logits
-        teachers.append(CachedTeacher(name, cache.scale, identity_digest(cache.identity), reader, logits))
+        teachers.append(CachedTeacher(name, cache.scale, identity_digest(cache.identity), reader, logits, other))
     if fine and all(teacher.frame_logits is None for teacher in teachers):
         raise _no_frame_scores(config)
     return tuple(teachers)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from ..cache.frames import FrameCache
 from ..cache.identity import canonical, digest_of
 from ..configs.schema import Config
@@ -53,6 +55,9 @@ class Material:
             identity[f"frames of {name}"] = digest_of(cache.digest(video) for video in self.train.videos)
         for teacher in self.cached:
             identity[f"scores of {teacher.name}"] = teacher.digest
+            if count := np.count_nonzero(teacher.other_pixels):
+                seen = digest_of(map(bytes, teacher.reader.video_digests))
+                identity[f"pixels that {teacher.name} saw"] = f"{seen}, other than here in {count} videos"
         return identity | {f"teacher {name}": digest for name, digest in self.online.items()}
 
 

@@ -20,8 +20,9 @@ from ..configs.loading import dump_config
 from ..configs.schema import Config
 from ..errors import CacheError
 
-# Fields that change where and how fast a run is, not what it computes.
-NOT_IDENTITY = {"run", "device", "prefetch", "checkpoint_seconds", "captions_mask"}  # the mask's digest is
+# Fields that change where and how fast a run is, not what it computes, and those whose effect is in `data`: the mask's
+# digest, the scores made of other pixels.
+NOT_IDENTITY = {"run", "device", "prefetch", "checkpoint_seconds", "captions_mask", "accept"}
 
 
 class RunFolder:

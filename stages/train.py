@@ -5,7 +5,7 @@ TeachCLIP section 3; the recipes are in configs/recipes.
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +38,10 @@ LOG_EVERY = 20  # steps between readings of the losses, each of which waits for 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished run was trained on, and which network it chose."""
+    """What a finished run was trained on, and which network it chose.
+
+    `other_pixels`: per teacher, videos whose frames are others than those it scored, as `train.accept` allowed.
+    """
 
     run: str
     checkpoint: str
@@ -52,6 +55,7 @@ class TrainResult:
     data_wait: float
     already_done: bool
     masked_texts: int = 0
+    other_pixels: dict[str, int] = field(default_factory=dict)
 
 
 def train(config: Config, reporter: Reporter | None = None) -> TrainResult:
@@ -320,6 +324,11 @@ class _Run:
             data_wait=waited,
             already_done=False,
             masked_texts=self.material.masked.texts if self.material.masked else 0,
+            other_pixels={
+                teacher.name: count
+                for teacher in self.material.cached
+                if (count := int(np.count_nonzero(teacher.other_pixels)))
+            },
         )
 
 

@@ -1,5 +1,9 @@
 """`teachclip train`: score cache -> student; also teachers and baselines."""
 
+from typing import Annotated
+
+import typer
+
 from ...configs.loading import load_config
 from ..quantities import duration
 from .output import facts
@@ -9,20 +13,33 @@ EXAMPLES = examples(
     "teachclip train own_videos.yaml",
     "teachclip train own_videos.yaml --set train.run=runs/teacher --set train.network.kind=xclip",
     "teachclip train own_videos.yaml --set train.run=runs/b64 --set train.batch_size=64 --set train.optim.lr=3e-4",
+    "teachclip train own_videos.yaml --accept pixels",
     "teachclip train own_videos.yaml --quiet --json",
 )
 
 
 def train(
-    config: ConfigFile, sets: Overrides = None, json: AsJson = False, quiet: Quiet = False, debug: Debug = False
+    config: ConfigFile,
+    sets: Overrides = None,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--accept", metavar="pixels", help="Use scores of the same data set prepared elsewhere."),
+    ] = None,
+    json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Train a student, taught or alone, or a teacher.
 
     What is trained stands in the section `train`: its network, the teachers that teach it, losses and optimiser. The
     run folder gets the network that was best on the validation videos and everything needed to go on after a stop.
+
+    --accept pixels lets a published score cache teach on videos that were decoded elsewhere: captions, frame times and
+    everything else must agree, only pixels may differ. It is recorded in the run.
     """
+    sets = [*(sets or ()), *([f"train.accept=[{','.join(accept)}]"] if accept else ())]
     with running("train", json, quiet, debug, config, sets) as output:
-        settings = load_config(config, sets or ())
+        settings = load_config(config, sets)
         with output.waiting("loading"):
             from ...stages.train import train as run
 
@@ -36,6 +53,10 @@ def train(
                 ("network", result.checkpoint),
                 ("trained on", f"{result.texts} captions of {result.videos} videos{left_out}"),
                 ("teachers", ", ".join(result.teachers) or "none"),
+                *(
+                    (f"accepted for {name}", f"other pixels than were scored, in {count} of {result.videos} videos")
+                    for name, count in result.other_pixels.items()
+                ),
                 ("steps", f"{result.steps} in {duration(result.seconds)}{' (earlier)' if result.already_done else ''}"),
                 ("chosen", f"step {best['step']}, by {best['chosen_by']}: {best['value']:.4g}"),
             ),

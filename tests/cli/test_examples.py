@@ -279,3 +279,17 @@ def test_convert_shows_what_was_written(invoke: Invoke, stages: object) -> None:
         "tensors  366, 7 of them kept though nothing uses them",
         f"digest   {'cd' * 32}",
     ]
+
+
+def test_what_train_accepts_reaches_the_configuration_and_is_shown(
+    invoke: Invoke, stages: list[tuple[str, tuple[Any, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert invoke("train", "own_videos.yaml", "--accept", "pixels").exit_code == 0
+    assert stages[-1][1][0].train.accept == ("pixels",)
+    result = invoke("train", "own_videos.yaml", "--accept", "times")
+    assert result.exit_code == 2
+    assert "'times' is not one of pixels" in result.stderr
+    monkeypatch.setattr("teachclip.stages.train.train", lambda *_: replace(TRAINED, other_pixels={"xclip": 3}))
+    assert "accepted for xclip  other pixels than were scored, in 3 of 1000 videos" in shown(
+        invoke("train", "own_videos.yaml")
+    )

@@ -22,7 +22,7 @@ SURFACE = {
     "prepare": {"--estimate", *CONFIGURED},
     "score": CONFIGURED,
     "denoise": CONFIGURED,
-    "train": CONFIGURED,
+    "train": {"--accept", *CONFIGURED},
     "evaluate": CONFIGURED,
     "search": {"QUERY...", *CONFIGURED},
     "cache": {"--help"},
