@@ -48,9 +48,10 @@ class TileRows:
         self.tile = tile
         self._arrays = {name: open_array(tile.folder / name, tile.arrays[name]) for name in tile.layout.scored}
 
-    def start(self, name: str, rows: np.ndarray) -> "ts.Future[np.ndarray]":
-        """Read rows of `coarse`, `coarse_codec` or `fine` in the background."""
-        return self._arrays[name].oindex[rows].read()
+    def start(self, name: str, rows: np.ndarray, columns: np.ndarray | None = None) -> "ts.Future[np.ndarray]":
+        """Read rows of `coarse`, `coarse_codec` or `fine` in the background: all of their columns, or these."""
+        array = self._arrays[name]
+        return (array.oindex[rows] if columns is None else array.oindex[rows, columns]).read()
 
     def finish(self, future: "ts.Future[np.ndarray]", rows: np.ndarray) -> np.ndarray:
         """What `start` promised."""
@@ -96,14 +97,39 @@ class Part:
             self.codec = np.zeros((len(self.rows), 2))
             self.codec[self.rows >= 0] = self.tile_rows.read("coarse_codec", held)
 
-    def gather(
-        self, coarse: np.ndarray, future: "ts.Future[np.ndarray]", texts: np.ndarray, videos: np.ndarray
-    ) -> None:
-        """Put the scores of a batch into `coarse` [T,V] where this tile holds them."""
+    def start(self, texts: np.ndarray, videos: np.ndarray) -> "Share | None":
+        """Begin to read what this tile holds of a batch; None when that is nothing."""
         rows, columns = self.rows[texts], self.columns[videos]
-        values = self.tile_rows.finish(future, rows[rows >= 0])[:, columns[columns >= 0]]
-        codec = None if self.codec is None else self.codec[texts[rows >= 0]]
-        coarse[np.ix_(rows >= 0, columns >= 0)] = decode_scores(values, codec)
+        here, there = rows >= 0, columns >= 0
+        if not (here.any() and there.any()):
+            return None
+        rows = rows[here]
+        codec = None if self.codec is None else self.codec[texts[here]]
+        return Share(self.tile_rows, self.tile_rows.start("coarse", rows, columns[there]), here, there, rows, codec)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one tile holds of a batch, while it is read.
+
+    Args:
+        tile_rows: the tile.
+        future: what is stored [rows,columns].
+        texts, videos: bool [T], [V]: which of the batch's it holds.
+        rows: the tile's rows of these texts.
+        codec: scale and offset of these rows, where there are codes.
+    """
+
+    tile_rows: TileRows
+    future: "ts.Future[np.ndarray]"
+    texts: np.ndarray
+    videos: np.ndarray
+    rows: np.ndarray
+    codec: np.ndarray | None
+
+    def scores(self) -> np.ndarray:
+        """float32 [rows,columns]."""
+        return decode_scores(self.tile_rows.finish(self.future, self.rows), self.codec)
 
 
 def _some(chosen: np.ndarray, keys: Sequence[Key]) -> list[str]:
@@ -265,16 +291,9 @@ class ScoreReader:
             CacheError: a shard is missing or damaged, or a pair that no tile holds; names it.
         """
         texts, videos = np.asarray(text_index), np.asarray(video_index)
-        coarse = np.full((len(texts), len(videos)), np.nan, dtype=np.float32)
-        started = []
-        for part in self._parts:
-            rows = part.rows[texts]
-            if (rows >= 0).any() and (part.columns[videos] >= 0).any():
-                started.append((part, part.tile_rows.start("coarse", rows[rows >= 0])))
-        for part, future in started:
-            part.gather(coarse, future, texts, videos)
-        absent = np.isnan(coarse)
-        if absent.any():
+        coarse = self._gather(texts, videos)
+        if np.isnan(coarse.min(initial=0)):
+            absent = np.isnan(coarse)
             row, column = np.argwhere(absent)[0]
             pair = f"{self._texts[texts[row]][0]} with {self._videos[videos[column]][0]}"
             raise CacheError(
@@ -283,3 +302,12 @@ class ScoreReader:
                 hint="draw batches within the tiles of the store",
             )
         return Labels(coarse, None if self.frame_logits is None else self.frame_logits[texts])
+
+    def _gather(self, texts: np.ndarray, videos: np.ndarray) -> np.ndarray:
+        shares = [share for part in self._parts if (share := part.start(texts, videos)) is not None]
+        if len(shares) == 1 and shares[0].texts.all() and shares[0].videos.all():
+            return shares[0].scores()
+        coarse = np.full((len(texts), len(videos)), np.nan, dtype=np.float32)
+        for share in shares:
+            coarse[np.ix_(share.texts, share.videos)] = share.scores()
+        return coarse
