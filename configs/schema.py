@@ -217,6 +217,17 @@ class ScoreConfig(Section):
         "equivalence tests).",
     )
     shard_texts: Positive = Field(1024, description="Text rows per shard, the unit that is complete or absent.")
+    layout: Literal["auto", "dense", "blocks"] = Field(
+        "auto",
+        description="dense: every text with every video; blocks: with the videos of one block, for very large sets; "
+        "auto: dense within the budget.",
+    )
+    block_videos: Annotated[int, Field(gt=1)] = Field(
+        4096, description="Videos of a block at most; batches are drawn within a block."
+    )
+    budget: Positive = Field(
+        200_000_000_000, description="Bytes that one teacher's dense scores may take before `auto` makes blocks."
+    )
     video_batch: Positive = Field(
         32, description="Videos encoded at a time; another number changes the last bits of scores."
     )
