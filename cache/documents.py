@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CacheError
-from .files import TEMPORARY, sync_folder
+from .files import TEMPORARY, make_folder, sync_folder
 from .identity import DIGEST_BYTES, canonical, digest
 
 METADATA = "zarr.json"
@@ -184,7 +184,7 @@ def publish_folder(path: Path, files: Mapping[str, bytes], folders: tuple[str, .
 
 
 def _publish_folder(path: Path, files: Mapping[str, bytes], folders: tuple[str, ...]) -> bool:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
     try:
         for folder in (*(temporary / name for name in folders), *((temporary / name).parent for name in files)):

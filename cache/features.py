@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from ..errors import CacheError
 from .documents import file_size, read_file, real_folder, unwritable
-from .files import TEMPORARY, publish, publishing
+from .files import TEMPORARY, publish, publishing, sync_above
 
 Arrays = dict[str, np.ndarray]
 
@@ -66,6 +66,7 @@ class FeatureShards:
                 publish(self.folder / IDENTITY, text.encode())
             except OSError as error:
                 raise unwritable(self.folder, error) from error
+        sync_above(self.folder / IDENTITY)
 
     def groups(self, digests: Sequence[bytes]) -> Iterator[slice]:
         """The videos of each shard, as slices of `digests`."""

@@ -22,6 +22,20 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def sync_above(path: Path) -> None:
+    """Make the folders that lead to `path` survive a power cut, whoever made them and was killed before he synced."""
+    for folder in path.absolute().parents:
+        with suppress(OSError):  # one that may not be opened is older than we are
+            sync_folder(folder)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, so that they survive a power cut."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_above(folder)
+
+
 def leftovers(folder: Path, age: float = IN_USE) -> list[Path]:
     """Temporary files and folders below `folder` whose writers are dead; a living writer's are younger than `age`.
 
@@ -57,7 +71,7 @@ def publishing(path: Path) -> Iterator[Path]:
 
     Readers see the old file, the new file or none; never a part. Two writers cost time, never data.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
     try:
         yield temporary

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..errors import CacheError
 from .documents import METADATA, damaged, file_digest, read_file, seal, unseal, unwritable
-from .files import TEMPORARY, publish, sync_folder
+from .files import TEMPORARY, make_folder, publish, sync_folder
 from .layout import valid_name
 from .score_shards import marker_path, missing_shards, scored_files
 from .scores import TILES, ScoreCache, ScoreStore
@@ -246,7 +246,7 @@ def _making(path: Path) -> Iterator[Path]:
     """
     temporary = path.absolute().with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
     try:
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.absolute().parent)
         yield temporary
         for name, _, _ in os.walk(temporary):
             sync_folder(Path(name))

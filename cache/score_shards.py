@@ -14,7 +14,7 @@ from ..errors import CacheError
 from .arrays import encode_chunks
 from .codes import encode_scores
 from .documents import damaged, file_digest, file_size, read_file, seal, unseal, unwritable
-from .files import TEMPORARY, publish
+from .files import TEMPORARY, publish, sync_above, sync_folder
 from .identity import digest
 from .tiles import Tile
 
@@ -135,9 +135,9 @@ def write_shard(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | N
         with suppress(FileNotFoundError):  # the other has finished the tile and swept it
             _publish(tile, files)
             if all((tile.folder / file).read_bytes() == data for file, data in files.items()):
-                return
+                return _settle(tile)
         if not problem(tile, shard, every_byte=True):
-            return
+            return _settle(tile)
     raise CacheError("what was written does not come back", where=str(tile.folder), hint="check the disk")
 
 
@@ -152,8 +152,19 @@ def _publish(tile: Tile, files: dict[str, bytes]) -> None:
             raise unwritable(path, error) from error
 
 
+def _settle(tile: Tile) -> None:
+    """Make what is complete survive a power cut: some of it may be another's, who was killed before he synced."""
+    try:
+        for name in (*tile.layout.scored, "done"):
+            sync_folder(tile.folder / name)
+    except OSError as error:
+        raise unwritable(tile.folder, error) from error
+    sync_above(tile.folder / "done")
+
+
 def sweep(tile: Tile) -> None:
-    """Remove what killed workers left in a tile whose every shard is complete."""
+    """Settle a tile whose every shard is complete: nothing of it can be lost, what killed workers left is removed."""
+    _settle(tile)
     for path in tile.folder.glob(f"*/{TEMPORARY}*"):
         path.unlink(missing_ok=True)
 

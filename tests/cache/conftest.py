@@ -1,8 +1,11 @@
-"""A small store with known scores, made without a teacher."""
+"""A small store with known scores, made without a teacher; and what the tests of faults share."""
 
+import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -71,3 +74,44 @@ def make_store(tmp_path: Path) -> Make:
         return made
 
     return make
+
+
+def _load(name: str) -> ModuleType:
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def disk() -> ModuleType:
+    """The module faulty_disk.py."""
+    return _load("faulty_disk")
+
+
+@pytest.fixture(scope="session")
+def writers(disk: ModuleType) -> ModuleType:
+    """The module store_writers.py."""
+    return _load("store_writers")
+
+
+@pytest.fixture(scope="session")
+def reference(writers: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store that `writers.work` makes when nothing interrupts it; do not write into it."""
+    path = tmp_path_factory.mktemp("reference") / "scores.zarr"
+    writers.work(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[[Path], dict[str, bytes]]:
+    """Reads a folder: path -> bytes of each file; what killed writers leave does not count."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        files = (p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
+        return {str(p): (folder / p).read_bytes() for p in files if not any(n.startswith(".tmp-") for n in p.parts)}
+
+    return read
