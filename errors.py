@@ -49,6 +49,10 @@ class CacheMismatchError(CacheError):
     """A cache made from something else than what it is asked to serve; names the fields that differ."""
 
 
+class UnreachableError(TeachclipError):
+    """A server that refuses, fails or does not answer; says nothing about what it keeps."""
+
+
 class CheckpointError(TeachclipError):
     """A checkpoint that cannot be loaded: damaged, of another network, or of other shapes."""
 

@@ -1,7 +1,6 @@
 """TensorStore, as the score store uses it: chunks encoded in memory, files opened for reading with few threads."""
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,7 @@ import numpy as np
 import tensorstore as ts
 
 from .documents import METADATA, Document
-
-_CACHE_BYTES = 64 * 2**20  # shard indices and rows; 180,000 texts have 3 MB of indices
+from .places import Place, context, patient, refuse_unreachable
 
 
 def encode_chunks(metadata: Document, values: np.ndarray, first_row: int = 0) -> dict[str, bytes]:
@@ -27,24 +25,38 @@ def encode_chunks(metadata: Document, values: np.ndarray, first_row: int = 0) ->
     return {name: bytes(store.read(name).result().value) for name in names if name != METADATA}
 
 
-@cache
-def _context() -> ts.Context:
-    return ts.Context(
-        {
-            "cache_pool": {"total_bytes_limit": _CACHE_BYTES},
-            "file_io_concurrency": {"limit": 4},
-            "data_copy_concurrency": {"limit": 2},
-        }
-    )
-
-
-def open_array(folder: Path, metadata: Mapping[str, Any]) -> ts.TensorStore:
+def open_array(folder: Place, metadata: Mapping[str, Any]) -> ts.TensorStore:
     """The array in `folder`, which must have exactly this metadata; missing chunks are errors, not fill values."""
     spec = {
         "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": f"{folder.absolute()}/"},
+        "kvstore": _kvstore(folder),
         "metadata": metadata,
         "fill_missing_data_reads": False,
         "recheck_cached_data": "open",
     }
-    return ts.open(spec, open=True, read=True, context=_context()).result()
+    array: ts.TensorStore = _result(folder, ts.open(spec, open=True, read=True, context=context()))
+    return array
+
+
+def read_whole(folder: Place, metadata: Mapping[str, Any]) -> np.ndarray:
+    """All values of the array in `folder`.
+
+    Raises:
+        ValueError, OSError: a chunk is missing or damaged.
+    """
+    array = open_array(folder, metadata)
+    return np.asarray(_result(folder, array.read(), array.size * array.dtype.numpy_dtype.itemsize))
+
+
+def _result(folder: Place, future: "ts.Future[Any]", size: int = 0) -> Any:
+    if isinstance(folder, Path):
+        return future.result()
+    try:
+        return patient(future, size)
+    except (ValueError, OSError) as error:
+        refuse_unreachable(folder, error)
+        raise
+
+
+def _kvstore(folder: Place) -> dict[str, Any]:
+    return {"driver": "file", "path": f"{folder.absolute()}/"} if isinstance(folder, Path) else folder.kvstore()

@@ -14,6 +14,7 @@ from .identity import JSON
 from .layout import VERSION
 from .score_shards import marker_path, missing_shards
 from .scores import ScoreCache, ScoreStore
+from .sizes import tile_bytes, whole_shard_bytes
 from .tiles import Tile
 
 _LEAST_RATES = 3
@@ -29,8 +30,8 @@ class TeacherSummary:
         pairs: of texts and videos that have or will have a score.
         dtype: what scores are stored as.
         shards, complete: all, and those that are complete.
-        bytes: on the disk, features of videos included.
-        written: when something was last written, in seconds since 1970.
+        bytes: on the disk, features of videos included; at an address, of tiles and complete shards.
+        written: when something was last written, in seconds since 1970; None at an address.
     """
 
     teacher: str
@@ -43,7 +44,7 @@ class TeacherSummary:
     shards: int
     complete: int
     bytes: int
-    written: float
+    written: float | None
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,14 @@ def _summary_or_problem(store: ScoreStore, name: str) -> TeacherSummary:
     try:
         return _summary(store.teacher(name))
     except CacheError as error:
-        size, written = _disk(store.path / name)
+        folder = store.path / name
+        size, written = _disk(folder) if isinstance(folder, Path) else (0, None)
         return TeacherSummary(name, f"{error.where}: {error.what}", 0, 0, 0, 0, "", 0, 0, size, written)
 
 
 def _summary(cache: ScoreCache) -> TeacherSummary:
     tiles = cache.tiles
-    size, written = _disk(cache.folder)
+    size, written = _disk(cache.folder) if isinstance(cache.folder, Path) else (_tile_bytes(cache), None)
     shards = sum(tile.layout.shards for tile in tiles)
     return TeacherSummary(
         cache.name,
@@ -129,8 +131,9 @@ def teacher_info(store: ScoreStore, name: str) -> TeacherInfo:
         CacheError: it is absent or damaged.
     """
     cache = store.teacher(name)
-    features = [p for p in _files(cache.videos_folder) if p.suffix == ".safetensors"]
-    temporary = list(cache.folder.rglob(f"{TEMPORARY}*"))
+    here = isinstance(cache.folder, Path)
+    features = [p for p in _files(cache.videos_folder) if p.suffix == ".safetensors"] if here else []
+    temporary = list(cache.local.rglob(f"{TEMPORARY}*")) if here else []
     return TeacherInfo(
         str(store.path),
         VERSION,
@@ -160,6 +163,15 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if not path.name.startswith(TEMPORARY) and path.is_file()]
 
 
+def _tile_bytes(cache: ScoreCache) -> int:
+    """Bytes of the tiles' documents and ids and of their complete shards, known without asking for sizes."""
+    size = 0
+    for tile in cache.tiles:
+        gone = missing_shards(tile)
+        size += tile_bytes(tile.layout) - sum(whole_shard_bytes(tile.layout, shard) for shard in gone)
+    return size
+
+
 def _disk(folder: Path) -> tuple[int, float]:
     """Bytes of all files below `folder`, and when one was last written."""
     size, written = 0, folder.lstat().st_mtime
@@ -179,12 +191,12 @@ def pairs_per_second(cache: ScoreCache) -> float | None:
 
     The median over successive shards, so that pauses between two runs do not count.
     """
-    rates = []
-    for tile in cache.tiles:
+    rates: list[float] = []
+    for tile in cache.tiles if isinstance(cache.folder, Path) else ():
         times = []
         for shard in set(range(tile.layout.shards)) - set(missing_shards(tile)):
             pairs = len(tile.layout.rows(shard)) * tile.layout.videos
-            times.append((marker_path(tile, shard).lstat().st_mtime, pairs))
+            times.append(((tile.local / "done" / marker_path(tile, shard).name).lstat().st_mtime, pairs))
         times.sort()
         rates += [pairs / (late - early) for (early, _), (late, pairs) in pairwise(times) if late > early]
     return median(rates) if len(rates) >= _LEAST_RATES else None

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import CacheError
-from .arrays import open_array
+from .arrays import read_whole
 from .codes import NOT_SCORED
 from .documents import file_stamp, read_file, real_folder, unseal
 from .features import feature_files, feature_problem
 from .files import remove, sync_folder
+from .places import Place, at_once
 from .reader import TileRows
 from .score_shards import marker_path, problem, scored_files
 from .scores import ScoreCache, ScoreStore, members
@@ -80,7 +81,7 @@ class Check:
     """A check of a store, or of one of its teachers: opened here, run by `run`.
 
     Args:
-        path: the store.
+        path: the store; at an address, features of videos are not looked at: nothing reads them there.
         teacher: only this one.
         full: compare the hash of every file, decode every chunk and look at every value, not only at sizes.
 
@@ -88,10 +89,10 @@ class Check:
         CacheError: there is no such store or teacher, or the store's own document is damaged.
     """
 
-    def __init__(self, path: Path, teacher: str | None = None, full: bool = False) -> None:
+    def __init__(self, path: str | Place, teacher: str | None = None, full: bool = False) -> None:
         self.store, self.full = ScoreStore.open(path), full
         strangers: list[CacheError] = []
-        names = members(path, strangers)
+        names = members(self.store.path, strangers)
         if teacher is not None and teacher not in names:
             self.store.teacher(teacher)
         self._strangers = [] if teacher else [_finding("", error) for error in strangers]
@@ -124,7 +125,7 @@ class _Teacher:
         try:
             cache = store.teacher(name, harmed)
             self.tiles = cache.tiles
-            self.features = feature_files(cache.videos_folder)
+            self.features = feature_files(cache.videos_folder) if isinstance(cache.folder, Path) else []
         except CacheError as error:
             harmed.append(error)
         self.findings = [_finding(name, error) for error in harmed]
@@ -135,14 +136,18 @@ class _Teacher:
         for tile in self.tiles:
             check = TileCheck(tile, self.full)
             self.findings += [Finding(self.name, str(tile.folder), why, repairable=False) for why in check.static()]
-            for shard in range(tile.layout.shards):
-                shards += 1
+
+            def look(shard: int, check: TileCheck = check) -> str | None:
                 why = check.shard(shard)
+                advance(1)
+                return why
+
+            for shard, why in enumerate(at_once(tile.folder, look, range(tile.layout.shards))):
+                shards += 1
                 complete += why is None
                 incomplete += why == ""
                 if why:
                     self.findings.append(Finding(self.name, str(marker_path(tile, shard)), why, tile.name, shard))
-                advance(1)
         bad = []
         for path in self.features:
             if why := feature_problem(path, self.full):
@@ -172,7 +177,7 @@ class TileCheck:
             found.append(f"{Path(error.where or '').name}: {error.what}")
         for name in self.tile.layout.static_bytes() if self.full else ():
             try:
-                open_array(self.tile.folder / name, self.tile.arrays[name]).read().result()
+                read_whole(self.tile.folder / name, self.tile.arrays[name])
             except (ValueError, OSError) as error:
                 found.append(f"{name} cannot be decoded: {error}")
         return found
@@ -248,10 +253,11 @@ def take_out(cache: ScoreCache, finding: Finding) -> None:
         remove(Path(finding.path))
         return
     tile = next(tile for tile in cache.tiles if tile.name == finding.tile)
-    marker = marker_path(tile, finding.shard)
+    marker = tile.local / "done" / marker_path(tile, finding.shard).name
     remove(marker)
     sync_folder(marker.parent)
     for file in scored_files(tile, finding.shard):
-        remove(tile.folder / file)
-        if real_folder((tile.folder / file).parent):
-            sync_folder((tile.folder / file).parent)
+        path = tile.local / file
+        remove(path)
+        if real_folder(path.parent):
+            sync_folder(path.parent)

@@ -82,9 +82,9 @@ def open_caches(first: str, second: str) -> tuple[ScoreCache, ScoreCache]:
 
 def _named(where: str) -> tuple[ScoreStore, str | None]:
     path, colon, teacher = where.rpartition(":")
-    if not colon or Path(where).exists():
-        return ScoreStore.open(Path(where)), None
-    return ScoreStore.open(Path(path)), teacher
+    if not colon or "/" in teacher or Path(where).exists():  # s3://bucket/store has a colon, but names no teacher
+        return ScoreStore.open(where), None
+    return ScoreStore.open(path), teacher
 
 
 def _teacher(store: ScoreStore, name: str | None) -> ScoreCache:

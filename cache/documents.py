@@ -11,17 +11,19 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import CacheError
 from .files import TEMPORARY, make_folder, sync_folder
 from .identity import DIGEST_BYTES, canonical, digest
+from .places import Place, Remote
 
 METADATA = "zarr.json"
 
 type Document = dict[str, Any]
+type Stamp = tuple[int, int, int] | bytes
 
 BLOCK = 2**20
 _MAX_DOCUMENT = 2**20
@@ -29,7 +31,7 @@ _CHECKSUM = re.compile(rb'"checksum": ?"([0-9a-f]{32})"')
 _BLANK = "0" * 32
 
 
-def damaged(path: Path, why: str, hint: str | None = None) -> CacheError:
+def damaged(path: Place, why: str, hint: str | None = None) -> CacheError:
     """The error for a file that is not what this format writes."""
     fallback = "restore it from a copy, or remove the store and score again: teachclip score CONFIG"
     return CacheError(why, where=str(path), hint=hint or fallback)
@@ -46,7 +48,7 @@ def seal(document: Document) -> bytes:
     return raw.replace(entry.format(_BLANK).encode(), entry.format(digest(raw).hex()).encode())
 
 
-def unseal(raw: bytes, path: Path) -> tuple[Document, str]:
+def unseal(raw: bytes, path: Place) -> tuple[Document, str]:
     """The document in `raw` and its checksum.
 
     Raises:
@@ -58,7 +60,7 @@ def unseal(raw: bytes, path: Path) -> tuple[Document, str]:
     return parse(raw, path), found[0].decode()
 
 
-def parse(raw: bytes, path: Path) -> Document:
+def parse(raw: bytes, path: Place) -> Document:
     """The JSON object in `raw`."""
     try:
         document = json.loads(raw)
@@ -74,7 +76,7 @@ def group(attributes: Document) -> bytes:
     return seal({"zarr_format": 3, "node_type": "group", "attributes": attributes})
 
 
-def open_group(folder: Path) -> tuple[Document, str]:
+def open_group(folder: Place) -> tuple[Document, str]:
     """Attributes and checksum of the group in `folder`.
 
     Raises:
@@ -88,7 +90,7 @@ def open_group(folder: Path) -> tuple[Document, str]:
     return attributes, checksum
 
 
-def whole_number(attributes: Document, key: str, least: int, most: int, path: Path) -> int:
+def whole_number(attributes: Document, key: str, least: int, most: int, path: Place) -> int:
     """The integer `attributes[key]`, refused outside least..most."""
     value = attributes.get(key)
     if type(value) is not int or not least <= value <= most:
@@ -112,8 +114,28 @@ def file_size(path: Path) -> int:
     return status.st_size
 
 
-def file_stamp(path: Path) -> tuple[int, int, int] | None:
-    """What another file in the same place would differ in: inode, time and size; None when there is none."""
+def size_problem(path: Place, size: int) -> str | None:
+    """Why a file is not a plain one of `size` bytes, or None.
+
+    Raises:
+        CacheError: it is a link or something else.
+    """
+    if isinstance(path, Remote):
+        longer = path.holds(size)
+        shorter = longer is False and size > 0 and not path.holds(size - 1)
+        fault = "has more" if longer else "has fewer"
+        return "is missing" if longer is None else f"{fault} than {size} bytes" if longer or shorter else None
+    try:
+        found = file_size(path)
+    except FileNotFoundError:
+        return "is missing"
+    return None if found == size else f"has {found} bytes instead of {size}"
+
+
+def file_stamp(path: Place) -> Stamp | None:
+    """What another file in the same place would differ in: inode, time and size, or a tag; None when there is none."""
+    if isinstance(path, Remote):
+        return path.stamp()
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -121,12 +143,14 @@ def file_stamp(path: Path) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def real_folder(path: Path) -> bool:
-    """Whether `path` is a folder.
+def real_folder(path: Place) -> bool:
+    """Whether `path` is a folder; at an address there are none, nor links: there it is as good as one.
 
     Raises:
         CacheError: it is a link or something else.
     """
+    if isinstance(path, Remote):
+        return True
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -136,12 +160,24 @@ def real_folder(path: Path) -> bool:
     return True
 
 
-def read_file(path: Path, size: int | None = None, most: int = _MAX_DOCUMENT) -> bytes:
+def listed(folder: Place) -> list[str]:
+    """Names of what is in a folder."""
+    if isinstance(folder, Remote):
+        return sorted({name.partition("/")[0] for name in folder.files()})
+    return sorted(path.name for path in folder.iterdir())
+
+
+def read_file(path: Place, size: int | None = None, most: int = _MAX_DOCUMENT) -> bytes:
     """The bytes of a plain file.
 
     Raises:
         CacheError: it is absent, a link, not of `size` bytes or larger than `most`.
     """
+    if isinstance(path, Remote):
+        raw = path.read(size, most)
+        if raw is None:
+            raise damaged(path, "missing")
+        return raw
     try:
         found = file_size(path)
         if found > most or size not in (None, found):
@@ -153,12 +189,26 @@ def read_file(path: Path, size: int | None = None, most: int = _MAX_DOCUMENT) ->
         raise CacheError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
-def file_digest(path: Path) -> str:
-    """BLAKE2b of a plain file in hexadecimal, whatever its size; links are refused by the system (OSError)."""
-    total = hashlib.blake2b(digest_size=DIGEST_BYTES)
+def file_blocks(path: Place, size: int) -> Iterator[bytes]:
+    """The bytes of a plain file one after the other; not many more than `size`, if it has more.
+
+    Raises:
+        OSError: it is missing, a link (the system refuses them) or cannot be read.
+    """
+    if isinstance(path, Remote):
+        yield from path.blocks(size)
+        return
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as handle:
-        while block := handle.read(BLOCK):
-            total.update(block)
+        while size >= 0 and (block := handle.read(BLOCK)):
+            size -= len(block)
+            yield block
+
+
+def file_digest(path: Place, size: int) -> str:
+    """BLAKE2b of a plain file of `size` bytes in hexadecimal; OSError as for `file_blocks`."""
+    total = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for block in file_blocks(path, size):
+        total.update(block)
     return total.hexdigest()
 
 

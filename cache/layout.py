@@ -5,11 +5,11 @@ docs/score-cache.md is the specification; this file is its other half.
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .codes import NOT_SCORED, Dtype
 from .documents import Document, whole_number
+from .places import Place
 
 FORMAT = "teachclip-scores"
 VERSION = 1
@@ -138,7 +138,7 @@ class TileLayout:
         }
 
     @classmethod
-    def read(cls, attributes: Document, frames: int, frame_logits: bool, dtype: Dtype, path: Path) -> "TileLayout":
+    def read(cls, attributes: Document, frames: int, frame_logits: bool, dtype: Dtype, path: Place) -> "TileLayout":
         """The layout that a tile's attributes describe.
 
         Raises:

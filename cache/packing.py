@@ -18,16 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CacheError
-from .documents import METADATA, damaged, file_digest, read_file, seal, unseal, unwritable
+from .documents import METADATA, damaged, file_digest, read_file, seal, size_problem, unseal, unwritable
 from .files import TEMPORARY, make_folder, publish, sync_folder
 from .layout import valid_name
+from .places import MANIFEST, WRITTEN, Place, Remote, at_once, place
+from .places import folder as local_folder
 from .score_shards import marker_path, missing_shards, scored_files
 from .scores import TILES, ScoreCache, ScoreStore
 from .tiles import Tile, tile_files
 from .transport import ROOM, Advance, copy_shard, copy_teacher, copy_tile, marker_of
+from .upload import Facts, refuse_taken, upload_bytes, upload_store, upload_tile
 
 FORMAT, VERSION = "teachclip-scores-export", 1
-MANIFEST, STORE = "manifest.json", "scores.zarr"
+STORE = "scores.zarr"
 
 _MAX_MANIFEST = 2**28
 _SHOWN = 5
@@ -58,17 +61,17 @@ class Packed:
 
 
 class Export:
-    """Packs a teacher's complete tiles (`partial`: and what is complete of the others).
+    """Packs a teacher's complete tiles (`partial`: and what is complete of the others) into a folder or to an address.
 
     Raises:
         CacheError: there is no such teacher, it is damaged or has nothing that is complete; or `out` exists.
     """
 
-    def __init__(self, path: Path, teacher: str, out: Path, partial: bool = False) -> None:
-        self.store, self.out = ScoreStore.open(path), out
+    def __init__(self, path: str | Place, teacher: str, out: str | Place, partial: bool = False) -> None:
+        self.store, self.out = ScoreStore.open(path), place(out)
         self.cache = self.store.teacher(teacher)
-        if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
-            raise CacheError("there is something already", where=str(out), hint="name a folder that does not exist")
+        if isinstance(self.out, Path):
+            _refuse_taken(self.out)
         missing = {tile.name: missing_shards(tile) for tile in self.cache.tiles}
         self.left_out = tuple(f"{name}: {len(gone)} shards" for name, gone in missing.items() if gone)
         self.shards = [
@@ -83,6 +86,8 @@ class Export:
                 details=self.left_out,
                 hint="finish it: teachclip score CONFIG" + ("" if partial else "; or give what there is: --partial"),
             )
+        if isinstance(self.out, Remote):
+            refuse_taken(self.out, {f"{STORE}/{file}" for file in _expected(self.cache, self.shards)})
 
     @property
     def units(self) -> int:
@@ -90,30 +95,20 @@ class Export:
         return sum(len(shards) for _, shards in self.shards)
 
     def run(self, advance: Advance = lambda _: None) -> Packed:
-        """Write the folder, whole or not at all.
+        """Write the folder, whole or not at all; at an address its manifest comes last.
 
         Raises:
             CacheError: a shard is damaged, or the disk cannot be written.
         """
-        with _making(self.out) as temporary:
-            target = ScoreStore.create(temporary / STORE)
-            teacher = copy_teacher(self.cache, target.path / self.cache.name)
-            _copy_tiles(self.shards, teacher, temporary, advance)
-            files = {str(path.relative_to(temporary)): path for path in _files(temporary)}
-            facts = {
-                name: {"size": path.stat().st_size, "blake2b": file_digest(path)}
-                for name, path in sorted(files.items())
-            }
-            manifest = seal(
-                {
-                    "format": FORMAT,
-                    "version": VERSION,
-                    "teacher": self.cache.name,
-                    "identity": self.cache.identity,
-                    "files": facts,
-                }
-            )
-            publish(temporary / MANIFEST, manifest)
+        if isinstance(self.out, Remote):
+            facts = self._upload(self.out / STORE, advance)
+            manifest = self._manifest(facts)
+            upload_bytes(manifest, self.out / MANIFEST)
+        else:
+            with _making(self.out) as temporary:
+                facts = self._pack(temporary, advance)
+                manifest = self._manifest(facts)
+                publish(temporary / MANIFEST, manifest)
         return Packed(
             str(self.out),
             str(self.store.path),
@@ -122,31 +117,53 @@ class Export:
             self.left_out,
             self.units,
             len(facts) + 1,
-            sum(fact["size"] for fact in facts.values()) + len(manifest),  # type: ignore[misc]
+            sum(int(fact["size"]) for fact in facts.values()) + len(manifest),
         )
+
+    def _pack(self, temporary: Path, advance: Advance) -> Facts:
+        folder = temporary / STORE
+        ScoreStore.create(folder)
+        teacher = copy_teacher(self.cache, folder / self.cache.name)
+        _copy_tiles(self.shards, teacher, temporary, advance)
+        files = {str(path.relative_to(temporary)): path for path in _files(temporary)}
+        return {
+            name: {"size": (size := path.stat().st_size), "blake2b": file_digest(path, size)}
+            for name, path in sorted(files.items())
+        }
+
+    def _upload(self, out: Remote, advance: Advance) -> Facts:
+        facts = upload_store(self.store, self.cache, out)
+        for tile, shards in self.shards:
+            below = f"{self.cache.name}/{TILES}/{tile.name}"
+            put = upload_tile(tile, shards, out / below, advance)
+            facts |= {f"{below}/{name}": fact for name, fact in put.items()}
+        return {f"{STORE}/{name}": fact for name, fact in sorted(facts.items())}
+
+    def _manifest(self, facts: Facts) -> bytes:
+        made_from = {"teacher": self.cache.name, "identity": self.cache.identity}
+        return seal({"format": FORMAT, "version": VERSION, **made_from, "files": facts})
 
 
 class Import:
-    """Takes a folder that `Export` made into a store, which is made when there is none.
+    """Takes a folder that `Export` made, or such an address, into a store, which is made when there is none.
 
     Raises:
         CacheError: the folder is not one of these, was changed, or has links, foreign files or absurd sizes; or the
             store has other scores of this teacher.
     """
 
-    def __init__(self, folder: Path, path: Path) -> None:
-        self.folder, self.path = folder, path
-        if not folder.is_dir():
-            raise CacheError("there is no such folder", where=str(folder), hint="name a folder made by an export")
-        if not (folder / MANIFEST).exists() and (folder / METADATA).exists():
-            raise CacheError(
-                "this is a store, not an export", where=str(folder), hint=f"teachclip cache merge {path} {folder}"
-            )
+    def __init__(self, given: str | Place, path: str | Place) -> None:
+        folder = self.folder = place(given)
+        self.path = local_folder(path, WRITTEN)
+        _refuse_no_export(folder, self.path)
         raw = read_file(folder / MANIFEST, most=_MAX_MANIFEST)
         manifest = unseal(raw, folder / MANIFEST)[0]
         self.files = _manifest_files(manifest, folder / MANIFEST)
         self.bytes = sum(size for size, _ in self.files.values()) + len(raw)
-        _refuse_foreign(folder, self.files)
+        if isinstance(folder, Path):
+            _refuse_foreign(folder, self.files)
+        else:
+            _refuse_other_names(folder, self.files)
         name = manifest.get("teacher")
         if not isinstance(name, str) or not valid_name(name):
             raise damaged(folder / MANIFEST, "does not name a teacher", _GET_AGAIN)
@@ -196,8 +213,8 @@ class Import:
             CacheError: bytes differ from the manifest's, or the disk cannot be written.
         """
         if not self.already:
-            store = ScoreStore.create(self.path)
-            with _making(store.path / self.cache.name) as temporary:
+            ScoreStore.create(self.path)
+            with _making(self.path / self.cache.name) as temporary:
                 teacher = copy_teacher(self.cache, temporary)
                 _copy_tiles(self.shards, teacher, temporary, advance)
                 self._refuse_other_bytes(temporary)
@@ -220,9 +237,9 @@ class Import:
 
     def _refuse_other_bytes(self, teacher: Path) -> None:
         prefix = f"{STORE}/{self.cache.name}/"
-        for file, (_, blake2b) in self.files.items():
+        for file, (size, blake2b) in self.files.items():
             path = teacher / file.removeprefix(prefix) if file.startswith(prefix) else self.folder / file
-            if file_digest(path) != blake2b:
+            if file_digest(path, size) != blake2b:
                 raise damaged(self.folder / file, "its bytes are not those that the manifest names", _GET_AGAIN)
         if len(list(_files(teacher))) != sum(file.startswith(prefix) for file in self.files):
             raise damaged(self.folder, "changed while it was read", _GET_AGAIN)
@@ -275,7 +292,7 @@ def _expected(cache: ScoreCache, shards: list[tuple[Tile, list[int]]]) -> Iterat
             yield from (f"{folder}/{file}" for file in scored_files(tile, shard))
 
 
-def _manifest_files(manifest: dict[str, Any], path: Path) -> dict[str, tuple[int, str]]:
+def _manifest_files(manifest: dict[str, Any], path: Place) -> dict[str, tuple[int, str]]:
     """Name -> size and hash; names cannot lead out of the folder."""
     if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
         found = f"{manifest.get('format')!r} version {manifest.get('version')!r}"
@@ -292,6 +309,37 @@ def _manifest_files(manifest: dict[str, Any], path: Path) -> dict[str, tuple[int
             raise damaged(path, f"does not say size and hash of {name}", _GET_AGAIN)
         files[name] = (size, blake2b)
     return files
+
+
+def _refuse_taken(out: Path) -> None:
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
+        raise CacheError("there is something already", where=str(out), hint="name a folder that does not exist")
+
+
+def _refuse_no_export(folder: Place, store: Path) -> None:
+    if isinstance(folder, Path) and not folder.is_dir():
+        raise CacheError("there is no such folder", where=str(folder), hint="name a folder made by an export")
+    if (folder / MANIFEST).exists():
+        return
+    if (folder / METADATA).exists():
+        raise CacheError(
+            "this is a store, not an export", where=str(folder), hint=f"teachclip cache merge {store} {folder}"
+        )
+    if isinstance(folder, Remote):
+        left = "an upload was interrupted: " if folder.files() else ""
+        raise CacheError(
+            f"{left}there is no {MANIFEST}, so this is no export", where=str(folder), hint="name where an export lies"
+        )
+
+
+def _refuse_other_names(folder: Remote, files: dict[str, tuple[int, str]]) -> None:
+    """Refuse foreign and missing files, and files of other sizes, at an address."""
+    if foreign := sorted(set(folder.files()) - files.keys() - {MANIFEST}):
+        raise damaged(folder / foreign[0], "does not belong here: the manifest does not list it", "remove it")
+    sizes = at_once(folder, lambda name: size_problem(folder / name, files[name][0]), files)
+    for name, why in zip(files, sizes, strict=True):
+        if why:
+            raise damaged(folder / name, why, _GET_AGAIN)
 
 
 def _refuse_foreign(folder: Path, files: dict[str, tuple[int, str]]) -> None:

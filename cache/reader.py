@@ -10,6 +10,7 @@ import tensorstore as ts
 from ..errors import CacheError, CacheMismatchError
 from .arrays import open_array
 from .codes import decode_scores
+from .places import Place, at_once, patient, refuse_unreachable
 from .score_shards import RESCORE, incomplete, problem, unreadable
 from .tiles import Key, Tile
 
@@ -56,12 +57,18 @@ class TileRows:
     def finish(self, future: "ts.Future[np.ndarray]", rows: np.ndarray) -> np.ndarray:
         """What `start` promised."""
         try:
-            values = np.asarray(future.result())
+            values = np.asarray(self._wait(future, rows))
         except (ValueError, OSError) as error:
+            refuse_unreachable(self.tile.folder, error)
             self.tile.refuse_replaced()
             raise unreadable(self.tile, rows, error) from error
         self.tile.refuse_replaced()
         return values
+
+    def _wait(self, future: "ts.Future[np.ndarray]", rows: np.ndarray) -> np.ndarray:
+        if isinstance(self.tile.folder, Path):
+            return future.result()
+        return patient(future, 4 * len(rows) * self.tile.layout.videos)
 
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Rows of one array."""
@@ -88,8 +95,9 @@ class Part:
     def open(self) -> None:
         """Check the shards that are needed and load their rows' codecs."""
         held = self.rows[self.rows >= 0]
-        for shard in np.unique(held // self.tile.layout.shard_texts).tolist():
-            if problem(self.tile, shard):
+        shards = np.unique(held // self.tile.layout.shard_texts).tolist()
+        for shard, why in zip(shards, at_once(self.tile.folder, lambda k: problem(self.tile, k), shards), strict=True):
+            if why:
                 raise incomplete(self.tile, shard)
         self.tile_rows = TileRows(self.tile)
         self.codec: np.ndarray | None = None
@@ -153,7 +161,7 @@ def changed(keys: Sequence[Key], held: Sequence[tuple[np.ndarray, np.ndarray]]) 
     return found
 
 
-def _refuse_changed(folder: Path, what: str, keys: Sequence[Key], changed: np.ndarray) -> None:
+def _refuse_changed(folder: Place, what: str, keys: Sequence[Key], changed: np.ndarray) -> None:
     if changed.any():
         raise CacheMismatchError(
             f"{what} changed since the scores were made",
@@ -163,7 +171,7 @@ def _refuse_changed(folder: Path, what: str, keys: Sequence[Key], changed: np.nd
         )
 
 
-def _refuse_unscored(folder: Path, what: str, keys: Sequence[Key], held: list[np.ndarray]) -> None:
+def _refuse_unscored(folder: Place, what: str, keys: Sequence[Key], held: list[np.ndarray]) -> None:
     absent = np.ones(len(keys), dtype=bool)
     for places in held:
         absent &= places < 0
@@ -177,7 +185,7 @@ def _refuse_unscored(folder: Path, what: str, keys: Sequence[Key], held: list[np
 
 
 def _refuse_other_times(
-    folder: Path, videos: Sequence[Key], other: np.ndarray, parts: Sequence[Part], times: np.ndarray
+    folder: Place, videos: Sequence[Key], other: np.ndarray, parts: Sequence[Part], times: np.ndarray
 ) -> None:
     """Refuse videos with other pixels whose frames are not of the moments that the teacher saw."""
     moved = np.zeros(len(videos), dtype=bool)
@@ -197,7 +205,7 @@ def _refuse_other_times(
 
 
 def find_parts(
-    folder: Path,
+    folder: Place,
     tiles: Sequence[Tile],
     texts: Sequence[Key],
     videos: Sequence[Key],
@@ -229,7 +237,7 @@ class ScoreReader:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Place,
         tiles: Sequence[Tile],
         texts: Sequence[Key],
         videos: Sequence[Key],

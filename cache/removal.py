@@ -15,7 +15,11 @@ from .documents import damaged, real_folder, unwritable
 from .features import IDENTITY, feature_files, needed_files
 from .files import IN_USE, TEMPORARY, leftovers, remove, sync_folder
 from .layout import valid_name
+from .places import Place
+from .places import folder as local_folder
 from .scores import ScoreCache, ScoreStore
+
+_REMOVED = "only what lies in a folder is removed"
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Removed:
     kept: tuple[str, ...] = ()
 
 
-def remove_teacher(path: Path, name: str, age: float = IN_USE) -> int:
+def remove_teacher(path: str | Place, name: str, age: float = IN_USE) -> int:
     """Remove one teacher's scores; how many bytes. They are renamed first: whoever opens the store sees all or none.
 
     Args:
@@ -47,6 +51,7 @@ def remove_teacher(path: Path, name: str, age: float = IN_USE) -> int:
         CacheError: there is no such teacher, it seems to be being written, or the folder may not be changed.
     """
     refuse_removal(path, name, age)
+    path = local_folder(path, _REMOVED)
     folder = path / name
     size = _bytes(folder)
     away = path / f"{TEMPORARY}{uuid.uuid4().hex}-removed-{name}"
@@ -59,16 +64,17 @@ def remove_teacher(path: Path, name: str, age: float = IN_USE) -> int:
     return size
 
 
-def refuse_removal(path: Path, name: str, age: float = IN_USE) -> None:
+def refuse_removal(path: str | Place, name: str, age: float = IN_USE) -> None:
     """What `remove_teacher` would refuse, without removing anything.
 
     Raises:
         CacheError: there is no such teacher, or it seems to be being written.
     """
+    path = local_folder(path, _REMOVED)
     store = ScoreStore.open(path)
     if not valid_name(name) or not real_folder(path / name):
         store.teacher(name)  # says what there is
-    since = _written_lately(store, name, age)
+    since = _written_lately(store, path / name, age)
     if since is not None:
         raise CacheError(
             f"seems to be being written: not complete, and last written to {since:.0f} s ago",
@@ -77,12 +83,11 @@ def refuse_removal(path: Path, name: str, age: float = IN_USE) -> None:
         )
 
 
-def _written_lately(store: ScoreStore, name: str, age: float) -> float | None:
+def _written_lately(store: ScoreStore, folder: Path, age: float) -> float | None:
     """Seconds since something unfinished was written to, if fewer than `age`."""
-    folder = store.path / name
     times = [path.lstat().st_mtime for path in folder.rglob(f"{TEMPORARY}*")]
     try:
-        if not store.teacher(name).complete:
+        if not store.teacher(folder.name).complete:
             times += [path.lstat().st_mtime for path in folder.glob("tiles/*/done")]
     except CacheError:
         pass  # damaged: only what is visibly being written counts
@@ -90,7 +95,7 @@ def _written_lately(store: ScoreStore, name: str, age: float) -> float | None:
     return max(since, 0.0) if since < age else None
 
 
-def collect_garbage(path: Path, age: float = IN_USE, dry: bool = False) -> Removed:
+def collect_garbage(path: str | Place, age: float = IN_USE, dry: bool = False) -> Removed:
     """Remove what killed writers left, and features of videos that no tile needs.
 
     Args:
@@ -101,6 +106,7 @@ def collect_garbage(path: Path, age: float = IN_USE, dry: bool = False) -> Remov
     Raises:
         CacheError: no store, or it may not be changed.
     """
+    path = local_folder(path, _REMOVED)
     store = ScoreStore.open(path)
     left = leftovers(path, age)
     unneeded: list[Path] = []

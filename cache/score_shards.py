@@ -13,18 +13,20 @@ import numpy as np
 from ..errors import CacheError
 from .arrays import encode_chunks
 from .codes import encode_scores
-from .documents import damaged, file_digest, file_size, read_file, seal, unseal, unwritable
+from .documents import damaged, file_digest, read_file, seal, size_problem, unseal, unwritable
 from .files import TEMPORARY, publish, sync_above, sync_folder
 from .identity import digest
+from .places import Place, at_once
 from .tiles import Tile
 
 RESCORE = "score it again: teachclip score CONFIG"
 REPAIR = "score only what is damaged again: teachclip cache repair CONFIG"
 _ATTEMPTS = 5
 _SHOWN = 5
+_LARGEST = 2**48
 
 
-def marker_path(tile: Tile, shard: int) -> Path:
+def marker_path(tile: Tile, shard: int) -> Place:
     """The file whose presence says that a shard is complete."""
     return tile.folder / "done" / f"{shard:05d}.json"
 
@@ -53,7 +55,7 @@ def problem(tile: Tile, shard: int, every_byte: bool = False) -> str | None:
         marker, _ = unseal(read_file(path), path)
         return _marker_problem(tile, shard, marker) or _files_problem(tile, marker["files"], every_byte)
     except CacheError as error:
-        return f"{Path(error.where or path).name}: {error.what}"
+        return f"{Path(error.where or str(path)).name}: {error.what}"
 
 
 def _marker_problem(tile: Tile, shard: int, marker: dict[str, Any]) -> str | None:
@@ -64,25 +66,24 @@ def _marker_problem(tile: Tile, shard: int, marker: dict[str, Any]) -> str | Non
         return "its marker names other files"
     if not all(isinstance(facts, dict) and facts.keys() == {"size", "blake2b"} for facts in files.values()):
         return "its marker does not say sizes and hashes"
+    if any(type(facts["size"]) is not int or not 0 <= facts["size"] <= _LARGEST for facts in files.values()):
+        return "its marker names a size that no file has"
     return None
 
 
 def _files_problem(tile: Tile, files: dict[str, dict[str, Any]], every_byte: bool) -> str | None:
     for file, facts in files.items():
-        try:
-            size = file_size(tile.folder / file)
-        except FileNotFoundError:
-            return f"{file} is missing"
-        if size != facts["size"]:
-            return f"{file} has {size} bytes instead of {facts['size']}"
-        if every_byte and file_digest(tile.folder / file) != facts["blake2b"]:
+        if why := size_problem(tile.folder / file, facts["size"]):
+            return f"{file} {why}"
+        if every_byte and file_digest(tile.folder / file, facts["size"]) != facts["blake2b"]:
             return f"{file} has other bytes than were written"
     return None
 
 
 def missing_shards(tile: Tile) -> list[int]:
     """The shards that are not complete."""
-    return [shard for shard in range(tile.layout.shards) if problem(tile, shard)]
+    found = at_once(tile.folder, lambda shard: problem(tile, shard), range(tile.layout.shards))
+    return [shard for shard, why in enumerate(found) if why]
 
 
 def incomplete(tile: Tile, shard: int) -> CacheError:
@@ -134,7 +135,7 @@ def write_shard(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | N
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):  # the other has finished the tile and swept it
             _publish(tile, files)
-            if all((tile.folder / file).read_bytes() == data for file, data in files.items()):
+            if all((tile.local / file).read_bytes() == data for file, data in files.items()):
                 return _settle(tile)
         if not problem(tile, shard, every_byte=True):
             return _settle(tile)
@@ -143,7 +144,7 @@ def write_shard(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | N
 
 def _publish(tile: Tile, files: dict[str, bytes]) -> None:
     for file, data in files.items():
-        path = tile.folder / file
+        path = tile.local / file
         try:
             publish(path, data)
         except FileNotFoundError:
@@ -156,16 +157,16 @@ def _settle(tile: Tile) -> None:
     """Make what is complete survive a power cut: some of it may be another's, who was killed before he synced."""
     try:
         for name in (*tile.layout.scored, "done"):
-            sync_folder(tile.folder / name)
+            sync_folder(tile.local / name)
     except OSError as error:
-        raise unwritable(tile.folder, error) from error
-    sync_above(tile.folder / "done")
+        raise unwritable(tile.local, error) from error
+    sync_above(tile.local / "done")
 
 
 def sweep(tile: Tile) -> None:
     """Settle a tile whose every shard is complete: nothing of it can be lost, what killed workers left is removed."""
     _settle(tile)
-    for path in tile.folder.glob(f"*/{TEMPORARY}*"):
+    for path in tile.local.glob(f"*/{TEMPORARY}*"):
         path.unlink(missing_ok=True)
 
 

@@ -18,10 +18,12 @@ import numpy as np
 
 from ..errors import CacheError
 from .codes import Dtype
-from .documents import METADATA, damaged, group, open_group, publish_folder, real_folder, whole_number
+from .documents import METADATA, damaged, group, listed, open_group, publish_folder, real_folder, whole_number
 from .files import TEMPORARY
 from .identity import JSON, identity_digest
 from .layout import FORMAT, ITEM_BYTES, MAX_FRAMES, VERSION, valid_name
+from .places import WRITTEN, Place, Remote, at_once, place
+from .places import folder as local_folder
 from .reader import ScoreReader, changed, find_parts
 from .score_shards import missing_shards
 from .tiles import Key, TeacherFacts, Tile, TileContents, create_tile
@@ -32,14 +34,14 @@ _FACTS = ("identity", "scale", "dtype", "frames", "frame_logits")
 _SCORE_FIRST = "score the videos first: teachclip score CONFIG"
 
 
-def members(folder: Path, harmed: list[CacheError] | None = None) -> tuple[str, ...]:
+def members(folder: Place, harmed: list[CacheError] | None = None) -> tuple[str, ...]:
     """Names of the folders in a store or among tiles.
 
     Args:
         folder: where.
         harmed: takes the errors for what does not belong there, which are raised else.
     """
-    names = sorted(p.name for p in folder.iterdir() if not p.name.startswith(TEMPORARY) and p.name != METADATA)
+    names = [name for name in listed(folder) if not name.startswith(TEMPORARY) and name != METADATA]
     found = []
     for name in names:
         with _collecting(harmed):
@@ -59,6 +61,16 @@ def _collecting(harmed: list[CacheError] | None) -> Iterator[None]:
         harmed.append(error)
 
 
+def _there(store: Place) -> bool:
+    if isinstance(store, Path):
+        return store.is_dir()
+    return (store / METADATA).exists() or bool(store.files())  # a bucket that does not exist is told when it is listed
+
+
+def _holds(store: Place, name: str) -> bool:
+    return (store / name / METADATA).exists() if isinstance(store, Remote) else real_folder(store / name)
+
+
 class ScoreCache:
     """One teacher's scores.
 
@@ -70,7 +82,7 @@ class ScoreCache:
         CacheError: it is absent, damaged or not of this format.
     """
 
-    def __init__(self, folder: Path, harmed: list[CacheError] | None = None) -> None:
+    def __init__(self, folder: Place, harmed: list[CacheError] | None = None) -> None:
         self.folder = folder
         self.name = folder.name
         path = folder / METADATA
@@ -96,15 +108,27 @@ class ScoreCache:
             raise damaged(self.folder / TILES, "missing")
         open_group(self.folder / TILES)
         tiles = []
-        for name in members(self.folder / TILES, harmed):
+
+        def open_tile(name: str) -> None:
             with _collecting(harmed):
                 tiles.append(Tile(self.folder / TILES / name, self._facts))
-        return tuple(tiles)
+
+        at_once(self.folder, open_tile, members(self.folder / TILES, harmed))
+        return tuple(sorted(tiles, key=lambda tile: tile.name))
+
+    @property
+    def local(self) -> Path:
+        """The teacher's folder, to write to.
+
+        Raises:
+            CacheError: it is at an address.
+        """
+        return local_folder(self.folder, WRITTEN)
 
     @property
     def videos_folder(self) -> Path:
         """Where the teacher's features of each video are kept."""
-        return self.folder / VIDEOS
+        return self.local / VIDEOS
 
     @property
     def complete(self) -> bool:
@@ -119,7 +143,7 @@ class ScoreCache:
         """
         if not valid_name(name):
             raise CacheError(f"{name!r} cannot be a tile's name", where=str(self.folder))
-        tile = create_tile(self.folder / TILES / name, self._facts, contents, shard_texts)
+        tile = create_tile(self.local / TILES / name, self._facts, contents, shard_texts)
         others = (other for other in self.tiles if other.name != name)
         self.tiles = tuple(sorted((*others, tile), key=lambda tile: tile.name))
         return tile
@@ -163,18 +187,19 @@ class ScoreStore:
     """A store of several teachers' scores.
 
     Args:
-        path: its folder, ending in `.zarr` by custom.
+        path: its folder, ending in `.zarr` by custom, or an address (`s3://bucket/scores.zarr`) where it can be read.
 
     Raises:
         CacheError: there is none, or not one of ours.
+        UnreachableError: the server of an address refuses or does not answer; so does whatever reads the store later.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not path.is_dir():
+    def __init__(self, path: str | Place) -> None:
+        self.path = path = place(path)
+        if not _there(path):
             raise CacheError("there is no score store", where=str(path), hint=_SCORE_FIRST)
         for old in (".zgroup", ".zarray", ".zmetadata"):
-            if (path / old).exists():
+            if isinstance(path, Path) and (path / old).exists():
                 raise damaged(path / old, "a Zarr v2 store, not a score store", _SCORE_FIRST)
         attributes, _ = open_group(path)
         if attributes.get("format") != FORMAT:
@@ -184,13 +209,14 @@ class ScoreStore:
             raise damaged(path, why, "use the release that made it, or score again into another store")
 
     @classmethod
-    def open(cls, path: Path) -> "ScoreStore":
-        """The store in `path`."""
+    def open(cls, path: str | Place) -> "ScoreStore":
+        """The store in `path`: a folder, or an address."""
         return cls(path)
 
     @classmethod
-    def create(cls, path: Path) -> "ScoreStore":
-        """The store in `path`, made when there is none."""
+    def create(cls, path: str | Place) -> "ScoreStore":
+        """The store in `path`, a folder, made when there is none."""
+        path = local_folder(path, WRITTEN)
         document = {METADATA: group({"format": FORMAT, "version": VERSION})}
         if not publish_folder(path, document) and not (path / METADATA).exists():
             raise CacheError("has files that are no score store", where=str(path), hint="choose another folder")
@@ -211,7 +237,7 @@ class ScoreStore:
         Raises:
             CacheError: it has none here, or they are damaged.
         """
-        if not valid_name(name) or not real_folder(self.path / name):
+        if not valid_name(name) or not _holds(self.path, name):
             have = ", ".join(self.teachers) or "none"
             raise CacheError(f"no scores of {name!r}; there are: {have}", where=str(self.path), hint=_SCORE_FIRST)
         return ScoreCache(self.path / name, harmed)
@@ -250,5 +276,6 @@ class ScoreStore:
             "frame_logits": frame_logits,
             "checkpoint": checkpoint,
         }
-        publish_folder(self.path / name, {METADATA: group(attributes), f"{TILES}/{METADATA}": group({})})
+        files = {METADATA: group(attributes), f"{TILES}/{METADATA}": group({})}
+        publish_folder(local_folder(self.path, WRITTEN) / name, files)
         return self.teacher(name)

@@ -31,8 +31,13 @@ def tile_bytes(layout: TileLayout) -> int:
     documents = [canonical(metadata) for metadata in arrays.values()]
     names = [f"{name}/{METADATA}" for name in arrays] + [f"{name}/{_chunk(arrays[name])}" for name in static]
     tile = group({**layout.attributes(), "teacher": _HASH, "files": dict.fromkeys(names, _HASH)})
-    shards = sum(_marker_bytes(layout, k) + sum(shard_bytes(layout, k).values()) for k in range(layout.shards))
+    shards = sum(whole_shard_bytes(layout, shard) for shard in range(layout.shards))
     return len(tile) + sum(map(len, documents)) + sum(static.values()) + shards
+
+
+def whole_shard_bytes(layout: TileLayout, shard: int) -> int:
+    """Bytes of a shard with its marker."""
+    return _marker_bytes(layout, shard) + sum(shard_bytes(layout, shard).values())
 
 
 def _chunk(metadata: Document) -> str:

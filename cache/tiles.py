@@ -28,6 +28,8 @@ from .documents import (
 )
 from .identity import canonical, digest
 from .layout import MAX_SHARD, MAX_TEXTS, MAX_VIDEOS, TileLayout
+from .places import WRITTEN, Place, at_once
+from .places import folder as local_folder
 
 type Key = tuple[str, bytes]
 """An id and the digest of what it stands for: a caption, or a video's stored frames and times."""
@@ -98,7 +100,7 @@ class Tile:
         CacheError: the tile is damaged, or not one of this teacher's.
     """
 
-    def __init__(self, folder: Path, teacher: TeacherFacts) -> None:
+    def __init__(self, folder: Place, teacher: TeacherFacts) -> None:
         self.folder = folder
         path = folder / METADATA
         self._stamp = file_stamp(path)
@@ -113,14 +115,10 @@ class Tile:
         for name in (*self.arrays, "done"):
             if not real_folder(folder / name):
                 raise damaged(folder / name, "missing")
-        for name, metadata in self.arrays.items():
-            if parse(self._checked(f"{name}/{METADATA}", hashes), folder / name) != metadata:
-                raise damaged(folder / name / METADATA, "not the array that this format describes")
-        self._static = {
-            name: self._read_static(name, metadata, hashes)
-            for name, metadata in self.arrays.items()
-            if name not in self.layout.scored
-        }
+        at_once(folder, lambda name: self._check_array(name, hashes), self.arrays)
+        static = [name for name in self.arrays if name not in self.layout.scored]
+        values = at_once(folder, lambda name: self._read_static(name, self.arrays[name], hashes), static)
+        self._static = dict(zip(static, values, strict=True))
         # Fewer ids than rows: a line is missing, or an id is there twice.
         if len(self.text_rows) != self.layout.texts or len(self.video_columns) != self.layout.videos:
             raise damaged(folder, "has other numbers of ids than of rows and columns")
@@ -128,6 +126,15 @@ class Tile:
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @property
+    def local(self) -> Path:
+        """The folder, to write to.
+
+        Raises:
+            CacheError: it is at an address.
+        """
+        return local_folder(self.folder, WRITTEN)
 
     def refuse_replaced(self) -> None:
         """Refuse a tile that was removed, or another put in its place, since it was opened.
@@ -137,6 +144,11 @@ class Tile:
         """
         if file_stamp(self.folder / METADATA) != self._stamp:
             raise CacheError("removed or replaced while it was open", where=str(self.folder), hint="open it again")
+
+    def _check_array(self, name: str, hashes: Document) -> None:
+        path = self.folder / name / METADATA
+        if parse(self._checked(f"{name}/{METADATA}", hashes), path) != self.arrays[name]:
+            raise damaged(path, "not the array that this format describes")
 
     def _read_static(self, name: str, metadata: Document, hashes: Document) -> np.ndarray:
         file = _chunk_file(name, metadata)

@@ -6,14 +6,16 @@ the new place only when its marker has been published there, after its files.
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CacheError, CacheMismatchError
-from .documents import BLOCK, METADATA, Document, open_group, publish_folder, read_file, unseal, unwritable
+from .documents import METADATA, Document, file_blocks, open_group, publish_folder, read_file, unseal, unwritable
 from .files import publish, publishing
 from .identity import DIGEST_BYTES, refuse_difference
+from .places import WRITTEN, Place, at_once, place
+from .places import folder as local_folder
 from .score_shards import marker_path, problem
 from .scores import TILES, ScoreCache, ScoreStore
 from .sizes import shard_bytes
@@ -83,33 +85,40 @@ def marker_of(tile: Tile, shard: int) -> Document:
     return marker
 
 
-def copy_file(source: Path, target: Path, size: int, blake2b: str) -> None:
-    """Publish a copy of `source` if it has these bytes; else nothing. The time of the last change is kept.
+def copy_file(source: Place, target: Path, size: int, blake2b: str) -> None:
+    """Publish a copy of `source` if it has these bytes; else nothing. A file's time of the last change is kept.
 
     Raises:
         CacheError: it has other bytes, or cannot be read or written.
     """
-    try:
-        handle = open(os.open(source, os.O_RDONLY | os.O_NOFOLLOW), "rb")  # noqa: SIM115
-    except OSError as error:
-        raise CacheError(f"cannot be read: {error.strerror}", where=str(source)) from error
     total, left = hashlib.blake2b(digest_size=DIGEST_BYTES), size
-    with handle:
-        try:
-            with publishing(target) as temporary:
-                with temporary.open("wb") as out:
-                    while block := handle.read(min(BLOCK, left + 1)):
-                        left -= len(block)
-                        total.update(block)
-                        if left < 0:
-                            break
-                        out.write(block)
-                if left != 0 or total.hexdigest() != blake2b:
-                    raise CacheError("damaged: its bytes are not those that were written", where=str(source))
-                times = os.fstat(handle.fileno())
-                os.utime(temporary, ns=(times.st_atime_ns, times.st_mtime_ns))
-        except OSError as error:
-            raise unwritable(target, error, ROOM) from error
+    try:
+        with publishing(target) as temporary:
+            with temporary.open("wb") as out:
+                for block in _read(source, size):
+                    left -= len(block)
+                    total.update(block)
+                    if left < 0:
+                        break
+                    out.write(block)
+            if left != 0 or total.hexdigest() != blake2b:
+                raise CacheError("damaged: its bytes are not those that were written", where=str(source))
+            _keep_time(source, temporary)
+    except OSError as error:
+        raise unwritable(target, error, ROOM) from error
+
+
+def _read(source: Place, size: int) -> Iterator[bytes]:
+    try:
+        yield from file_blocks(source, size)
+    except OSError as error:
+        raise CacheError(f"cannot be read: {error.strerror or 'missing'}", where=str(source)) from error
+
+
+def _keep_time(source: Place, target: Path) -> None:
+    if isinstance(source, Path):
+        times = source.lstat()
+        os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def copy_shard(source: Tile, target: Tile, shard: int) -> None:
@@ -129,17 +138,17 @@ def copy_shard(source: Tile, target: Tile, shard: int) -> None:
 def _copy_shard(source: Tile, target: Tile, shard: int) -> None:
     marker = marker_of(source, shard)
     for file, facts in marker["files"].items():
-        copy_file(source.folder / file, target.folder / file, facts["size"], facts["blake2b"])
+        copy_file(source.folder / file, target.local / file, facts["size"], facts["blake2b"])
     path = marker_path(source, shard)
     raw = read_file(path)
     if unseal(raw, path)[0] != marker:
         raise CacheError(f"shard {shard} was written again while it was copied", where=str(source.folder))
+    published = target.local / "done" / path.name
     try:
-        publish(marker_path(target, shard), raw)
-        times = path.lstat()
-        os.utime(marker_path(target, shard), ns=(times.st_atime_ns, times.st_mtime_ns))
+        publish(published, raw)
+        _keep_time(path, published)
     except OSError as error:
-        raise unwritable(marker_path(target, shard), error, ROOM) from error
+        raise unwritable(published, error, ROOM) from error
 
 
 def copy_teacher(source: ScoreCache, folder: Path) -> ScoreCache:
@@ -152,8 +161,9 @@ def copy_teacher(source: ScoreCache, folder: Path) -> ScoreCache:
 def copy_tile(source: Tile, teacher: ScoreCache) -> Tile:
     """A tile without shards (or the one that is there)."""
     names = [METADATA, *tile_files(source.layout)]
-    files = {name: read_file(source.folder / name, most=2**40) for name in names}
-    publish_folder(teacher.folder / TILES / source.name, files, folders=("done",))
+    read = at_once(source.folder, lambda name: read_file(source.folder / name, most=2**40), names)
+    files = dict(zip(names, read, strict=True))
+    publish_folder(teacher.local / TILES / source.name, files, folders=("done",))
     return next(tile for tile in ScoreCache(teacher.folder).tiles if tile.name == source.name)
 
 
@@ -161,20 +171,22 @@ class Merge:
     """Bringing stores together: everything is compared here, before anything is written by `run`.
 
     Args:
-        path: the store that takes; sources: the stores that give; teacher: only this one.
+        path: the store that takes; sources: the stores that give, or their addresses; teacher: only this one.
 
     Raises:
         CacheMismatchError: a teacher or a tile was made from something else; names the fields that differ.
         CacheError: a store is absent or damaged.
     """
 
-    def __init__(self, path: Path, sources: list[Path], teacher: str | None = None) -> None:
-        self.store = ScoreStore.open(path)
+    def __init__(self, path: str | Place, sources: Sequence[str | Place], teacher: str | None = None) -> None:
+        self.path = local_folder(path, WRITTEN)
+        self.store = ScoreStore.open(self.path)
         self._parts: list[tuple[ScoreCache, str]] = []
         for source in sources:
-            if source.resolve() == path.resolve():
+            given = place(source)
+            if isinstance(given, Path) and given.resolve() == self.path.resolve():
                 raise CacheError("a store cannot be merged with itself", where=str(source))
-            other = ScoreStore.open(source)
+            other = ScoreStore.open(given)
             for name in (teacher,) if teacher else other.teachers:
                 self._parts.append((other.teacher(name), str(source)))
         # Those that give must fit each other too, and the first of a teacher's is as good as any.
@@ -204,7 +216,7 @@ class Merge:
 
     def _merge(self, source: ScoreCache, name: str, advance: Advance) -> TeacherMerge:
         added = source.name not in self._held
-        target = copy_teacher(source, self.store.path / source.name)
+        target = copy_teacher(source, self.path / source.name)
         held = {tile.name: tile for tile in target.tiles}
         taken, same, absent = 0, 0, 0
         unlike: list[Unlike] = []
