@@ -15,8 +15,12 @@ class _Worker[B, R]:
     def __init__(self, read: Callable[[B], R], batches: Iterable[B], depth: int) -> None:
         self.read = read
         self.batches = batches
-        self.results: queue.Queue[tuple[R | None, BaseException | None]] = queue.Queue(depth)
-        self.stopped = threading.Event()
+        # Queues made in C: no lock of theirs is ever waited for while the interpreter is busy, and nothing polls.
+        self.results: queue.SimpleQueue[tuple[R | None, BaseException | None]] = queue.SimpleQueue()
+        self.room: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(depth):
+            self.room.put(None)
+        self.stopped = False
         self.thread = threading.Thread(target=self.run, name="read-ahead", daemon=True)
         self.thread.start()
 
@@ -30,17 +34,22 @@ class _Worker[B, R]:
             self.put(None, error)
 
     def put(self, result: R | None, error: BaseException | None) -> bool:
-        """Whether the consumer still wants it; waits while the queue is full."""
-        while not self.stopped.is_set():
-            try:
-                self.results.put((result, error), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+        """Whether the consumer still wants it; waits for room."""
+        if not self.stopped:
+            self.room.get()
+        if not self.stopped:
+            self.results.put((result, error))
+        return not self.stopped
+
+    def take(self) -> tuple[R | None, BaseException | None]:
+        """The next result, on the consumer's side."""
+        taken = self.results.get()
+        self.room.put(None)
+        return taken
 
     def stop(self) -> None:
-        self.stopped.set()
+        self.stopped = True
+        self.room.put(None)
         self.thread.join()
 
 
@@ -57,7 +66,7 @@ class ReadAhead[B, R](Iterator[R]):
         if not self._finalizer.alive:
             raise StopIteration
         begun = time.perf_counter()
-        result, error = self._worker.results.get()
+        result, error = self._worker.take()
         self.waited += time.perf_counter() - begun
         if error is not None:
             self.close()
