@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ import tensorstore as ts
 from ..errors import CacheError, CacheMismatchError
 from .arrays import open_array
 from .codes import decode_scores
+from .coverage import Coverage, Held, look_up
 from .places import Place, at_once, patient, refuse_unreachable
 from .score_shards import RESCORE, incomplete, problem, unreadable
 from .tiles import Key, Tile
 
 _SHOWN = 5
 _OTHER_CAPTIONS = "undo the change, or score into another store: teachclip score CONFIG --set score.store=NAME.zarr"
+_SCORE_THEM = "score what is new, nothing that is there changes: teachclip score CONFIG"
 _OTHER_FRAMES = (
     f"{_OTHER_CAPTIONS}; a teacher that saw other frames needs its frame cache named, as `prepared`; scores of the "
     "same data set prepared elsewhere, at the same times, may teach: teachclip train CONFIG --accept pixels"
@@ -81,39 +84,40 @@ class TileRows:
 
 
 class Part:
-    """What one tile holds of a request: where each text and video lies in it, -1 for those it has not."""
+    """What one tile holds of a request, and what its rows are decoded with."""
 
-    def __init__(self, tile: Tile, texts: Sequence[Key], videos: Sequence[Key]) -> None:
-        self.tile = tile
-        self.rows = np.array([tile.text_rows.get(key, -1) for key, _ in texts], dtype=np.int64)
-        self.columns = np.array([tile.video_columns.get(key, -1) for key, _ in videos], dtype=np.int64)
-
-    @property
-    def used(self) -> bool:
-        return bool((self.rows >= 0).any() and (self.columns >= 0).any())
+    def __init__(self, held: Held) -> None:
+        self.held, self.tile = held, held.tile
 
     def open(self) -> None:
         """Check the shards that are needed and load their rows' codecs."""
-        held = self.rows[self.rows >= 0]
-        shards = np.unique(held // self.tile.layout.shard_texts).tolist()
+        shards = np.unique(self.held.rows // self.tile.layout.shard_texts).tolist()
         for shard, why in zip(shards, at_once(self.tile.folder, lambda k: problem(self.tile, k), shards), strict=True):
             if why:
                 raise incomplete(self.tile, shard)
         self.tile_rows = TileRows(self.tile)
-        self.codec: np.ndarray | None = None
-        if self.tile.layout.dtype == "uint16":
-            self.codec = np.zeros((len(self.rows), 2))
-            self.codec[self.rows >= 0] = self.tile_rows.read("coarse_codec", held)
+        coded = self.tile.layout.dtype == "uint16"
+        self.codec = self.tile_rows.read("coarse_codec", self.held.rows) if coded else None
 
     def start(self, texts: np.ndarray, videos: np.ndarray) -> "Share | None":
         """Begin to read what this tile holds of a batch; None when that is nothing."""
-        rows, columns = self.rows[texts], self.columns[videos]
-        here, there = rows >= 0, columns >= 0
-        if not (here.any() and there.any()):
+        here, row = _find(self.held.texts, texts)
+        there, column = _find(self.held.videos, videos)
+        if not (len(here) and len(there)):
             return None
-        rows = rows[here]
-        codec = None if self.codec is None else self.codec[texts[here]]
-        return Share(self.tile_rows, self.tile_rows.start("coarse", rows, columns[there]), here, there, rows, codec)
+        rows = self.held.rows[row]
+        codec = None if self.codec is None else self.codec[row]
+        future = self.tile_rows.start("coarse", rows, self.held.columns[column])
+        return Share(self.tile_rows, future, here, there, rows, codec)
+
+
+def _find(places: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of `wanted` are among the ascending `places`, and where: both as indices."""
+    if not len(places):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    at = np.searchsorted(places, wanted).clip(max=len(places) - 1)
+    found = np.flatnonzero(places[at] == wanted)
+    return found, at[found]
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class Share:
     Args:
         tile_rows: the tile.
         future: what is stored [rows,columns].
-        texts, videos: bool [T], [V]: which of the batch's it holds.
+        texts, videos: which of the batch's it holds, as indices.
         rows: the tile's rows of these texts.
         codec: scale and offset of these rows, where there are codes.
     """
@@ -140,6 +144,24 @@ class Share:
         return decode_scores(self.tile_rows.finish(self.future, self.rows), self.codec)
 
 
+class _Holders:
+    """Which parts hold each text: a batch asks these, not every tile of the store."""
+
+    def __init__(self, parts: Sequence[Part], texts: int) -> None:
+        places = np.concatenate([np.empty(0, np.int64), *(part.held.texts for part in parts)])
+        numbers = np.repeat(np.arange(len(parts)), [len(part.held.texts) for part in parts])
+        order = np.argsort(places, kind="stable")
+        self._parts, self._starts = numbers[order], np.searchsorted(places[order], np.arange(texts + 1))
+
+    def of(self, texts: np.ndarray) -> list[int]:
+        """Numbers of the parts that hold any of these texts."""
+        first = self._starts[texts]
+        counts = self._starts[texts + 1] - first
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        numbers: list[int] = np.unique(self._parts[np.repeat(first, counts) + within]).tolist()
+        return numbers
+
+
 def _some(chosen: np.ndarray, keys: Sequence[Key]) -> list[str]:
     ids = [keys[i][0] for i in np.flatnonzero(chosen)[:_SHOWN]]
     more = np.count_nonzero(chosen) - len(ids)
@@ -151,13 +173,12 @@ def changed(keys: Sequence[Key], held: Sequence[tuple[np.ndarray, np.ndarray]]) 
 
     Args:
         keys: N texts or videos.
-        held: per tile, where it holds each of them [N], -1 for none, and the digests of what it holds [n,16].
+        held: per tile, the places of those that it holds, and its digests of them [n,16].
     """
     expected = np.frombuffer(b"".join(key for _, key in keys), dtype=np.uint8).reshape(len(keys), 16)
     found = np.zeros(len(keys), dtype=bool)
     for places, digests in held:
-        here = places >= 0
-        found[here] |= (digests[places[here]] != expected[here]).any(axis=1)
+        found[places] |= (digests != expected[places]).any(axis=1)
     return found
 
 
@@ -174,24 +195,25 @@ def _refuse_changed(folder: Place, what: str, keys: Sequence[Key], changed: np.n
 def _refuse_unscored(folder: Place, what: str, keys: Sequence[Key], held: list[np.ndarray]) -> None:
     absent = np.ones(len(keys), dtype=bool)
     for places in held:
-        absent &= places < 0
+        absent[places] = False
     if absent.any():
         raise CacheMismatchError(
             f"{np.count_nonzero(absent):,} {what} have no scores",
             where=str(folder),
-            hint="score them into another store: teachclip score CONFIG --set score.store=NAME.zarr",
+            hint=_SCORE_THEM,
             details=_some(absent, keys),
         )
 
 
 def _refuse_other_times(
-    folder: Place, videos: Sequence[Key], other: np.ndarray, parts: Sequence[Part], times: np.ndarray
+    folder: Place, videos: Sequence[Key], other: np.ndarray, held: Sequence[Held], times: np.ndarray
 ) -> None:
     """Refuse videos with other pixels whose frames are not of the moments that the teacher saw."""
     moved = np.zeros(len(videos), dtype=bool)
-    for part in parts:
-        here = np.flatnonzero(other & (part.columns >= 0))
-        seen = part.tile.frame_times[part.columns[here]]
+    for one in held:
+        chosen = other[one.videos]
+        here = one.videos[chosen]
+        seen = one.tile.frame_times[one.columns[chosen]]
         same = seen.shape == times[here].shape and np.isclose(seen, times[here], rtol=0, atol=SAME_TIME, equal_nan=True)
         moved[here] |= ~np.broadcast_to(same, seen.shape).all(axis=1)
     if moved.any():
@@ -204,28 +226,27 @@ def _refuse_other_times(
         )
 
 
-def find_parts(
+def find(
     folder: Place,
     tiles: Sequence[Tile],
     texts: Sequence[Key],
     videos: Sequence[Key],
     times: np.ndarray | None = None,
-) -> list[Part]:
+) -> list[Held]:
     """What each tile holds of these texts and videos; `times` as in `ScoreCache.reader`.
 
     Raises:
-        CacheMismatchError: captions or frames changed, or texts and videos that are in no tile; names them.
+        CacheMismatchError: captions or frames changed; names them.
     """
-    parts = [Part(tile, texts, videos) for tile in tiles]
-    _refuse_changed(folder, "captions", texts, changed(texts, [(p.rows, p.tile.text_digests) for p in parts]))
-    other = changed(videos, [(p.columns, p.tile.video_digests) for p in parts])
+    held = look_up(tiles, [key for key, _ in texts], [key for key, _ in videos])
+    other = changed(texts, [(one.texts, one.tile.text_digests[one.rows]) for one in held])
+    _refuse_changed(folder, "captions", texts, other)
+    other = changed(videos, [(one.videos, one.tile.video_digests[one.columns]) for one in held])
     if times is None:
         _refuse_changed(folder, "frames", videos, other)
     else:
-        _refuse_other_times(folder, videos, other, parts, times)
-    _refuse_unscored(folder, "captions", texts, [part.rows for part in parts])
-    _refuse_unscored(folder, "videos", videos, [part.columns for part in parts])
-    return parts
+        _refuse_other_times(folder, videos, other, held, times)
+    return held
 
 
 class ScoreReader:
@@ -247,10 +268,21 @@ class ScoreReader:
         self._texts = texts
         self._videos = videos
         self._slots = max((tile.layout.frames for tile in tiles), default=0)
-        self._parts = [part for part in find_parts(folder, tiles, texts, videos, times) if part.used]
+        held = find(folder, tiles, texts, videos, times)
+        _refuse_unscored(folder, "captions", texts, [one.texts for one in held])
+        _refuse_unscored(folder, "videos", videos, [one.videos for one in held])
+        self._parts = [Part(one) for one in held if one.pairs]
+        self._holders = _Holders(self._parts, len(texts))
         for part in self._parts:
             part.open()
         self.frame_logits = self._load_frame_logits()
+
+    @cached_property
+    def groups(self) -> np.ndarray | None:
+        """int64 [T]: texts of one group are all scored with each other's videos, those of two are not; None where every
+        text is scored with every video. The texts of a batch must be of one group."""
+        coverage = Coverage([part.held for part in self._parts], len(self._texts))
+        return coverage.text_class if len(coverage.videos) > 1 else None
 
     @property
     def frame_times(self) -> np.ndarray:
@@ -258,8 +290,7 @@ class ScoreReader:
         for videos in tiles that hold none of the texts."""
         times = np.full((len(self._videos), self._slots), np.nan)
         for part in self._parts:
-            held = part.columns >= 0
-            times[held] = part.tile.frame_times[part.columns[held]]
+            times[part.held.videos] = part.tile.frame_times[part.held.columns]
         return times
 
     @property
@@ -267,8 +298,7 @@ class ScoreReader:
         """uint8 [V,16]: digests of the frames that the teacher saw; zeros for videos in tiles that hold no text."""
         digests = np.zeros((len(self._videos), 16), dtype=np.uint8)
         for part in self._parts:
-            held = part.columns >= 0
-            digests[held] = part.tile.video_digests[part.columns[held]]
+            digests[part.held.videos] = part.tile.video_digests[part.held.columns]
         return digests
 
     def _load_frame_logits(self) -> np.ndarray | None:
@@ -277,9 +307,11 @@ class ScoreReader:
         loaded = np.zeros((len(self._texts), self._slots), dtype=np.float32)
         found = np.zeros(len(self._texts), dtype=bool)
         for part in self._parts:
-            own = (part.rows >= 0) & (part.tile.text_video[part.rows] >= 0)
-            loaded[own] = part.tile_rows.read("fine", part.rows[own])
-            found |= own
+            own = part.tile.text_video[part.held.rows] >= 0
+            if own.any():
+                places = part.held.texts[own]
+                loaded[places] = part.tile_rows.read("fine", part.held.rows[own])
+                found[places] = True
         if not found.all():
             raise CacheError(
                 "captions without frame scores: their own videos were not scored",
@@ -307,13 +339,14 @@ class ScoreReader:
             raise CacheError(
                 f"{np.count_nonzero(absent):,} pairs of this batch have no score, {pair} for one",
                 where=str(self.folder),
-                hint="draw batches within the tiles of the store",
+                hint="draw the texts of a batch from one of the reader's `groups`",
             )
         return Labels(coarse, None if self.frame_logits is None else self.frame_logits[texts])
 
     def _gather(self, texts: np.ndarray, videos: np.ndarray) -> np.ndarray:
-        shares = [share for part in self._parts if (share := part.start(texts, videos)) is not None]
-        if len(shares) == 1 and shares[0].texts.all() and shares[0].videos.all():
+        parts = [self._parts[number] for number in self._holders.of(texts)]
+        shares = [share for part in parts if (share := part.start(texts, videos)) is not None]
+        if len(shares) == 1 and len(shares[0].texts) == len(texts) and len(shares[0].videos) == len(videos):
             return shares[0].scores()
         coarse = np.full((len(texts), len(videos)), np.nan, dtype=np.float32)
         for share in shares:

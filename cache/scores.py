@@ -18,13 +18,14 @@ import numpy as np
 
 from ..errors import CacheError
 from .codes import Dtype
+from .coverage import Held, look_up
 from .documents import METADATA, damaged, group, listed, open_group, publish_folder, real_folder, whole_number
 from .files import TEMPORARY
 from .identity import JSON, identity_digest
 from .layout import FORMAT, ITEM_BYTES, MAX_FRAMES, VERSION, valid_name
 from .places import WRITTEN, Place, Remote, at_once, place
 from .places import folder as local_folder
-from .reader import ScoreReader, changed, find_parts
+from .reader import ScoreReader, changed, find
 from .score_shards import missing_shards
 from .tiles import Key, TeacherFacts, Tile, TileContents, create_tile
 
@@ -148,22 +149,18 @@ class ScoreCache:
         self.tiles = tuple(sorted((*others, tile), key=lambda tile: tile.name))
         return tile
 
-    def refuse_unfit(self, texts: Sequence[Key], videos: Sequence[Key]) -> None:
-        """Refuse texts and videos that this cache is not made of, whether or not it is complete.
+    def look_up(self, texts: Sequence[Key], videos: Sequence[Key]) -> list[Held]:
+        """What each tile holds of these texts and videos, whether or not its shards are complete.
 
         Raises:
-            CacheMismatchError: captions or frames changed, or texts and videos that have no place here; names them.
+            CacheMismatchError: captions or frames changed; names them.
         """
-        find_parts(self.folder, self.tiles, texts, videos)
+        return find(self.folder, self.tiles, texts, videos)
 
     def changed_videos(self, videos: Sequence[Key]) -> np.ndarray:
         """Whose stored frames are others than those that were scored: bool [V]."""
-        ids = [video for video, _ in videos]
-        held = [
-            (np.array([tile.video_columns.get(key, -1) for key in ids], dtype=np.int64), tile.video_digests)
-            for tile in self.tiles
-        ]
-        return changed(videos, held)
+        held = look_up(self.tiles, (), [video for video, _ in videos])
+        return changed(videos, [(one.videos, one.tile.video_digests[one.columns]) for one in held])
 
     def reader(self, texts: Sequence[Key], videos: Sequence[Key], times: np.ndarray | None = None) -> ScoreReader:
         """A reader of the scores of these texts and videos.
@@ -223,6 +220,15 @@ class ScoreStore:
         return cls(path)
 
     @property
+    def local(self) -> Path:
+        """The store's folder, to write to.
+
+        Raises:
+            CacheError: it is at an address.
+        """
+        return local_folder(self.path, WRITTEN)
+
+    @property
     def teachers(self) -> tuple[str, ...]:
         """Names of the teachers that have scores here."""
         return members(self.path)
@@ -277,5 +283,5 @@ class ScoreStore:
             "checkpoint": checkpoint,
         }
         files = {METADATA: group(attributes), f"{TILES}/{METADATA}": group({})}
-        publish_folder(local_folder(self.path, WRITTEN) / name, files)
+        publish_folder(self.local / name, files)
         return self.teacher(name)

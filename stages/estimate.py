@@ -1,10 +1,16 @@
 """What stage one will take, before it runs: bytes exactly, time where something was measured. Loads no teacher."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
 
 from ..cache.catalog import pairs_per_second
+from ..cache.coverage import look_up
 from ..cache.frames import MANIFEST, FrameCache
 from ..cache.layout import TileLayout
+from ..cache.places import WRITTEN
+from ..cache.places import folder as local_folder
 from ..cache.score_shards import missing_shards
 from ..cache.scores import ScoreCache, ScoreStore
 from ..cache.sizes import tile_bytes
@@ -12,6 +18,7 @@ from ..configs.schema import Config, TeacherConfig
 from ..errors import ConfigError, DataError
 from .data.captions import Dataset, read_dataset
 from .splits import usable_split
+from .tiling import Layout, block_tiles, choose_layout, plan_tiles, tile_layout
 
 
 @dataclass(frozen=True)
@@ -21,9 +28,10 @@ class TeacherEstimate:
     Attributes:
         teacher: its name.
         texts, videos, pairs, shards: to be scored in all; shards_left, pairs_left: not complete yet.
-        bytes: of the finished tile; bytes_without_frames: should the teacher give no frame-text logits (None: it is
+        bytes: of the finished tiles; bytes_without_frames: should the teacher give no frame-text logits (None: it is
             known whether it does).
         seconds: for what is left, at the measured rate; rate: pairs per second, measured: where; None when nowhere.
+        layout: dense or blocks; tiles: how many.
     """
 
     teacher: str
@@ -38,6 +46,8 @@ class TeacherEstimate:
     seconds: float | None
     rate: float | None
     measured: str | None
+    layout: Layout = "dense"
+    tiles: int = 1
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ def estimate_scores(config: Config, like: ScoreCache | None = None) -> ScoreEsti
     Raises:
         ConfigError: no teacher is configured.
         DataError: nothing to score.
-        CacheError: damaged frames or a damaged store.
+        CacheError: damaged frames or a damaged store, or its place is an address.
     """
     if not config.score.teachers:
         raise ConfigError(
@@ -74,76 +84,96 @@ def estimate_scores(config: Config, like: ScoreCache | None = None) -> ScoreEsti
     dataset = read_dataset(config.data)
     folders = {config.frames_folder, *map(config.teacher_frames, config.score.teachers)}
     prepared = all((folder / MANIFEST).exists() for folder in folders)
-    store = ScoreStore.open(config.score_store) if config.score_store.exists() else None
+    folder = local_folder(config.score_store, WRITTEN)
+    store = ScoreStore.open(folder) if folder.exists() else None
     teachers = []
     for teacher in config.score.teachers:
-        held = store.teacher(teacher.name) if store and teacher.name in store.teachers else None
-        ids, frames = _ids(config, teacher, dataset) if prepared else _ids_of_all(config, dataset)
-        teachers.append(_estimate(config, teacher, ids, frames, held, like))
-    return ScoreEstimate(str(config.score_store), tuple(teachers), sum(each.bytes for each in teachers), prepared)
+        asked, frames = _asked(config, teacher, dataset) if prepared else _asked_of_all(config, dataset)
+        teachers.append(_estimate(config, teacher, asked, frames, store, like))
+    return ScoreEstimate(str(folder), tuple(teachers), sum(each.bytes for each in teachers), prepared)
 
 
-type _Ids = tuple[list[str], list[str]]
+class _Asked(NamedTuple):
+    """What is to be scored: ids, and the place of each text's own video."""
+
+    texts: list[str]
+    videos: list[str]
+    text_video: np.ndarray
 
 
-def _ids(config: Config, teacher: TeacherConfig, dataset: Dataset) -> tuple[_Ids, int]:
+def _asked(config: Config, teacher: TeacherConfig, dataset: Dataset) -> tuple[_Asked, int]:
     """Texts and videos that are scored, and the frame slots of the cache that the teacher sees."""
     caches = [FrameCache.open(folder) for folder in {config.frames_folder, config.teacher_frames(teacher)}]
     own = FrameCache.open(config.teacher_frames(teacher))
     split = usable_split(dataset, config.score.splits, *caches)
-    return ([text.id for text in split.texts], list(split.videos)), own.max_frames
+    return _Asked([text.id for text in split.texts], list(split.videos), split.text_video), own.max_frames
 
 
-def _ids_of_all(config: Config, dataset: Dataset) -> tuple[_Ids, int]:
+def _asked_of_all(config: Config, dataset: Dataset) -> tuple[_Asked, int]:
     texts = [text for name in config.score.splits for text in dataset.texts_of(name)]
-    return ([text.id for text in texts], list({text.video: None for text in texts})), config.prepare.max_frames
+    place = {video: k for k, video in enumerate(dict.fromkeys(text.video for text in texts))}
+    own = np.array([place[text.video] for text in texts], np.int64)
+    return _Asked([text.id for text in texts], list(place), own), config.prepare.max_frames
 
 
 def _estimate(
     config: Config,
     teacher: TeacherConfig,
-    ids: _Ids,
+    asked: _Asked,
     frames: int,
-    held: ScoreCache | None,
+    store: ScoreStore | None,
     like: ScoreCache | None,
 ) -> TeacherEstimate:
-    texts, videos = ids
-    if not texts:
+    if not asked.texts:
         raise DataError(
             f"no captions in the splits that are scored ({', '.join(config.score.splits)})",
             where=str(config.data.captions),
         )
-    logits = True if held is None else held.frame_logits
-    layout = _layout(config, ids, held.frames if held else frames, logits)
-    without = _layout(config, ids, frames, False) if held is None and teacher.plugin else None
-    shards, pairs = layout.shards, len(texts) * len(videos)
-    shards_left, pairs_left = shards, pairs
-    if held and held.tiles:
-        left = [(tile, shard) for tile in held.tiles for shard in missing_shards(tile)]
-        shards_left = len(left)
-        pairs_left = sum(len(tile.layout.rows(shard)) * tile.layout.videos for tile, shard in left)
+    held = store.teacher(teacher.name) if store and teacher.name in store.teachers else None
+    frames, logits = (held.frames, held.frame_logits) if held else (frames, True)
+    there = [one.tile for one in look_up(held.tiles, asked.texts, asked.videos) if one.pairs] if held else []
+    left = [(tile.layout, shard) for tile in there for shard in missing_shards(tile)]
+    kind, added = _added(config, teacher.name, asked, frames, logits, store, held)
+    left += [(layout, shard) for layout in added for shard in range(layout.shards)]
+    layouts = [*(tile.layout for tile in there), *added]
+    unsure = held is None and teacher.plugin
+    without = [replace(layout, frame_logits=False) for layout in layouts] if unsure else None
+    pairs_left = sum(len(layout.rows(shard)) * layout.videos for layout, shard in left)
     rate, measured = _rate(held, like)
     return TeacherEstimate(
         teacher.name,
-        len(texts),
-        len(videos),
-        pairs,
-        shards,
-        shards_left,
+        len(asked.texts),
+        len(asked.videos),
+        sum(layout.texts * layout.videos for layout in layouts),
+        sum(layout.shards for layout in layouts),
+        len(left),
         pairs_left,
-        tile_bytes(layout),
-        tile_bytes(without) if without else None,
+        sum(map(tile_bytes, layouts)),
+        sum(map(tile_bytes, without)) if without else None,
         pairs_left / rate if rate else None,
         rate,
         measured,
+        kind,
+        len(layouts),
     )
 
 
-def _layout(config: Config, ids: _Ids, frames: int, frame_logits: bool) -> TileLayout:
-    texts, videos = ids
-    sizes = [len("\n".join(names).encode(errors="surrogatepass")) for names in ids]
-    shard_texts = min(config.score.shard_texts, len(texts))
-    return TileLayout(len(texts), len(videos), frames, frame_logits, config.score.coarse, shard_texts, *sizes)
+def _added(
+    config: Config,
+    name: str,
+    asked: _Asked,
+    frames: int,
+    frame_logits: bool,
+    store: ScoreStore | None,
+    held: ScoreCache | None,
+) -> tuple[Layout, list[TileLayout]]:
+    """The layout, and the tiles that scoring would add."""
+    settings, (texts, videos, text_video) = config.score, asked
+    kind = choose_layout(settings, held, tile_layout(settings, texts, videos, frames, frame_logits))
+    others = block_tiles(store, name) if store and kind == "blocks" else ()
+    plan = plan_tiles(held, texts, videos, text_video, kind, settings.block_videos, others)
+    sizes = [([texts[k] for k in tile.texts], [videos[k] for k in tile.videos]) for tile in plan.tiles]
+    return kind, [tile_layout(settings, *ids, frames, frame_logits) for ids in sizes]
 
 
 def _rate(held: ScoreCache | None, like: ScoreCache | None) -> tuple[float | None, str | None]:

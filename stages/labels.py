@@ -19,7 +19,7 @@ from ..cache.identity import identity_digest
 from ..cache.reader import Labels, ScoreReader
 from ..cache.scores import ScoreStore
 from ..configs.schema import Config
-from ..errors import ConfigError
+from ..errors import CacheError, CacheMismatchError, ConfigError
 from .frame_times import FrameCarrier, frame_carrier
 from .inputs import FrameInputs, VideoInputs
 from .reporting import Reporter
@@ -88,6 +88,42 @@ def cached_teachers(
     if fine and all(teacher.frame_logits is None for teacher in teachers):
         raise _no_frame_scores(config)
     return tuple(teachers)
+
+
+def batch_groups(teachers: Sequence[CachedTeacher], store: Path | str) -> np.ndarray | None:
+    """The group of each text [T], counted from the first, within which batches must be drawn; None for one group.
+
+    Raises:
+        CacheMismatchError: two teachers were scored in other blocks of videos.
+        CacheError: no block has two of the texts.
+    """
+    found = [(teacher.name, teacher.reader.groups) for teacher in teachers]
+    named = [(name, _in_order(groups)) for name, groups in found if groups is not None]
+    if not named:
+        return None
+    (first, groups), *others = named
+    for name, other in others:
+        if not np.array_equal(groups, other):
+            raise CacheMismatchError(
+                f"{first} and {name} were scored in other blocks of videos: no batch would suit both",
+                where=str(store),
+                hint=f"score {name} again, it then takes the blocks that are there: "
+                f"teachclip cache rm {store} {name}, then teachclip score CONFIG",
+            )
+    if np.bincount(groups).max() < 2:
+        raise CacheError(
+            "no block of videos has two captions to compare",
+            where=str(store),
+            hint="score larger blocks into another store: --set score.block_videos=4096 --set score.store=OTHER.zarr",
+        )
+    return groups
+
+
+def _in_order(groups: np.ndarray) -> np.ndarray:
+    """The same groups, numbered as they first appear."""
+    _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+    number: np.ndarray = np.argsort(np.argsort(first))[group]
+    return number
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ..configs.schema import Config
 from ..errors import DataError
 from .caption_mask import captions_digest, read_mask
 from .data.captions import Dataset, read_dataset
-from .labels import CachedTeacher, cached_teachers
+from .labels import CachedTeacher, batch_groups, cached_teachers
 from .models.checkpoints import checkpoint_digest
 from .reporting import Reporter
 from .splits import Split, usable_split
@@ -35,6 +35,7 @@ class Material:
         masked: the captions that a mask left out of `train`; None without one.
         cached: the teachers whose scores are read; empty where they run inside the step.
         online: digests of those that run inside the step, by name.
+        groups: the group of each training text [T], within which batches are drawn; None for one group.
     """
 
     frames: FrameCache
@@ -44,6 +45,7 @@ class Material:
     val: Split
     cached: tuple[CachedTeacher, ...]
     online: dict[str, str]
+    groups: np.ndarray | None
 
     def identity(self) -> dict[str, str]:
         """What the run's numbers depend on beside its configuration."""
@@ -58,6 +60,8 @@ class Material:
             if count := np.count_nonzero(teacher.other_pixels):
                 seen = digest_of(map(bytes, teacher.reader.video_digests))
                 identity[f"pixels that {teacher.name} saw"] = f"{seen}, other than here in {count} videos"
+        if self.groups is not None:
+            identity["groups of batches"] = digest_of([self.groups.tobytes()])
         return identity | {f"teacher {name}": digest for name, digest in self.online.items()}
 
 
@@ -88,7 +92,8 @@ def open_material(config: Config, reporter: Reporter) -> Material:
         online = {name: _teacher_digest(config, name) for name in config.train.teachers}
     elif config.train.teachers:
         cached = cached_teachers(config, train_split, frames, seen, reporter)
-    return Material(frames, seen, masked, train_split, val_split, cached, online)
+    groups = batch_groups(cached, config.score_store)
+    return Material(frames, seen, masked, train_split, val_split, cached, online, groups)
 
 
 def _teacher_digest(config: Config, name: str) -> str:

@@ -1,15 +1,18 @@
 """Stage one: frozen teachers -> score cache (DESIGN: the cache holds raw scores; softmax belongs to training).
 
-Each teacher sees each video and each caption once. What is complete is never made again; a store made from other
-captions, frames or weights is refused, naming what differs.
+Each teacher sees each video and each caption once. What is complete is never made again; what a data set that has grown
+adds is scored into further tiles (tiling.py); a store made from other captions, frames or weights is refused, naming
+what differs.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from ..cache.coverage import Held
 from ..cache.files import remove_leftovers
 from ..cache.frames import FrameCache
 from ..cache.identity import JSON, refuse_difference, text_digest
@@ -24,12 +27,13 @@ from .device import choose_device
 from .models.checkpoints import checkpoint_digest
 from .models.teachers import Teacher, load_teacher
 from .own_ranks import OwnRanks, own_ranks
+from .part import WHOLE, Part
 from .reporting import Reporter, Silent
 from .scoring import Scorer, ShardWriter, VideoEncoder, gives_frame_logits
 from .splits import Split, usable_split
 from .teacher_frames import teacher_frames
+from .tiling import Layout, NewTile, TilePlan, block_tiles, choose_layout, plan_tiles, tile_layout
 
-DENSE = "dense"
 _OTHER_STORE = "undo the change, or keep both: --set score.store=OTHER.zarr"
 _SHOWN = 5
 _TEACHER = ("weights", "score_version", "words", "frames")
@@ -43,9 +47,11 @@ class TeacherScores:
         teacher: its name in the store.
         texts, videos: captions and videos scored; shards: into how many parts.
         left_out_videos: those without usable frames, here or in the frame cache that the teacher sees.
-        shards_before: complete when this run began; shards_now: made by it.
+        shards_before: complete when this run began; shards_now: made by it; shards_left: still to be made, by others.
         seconds: what it took.
         own_ranks: how the captions' own videos rank in one shard; None when there is nothing to rank.
+        layout: dense or blocks.
+        new_pairs: added by this run to what the store was to hold; all of them in a new store.
     """
 
     teacher: str
@@ -57,23 +63,36 @@ class TeacherScores:
     seconds: float
     own_ranks: OwnRanks | None
     left_out_videos: int = 0
+    shards_left: int = 0
+    layout: Layout = "dense"
+    new_pairs: int = 0
 
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """The store, each teacher's scores in it, and the videos that have no usable frames in `prepare.frames`."""
+    """The store, each teacher's scores in it, and the videos that have no usable frames in `prepare.frames`.
+
+    `part`: the worker's part of several, as "0/8"; None when one worker makes all.
+    """
 
     store: str
     teachers: tuple[TeacherScores, ...]
     left_out_videos: int
     seconds: float
+    part: str | None = None
 
 
-def score(config: Config, reporter: Reporter | None = None) -> ScoreResult:
+def score(config: Config, reporter: Reporter | None = None, part: Part = WHOLE) -> ScoreResult:
     """Score the captions and videos of `config.score.splits` with every configured teacher.
 
-    A killed run goes on where it was; a finished one is only reported. Several may run at once. A teacher that sees
-    frames of its own (`prepared`) scores the videos that have frames in both caches: stage two needs the student's.
+    A killed run goes on where it was; a finished one is only reported; captions and videos that are new are added.
+    Several may run at once. A teacher that sees frames of its own (`prepared`) scores the videos that have frames in
+    both caches: stage two needs the student's.
+
+    Args:
+        config: the configuration.
+        reporter: is told what happens.
+        part: of the shards, which this worker makes.
 
     Raises:
         ConfigError: no teacher is configured, or there is no such model or class.
@@ -98,15 +117,16 @@ def score(config: Config, reporter: Reporter | None = None) -> ScoreResult:
         reporter.warn(f"{split.left_out} videos have no usable frames and are left out")
     seen = [(teacher, teacher_frames(config, teacher, frames)) for teacher in config.score.teachers]
     store = ScoreStore.create(config.score_store)
-    remove_leftovers(store.path)
+    remove_leftovers(store.local)
     results = []
     for teacher, own in seen:
         scored = split if own is frames else _texts(config, dataset, frames, own)
         if more := scored.left_out - split.left_out:
             folder = config.teacher_frames(teacher)
             reporter.warn(f"{teacher.name}: {more} more videos have no usable frames in {folder} and are left out")
-        results.append(_Stage(config, teacher, scored, own, store, reporter).run())
-    return ScoreResult(str(store.path), tuple(results), split.left_out, time.monotonic() - begun)
+        results.append(_Stage(config, teacher, scored, own, store, reporter, part).run())
+    shown = None if part == WHOLE else str(part)
+    return ScoreResult(str(store.path), tuple(results), split.left_out, time.monotonic() - begun, shown)
 
 
 def _texts(config: Config, dataset: Dataset, *frames: FrameCache) -> Split:
@@ -121,6 +141,23 @@ def _texts(config: Config, dataset: Dataset, *frames: FrameCache) -> Split:
     return split
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What is asked for of one tile: its shards that hold any of it, and those of them that this worker is to make."""
+
+    held: Held
+    shards: frozenset[int]
+    mine: frozenset[int]
+
+    @property
+    def tile(self) -> Tile:
+        return self.held.tile
+
+    def missing(self) -> list[int]:
+        """The shards that are not complete."""
+        return [shard for shard in missing_shards(self.tile) if shard in self.shards]
+
+
 class _Stage:
     """One teacher's part of the stage: `frames` is the cache that it sees, `split` what it scores."""
 
@@ -132,12 +169,14 @@ class _Stage:
         frames: FrameCache,
         store: ScoreStore,
         reporter: Reporter,
+        part: Part,
     ) -> None:
         self.config, self.settings, self.split, self.frames = config, settings, split, frames
-        self.store, self.reporter = store, reporter
+        self.store, self.reporter, self.part = store, reporter, part
         self.name = settings.name
         self.checkpoint = config.teacher_checkpoint(settings)
         self.device = choose_device(config.score.device)
+        self.captions = {text.id: text.caption for text in split.texts}
         self.texts: list[Key] = [(text.id, text_digest(text.caption)) for text in split.texts]
         self.videos: list[Key] = [(video, frames.digest(video)) for video in split.videos]
 
@@ -149,21 +188,37 @@ class _Stage:
     def run(self) -> TeacherScores:
         begun = time.monotonic()
         cache = self._open()
-        shards = sum(tile.layout.shards for tile in cache.tiles)
-        missing = sum(len(missing_shards(tile)) for tile in cache.tiles)
-        ranks = self._check_ranks(cache) if missing < shards else None
+        layout, new_pairs = self._extend(cache)
+        work = self._work(cache)
+        shards, missing = sum(len(each.shards) for each in work), sum(len(each.missing()) for each in work)
+        ranks = self._check_ranks(work) if missing < shards else None
         now = 0
-        if missing:
-            now, ranks = self._score(cache, ranks)
-        else:
+        if not missing:
             self.reporter.info(f"{self.name}: all {shards} shards are complete, nothing to do")
-        for tile in cache.tiles:
-            if not missing_shards(tile):
-                sweep(tile)
-        texts, videos = len(self.texts), len(self.videos)
-        seconds = time.monotonic() - begun
-        left_out = self.split.left_out
-        return TeacherScores(self.name, texts, videos, shards, shards - missing, now, seconds, ranks, left_out)
+        else:
+            now, ranks = self._score(cache, work, ranks)
+        left = sum(len(each.missing()) for each in work) if self.part != WHOLE else 0
+        if left:
+            self.reporter.info(
+                f"{self.name}: part {self.part} is complete; {left} of {shards} shards are others' parts"
+            )
+        for each in work:
+            if not missing_shards(each.tile):
+                sweep(each.tile)
+        return TeacherScores(
+            self.name,
+            len(self.texts),
+            len(self.videos),
+            shards,
+            shards - missing,
+            now,
+            time.monotonic() - begun,
+            ranks,
+            self.split.left_out,
+            left,
+            layout,
+            new_pairs,
+        )
 
     def _open(self) -> ScoreCache:
         """The teacher's cache, made when there is none, and refused when it was made from something else."""
@@ -179,12 +234,56 @@ class _Stage:
             where=str(cache.folder),
             hint=_OTHER_STORE,
         )
-        if not cache.tiles:
-            times = self.frames.times(self.split.videos)
-            contents = TileContents(self.texts, self.videos, self.split.text_video, times)
-            cache.create_tile(DENSE, contents, self.config.score.shard_texts)
-        cache.refuse_unfit(self.texts, self.videos)
         return cache
+
+    def _extend(self, cache: ScoreCache) -> tuple[Layout, int]:
+        """Add the tiles that are not there yet; the layout, and how many pairs were added.
+
+        Raises:
+            CacheMismatchError: captions or frames changed; names them.
+        """
+        cache.look_up(self.texts, self.videos)
+        settings, texts, videos = self.config.score, [text for text, _ in self.texts], self.split.videos
+        layout = choose_layout(settings, cache, tile_layout(settings, texts, videos, cache.frames, cache.frame_logits))
+        others = block_tiles(self.store, self.name) if layout == "blocks" else ()
+        plan = plan_tiles(cache, texts, videos, self.split.text_video, layout, settings.block_videos, others)
+        self._tell(cache, layout, plan)
+        for tile in plan.tiles:
+            cache.create_tile(tile.name(self.texts, self.videos), self._contents(tile), settings.shard_texts)
+        return layout, plan.pairs
+
+    def _tell(self, cache: ScoreCache, layout: Layout, plan: TilePlan) -> None:
+        added = f"{plan.pairs:,} pairs in {len(plan.tiles)} tiles"
+        if plan.unasked_texts or plan.unasked_videos:
+            unasked = f"{plan.unasked_texts:,} captions and {plan.unasked_videos:,} videos"
+            self.reporter.info(f"{self.name}: {unasked} of the store are not asked for now; their scores stay")
+        if plan.tiles and cache.tiles:
+            new = f"{plan.new_texts:,} captions and {plan.new_videos:,} videos are new"
+            self.reporter.info(f"{self.name}: {new}; {added} are added, nothing that is there changes")
+        elif plan.tiles and layout == "blocks":
+            every = len(self.texts) * len(self.videos)
+            self.reporter.info(f"{self.name}: blocks of videos, {added}; dense would be {every:,} pairs")
+
+    def _contents(self, tile: NewTile) -> TileContents:
+        own = self.split.text_video[tile.texts]
+        column = np.searchsorted(tile.videos, own).clip(max=len(tile.videos) - 1)
+        return TileContents(
+            [self.texts[place] for place in tile.texts],
+            [self.videos[place] for place in tile.videos],
+            np.where(tile.videos[column] == own, column, -1),
+            self.frames.times([self.split.videos[place] for place in tile.videos]),
+        )
+
+    def _work(self, cache: ScoreCache) -> list[_Work]:
+        """Shards are counted over all tiles, by name: every worker counts the same."""
+        work, first = [], 0
+        for held in cache.look_up(self.texts, self.videos):
+            layout = held.tile.layout
+            if held.pairs:
+                shards = frozenset(np.unique(held.rows // layout.shard_texts).tolist())
+                work.append(_Work(held, shards, frozenset(k for k in shards if self.part.has(first + k))))
+            first += layout.shards
+        return work
 
     def _create(self, checkpoint: str) -> None:
         teacher = self.teacher
@@ -206,57 +305,75 @@ class _Stage:
     def _frames_identity(self) -> dict[str, JSON]:
         return {f"prepare.{key}": value for key, value in self.frames.identity.items()}
 
-    def _score(self, cache: ScoreCache, ranks: OwnRanks | None) -> tuple[int, OwnRanks | None]:
-        """Score what is missing; how many shards, and the ranks in the first."""
-        encoder = VideoEncoder(self.teacher, cache, self.frames, self.device, self.config.score.video_batch)
-        done = 0
-        for tile in cache.tiles:
-            if missing := missing_shards(tile):
-                scorer = self._scorer(tile, encoder)
-                rows = sum(len(tile.layout.rows(shard)) for shard in missing)
-                total = tile.layout.texts * tile.layout.videos
-                before = total - rows * tile.layout.videos
-                with (
-                    self.reporter.progress(f"scores of {self.name}", total, "pair", before) as progress,
-                    ShardWriter() as writer,
-                ):
-                    for shard in missing:
-                        if not problem(tile, shard):
-                            continue  # another worker has made it
-                        writer.write(tile, shard, *scorer.score(shard, progress.advance))
-                        done += 1
-                        if ranks is None:
-                            writer.finish()
-                            ranks = self._check_ranks(cache)
+    def _score(self, cache: ScoreCache, work: Sequence[_Work], ranks: OwnRanks | None) -> tuple[int, OwnRanks | None]:
+        """Make this worker's shards that are missing; how many, and the ranks in the first."""
+        batch = self.config.score.video_batch
+        done, encoder = 0, None
+        for each in work:
+            tile, missing = each.tile, [shard for shard in each.missing() if shard in each.mine]
+            if not missing:
+                continue
+            captions = self._captions(each, missing)
+            encoder = encoder or VideoEncoder(self.teacher, cache, self.frames, self.device, batch, self.part)
+            features = encoder.encode(tile.video_ids, self.reporter)
+            scorer = Scorer(self.teacher, tile, features, captions, self.config.score.text_batch)
+            rows = sum(len(tile.layout.rows(shard)) for shard in missing)
+            total = tile.layout.texts * tile.layout.videos
+            before = total - rows * tile.layout.videos
+            with (
+                self.reporter.progress(f"scores of {self.name}", total, "pair", before) as progress,
+                ShardWriter() as writer,
+            ):
+                for shard in missing:
+                    if not problem(tile, shard):
+                        continue  # another worker has made it
+                    writer.write(tile, shard, *scorer.score(shard, progress.advance))
+                    done += 1
+                    if ranks is None:
+                        writer.finish()
+                        ranks = self._check_ranks(work)
         return done, ranks
 
-    def _scorer(self, tile: Tile, encoder: VideoEncoder) -> Scorer:
-        captions = {text.id: text.caption for text in self.split.texts}
+    def _captions(self, work: _Work, shards: Sequence[int]) -> list[str]:
+        """Captions of a tile's rows; "" for those that are gone and not needed for these shards.
+
+        Raises:
+            CacheMismatchError: captions that are needed, or videos, are gone; names them.
+        """
+        tile, batch = work.tile, self.config.score.text_batch
+        needed: set[int] = set()
+        for shard in shards:
+            rows = tile.layout.rows(shard)
+            stop = min(-(-rows.stop // batch) * batch, tile.layout.texts)
+            needed |= set(range(rows.start // batch * batch, stop))  # blocks are computed whole
         videos = set(self.split.videos)
         wanted = {
-            "captions": [key for key in tile.text_ids if key not in captions],
+            "captions": [tile.text_ids[row] for row in sorted(needed) if tile.text_ids[row] not in self.captions],
             "videos": [key for key in tile.video_ids if key not in videos],
         }
         for what, gone in wanted.items():
             if gone:
                 raise CacheMismatchError(
-                    f"{len(gone):,} {what} of this store are gone from what is scored now",
+                    f"{len(gone):,} {what} of this store are gone from what is scored now, before they were scored",
                     where=str(tile.folder),
                     hint=_OTHER_STORE,
                     details=[*gone[:_SHOWN], *(["..."] if len(gone) > _SHOWN else [])],
                 )
-        features = encoder.encode(tile.video_ids, self.reporter)
-        batch = self.config.score.text_batch
-        return Scorer(self.teacher, tile, features, [captions[key] for key in tile.text_ids], batch)
+        return [self.captions.get(key, "") for key in tile.text_ids]
 
-    def _check_ranks(self, cache: ScoreCache) -> OwnRanks | None:
-        """Ranks of the captions' own videos in the first complete shard.
+    def _check_ranks(self, work: Sequence[_Work]) -> OwnRanks | None:
+        """Ranks of the captions' own videos in the first complete shard that has any.
 
         Raises:
             CacheError: they are near chance, and `score.chance_check` is on.
         """
-        tile, shard = next((t, s) for t in cache.tiles for s in range(t.layout.shards) if not problem(t, s))
-        rows = np.array(tile.layout.rows(shard))
+        for tile, shard in ((each.tile, shard) for each in work for shard in sorted(each.shards)):
+            rows = np.array(tile.layout.rows(shard))
+            if (tile.text_video[rows] >= 0).any() and not problem(tile, shard):
+                return self._ranks(tile, rows)
+        return None
+
+    def _ranks(self, tile: Tile, rows: np.ndarray) -> OwnRanks | None:
         ranks = own_ranks(TileRows(tile).scores(rows), tile.text_video[rows])
         if ranks is None:
             return None

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -19,6 +20,7 @@ from ..cache.tiles import Tile
 from ..errors import DataError
 from .models.network import Features
 from .models.teachers import Teacher
+from .part import WHOLE, Part
 from .reporting import Reporter
 
 VIDEOS_AT_ONCE = 1024
@@ -33,19 +35,35 @@ def _join(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
+@dataclass(frozen=True)
+class _Group:
+    """A file of features: the videos it holds by digest, and which of them, `at`, belong at `places` of a request."""
+
+    digests: tuple[bytes, ...]
+    at: np.ndarray
+    places: np.ndarray
+
+
 class VideoEncoder:
     """The teacher's features of videos, from the store where they are there, else made and kept.
 
     They are kept in float32, as they are scored with: a resumed run scores with the same bits as one that was never
-    interrupted.
+    interrupted. A video is found in the files of every tile of the cache: another tile does not encode it again.
     """
 
     def __init__(
-        self, teacher: Teacher, cache: ScoreCache, frames: FrameCache, device: torch.device, batch: int
+        self,
+        teacher: Teacher,
+        cache: ScoreCache,
+        frames: FrameCache,
+        device: torch.device,
+        batch: int,
+        part: Part = WHOLE,
     ) -> None:
-        self.teacher, self.frames, self.device, self.batch = teacher, frames, device, batch
+        self.teacher, self.frames, self.device, self.batch, self.part = teacher, frames, device, batch, part
         identity = {key: cache.identity[key] for key in ("weights", "score_version", "frames")}
         self.shards = FeatureShards(cache.videos_folder, identity)
+        self._tiles = cache.tiles
 
     @torch.inference_mode()
     def encode(self, videos: Sequence[str], reporter: Reporter) -> Features:
@@ -54,18 +72,50 @@ class VideoEncoder:
         Raises:
             DataError: a video's features are not finite; names it.
         """
-        digests = [self.frames.digest(video) for video in videos]
-        parts = []
+        # In torch's own memory: its alignment, which last bits can depend on, is then the same in every run.
+        features: Features = {}
         with reporter.progress(f"videos through {self.teacher.name}", len(videos), "video") as progress:
-            for group in self.shards.groups(digests):
-                part = self.shards.read(digests[group])
-                if part is None:
-                    part = self._make(videos[group])
-                    self.shards.write(digests[group], part)
-                parts.append(part)
-                progress.advance(group.stop - group.start)
-        # Copied into torch's own memory: its alignment, which last bits can depend on, is then the same in every run.
-        return {key: torch.cat([torch.from_numpy(part[key]) for part in parts]).to(self.device) for key in parts[0]}
+            for group in self.part.first(self._groups(videos)):
+                values = self._read(group)
+                if values is None:
+                    own = [videos[place] for place in group.places]
+                    values = self._make(own)
+                    self.shards.write([self.frames.digest(video) for video in own], values)
+                for key, value in values.items():
+                    if key not in features:
+                        dtype = torch.from_numpy(value[:0]).dtype
+                        features[key] = torch.empty((len(videos), *value.shape[1:]), dtype=dtype)
+                    features[key][torch.from_numpy(group.places)] = torch.from_numpy(value)
+                progress.advance(len(group.places))
+        return {key: value.to(self.device) for key, value in features.items()}
+
+    def _groups(self, videos: Sequence[str]) -> list[_Group]:
+        """The files that hold these videos, and those that are to be made."""
+        digests = [self.frames.digest(video) for video in videos]
+        wanted: dict[bytes, list[int]] = {}  # places by digest: videos may have the same frames
+        for place in reversed(range(len(digests))):
+            wanted.setdefault(digests[place], []).append(place)
+        groups = []
+        for tile in self._tiles:
+            if not any(video in tile.video_columns for video in videos):
+                continue
+            held = [bytes(row) for row in tile.video_digests]
+            for span in self.shards.groups(held):
+                file = tuple(held[span])
+                if self.shards.path(file).exists():
+                    found = [(at, wanted[digest].pop()) for at, digest in enumerate(file) if wanted.get(digest)]
+                    if found:
+                        at, places = np.array(found).T
+                        groups.append(_Group(file, at, places))
+        rest = sorted(place for places in wanted.values() for place in places)
+        for span in self.shards.groups([digests[place] for place in rest]):
+            file = tuple(digests[place] for place in rest[span])
+            groups.append(_Group(file, np.arange(len(file)), np.array(rest[span])))
+        return groups
+
+    def _read(self, group: _Group) -> dict[str, np.ndarray] | None:
+        values = self.shards.read(group.digests)
+        return None if values is None else {key: value[group.at] for key, value in values.items()}
 
     def _make(self, videos: Sequence[str]) -> dict[str, np.ndarray]:
         batches = [videos[start : start + self.batch] for start in range(0, len(videos), self.batch)]
@@ -107,7 +157,7 @@ class Scorer:
         teacher: the teacher.
         tile: the tile.
         videos: features of the tile's videos, in order.
-        captions: caption of every row's text.
+        captions: caption of every row's text; any string for rows that are in no block of the shards to be scored.
         batch: texts of a block.
     """
 

@@ -41,6 +41,7 @@ class TrainResult:
     """What a finished run was trained on, and which network it chose.
 
     `other_pixels`: per teacher, videos whose frames are others than those it scored, as `train.accept` allowed.
+    `blocks`: of videos, within which batches were drawn.
     """
 
     run: str
@@ -56,6 +57,7 @@ class TrainResult:
     already_done: bool
     masked_texts: int = 0
     other_pixels: dict[str, int] = field(default_factory=dict)
+    blocks: int = 1
 
 
 def train(config: Config, reporter: Reporter | None = None) -> TrainResult:
@@ -118,9 +120,8 @@ class _Run:
         self.device = choose_device(self.settings.device)
         self.network = _build(config, material.frames, self.device)
         self.train_inputs, self.val_inputs = self._inputs()
-        self.order = Order(
-            len(material.train.texts), min(self.settings.batch_size, len(material.train.texts)), self.settings.seed
-        )
+        texts = len(material.train.texts)
+        self.order = Order(texts, min(self.settings.batch_size, texts), self.settings.seed, material.groups)
         self.steps = _total_steps(self.settings, self.order)
         self.optimiser = build_optimiser(self.network, self.settings.optim, self.steps)
         self.online = self._online_teachers()
@@ -135,6 +136,9 @@ class _Run:
     def go(self) -> TrainResult:
         """Train from where the run was left to its end."""
         start = self._resume()
+        if (blocks := self._blocks) > 1:
+            left = f"{self.order.left_over:,} of {self.order.texts:,} captions of an epoch are left to others"
+            self.reporter.info(f"each batch is of one of {blocks} blocks of videos; {left}")
         self.network.train()
         self.began = saved = time.perf_counter()
         items = self.order.steps(start, self.steps)
@@ -309,6 +313,11 @@ class _Run:
             pin=self.device.type == "cuda",
         )
 
+    @property
+    def _blocks(self) -> int:
+        groups = self.material.groups
+        return 1 if groups is None else int(groups.max()) + 1
+
     def _result(self, waited: float) -> TrainResult:
         split = self.material.train
         return TrainResult(
@@ -329,6 +338,7 @@ class _Run:
                 for teacher in self.material.cached
                 if (count := int(np.count_nonzero(teacher.other_pixels)))
             },
+            blocks=self._blocks,
         )
 
 

@@ -31,8 +31,8 @@ def _some(lines: Sequence[str]) -> Page:
         yield f"... and {len(lines) - _SHOWN:,} more; --json lists them all"
 
 
-def _when(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+def _when(seconds: float | None) -> str:
+    return "-" if seconds is None else datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
 def _of(complete: int, shards: int) -> str:
@@ -106,6 +106,9 @@ def estimated(found: "ScoreEstimate") -> Page:
         ],
     )
     for each in found.teachers:
+        if each.layout == "blocks":
+            every = each.texts * each.videos
+            yield f"{each.teacher}: blocks of videos, {each.tiles:,} tiles; dense would be {every:,} pairs"
         if each.bytes_without_frames is not None:
             yield f"{each.teacher}: {each.bytes_without_frames:,} bytes if it gives no frame-text logits"
         if each.measured:

@@ -1,8 +1,11 @@
 """`teachclip score`: frozen teachers -> score cache."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from ...configs.loading import load_config
+from ...stages.part import WHOLE, Part
 from ..quantities import duration
 from .output import table
 from .running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
@@ -18,12 +21,21 @@ EXAMPLES = examples(
     'teachclip score own_videos.yaml --set "score.teachers=[{name: clip, openclip: {model: ViT-B-32-quickgelu}}]"',
     'teachclip score own_videos.yaml --set "score.teachers=[{name: xclip, checkpoint: runs/teacher}]"',
     'teachclip score own_videos.yaml --set "score.teachers=[{name: mine, plugin: my_module:MyTeacher}]"',
+    "teachclip score own_videos.yaml --shard 0/8",
     "teachclip score own_videos.yaml --set score.device=cpu --json",
 )
 
 
 def score(
-    config: ConfigFile, sets: Overrides = None, json: AsJson = False, quiet: Quiet = False, debug: Debug = False
+    config: ConfigFile,
+    sets: Overrides = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="i/n", help="Make part i of n, from 0/n to n-1/n; each is a run of its own."),
+    ] = None,
+    json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
 ) -> None:
     """Run each teacher once and keep its scores.
 
@@ -31,17 +43,26 @@ def score(
     (docs/teachers.md). The scores of the training split serve every student to come; no teacher is needed while one
     trains. After the first shard the ranks of the captions' own videos are shown; near chance it stops, since a
     teacher that was loaded wrongly teaches nothing.
+
+    What is complete is never made again, and captions and videos that are new are added. Several machines may each make
+    a part (--shard), in one shared store, or in stores of their own that `teachclip cache merge` brings together.
     """
     with running("score", json, quiet, debug, config, sets) as output:
+        part = Part.parse(shard) if shard is not None else WHOLE
         settings = load_config(config, sets or ())
         with output.waiting("loading"):
             from ...stages.score import score as run
 
-        result = run(settings, output)
+        result = run(settings, output, part)
         left_out = f"; {result.left_out_videos} videos left out" if result.left_out_videos else ""
         output.result(
             result,
             f"{result.store}: {duration(result.seconds)}{left_out}",
+            *(
+                f"{each.teacher}: part {result.part} is complete; {each.shards_left:,} shards are left to other parts"
+                for each in result.teachers
+                if each.shards_left
+            ),
             table(*("teacher", "captions", "videos", "shards", "made now"), *RANKS, rows=map(_row, result.teachers)),
         )
 

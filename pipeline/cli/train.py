@@ -57,6 +57,7 @@ def train(
                     (f"accepted for {name}", f"other pixels than were scored, in {count} of {result.videos} videos")
                     for name, count in result.other_pixels.items()
                 ),
+                *([("batches", f"each of one of {result.blocks} blocks of videos")] if result.blocks > 1 else []),
                 ("steps", f"{result.steps} in {duration(result.seconds)}{' (earlier)' if result.already_done else ''}"),
                 ("chosen", f"step {best['step']}, by {best['chosen_by']}: {best['value']:.4g}"),
             ),

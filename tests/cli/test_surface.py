@@ -20,7 +20,7 @@ SURFACE = {
     "": {"--version", "--help"},
     "demo": {"FOLDER", *COMMON},
     "prepare": {"--estimate", *CONFIGURED},
-    "score": CONFIGURED,
+    "score": {"--shard", *CONFIGURED},
     "denoise": CONFIGURED,
     "train": {"--accept", *CONFIGURED},
     "evaluate": CONFIGURED,

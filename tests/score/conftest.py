@@ -28,7 +28,7 @@ def process() -> ModuleType:
 def fake_teacher(process: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[type]:
     """The stage loads fake teachers; counts start at zero."""
     monkeypatch.setattr(process.stage, "load_teacher", process.load_fake)
-    process.FakeTeacher.loads = process.FakeTeacher.videos_encoded = 0
+    process.FakeTeacher.loads = process.FakeTeacher.videos_encoded = process.FakeTeacher.pairs_scored = 0
     yield process.FakeTeacher
     process.FakeTeacher.score_version = 1
 

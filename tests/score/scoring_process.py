@@ -36,6 +36,7 @@ class FakeTeacher:
     name, score_version, frames, words, scale = "fake", 1, FRAMES, 8, 50.0
     loads = 0
     videos_encoded = 0
+    pairs_scored = 0
     pause = 0.0
 
     def __init__(self, checkpoint: Path) -> None:
@@ -67,6 +68,7 @@ class FakeTeacher:
 
     def score(self, texts: Features, videos: Features) -> torch.Tensor:
         scores = texts["vector"] @ videos["vector"].T
+        FakeTeacher.pairs_scored += scores.numel()
         if self.kind in ("nan-pair", "inf-pair"):
             text, video = map(int, self.arguments)
             hit = (texts["number"][:, None] == text) & (videos["number"][None] == video)
@@ -132,6 +134,15 @@ def make_world(root: Path, texts: int = 37, videos: int = 17, teacher: str = "go
         csv.writer(file).writerow(("v000.mp4", "number 0 once more", "train"))
     (root / "work" / "teacher.txt").write_text(teacher)
     return root
+
+
+def grow(root: Path, videos: int, captions: Sequence[tuple[int, str]]) -> None:
+    """More videos, of which there are `videos` then, and more captions: the number of the video and a word or two."""
+    for file in (root / "work/frames").iterdir():
+        file.unlink()
+    make_frames(root, videos)
+    with (root / "captions.csv").open("a", newline="") as file:
+        csv.writer(file).writerows((f"v{k:03d}.mp4", f"number {k} {words}", "train") for k, words in captions)
 
 
 def work(root: Path) -> None:

@@ -168,27 +168,37 @@ def test_a_changed_caption_is_refused(process, world, fake_teacher) -> None:
     assert error.details == ("v003.mp4#1",)
 
 
-def test_new_captions_are_refused_by_name_and_fewer_are_served(process, world, fake_teacher) -> None:
+def test_fewer_captions_are_served(process, world, fake_teacher) -> None:
     root = world(scored=True)
     captions = (root / "captions.csv").read_text()
-    (root / "captions.csv").write_text(captions + "v005.mp4,number 5 is new,train\n")
-    error = refused(process, root)
-    assert error.what == "1 captions have no scores"
-    assert error.details == ("v005.mp4#2",)
     (root / "captions.csv").write_text("\n".join(captions.splitlines()[:9]))
     (scores,) = score(process.config_of(root)).teachers
     assert (scores.texts, scores.shards_now) == (8, 0)
 
 
-def test_captions_that_are_gone_are_missed_only_while_shards_are(process, world, fake_teacher) -> None:
+def test_captions_that_are_gone_are_missed_only_where_shards_are(process, world, fake_teacher, finished) -> None:
     root = world(scored=True)
     captions = (root / "captions.csv").read_text()
     (root / "captions.csv").write_text("\n".join(captions.splitlines()[:-1]))
     (tile,) = cache_of(root).tiles
+    assert tile.text_ids[3] == "v000.mp4#3"
     marker_path(tile, 2).unlink()
+    score(process.config_of(root))  # rows far from the one that is gone
+    assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")
+    marker_path(tile, 0).unlink()
     error = refused(process, root)
-    assert error.what == "1 captions of this store are gone from what is scored now"
+    assert error.what == "1 captions of this store are gone from what is scored now, before they were scored"
     assert error.details == ("v000.mp4#3",)
+
+
+def test_videos_that_are_gone_are_missed_only_while_shards_are(process, world, fake_teacher) -> None:
+    root = world(scored=True)
+    captions = [line for line in (root / "captions.csv").read_text().splitlines() if not line.startswith("v004")]
+    (root / "captions.csv").write_text("\n".join(captions))
+    (scores,) = score(process.config_of(root)).teachers
+    assert (scores.texts, scores.videos, scores.shards_now) == (36, 16, 0)
+    marker_path(cache_of(root).tiles[0], 0).unlink()
+    assert refused(process, root).details == ("v004.mp4",)
 
 
 def test_another_frame_choice_is_refused(process, world, fake_teacher) -> None:
