@@ -13,14 +13,13 @@ import numpy as np
 from ..errors import CacheError
 from .arrays import read_whole
 from .codes import NOT_SCORED
-from .documents import file_stamp, read_file, real_folder, unseal
+from .documents import file_stamp, real_folder
 from .features import feature_files, feature_problem
 from .files import remove, sync_folder
 from .places import Place, at_once
 from .reader import TileRows
 from .score_shards import marker_path, problem, scored_files
 from .scores import ScoreCache, ScoreStore, members
-from .sizes import shard_bytes
 from .tiles import Tile
 
 _BLOCK_VALUES = 2**21
@@ -198,19 +197,11 @@ class TileCheck:
         try:
             if why := problem(self.tile, shard, every_byte=self.full):
                 return why
-            return self._sizes(shard) or (self._values(shard) if self.full else None)
+            return self._values(shard) if self.full else None
         except CacheError as error:
             return error.what
         except OSError as error:
             return f"cannot be read: {error.strerror or error}"
-
-    def _sizes(self, shard: int) -> str | None:
-        path = marker_path(self.tile, shard)
-        marker, _ = unseal(read_file(path), path)
-        for file, size in shard_bytes(self.tile.layout, shard).items():
-            if marker["files"][file]["size"] != size:
-                return f"{file} has {marker['files'][file]['size']} bytes; {size} are what such a shard takes"
-        return None
 
     def _values(self, shard: int) -> str | None:
         """What is wrong with the values of a shard, each chunk decoded under its crc32c."""

@@ -6,6 +6,7 @@ before any array library sees the store. Links are never followed.
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -61,14 +62,31 @@ def unseal(raw: bytes, path: Place) -> tuple[Document, str]:
 
 
 def parse(raw: bytes, path: Place) -> Document:
-    """The JSON object in `raw`."""
+    """The JSON object in `raw`: each key once, finite numbers only.
+
+    Raises:
+        CacheError: it is none.
+    """
     try:
-        document = json.loads(raw)
+        document = json.loads(raw, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError) as error:
-        raise damaged(path, "not a JSON document") from error
+        raise damaged(path, f"not a JSON document: {error}") from error
     if not isinstance(document, dict):
         raise damaged(path, "not a JSON object")
     return document
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Document:
+    document = dict(pairs)
+    if len(document) != len(pairs):  # another reader would take the other value
+        raise ValueError("a key is there twice")
+    return document
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is no finite number")
+    return value
 
 
 def group(attributes: Document) -> bytes:

@@ -16,13 +16,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import CacheError
-from .documents import file_size, read_file, real_folder, unwritable
+from .documents import damaged, file_size, read_file, real_folder, unwritable
 from .files import TEMPORARY, publish, publishing, sync_above
 
 Arrays = dict[str, np.ndarray]
 
 IDENTITY = "identity.json"
 SHARD_VIDEOS = 256
+_LARGEST = SHARD_VIDEOS * 2**25
+"""Bytes of a shard: nobody's features of one video have more than 32 MiB."""
 _SHARD = re.compile(r"[0-9a-f]{32}\.safetensors")
 
 
@@ -61,6 +63,7 @@ class FeatureShards:
         text = json.dumps(identity, sort_keys=True)
         self.folder = folder / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         self.shard_videos = shard_videos
+        real_folder(self.folder)
         if not (self.folder / IDENTITY).exists():
             try:
                 publish(self.folder / IDENTITY, text.encode())
@@ -94,16 +97,18 @@ class FeatureShards:
         """The features of one shard, or None when it has not been made.
 
         Raises:
-            CacheError: the file is damaged.
+            CacheError: the file is damaged, a link, or no plain file.
         """
         path = self.path(digests)
-        if not path.exists():
+        try:
+            _size(path)
+        except FileNotFoundError:
             return None
         try:
             with safe_open(path, framework="numpy") as file:
                 arrays: Arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 checksum = (file.metadata() or {}).get("checksum")
-        except (SafetensorError, OSError, ValueError) as error:
+        except (SafetensorError, OSError, ValueError, MemoryError) as error:
             raise _damaged(path) from error
         if checksum != _checksum(arrays) or any(len(array) != len(digests) for array in arrays.values()):
             raise _damaged(path)
@@ -132,7 +137,7 @@ def needed_files(digests: Sequence[bytes]) -> set[str]:
 def feature_problem(path: Path, every_byte: bool) -> str | None:
     """Why a file of features is not as it was written, or None; one tensor at a time is in memory."""
     try:
-        if file_size(path) == 0:
+        if _size(path) == 0:
             return "is empty"
         if path.name == IDENTITY:
             same = hashlib.blake2b(read_file(path), digest_size=8).hexdigest() == path.parent.name
@@ -144,7 +149,7 @@ def feature_problem(path: Path, every_byte: bool) -> str | None:
         return None  # gone meanwhile: features may be deleted
     except CacheError as error:
         return error.what
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, MemoryError) as error:
         return f"is no safetensors file, or cut short: {error}"
 
 
@@ -156,6 +161,13 @@ def _shard_problem(path: Path, every_byte: bool) -> str | None:
         if every_byte and checksum != _checksum_of(sorted(file.keys()), file.get_tensor):
             return "has other values than were written"
     return None
+
+
+def _size(path: Path) -> int:
+    size = file_size(path)
+    if size > _LARGEST:
+        raise damaged(path, f"has {size:,} bytes, more than {_LARGEST:,}", f"delete it and run again: rm {path}")
+    return size
 
 
 def _damaged(path: Path) -> CacheError:

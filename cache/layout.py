@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .codes import NOT_SCORED, Dtype
-from .documents import Document, whole_number
+from .documents import Document, damaged, whole_number
 from .places import Place
 
 FORMAT = "teachclip-scores"
@@ -20,6 +20,8 @@ ITEM_BYTES: dict[Dtype, int] = {"uint16": 2, "float16": 2, "float32": 4}
 # What one tile may hold: no declared size makes a reader allocate more than the data it was asked for.
 MAX_TEXTS, MAX_VIDEOS, MAX_FRAMES, MAX_SHARD = 2**26, 2**20, 2**12, 2**16
 _MAX_ID_BYTES = 1024
+_MAX_STATIC = 2**30
+"""Bytes of an array that is written with its tile and read as a whole."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -127,6 +129,11 @@ class TileLayout:
             "frame_times": 8 * self.videos * self.frames + 4,
         }
 
+    @property
+    def too_large(self) -> str | None:
+        """An array that is written with the tile and would take more bytes than a reader would hold."""
+        return next((name for name, size in self.static_bytes().items() if size > _MAX_STATIC + 4), None)
+
     def attributes(self) -> Document:
         """What the tile's own zarr.json says of it."""
         return {
@@ -146,7 +153,7 @@ class TileLayout:
         """
         texts = whole_number(attributes, "texts", 1, MAX_TEXTS, path)
         videos = whole_number(attributes, "videos", 1, MAX_VIDEOS, path)
-        return cls(
+        layout = cls(
             texts,
             videos,
             frames,
@@ -156,3 +163,6 @@ class TileLayout:
             whole_number(attributes, "text_id_bytes", texts, _MAX_ID_BYTES * texts, path),
             whole_number(attributes, "video_id_bytes", videos, _MAX_ID_BYTES * videos, path),
         )
+        if large := layout.too_large:
+            raise damaged(path, f"{large} would have more than {_MAX_STATIC:,} bytes")
+        return layout

@@ -4,14 +4,13 @@ A store has no locks, so what was written to within the last hour counts as in t
 scores open gets an error that says so, never other numbers.
 """
 
-import json
 import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CacheError
-from .documents import damaged, real_folder, unwritable
+from .documents import parse, read_file, real_folder, unwritable
 from .features import IDENTITY, feature_files, needed_files
 from .files import IN_USE, TEMPORARY, leftovers, remove, sync_folder
 from .layout import valid_name
@@ -140,11 +139,8 @@ def _unneeded(cache: ScoreCache) -> list[Path]:
 
 
 def _of_others(file: Path, cache: ScoreCache) -> bool:
-    try:
-        made_by = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise damaged(file, "not a JSON document") from error
-    return not isinstance(made_by, dict) or any(cache.identity.get(k, value) != value for k, value in made_by.items())
+    made_by = parse(read_file(file), file)
+    return any(cache.identity.get(key, value) != value for key, value in made_by.items())
 
 
 def _older(path: Path, age: float) -> bool:

@@ -17,13 +17,13 @@ from .documents import damaged, file_digest, read_file, seal, size_problem, unse
 from .files import TEMPORARY, publish, sync_above, sync_folder
 from .identity import digest
 from .places import Place, at_once
+from .sizes import shard_bytes
 from .tiles import Tile
 
 RESCORE = "score it again: teachclip score CONFIG"
 REPAIR = "score only what is damaged again: teachclip cache repair CONFIG"
 _ATTEMPTS = 5
 _SHOWN = 5
-_LARGEST = 2**48
 
 
 def marker_path(tile: Tile, shard: int) -> Place:
@@ -49,13 +49,15 @@ def problem(tile: Tile, shard: int, every_byte: bool = False) -> str | None:
         every_byte: compare the files' hashes too, not only their sizes.
     """
     path = marker_path(tile, shard)
-    if not path.exists():
-        return "not scored yet"
     try:
+        if not path.exists():
+            return "not scored yet"
         marker, _ = unseal(read_file(path), path)
         return _marker_problem(tile, shard, marker) or _files_problem(tile, marker["files"], every_byte)
     except CacheError as error:
         return f"{Path(error.where or str(path)).name}: {error.what}"
+    except OSError as error:
+        return f"{Path(error.filename or str(path)).name}: cannot be read: {error.strerror}"
 
 
 def _marker_problem(tile: Tile, shard: int, marker: dict[str, Any]) -> str | None:
@@ -66,8 +68,9 @@ def _marker_problem(tile: Tile, shard: int, marker: dict[str, Any]) -> str | Non
         return "its marker names other files"
     if not all(isinstance(facts, dict) and facts.keys() == {"size", "blake2b"} for facts in files.values()):
         return "its marker does not say sizes and hashes"
-    if any(type(facts["size"]) is not int or not 0 <= facts["size"] <= _LARGEST for facts in files.values()):
-        return "its marker names a size that no file has"
+    for file, size in shard_bytes(tile.layout, shard).items():  # before anything reads a file of any size
+        if files[file]["size"] != size:
+            return f"{file} has {files[file]['size']} bytes; {size} are what such a shard takes"
     return None
 
 
@@ -75,8 +78,11 @@ def _files_problem(tile: Tile, files: dict[str, dict[str, Any]], every_byte: boo
     for file, facts in files.items():
         if why := size_problem(tile.folder / file, facts["size"]):
             return f"{file} {why}"
-        if every_byte and file_digest(tile.folder / file, facts["size"]) != facts["blake2b"]:
-            return f"{file} has other bytes than were written"
+        try:
+            if every_byte and file_digest(tile.folder / file, facts["size"]) != facts["blake2b"]:
+                return f"{file} has other bytes than were written"
+        except OSError as error:
+            return f"{file} cannot be read: {error.strerror}"
     return None
 
 
@@ -134,23 +140,24 @@ def write_shard(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | N
     # whoever comes last finds a file that is not its own and, unless all are the other's, publishes them again.
     for _ in range(_ATTEMPTS):
         with suppress(FileNotFoundError):  # the other has finished the tile and swept it
-            _publish(tile, files)
-            if all((tile.local / file).read_bytes() == data for file, data in files.items()):
+            if _publish(tile, files):
                 return _settle(tile)
         if not problem(tile, shard, every_byte=True):
             return _settle(tile)
     raise CacheError("what was written does not come back", where=str(tile.folder), hint="check the disk")
 
 
-def _publish(tile: Tile, files: dict[str, bytes]) -> None:
-    for file, data in files.items():
-        path = tile.local / file
-        try:
+def _publish(tile: Tile, files: dict[str, bytes]) -> bool:
+    """Whether what is there then is what was written."""
+    try:
+        for file, data in files.items():
+            path = tile.local / file
             publish(path, data)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise unwritable(path, error) from error
+        return all((tile.local / file).read_bytes() == data for file, data in files.items())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def _settle(tile: Tile) -> None:

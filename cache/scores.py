@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
@@ -72,6 +73,10 @@ def _holds(store: Place, name: str) -> bool:
     return (store / name / METADATA).exists() if isinstance(store, Remote) else real_folder(store / name)
 
 
+def _is_identity(value: object) -> TypeGuard[dict[str, JSON]]:
+    return isinstance(value, dict) and not any(isinstance(field, (dict, list)) for field in value.values())
+
+
 class ScoreCache:
     """One teacher's scores.
 
@@ -90,11 +95,11 @@ class ScoreCache:
         attributes, _ = open_group(folder)
         identity, scale, dtype = (attributes.get(key) for key in ("identity", "scale", "dtype"))
         frame_logits, checkpoint = attributes.get("frame_logits"), attributes.get("checkpoint")
-        if not isinstance(identity, dict) or not isinstance(frame_logits, bool) or dtype not in tuple(ITEM_BYTES):
+        if not _is_identity(identity) or not isinstance(frame_logits, bool) or dtype not in tuple(ITEM_BYTES):
             raise damaged(path, "does not describe a teacher's scores")
         if not isinstance(scale, float) or not math.isfinite(scale):
             raise damaged(path, f"scale is {scale!r}")
-        self.identity: dict[str, JSON] = identity
+        self.identity = identity
         self.scale = scale
         self.dtype: Dtype = next(known for known in ITEM_BYTES if known == dtype)
         self.frames = whole_number(attributes, "frames", 1, MAX_FRAMES, path)
@@ -128,7 +133,12 @@ class ScoreCache:
 
     @property
     def videos_folder(self) -> Path:
-        """Where the teacher's features of each video are kept."""
+        """Where the teacher's features of each video are kept.
+
+        Raises:
+            CacheError: it is a link.
+        """
+        real_folder(self.local / VIDEOS)
         return self.local / VIDEOS
 
     @property

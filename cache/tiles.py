@@ -245,6 +245,11 @@ def create_tile(folder: Path, teacher: TeacherFacts, contents: TileContents, sha
         static["text_ids"].size,
         static["video_ids"].size,
     )
+    if large := layout.too_large:
+        raise CacheError(
+            f"{large} of {texts:,} texts, {videos:,} videos and {layout.frames} frames is too large for one tile",
+            hint="score fewer captions and videos into one store, or in blocks",
+        )
     arrays = layout.arrays()
     files = {f"{name}/{METADATA}": canonical(metadata) for name, metadata in arrays.items()}
     for name, values in static.items():
