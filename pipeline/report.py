@@ -1,9 +1,8 @@
-"""The report: one HTML file that needs no server, no network and no script."""
+"""The report of trained models, as a page (page.py)."""
 
 import base64
 import io
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,20 +12,11 @@ from PIL import Image
 from ..cache.files import publish
 from .charts import Line, Points, line_chart
 from .markup import Markup, join, tag
+from .page import COLOURS, METRICS, card, dot, number, page, table
 from .quantities import latency, size
 
-COLOURS = 8  # classes c0 to c7 of report.css
 ROW_FRAMES = 12  # clips with more frames wrap
 FRAME_PIXELS = 160  # frames are shown at some 80 pixels; twice that for sharp screens
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # the browser itself refuses to load anything
-METRICS = {
-    "r1": ("R@1", ".1f"),
-    "r5": ("R@5", ".1f"),
-    "r10": ("R@10", ".1f"),
-    "sumr": ("SumR", ".1f"),
-    "mdr": ("MdR", "g"),
-    "mnr": ("MnR", ".1f"),
-}
 
 
 @dataclass(frozen=True)
@@ -151,23 +141,7 @@ def render_report(report: Report) -> str:
         ("Training", _curves(report.models, colours)),
         ("What was trained on what", _provenance(report, colours)),
     ]
-    shown = [(f"s{i}", title, body) for i, (title, body) in enumerate(sections) if body]
-    links = [tag("a", title, href=f"#{anchor}") for anchor, title, _ in shown]
-    header = tag("header", tag("h1", report.title), *_paragraphs(report.lead), tag("nav", *links))
-    main = tag("main", *(tag("section", tag("h2", title), body, id=anchor) for anchor, title, body in shown))
-    style = Markup(Path(__file__).with_name("report.css").read_text(encoding="utf-8"))
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        tag("link", rel="icon", href="data:,"),
-        tag("title", report.title),
-        tag("style", style),
-    )
-    footer = tag("footer", report.footer) if report.footer else None
-    return f"<!DOCTYPE html>\n{tag('html', head, tag('body', header, main, footer), lang='en')}\n"
+    return page(report.title, report.lead, sections, report.footer)
 
 
 def _results(models: Sequence[ModelReport], colours: Mapping[str, int]) -> Markup | None:
@@ -218,12 +192,12 @@ def _metrics_table(
     body = [
         tag(
             "tr",
-            tag("th", _dot(colours[model.name]), model.name, scope="row"),
-            *(tag("td", _number(metrics.get(key), form)) for key, (_, form) in METRICS.items()),
+            tag("th", dot(colours[model.name]), model.name, scope="row"),
+            *(tag("td", number(metrics.get(key), form)) for key, (_, form) in METRICS.items()),
         )
         for model, metrics in rows
     ]
-    return _table(head, body)
+    return table(head, body)
 
 
 def _costs(models: Sequence[ModelReport], colours: Mapping[str, int]) -> Markup | None:
@@ -235,7 +209,7 @@ def _costs(models: Sequence[ModelReport], colours: Mapping[str, int]) -> Markup 
     body = [
         tag(
             "tr",
-            tag("th", _dot(colours[name]), name, scope="row"),
+            tag("th", dot(colours[name]), name, scope="row"),
             tag("td", size(cost.bytes_per_video)),
             tag("td", latency(cost.seconds_per_query)),
             tag("td", f"{cost.videos:,}"),
@@ -244,8 +218,8 @@ def _costs(models: Sequence[ModelReport], colours: Mapping[str, int]) -> Markup 
         for name, cost in costs
     ]
     note = "Comparing one encoded sentence with every video; encoding the sentence and the videos is not counted."
-    table = _table(tag("tr", *(tag("th", label) for label in labels)), body)
-    return join(tag("div", table, class_="costs"), tag("p", note, class_="note"))
+    compared = table(tag("tr", *(tag("th", label) for label in labels)), body)
+    return join(tag("div", compared, class_="costs"), tag("p", note, class_="note"))
 
 
 def _searches(searches: Sequence[Search]) -> Markup | None:
@@ -329,31 +303,10 @@ def _curves(models: Sequence[ModelReport], colours: Mapping[str, int]) -> Markup
 
 
 def _provenance(report: Report, colours: Mapping[str, int]) -> Markup | None:
-    cards = [_card("Data", report.data), _card("Machine", report.machine)]
-    cards += [_card(model.name, model.facts, colours[model.name], model.config) for model in report.models]
-    shown = [card for card in cards if card is not None]
+    cards = [card("Data", report.data), card("Machine", report.machine)]
+    cards += [card(model.name, model.facts, colours[model.name], model.config) for model in report.models]
+    shown = [each for each in cards if each is not None]
     return tag("div", *shown, class_="cards") if shown else None
-
-
-def _card(title: str, facts: Mapping[str, str], colour: int | None = None, config: str = "") -> Markup | None:
-    if not facts and not config:
-        return None
-    rows = [join(tag("dt", label), tag("dd", value)) for label, value in facts.items()]
-    details = tag("details", tag("summary", "configuration"), tag("pre", config)) if config else None
-    heading = tag("h3", _dot(colour) if colour is not None else None, title)
-    return tag("article", heading, tag("dl", *rows), details, class_="card")
-
-
-def _table(head: Markup, body: Sequence[Markup]) -> Markup:
-    return tag("div", tag("table", tag("thead", head), tag("tbody", *body)), class_="scroll")
-
-
-def _paragraphs(texts: Iterable[str]) -> list[Markup]:
-    return [tag("p", text, class_="lead") for text in texts]
-
-
-def _dot(colour: int) -> Markup:
-    return tag("i", class_=f"dot c{colour}")
 
 
 def _image(frame: np.ndarray, alt: str) -> Markup:
@@ -364,7 +317,3 @@ def _image(frame: np.ndarray, alt: str) -> Markup:
     image.save(buffer, format="JPEG", quality=85)
     source = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
     return tag("img", src=source, alt=alt, width=image.width, height=image.height)
-
-
-def _number(value: float | None, form: str) -> str:
-    return "–" if value is None or not math.isfinite(value) else format(value, form)

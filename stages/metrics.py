@@ -86,19 +86,25 @@ def retrieval_metrics(
         scores = lambda texts, columns: matrix[texts, columns]  # noqa: E731
     texts_ranks, video_ranks = count_ranks(scores, text_video, videos, block)
     if ties == "fair":
-        return {"t2v": _fair(texts_ranks), "v2t": _fair(video_ranks)}
+        return {"t2v": fair_metrics(texts_ranks), "v2t": fair_metrics(video_ranks)}
     one_each = len(text_video) == videos == len(np.unique(text_video))
     t2v = _published_square(texts_ranks) if one_each else _published_multi(texts_ranks)
     return {"t2v": t2v, "v2t": _published_square(video_ranks)}
 
 
-def count_ranks(scores: Scores, text_video: Array, videos: int, block: int = 512) -> tuple[Ranks, Ranks]:
+def count_ranks(
+    scores: Scores, text_video: Array, videos: int, block: int = 512, columns: int | None = None
+) -> tuple[Ranks, Ranks]:
     """Ranks of the texts' own videos [T], and of the captioned videos' own groups [in order of the videos].
+
+    Args:
+        scores, text_video, videos: as in `retrieval_metrics`; -inf stands for pairs that take no part.
+        block: texts compared at a time; columns: videos, by default as many.
 
     Raises:
         DataError: a score is not a number.
     """
-    counter = _Counter(scores, text_video, videos, block)
+    counter = _Counter(scores, text_video, videos, block, columns or block)
     counter.find_own()
     counter.count()
     captioned = np.unique(text_video)
@@ -116,10 +122,10 @@ class _Counts:
 class _Counter:
     """Counts better and equal candidates block by block, texts in the order of their videos."""
 
-    def __init__(self, scores: Scores, text_video: Array, videos: int, block: int) -> None:
-        self.scores, self.text_video, self.block = scores, text_video, block
+    def __init__(self, scores: Scores, text_video: Array, videos: int, block: int, wide: int) -> None:
+        self.scores, self.text_video, self.block, self.wide = scores, text_video, block, wide
         self.order = np.argsort(text_video, kind="stable")
-        self.columns = [slice(start, min(start + block, videos)) for start in range(0, videos, block)]
+        self.columns = [slice(start, min(start + wide, videos)) for start in range(0, videos, wide)]
         self.texts, self.videos = _Counts(len(text_video)), _Counts(videos)
         self.own_of_text = np.empty(len(text_video), np.float64)
         self.own_of_video = np.full(videos, -np.inf)
@@ -128,8 +134,8 @@ class _Counter:
         """Every text's score with its own video, and every video's best one."""
         for texts in self._text_blocks():
             own = self.text_video[texts]
-            for column in np.unique(own // self.block):
-                inside = own // self.block == column
+            for column in np.unique(own // self.wide):
+                inside = own // self.wide == column
                 matrix = self._read(texts, self.columns[column])
                 chosen = matrix[np.flatnonzero(inside), own[inside] - self.columns[column].start]
                 self.own_of_text[texts[inside]] = chosen
@@ -193,7 +199,8 @@ def _add(
     counts.equal_before[queries] += (equal & (candidates < answer)).sum(axis=axis)
 
 
-def _fair(ranks: Ranks) -> Metrics:
+def fair_metrics(ranks: Ranks) -> Metrics:
+    """Metrics of ranks whose ties are `fair`; see the module."""
     expected = ranks.expected
 
     def recall(k: int) -> float:

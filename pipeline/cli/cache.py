@@ -10,6 +10,7 @@ from ...configs.loading import load_config
 from ...errors import ConfigError, TeachclipError
 from ..quantities import size
 from . import cache_pages as pages
+from . import cache_report
 from .running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
 
 if TYPE_CHECKING:
@@ -167,6 +168,9 @@ def diff(
         with output.progress("comparing", len(compared.texts), "text") as progress:
             result = compared.run(progress.advance)
         output.result(result, *pages.compared(result))
+
+
+app.command(epilog=cache_report.EXAMPLES)(cache_report.report)
 
 
 @app.command(epilog=EXPORT)

@@ -32,6 +32,7 @@ SURFACE = {
     "cache verify": {"STORE", "[TEACHER]", "--full", *COMMON},
     "cache repair": {"--teacher", *CONFIGURED},
     "cache diff": {"STORE_A[:TEACHER]", "STORE_B[:TEACHER]", *COMMON},
+    "cache report": {"STORE", "--captions", "--out", "--set", *COMMON},
     "cache export": {"STORE", "TEACHER", "OUT", "--partial", *COMMON},
     "cache import": {"OUT", "STORE", *COMMON},
     "cache merge": {"STORE", "FROM...", "--teacher", *COMMON},

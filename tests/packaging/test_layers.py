@@ -14,7 +14,19 @@ ALLOWED = {
     "cache": {"cache", "errors", "teachclip"},
     "configs": {"configs", "errors", "teachclip"},
 }
-VERBS = {"prepare", "score", "denoise", "train", "evaluate", "index", "search", "pretrain", "convert", "inspection"}
+VERBS = {
+    "prepare",
+    "score",
+    "denoise",
+    "report_card",
+    "train",
+    "evaluate",
+    "index",
+    "search",
+    "pretrain",
+    "convert",
+    "inspection",
+}
 LIGHT = {"configs", "pipeline.cli"}  # modules that must be imported without anything heavy
 HEAVY = {
     "torch",

@@ -1,0 +1,71 @@
+"""A page: one HTML file that needs no server, no network and no script."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .markup import Markup, join, tag
+
+COLOURS = 8  # classes c0 to c7 of report.css
+METRICS = {
+    "r1": ("R@1", ".1f"),
+    "r5": ("R@5", ".1f"),
+    "r10": ("R@10", ".1f"),
+    "sumr": ("SumR", ".1f"),
+    "mdr": ("MdR", "g"),
+    "mnr": ("MnR", ".1f"),
+}
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # the browser itself refuses to load anything
+
+
+def page(title: str, lead: Sequence[str], sections: Sequence[tuple[str, Markup | None]], footer: str = "") -> str:
+    """The page as HTML.
+
+    Args:
+        title: its heading; lead: paragraphs below it.
+        sections: title and body; those without a body are left out.
+        footer: the last line.
+    """
+    shown = [(f"s{i}", name, body) for i, (name, body) in enumerate(sections) if body]
+    links = [tag("a", name, href=f"#{anchor}") for anchor, name, _ in shown]
+    paragraphs = [tag("p", text, class_="lead") for text in lead]
+    header = tag("header", tag("h1", title), *paragraphs, tag("nav", *links))
+    main = tag("main", *(tag("section", tag("h2", name), body, id=anchor) for anchor, name, body in shown))
+    style = Markup(Path(__file__).with_name("report.css").read_text(encoding="utf-8"))
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("link", rel="icon", href="data:,"),
+        tag("title", title),
+        tag("style", style),
+    )
+    body = tag("body", header, main, tag("footer", footer) if footer else None)
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def table(head: Markup, body: Sequence[Markup], kind: str | None = None) -> Markup:
+    """Rows under a head; `kind` is a class of the style sheet."""
+    return tag("div", tag("table", tag("thead", head), tag("tbody", *body), class_=kind), class_="scroll")
+
+
+def card(title: str, facts: Mapping[str, str], colour: int | None = None, config: str = "") -> Markup | None:
+    """Label and value, one below the other, and a configuration to unfold; None without either."""
+    if not facts and not config:
+        return None
+    rows = [join(tag("dt", label), tag("dd", value)) for label, value in facts.items()]
+    details = tag("details", tag("summary", "configuration"), tag("pre", config)) if config else None
+    heading = tag("h3", dot(colour) if colour is not None else None, title)
+    return tag("article", heading, tag("dl", *rows), details, class_="card")
+
+
+def dot(colour: int) -> Markup:
+    """A model's or teacher's colour."""
+    return tag("i", class_=f"dot c{colour}")
+
+
+def number(value: float | None, form: str) -> str:
+    """A number, or a dash where there is none."""
+    return "–" if value is None or not math.isfinite(value) else format(value, form)

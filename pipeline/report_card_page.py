@@ -1,0 +1,209 @@
+"""The teachers' report card as a page."""
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from ..cache.files import publish
+from .charts import Line, line_chart
+from .markup import Markup, join, tag
+from .page import COLOURS, METRICS, dot, number, page, table
+from .quantities import duration
+
+if TYPE_CHECKING:
+    from ..stages.metrics import Metrics
+    from ..stages.report_card import DoubtfulCaption, ReportCard, TeacherCard
+
+RULE = (
+    "A rule of teachclip's own, not published and not tested by training: Fisher's discriminant of the teachers' "
+    "standardised rows, with their correlation taken halfway to none. A teacher that sets the captions' own videos "
+    "further apart counts more; two that say the same share their weight. Weights sum to 1, so that the coarse loss "
+    "counts as much as with the plain mean. Teachers look better on what they were trained on than on anything new."
+)
+
+type _Colours = Mapping[str, int]
+
+
+def write_card(card: "ReportCard", path: Path) -> None:
+    """Write the page to `path`, complete or not at all."""
+    publish(path, render_card(card).encode())
+
+
+def render_card(card: "ReportCard") -> str:
+    """The page as HTML. Every text of `card` is shown as text, whatever it contains."""
+    colours = {each.teacher: number % COLOURS for number, each in enumerate(card.teachers)}
+    lead = f"{len(card.teachers)} teachers on the {card.texts:,} captions and {card.videos:,} videos in {card.store}."
+    note = "Ranks are of the captions that were scored, as a rule the training set: teachers know them."
+    sections = [
+        ("Retrieval", _retrieval(card, colours)),
+        ("Agreement", _agreement(card)),
+        ("Frame weights", _flatness(card, colours)),
+        ("Suggested weights", _weights(card, colours)),
+        ("Captions in doubt", _doubtful(card, colours)),
+    ]
+    footer = f"teachclip cache report; {duration(card.seconds)}"
+    return page("Teachers' report card", [lead, note], sections, footer)
+
+
+def weights_options(weights: Mapping[str, float]) -> str:
+    """What to add to `teachclip train` to weight the teachers so; names are quoted where YAML reads something else."""
+    teachers = {name: name if yaml.safe_load(name) == name else f'"{name}"' for name in weights}
+    pairs = ", ".join(f"{teachers[name]}: {weight:g}" for name, weight in weights.items())
+    sets = (
+        f"train.teachers=[{', '.join(teachers.values())}]",
+        "train.loss.teachers=weighted",
+        f"train.loss.teacher_weights={{{pairs}}}",
+    )
+    return " ".join(f"--set {shlex.quote(each)}" for each in sets)
+
+
+def _name(teacher: str, colours: _Colours) -> Markup:
+    return tag("th", dot(colours[teacher]), teacher, scope="row")
+
+
+def _head(*labels: str) -> Markup:
+    return tag("tr", *(tag("th", label, scope="col") for label in labels))
+
+
+def _retrieval(card: "ReportCard", colours: _Colours) -> Markup:
+    def metrics(title: str, of: "Callable[[TeacherCard], Metrics | None]") -> Markup:
+        body = []
+        for each in card.teachers:
+            found = of(each)
+            cells = [number(getattr(found, key) if found else None, form) for key, (_, form) in METRICS.items()]
+            body.append(tag("tr", _name(each.teacher, colours), *(tag("td", cell) for cell in cells)))
+        return table(_head(title, *(label for label, _ in METRICS.values())), body)
+
+    tables = tag(
+        "div",
+        metrics("Text to video", lambda each: each.t2v),
+        metrics("Video to text", lambda each: each.v2t),
+        class_="columns",
+    )
+    body = [
+        tag(
+            "tr",
+            _name(each.teacher, colours),
+            tag("td", f"{each.texts:,}"),
+            tag("td", f"{each.left_out:,}"),
+            tag("td", f"{each.most:,}" if each.fewest == each.most else f"{each.fewest:,} to {each.most:,}"),
+            tag("td", number(each.normalised, ".4f")),
+            tag("td", number(each.separation, ".2f")),
+        )
+        for each in card.teachers
+    ]
+    heads = ("", "captions", "not scored yet", "ranked among", "mean normalised rank", "own video stands out by")
+    note = (
+        "R@K: percent of captions whose own video is among the first K; ties share their places. Normalised rank: 0 is "
+        "the first place, 1 the last, 0.5 chance. The own video stands out by so many standard deviations of its row, "
+        "on average."
+    )
+    return join(tables, table(_head(*heads), body), tag("p", note, class_="note"))
+
+
+def _agreement(card: "ReportCard") -> Markup | None:
+    if not card.agreement:
+        return None
+    body = [
+        tag(
+            "tr",
+            tag("th", f"{each.first} and {each.second}", scope="row"),
+            tag("td", f"{each.texts:,}"),
+            tag("td", number(each.pearson, ".3f")),
+            tag("td", percent(each.same_first)),
+            tag("td", percent(each.top10)),
+        )
+        for each in card.agreement
+    ]
+    note = (
+        "Over pairs that both have scored. Correlation: Pearson, of each caption's row, mean over captions. First ten: "
+        "how many of them both have among theirs."
+    )
+    heads = ("", "captions", "correlation", "same first video", "of the first ten")
+    return join(table(_head(*heads), body), tag("p", note, class_="note"))
+
+
+def percent(share: float | None) -> str:
+    """A share in percent, or a dash."""
+    return number(None if share is None else 100 * share, ".1f") + ("" if share is None else "%")
+
+
+def _flatness(card: "ReportCard", colours: _Colours) -> Markup | None:
+    known = [(each.teacher, each.flatness) for each in card.teachers if each.flatness is not None]
+    if not known:
+        return None
+    shown = (5, 25, 50, 75, 95)
+    body = [
+        tag(
+            "tr",
+            _name(teacher, colours),
+            tag("td", f"{flatness.texts:,}"),
+            tag("td", f"{flatness.mean:.5f}"),
+            *(tag("td", f"{flatness.quantiles[each]:.5f}") for each in shown),
+            tag("td", f"{flatness.peak:.3f}"),
+        )
+        for teacher, flatness in known
+    ]
+    heads = ("", "captions", "mean entropy", *(f"{each}%" for each in shown), "largest weight x frames")
+    lines = [
+        Line(teacher, colours[teacher], [(float(share), value) for share, value in flatness.quantiles.items()])
+        for teacher, flatness in known
+    ]
+    note = (
+        "Entropy of y_f, the softmax of a teacher's frame-text scores at temperature 1, over that of equal weights: 1 "
+        "is flat and teaches nothing about frames, 0 is a single frame. train.loss.fine_temperature sharpens it."
+    )
+    chart = line_chart("Normalised entropy of y_f", lines, "percent of captions with less")
+    return join(table(_head(*heads), body), chart, tag("p", note, class_="note"))
+
+
+def _weights(card: "ReportCard", colours: _Colours) -> Markup | None:
+    if card.weights is None:
+        return None
+    most = max(card.weights.values())
+    rows = [
+        tag(
+            "li",
+            tag("span", name, class_="name"),
+            tag("span", tag("i", style=f"width:{100 * weight / most:.2f}%"), class_="track"),
+            tag("b", f"{weight:.3f}"),
+            class_=f"c{colours[name]}",
+        )
+        for name, weight in card.weights.items()
+    ]
+    return join(
+        tag("ul", *rows, class_="bars"), tag("pre", weights_options(card.weights)), tag("p", RULE, class_="note")
+    )
+
+
+def _doubtful(card: "ReportCard", colours: _Colours) -> Markup | None:
+    if not card.doubtful:
+        return None
+    note = "Captions whose own video all teachers rank badly: the caption may belong to another video, or to many."
+    changed = f" {card.other_captions:,} captions have changed since they were scored." if card.other_captions else ""
+    return join(tag("p", note + changed, class_="note"), *(_one_in_doubt(each, colours) for each in card.doubtful))
+
+
+def _one_in_doubt(each: "DoubtfulCaption", colours: _Colours) -> Markup:
+    ranks: Sequence[Markup] = [
+        tag(
+            "li",
+            tag("i", class_=f"c{colours[one.teacher]}"),
+            f"{one.teacher}: rank ",
+            tag("b", f"{one.rank:,g}"),
+            f" of {one.candidates:,}",
+            f"; first: {one.instead}" if one.instead else None,
+            f" “{one.says}”" if one.says else None,
+        )
+        for one in each.teachers
+    ]
+    return tag(
+        "article",
+        tag("p", each.id, class_="kicker"),
+        tag("h3", f"“{each.caption}”" if each.caption is not None else each.id),
+        tag("p", each.video, class_="note"),
+        tag("ul", *ranks, class_="legend"),
+    )
