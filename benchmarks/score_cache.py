@@ -1,163 +1,284 @@
-"""Random batches out of a score store, beside a memory map, HDF5 rows and two-dimensional Zarr chunks.
+"""Random batches out of a score store, beside a memory map, HDF5 rows and two-dimensional Zarr chunks; what reading
+adds to a training step; and how fast shards are written.
 
-    python benchmarks/score_cache.py [--texts 20000] [--videos 9000] [--out score_cache.json]
+    python benchmarks/score_cache.py [--texts 20480 --videos 9000] [--out score_cache.json]
+    python benchmarks/score_cache.py --texts 180000 --videos 9000 --folder /where/14/GB/are/free
 
-Every way holds the same 16-bit codes and gives the same float32 scores [b, b] of b random texts and b random videos.
-The memory map checks nothing; the store checks a crc32c of every row. `beside a step` is what the consumer waits per
-step of 50 ms of busy Python when the batches are read ahead in the background. Files are warm unless memory is short.
+Batches: every way holds the same 16-bit codes and gives the same float32 scores [b, b] of b random texts and b random
+videos; the ways take turns, each batch is the same for all; medians. The memory map checks nothing; the store checks a
+crc32c of every row. Cold: each way's files leave the page cache before each of its batches (posix_fadvise), but not the
+caches of a disk or a host below; `disk MB` is what the kernel then fetched for a batch.
+
+Steps: a step of some 100 ms, either matrix products on half of the cores or a busy Python interpreter, with the labels
+of 0, 1 and 3 teachers read ahead. Rounds with and without take turns; `0 again` shows the noise. `blocked` is the time
+per step that the step's thread neither ran nor waited for a processor: the interpreter was not given to it. A step's
+wall time also grows where reading and computing share a core.
+
+Writing: shards of 1,024 texts, encoded, hashed, written, synced and read back, beside a scorer that is nothing but a
+dot product of 512 numbers, and both overlapped as `teachclip score` does it.
 """
 
 import argparse
 import json
+import os
+import resource
 import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import h5py
 import numpy as np
-import zarr
+import torch
 from _machine import machine
-from teachclip.cache.codes import decode_rows, encode_rows
-from teachclip.cache.identity import digest
+from _score_ways import FRAMES, OURS, SHARD, Way, make_tile, make_ways, open_reader, refuse_full, shards
+from teachclip.cache.reader import Labels, ScoreReader
 from teachclip.cache.score_shards import write_shard
-from teachclip.cache.scores import ScoreStore
 from teachclip.cache.stream import read_ahead
-from teachclip.cache.tiles import TileContents
+from teachclip.stages.scoring import ShardWriter
 
-type Gather = Callable[[np.ndarray, np.ndarray], np.ndarray]
+STEP = 0.1
+STEPS = 10
+TEACHERS = {"0": 0, "1": 1, "3": 3, "0 again": 0}
+BATCH = 240
+DEPTH = 4
+WIDTH = 512
+WRITTEN = 8
+MOST = 100
 
-OURS = "score store"
-STEP = 0.05
+type Numbers = dict[str, float]
 
 
-def make(folder: Path, texts: int, videos: int) -> tuple[dict[str, Gather], float]:
-    """The ways to read, over the same codes in `folder`; and how many pairs a second the store was written with."""
-    codes = np.lib.format.open_memmap(folder / "codes.npy", "w+", np.uint16, (texts, videos))
-    codec = np.empty((texts, 2))
-    cache = ScoreStore.create(folder / "s.zarr").create_teacher("bench", {}, 100.0, "uint16", 12, True)
-    keys = [
-        [(f"{what}{i}", digest(f"{what}{i}".encode())) for i in range(n)] for what, n in (("t", texts), ("v", videos))
-    ]
-    contents = TileContents(*keys, np.arange(texts) % videos, np.zeros((videos, 12)))
-    tile = cache.create_tile("dense", contents, shard_texts=1024)
-    rng = np.random.default_rng(0)
-    written = 0.0
-    with h5py.File(folder / "codes.h5", "w") as file:
-        rows_h5 = file.create_dataset("codes", (texts, videos), "u2", chunks=(1, videos))
-        squares = zarr.create_array(folder / "squares.zarr", shape=(texts, videos), chunks=(512, 512), dtype="uint16")
-        for shard in range(tile.layout.shards):
-            rows = tile.layout.rows(shard)
-            span = slice(rows.start, rows.stop)
-            scores = rng.normal(0.2, 0.05, (len(rows), videos)).astype(np.float32)
-            begun = time.perf_counter()
-            write_shard(tile, shard, scores, np.zeros((len(rows), 12), np.float32))
-            written += time.perf_counter() - begun
-            codes[span], codec[span] = encode_rows(scores)
-            rows_h5[span] = squares[span] = codes[span]
-    memory_map = np.load(folder / "codes.npy", mmap_mode="r")
-    rows_h5 = h5py.File(folder / "codes.h5", "r")["codes"]
-    squares = zarr.open_array(folder / "squares.zarr", mode="r")
-    whole = zarr.open_array(tile.folder / "coarse", mode="r")
-    reader = cache.reader(*keys)
+def _draw(rng: np.random.Generator, texts: int, videos: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    return rng.choice(texts, batch, replace=False), rng.choice(videos, batch, replace=False)
 
-    def from_h5(texts: np.ndarray, videos: np.ndarray) -> np.ndarray:
-        order = np.argsort(texts)
-        found = np.empty((len(texts), rows_h5.shape[1]), np.uint16)
-        found[order] = rows_h5[texts[order]]  # HDF5 wants its rows in order
-        return decode_rows(found[:, videos], codec[texts])
 
-    ways: dict[str, Gather] = {
-        OURS: lambda texts, videos: reader.read(texts, videos).coarse,
-        "numpy memory map": lambda texts, videos: decode_rows(memory_map[texts[:, None], videos], codec[texts]),
-        "h5py, chunks of a row": from_h5,
-        "zarr-python, the same store": lambda texts, videos: decode_rows(
-            whole.oindex[texts, slice(None)][:, videos], codec[texts]
-        ),
-        "zarr-python, chunks of 512 x 512": lambda texts, videos: decode_rows(
-            squares.oindex[texts, videos], codec[texts]
-        ),
+def _disk_bytes() -> int:
+    lines = Path("/proc/self/io").read_text().splitlines() if Path("/proc/self/io").exists() else ["read_bytes: 0"]
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
+
+
+def measure_batches(
+    ways: dict[str, Way], texts: int, videos: int, batch: int, seconds: float, cold: bool
+) -> dict[str, Numbers]:
+    """Median milliseconds of a batch and megabytes that the disk gave for it, of every way; each is asked at least
+    three times and until it has taken `seconds`."""
+    rng = np.random.default_rng([batch, cold])
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    read: dict[str, list[int]] = {name: [] for name in ways}
+    for repeat in range(MOST):
+        places = _draw(rng, texts, videos, batch)
+        for name, way in ways.items():
+            if repeat >= 3 and sum(times[name]) > seconds:
+                continue
+            if cold:
+                way.forget()
+            before, begun = _disk_bytes(), time.perf_counter()
+            way.gather(*places)
+            times[name].append(time.perf_counter() - begun)
+            read[name].append(_disk_bytes() - before)
+    return {
+        name: {
+            "ms": 1e3 * statistics.median(times[name]),
+            "disk_mb": statistics.median(read[name]) / 1e6,
+            "batches": len(times[name]),
+        }
+        for name in ways
     }
-    return ways, texts * videos / written
 
 
-def measure(gather: Gather, texts: int, videos: int, batch: int, seconds: float) -> float:
-    """Median milliseconds of a batch."""
-    rng = np.random.default_rng(batch)
-    times: list[float] = []
-    while len(times) < 3 or (sum(times) < seconds and len(times) < 200):
-        rows, columns = rng.choice(texts, batch, replace=False), rng.choice(videos, batch, replace=False)
-        begun = time.perf_counter()
-        gather(rows, columns)
-        times.append(time.perf_counter() - begun)
-    return 1e3 * statistics.median(times)
+def _matrices() -> Callable[[], None]:
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+    values, out = torch.rand(512, 512), torch.empty(512, 512)
+
+    def products() -> None:
+        torch.mm(values, values, out=out)
+
+    return products
 
 
-def beside_a_step(gather: Gather, texts: int, videos: int, batch: int, steps: int = 30) -> tuple[float, float]:
-    """Milliseconds the consumer waits a step, and by how much the loop is longer than without labels (percent)."""
-    rng = np.random.default_rng(batch)
-    batches = [
-        (rng.choice(texts, batch, replace=False), rng.choice(videos, batch, replace=False)) for _ in range(steps)
-    ]
-
-    def busy(seconds: float) -> None:
-        for _ in range(int(seconds * rate)):
+def _interpreter() -> Callable[[], None]:
+    def busy() -> None:
+        for _ in range(50_000):
             pass
 
-    begun = time.perf_counter()
-    for _ in range(10**6):
-        pass
-    rate = 10**6 / (time.perf_counter() - begun)
-    begun = time.perf_counter()
-    for _ in range(steps):
-        busy(STEP)
-    alone = time.perf_counter() - begun
-    with read_ahead(lambda places: gather(*places), batches, depth=4) as labels:
+    return busy
+
+
+class Clock:
+    """Milliseconds since it was made: by the wall, and blocked (see above; 0 where the kernel does not say)."""
+
+    def __init__(self) -> None:
+        self.path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+        self.start = self._now()
+
+    def _now(self) -> np.ndarray:
+        wall = time.perf_counter_ns()
+        ran = sum(map(int, self.path.read_text().split()[:2])) if self.path.exists() else wall
+        switches = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        return np.array([wall, wall - ran, switches])
+
+    def read(self) -> tuple[float, float, float]:
+        """Wall ms, blocked ms, and how often the thread went to sleep."""
+        wall, blocked, switches = (self._now() - self.start).tolist()
+        return wall / 1e6, blocked / 1e6, switches
+
+
+def _round(
+    work: Callable[[], None],
+    count: int,
+    readers: Sequence[ScoreReader],
+    batches: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> Numbers:
+    """A round of steps: per step, wall and blocked ms, sleeps, and ms waited for labels."""
+
+    def read(places: tuple[np.ndarray, np.ndarray]) -> list[Labels]:
+        return [reader.read(*places) for reader in readers]
+
+    with read_ahead(read, batches, DEPTH) as labels:
+        next(labels)
+        time.sleep(0.1)
+        clock, waited = Clock(), labels.waited
+        for _ in range(STEPS):
+            next(labels)
+            for _ in range(count):
+                work()
+        wall, blocked, sleeps = clock.read()
+        waited = labels.waited - waited
+    return {
+        "ms": wall / STEPS,
+        "blocked_ms": blocked / STEPS,
+        "sleeps": sleeps / STEPS,
+        "wait_ms": 1e3 * waited / STEPS,
+    }
+
+
+def measure_steps(
+    work: Callable[[], None], readers: Sequence[ScoreReader], texts: int, videos: int, rounds: int
+) -> dict[str, Numbers]:
+    """What the labels of 0, 1 and 3 teachers add to a step: medians over rounds, `added` against the round's own 0."""
+    once = []
+    for _ in range(50):
         begun = time.perf_counter()
-        for _ in labels:
-            busy(STEP)
-        together = time.perf_counter() - begun
-    return 1e3 * labels.waited / steps, 100 * (together / alone - 1)
+        work()
+        once.append(time.perf_counter() - begun)
+    count = max(1, round(STEP / statistics.median(once)))
+    rng = np.random.default_rng(0)
+    found: dict[str, list[Numbers]] = {name: [] for name in TEACHERS}
+    for _ in range(rounds):
+        batches = [_draw(rng, texts, videos, BATCH) for _ in range(STEPS + 2 * DEPTH)]
+        for name, teachers in TEACHERS.items():
+            found[name].append(_round(work, count, readers[:teachers], batches))
+            found[name][-1]["added_percent"] = 100 * (found[name][-1]["ms"] / found["0"][-1]["ms"] - 1)
+    return {
+        name: {key: statistics.median(each[key] for each in numbers) for key in numbers[0]}
+        for name, numbers in found.items()
+    }
+
+
+def measure_writing(folder: Path, videos: int) -> Numbers:
+    """Seconds of a shard: written, scored by a dot product, and both at once; what the scorer waited for the writer."""
+    tile = make_tile(folder / "written.zarr", WRITTEN * SHARD, videos)
+    made = [(shard, scores) for shard, scores, _ in shards(tile)]
+    fine = np.zeros((SHARD, FRAMES), np.float32)
+    texts, columns = torch.randn(SHARD, WIDTH), torch.randn(videos, WIDTH)
+    torch.set_num_threads(1)
+    written, scored = [], []
+    for shard, scores in made:
+        begun = time.perf_counter()
+        write_shard(tile, shard, scores, fine)
+        written.append(time.perf_counter() - begun)
+        begun = time.perf_counter()
+        texts @ columns.T
+        scored.append(time.perf_counter() - begun)
+    size = sum(path.stat().st_size for name in tile.layout.scored for path in (tile.folder / name).glob("c.*"))
+    waited, begun = 0.0, time.perf_counter()
+    with ShardWriter() as writer:
+        for shard in range(WRITTEN):
+            scores = (texts @ columns.T).numpy()
+            asked = time.perf_counter()
+            writer.write(tile, shard, scores, fine)
+            waited += time.perf_counter() - asked
+        writer.finish()
+    together = time.perf_counter() - begun
+    write = statistics.median(written)
+    return {
+        "write_s": write,
+        "score_s": statistics.median(scored),
+        "both_s": together / WRITTEN,
+        "waited_s": waited / WRITTEN,
+        "rows_per_s": SHARD / write,
+        "pairs_per_s": SHARD * videos / write,
+        "mb_per_s": size / WRITTEN / write / 1e6,
+    }
+
+
+def _print_batches(found: dict[str, dict[str, Numbers]]) -> None:
+    for batch, ways in found.items():
+        print(f"\n{batch}: median ms, times the score store's, disk MB")
+        for name, numbers in ways.items():
+            print(f"  {name:34} {numbers['ms']:9.2f} {numbers['ms'] / ways[OURS]['ms']:8.2f} {numbers['disk_mb']:8.1f}")
+
+
+def _print_steps(found: dict[str, dict[str, Numbers]]) -> None:
+    for kind, teachers in found.items():
+        print(f"\n{kind}, batch of {BATCH}: ms a step, added %, ms waited for labels, ms blocked, sleeps")
+        for name, numbers in teachers.items():
+            print(
+                f"  {name + ' teachers':18} {numbers['ms']:8.2f} {numbers['added_percent']:+7.2f} "
+                f"{numbers['wait_ms']:7.3f} {numbers['blocked_ms']:7.3f} {numbers['sleeps']:6.1f}"
+            )
+
+
+def _print_writing(found: Numbers) -> None:
+    print(
+        f"\nwriting a shard {1e3 * found['write_s']:.0f} ms: {found['rows_per_s']:,.0f} rows/s, "
+        f"{found['pairs_per_s'] / 1e6:.0f} M pairs/s, {found['mb_per_s']:.0f} MB/s; dot products alone "
+        f"{1e3 * found['score_s']:.0f} ms; both at once {1e3 * found['both_s']:.0f} ms, of which the scorer waited "
+        f"{1e3 * found['waited_s']:.0f} ms"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=8192)
-    parser.add_argument("--videos", type=int, default=4000)
-    parser.add_argument("--batch", type=int, nargs="+", default=[120, 240])
-    parser.add_argument("--seconds", type=float, default=3.0, help="longest time for one way and batch")
-    parser.add_argument("--folder", type=Path, help="where the stores are made; by default a temporary folder")
+    parser.add_argument("--videos", type=int, default=9000)
+    parser.add_argument("--batch", type=int, nargs="+", default=[120, 240, 960])
+    parser.add_argument("--seconds", type=float, default=0.5, help="for one way and batch; three batches at least")
+    parser.add_argument("--rounds", type=int, default=2, help="of 10 steps with 0, 1 and 3 teachers")
+    parser.add_argument("--folder", type=Path, help="below which the stores are made and removed; else where TMPDIR is")
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
-        ways, rate = make(Path(folder), chosen.texts, chosen.videos)
+    size = {"texts": chosen.texts, "videos": chosen.videos}
+    load = [os.getloadavg()[0]]
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
+        folder = Path(name)
+        refuse_full(folder, **size)
+        writing = measure_writing(folder, chosen.videos)
+        ways = make_ways(folder, **size)
         rows, columns = np.arange(64) * 5 % chosen.texts, np.arange(64) * 3 % chosen.videos
-        for name, gather in ways.items():
-            np.testing.assert_array_equal(gather(rows, columns), ways[OURS](rows, columns), err_msg=name)
-        size = {"texts": chosen.texts, "videos": chosen.videos}
-        found = {
-            str(batch): {
-                name: measure(gather, **size, batch=batch, seconds=chosen.seconds) for name, gather in ways.items()
-            }
+        for name, way in ways.items():
+            np.testing.assert_array_equal(way.gather(rows, columns), ways[OURS].gather(rows, columns), err_msg=name)
+        batches = {
+            f"{'cold' if cold else 'warm'}, batch of {batch}": measure_batches(
+                ways, **size, batch=batch, seconds=chosen.seconds, cold=cold
+            )
+            for cold in (False, True)
             for batch in chosen.batch
         }
-        waits = {str(batch): beside_a_step(ways[OURS], **size, batch=batch) for batch in chosen.batch}
-    print(f"{machine()}; {chosen.texts:,} texts x {chosen.videos:,} videos; written at {rate / 1e6:.0f} M pairs/s")
-    for batch, medians in found.items():
-        print(f"\nbatch of {batch}: median ms, times the score store's")
-        for name, milliseconds in medians.items():
-            print(f"  {name:34} {milliseconds:9.2f} {milliseconds / medians[OURS]:8.2f}")
-        waited, longer = waits[batch]
-        print(f"  beside a step of {1e3 * STEP:.0f} ms: {waited:.2f} ms waited, loop {longer:+.1f} %")
-    if chosen.out:
-        facts = {
-            "machine": machine(),
-            **size,
-            "pairs_per_second_written": rate,
-            "median_ms": found,
-            "beside_a_step": waits,
+        readers = [open_reader(folder, **size, turn=k * chosen.texts // 3) for k in range(3)]
+        steps = {
+            kind: measure_steps(make(), readers, **size, rounds=chosen.rounds)
+            for kind, make in (("matrix products", _matrices), ("busy interpreter", _interpreter))
         }
+    load.append(os.getloadavg()[0])
+    print(f"{machine()}; load {load[0]:.1f} to {load[1]:.1f}; {chosen.texts:,} texts x {chosen.videos:,} videos")
+    _print_batches(batches)
+    _print_steps(steps)
+    _print_writing(writing)
+    if chosen.out:
+        facts = {"machine": machine(), "load": load, **size, "batches": batches, "steps": steps, "writing": writing}
         chosen.out.write_text(json.dumps(facts, indent=1) + "\n")
 
 
