@@ -123,6 +123,30 @@ def test_nor_on_what_a_killed_run_had_finished(root: Path, whole: Scores) -> Non
     assert bits(stored(config)) == bits(whole)
 
 
+@pytest.mark.parametrize("settings", [{}, {"layout": "blocks", "block_videos": 6}])
+def test_tiles_added_later_have_the_scores_of_one_made_at_once_to_rounding(
+    root: Path, whole: Scores, settings: dict[str, object]
+) -> None:
+    """Scored on a part of the captions and videos, then on all; with blocks made dense at last."""
+    header, *lines = (root / "captions.csv").read_text().splitlines()
+    (root / "fewer.csv").write_text("\n".join([header, *(line for line in lines[:50] if int(line.split(".")[0]) % 4)]))
+    store = f"extended-{len(settings)}"
+    config = config_of(root, store, **settings)
+    score(config.model_copy(update={"data": config.data.model_copy(update={"captions": root / "fewer.csv"})}))
+    score(config_of(root, store, layout="dense"))
+    caches = {kind: ScoreStore.open(config.score_store).teacher(kind) for kind in KINDS}
+    like = ScoreStore.open(config_of(root, "whole").score_store).teacher("xclip").tiles[0]
+    texts, videos = (
+        [(key, bytes(row)) for key, row in zip(ids, digests, strict=True)]
+        for ids, digests in ((like.text_ids, like.text_digests), (like.video_ids, like.video_digests))
+    )
+    readers = {kind: cache.reader(texts, videos) for kind, cache in caches.items()}
+    assert min(len(cache.tiles) for cache in caches.values()) > 2
+    every = np.arange(TEXTS), np.arange(VIDEOS)
+    found = {kind: (reader.read(*every).coarse, reader.frame_logits) for kind, reader in readers.items()}
+    assert difference(found, whole) <= ROUNDING_BOUND
+
+
 def test_a_block_is_computed_once_for_neighbouring_shards(process, world, fake_teacher, monkeypatch) -> None:
     asked = []
     encode = fake_teacher.encode_texts
