@@ -255,8 +255,13 @@ def _publish_folder(path: Path, files: Mapping[str, bytes], folders: tuple[str, 
     make_folder(path.parent)
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
     try:
-        for folder in (*(temporary / name for name in folders), *((temporary / name).parent for name in files)):
-            folder.mkdir(parents=True, exist_ok=True)
+        inside = {
+            Path(),
+            *map(Path, folders),
+            *(parent for name in (*folders, *files) for parent in Path(name).parents),
+        }
+        for folder in sorted(inside):  # each once: whoever takes the folder away meanwhile gets nothing half made again
+            (temporary / folder).mkdir()
         for name, data in files.items():
             with (temporary / name).open("wb") as handle:
                 handle.write(data)

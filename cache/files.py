@@ -58,11 +58,19 @@ def remove(path: Path) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
+def remove_leftover(path: Path) -> None:
+    """Remove what a killed writer left: at once, so that he cannot put a part of it into place should he live."""
+    away = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+    with suppress(FileNotFoundError):
+        path.rename(away)
+        remove(away)
+
+
 def remove_leftovers(folder: Path, age: float = IN_USE) -> None:
     """Remove what killed writers left below `folder`."""
     for path in leftovers(folder, age):
         with suppress(OSError):  # somebody else removes it, or may
-            remove(path)
+            remove_leftover(path)
 
 
 @contextmanager

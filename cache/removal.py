@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import CacheError
 from .documents import parse, read_file, real_folder, unwritable
 from .features import IDENTITY, feature_files, needed_files
-from .files import IN_USE, TEMPORARY, leftovers, remove, sync_folder
+from .files import IN_USE, TEMPORARY, leftovers, remove, remove_leftover, sync_folder
 from .layout import valid_name
 from .places import Place
 from .places import folder as local_folder
@@ -119,7 +119,7 @@ def collect_garbage(path: str | Place, age: float = IN_USE, dry: bool = False) -
     if not dry:
         for each in (*left, *unneeded):
             try:
-                remove(each)
+                remove_leftover(each)
             except OSError as error:
                 raise unwritable(each, error, "make the store writable for you") from error
         for folder in {file.parent for file in unneeded}:

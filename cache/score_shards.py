@@ -139,6 +139,7 @@ def write_shard(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | N
     # Another worker may publish the same shard meanwhile. The same machine gives the same bytes; where it does not,
     # whoever comes last finds a file that is not its own and, unless all are the other's, publishes them again.
     for _ in range(_ATTEMPTS):
+        tile.refuse_replaced()  # else its folders would be made again, without what says what they hold
         with suppress(FileNotFoundError):  # the other has finished the tile and swept it
             if _publish(tile, files):
                 return _settle(tile)

@@ -1,8 +1,10 @@
 """A small store with known scores, made without a teacher; and what the tests of faults share."""
 
 import importlib.util
+import json
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -115,3 +117,37 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
         return {str(p): (folder / p).read_bytes() for p in files if not any(n.startswith(".tmp-") for n in p.parts)}
 
     return read
+
+
+class Server:
+    """A warm process that forks writers; see store_writers.py."""
+
+    def __init__(self, program: str) -> None:
+        self.process = subprocess.Popen([sys.executable, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def start(self, path: Path, log: Path, at: int | None = None, count: int = 1) -> list[int]:
+        """Process ids of writers that have just begun."""
+        return self._ask(json.dumps({"path": str(path), "log": str(log), "at": at, "count": count}))
+
+    def wait(self) -> list[int]:
+        """Statuses of the writers that were started last."""
+        return self._ask("")
+
+    def run(self, path: Path, log: Path, at: int | None = None, count: int = 1) -> list[int]:
+        self.start(path, log, at, count)
+        return self.wait()
+
+    def _ask(self, line: str) -> list[int]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{line}\n".encode())
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="session")
+def server(writers) -> Iterator[Server]:
+    server = Server(writers.__file__)
+    with server.process:
+        yield server
+    assert server.process.returncode == 0

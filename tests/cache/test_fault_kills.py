@@ -1,13 +1,9 @@
 """SIGKILL at random moments and at every change to the disk: what is there is whole, and the rest is made once more."""
 
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,40 +11,6 @@ import pytest
 from teachclip.cache.check import Check
 from teachclip.cache.score_shards import missing_shards
 from teachclip.cache.scores import ScoreStore
-
-
-class Server:
-    """A warm process that forks writers; see store_writers.py."""
-
-    def __init__(self, program: str) -> None:
-        self.process = subprocess.Popen([sys.executable, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def start(self, path: Path, log: Path, at: int | None = None, count: int = 1) -> list[int]:
-        """Process ids of writers that have just begun."""
-        return self._ask(json.dumps({"path": str(path), "log": str(log), "at": at, "count": count}))
-
-    def wait(self) -> list[int]:
-        """Statuses of the writers that were started last."""
-        return self._ask("")
-
-    def run(self, path: Path, log: Path, at: int | None = None, count: int = 1) -> list[int]:
-        self.start(path, log, at, count)
-        return self.wait()
-
-    def _ask(self, line: str) -> list[int]:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{line}\n".encode())
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
-
-
-@pytest.fixture(scope="module")
-def server(writers) -> Iterator[Server]:
-    server = Server(writers.__file__)
-    with server.process:
-        yield server
-    assert server.process.returncode == 0
 
 
 @pytest.fixture
@@ -107,13 +69,13 @@ def begun(log: Path) -> int:
     return log.read_text().count("begun") if log.exists() else 0
 
 
-def changes(server: Server, folder: Path) -> int:
+def changes(server, folder: Path) -> int:
     """How many changes to the disk an uninterrupted run makes."""
     assert server.run(folder / "count.zarr", folder / "count.log") == [0]
     return int((folder / "count.log").read_text().splitlines()[-1].split()[1])
 
 
-def kill_at(server: Server, whole, folder: Path, points: range) -> int:
+def kill_at(server, whole, folder: Path, points: range) -> int:
     """Kill a fresh run at each of these changes, look, resume, compare; how many shards were redone."""
     redone = 0
     for at in points:
@@ -127,7 +89,7 @@ def kill_at(server: Server, whole, folder: Path, points: range) -> int:
     return redone
 
 
-def kill_at_random(server: Server, writers, whole, folder: Path, kills: int, seed: int) -> tuple[int, int]:
+def kill_at_random(server, writers, whole, folder: Path, kills: int, seed: int) -> tuple[int, int]:
     """Kill runs at random moments while a reader follows them; kills, and shards that were redone."""
     rng = random.Random(seed)
     killed = redone = 0
@@ -164,13 +126,13 @@ def test_a_kill_at_a_random_moment_costs_one_shard_at_most(server, writers, whol
 
 
 @pytest.mark.slow
-def test_a_kill_at_every_change_to_the_disk(server, whole, tmp_path: Path, record_property) -> None:
+def test_a_kill_at_every_change_to_the_disk(server, whole, tmp_path: Path, record_testsuite_property) -> None:
     total = changes(server, tmp_path)
     redone = kill_at(server, whole, tmp_path, range(1, total + 1))
-    record_property("figures", f"{total} kills, one at each change; {redone} shards redone")
+    record_testsuite_property("kills at changes", f"{total} kills, one at each change; {redone} shards redone")
 
 
 @pytest.mark.slow
-def test_a_thousand_kills_at_random_moments(server, writers, whole, tmp_path: Path, record_property) -> None:
+def test_a_thousand_kills_at_random_moments(server, writers, whole, tmp_path: Path, record_testsuite_property) -> None:
     killed, redone = kill_at_random(server, writers, whole, tmp_path, 1000, seed=7)
-    record_property("figures", f"{killed} kills at random moments; {redone} shards redone")
+    record_testsuite_property("kills at random moments", f"{killed} kills at random moments; {redone} shards redone")
