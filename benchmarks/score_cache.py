@@ -134,7 +134,7 @@ def _round(
     """A round of steps: per step, wall and blocked ms, sleeps, and ms waited for labels."""
 
     def read(places: tuple[np.ndarray, np.ndarray]) -> list[Labels]:
-        return [reader.read(*places) for reader in readers]
+        return [pending.result() for pending in [reader.start(*places) for reader in readers]]
 
     with read_ahead(read, batches, DEPTH) as labels:
         next(labels)

@@ -148,6 +148,7 @@ class _Holders:
     """Which parts hold each text: a batch asks these, not every tile of the store."""
 
     def __init__(self, parts: Sequence[Part], texts: int) -> None:
+        self._count = len(parts)
         places = np.concatenate([np.empty(0, np.int64), *(part.held.texts for part in parts)])
         numbers = np.repeat(np.arange(len(parts)), [len(part.held.texts) for part in parts])
         order = np.argsort(places, kind="stable")
@@ -155,6 +156,8 @@ class _Holders:
 
     def of(self, texts: np.ndarray) -> list[int]:
         """Numbers of the parts that hold any of these texts."""
+        if self._count < 2:
+            return list(range(self._count))
         first = self._starts[texts]
         counts = self._starts[texts + 1] - first
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -321,6 +324,14 @@ class ScoreReader:
             )
         return loaded
 
+    def start(self, text_index: np.ndarray, video_index: np.ndarray) -> "PendingLabels":
+        """Begin to read the labels of a batch: threads of TensorStore's own go on with it, so that several teachers'
+        labels, or labels and frames, are read at once. As `read` else; errors come with the result."""
+        texts, videos = np.asarray(text_index), np.asarray(video_index)
+        parts = [self._parts[number] for number in self._holders.of(texts)]
+        shares = [share for part in parts if (share := part.start(texts, videos)) is not None]
+        return PendingLabels(self, texts, videos, shares, self.frame_logits)
+
     def read(self, text_index: np.ndarray, video_index: np.ndarray) -> Labels:
         """Labels of a batch.
 
@@ -330,10 +341,15 @@ class ScoreReader:
         Raises:
             CacheError: a shard is missing or damaged, or a pair that no tile holds; names it.
         """
-        texts, videos = np.asarray(text_index), np.asarray(video_index)
-        coarse = self._gather(texts, videos)
-        if np.isnan(coarse.min(initial=0)):
-            absent = np.isnan(coarse)
+        return self.start(text_index, video_index).result()
+
+    def refuse_absent(self, texts: np.ndarray, videos: np.ndarray, absent: np.ndarray) -> None:
+        """Refuse a batch with pairs that no tile holds, bool [T,V].
+
+        Raises:
+            CacheError: there are some; names one.
+        """
+        if absent.any():
             row, column = np.argwhere(absent)[0]
             pair = f"{self._texts[texts[row]][0]} with {self._videos[videos[column]][0]}"
             raise CacheError(
@@ -341,14 +357,37 @@ class ScoreReader:
                 where=str(self.folder),
                 hint="draw the texts of a batch from one of the reader's `groups`",
             )
-        return Labels(coarse, None if self.frame_logits is None else self.frame_logits[texts])
 
-    def _gather(self, texts: np.ndarray, videos: np.ndarray) -> np.ndarray:
-        parts = [self._parts[number] for number in self._holders.of(texts)]
-        shares = [share for part in parts if (share := part.start(texts, videos)) is not None]
-        if len(shares) == 1 and len(shares[0].texts) == len(texts) and len(shares[0].videos) == len(videos):
-            return shares[0].scores()
-        coarse = np.full((len(texts), len(videos)), np.nan, dtype=np.float32)
-        for share in shares:
+
+@dataclass(frozen=True)
+class PendingLabels:
+    """Labels of a batch, while they are read; made by `ScoreReader.start`.
+
+    Args:
+        reader: whose.
+        texts, videos: the batch's places.
+        shares: what each tile holds of it.
+        frame_logits: float32 [T,F] of all the reader's texts, or None.
+    """
+
+    reader: ScoreReader
+    texts: np.ndarray
+    videos: np.ndarray
+    shares: Sequence[Share]
+    frame_logits: np.ndarray | None
+
+    def result(self) -> Labels:
+        """Wait for them; raises as `ScoreReader.read` does."""
+        coarse = self._coarse()
+        if np.isnan(coarse.min(initial=0)):
+            self.reader.refuse_absent(self.texts, self.videos, np.isnan(coarse))
+        return Labels(coarse, None if self.frame_logits is None else self.frame_logits[self.texts])
+
+    def _coarse(self) -> np.ndarray:
+        shape = len(self.texts), len(self.videos)
+        if len(self.shares) == 1 and (len(self.shares[0].texts), len(self.shares[0].videos)) == shape:
+            return self.shares[0].scores()
+        coarse = np.full(shape, np.nan, dtype=np.float32)
+        for share in self.shares:
             coarse[np.ix_(share.texts, share.videos)] = share.scores()
         return coarse

@@ -123,10 +123,11 @@ class BatchReader:
     def __call__(self, item: tuple[int, np.ndarray]) -> Batch:
         step, texts = item
         videos = self.text_video[texts]
+        pending = [teacher.start(texts, videos) for teacher in self.cached]  # read while the frames are
         frames, mask, _ = self.inputs.read(videos)
         ids = self.ids[torch.from_numpy(texts)]
         if self.pin:
             ids, frames, mask = ids.pin_memory(), frames.pin_memory(), mask.pin_memory()
-        labels = tuple(teacher.read(texts, videos) for teacher in self.cached)
         uint8_frames = {folder: inputs.read(videos) for folder, inputs in self.teacher_frames.items()}
+        labels = tuple(each.result() for each in pending)
         return Batch(step, texts, videos, ids, frames, mask, labels, uint8_frames)

@@ -6,7 +6,7 @@ teacher may have no frame scores: with several, the fine loss uses those that ha
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..cache.frames import FrameCache
 from ..cache.identity import identity_digest
-from ..cache.reader import Labels, ScoreReader
+from ..cache.reader import PendingLabels, ScoreReader
 from ..cache.scores import ScoreStore
 from ..configs.schema import Config
 from ..errors import CacheError, CacheMismatchError, ConfigError
@@ -53,10 +53,9 @@ class CachedTeacher:
     frame_logits: np.ndarray | None
     other_pixels: np.ndarray
 
-    def read(self, texts: np.ndarray, videos: np.ndarray) -> Labels:
-        """Labels of a batch: raw scores [b, b], and frame-text logits of the pairs [b, F]."""
-        coarse = self.reader.read(texts, videos).coarse
-        return Labels(coarse, None if self.frame_logits is None else self.frame_logits[texts])
+    def start(self, texts: np.ndarray, videos: np.ndarray) -> PendingLabels:
+        """Begin to read the labels of a batch: raw scores [b, b], and frame-text logits of the pairs [b, F]."""
+        return replace(self.reader.start(texts, videos), frame_logits=self.frame_logits)
 
 
 def cached_teachers(

@@ -32,6 +32,25 @@ def test_batches_come_back_by_id(make_store, dtype: str) -> None:
         np.testing.assert_array_equal(labels.frame_logits, made.fine[text_order[text_index]])
 
 
+def test_batches_may_be_begun_before_others_are_taken(make_store) -> None:
+    made = make_store()
+    reader, every = made.cache.reader(made.texts, made.videos), np.arange(13)
+    begun = [reader.start(texts, every) for texts in (np.arange(9), np.arange(12, 21), np.array([20, 3, 3]))]
+    for pending in reversed(begun):
+        labels, expected = pending.result(), reader.read(pending.texts, every)
+        np.testing.assert_array_equal(labels.coarse, expected.coarse)
+        np.testing.assert_array_equal(labels.frame_logits, expected.frame_logits)
+
+
+def test_a_batch_begun_on_a_harmed_shard_fails_when_it_is_taken(make_store) -> None:
+    made = make_store()
+    reader = made.cache.reader(made.texts, made.videos)
+    (made.tile.folder / "coarse/c.1.0").unlink()
+    pending = reader.start(np.arange(21), np.arange(13))
+    with pytest.raises(CacheError, match="shard 1 is"):
+        pending.result()
+
+
 def test_what_the_store_says_of_itself(make_store) -> None:
     made = make_store()
     cache = made.cache
