@@ -1,7 +1,12 @@
 """Where the tests find their material."""
 
+import http.client
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 # Before torch is imported, here and in processes that tests start: one thread each, since pytest-xdist keeps the cores
@@ -24,6 +29,57 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no real data at {folder}: set TEACHCLIP_SHARED to run this test")
     return folder
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket on a real S3 server, and how to meddle with it."""
+
+    port: int
+    name: str
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.name}"
+
+    def request(self, method: str, key: str = "", data: bytes | None = None) -> bytes:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        headers = {"Authorization": "AWS4-HMAC-SHA256 Credential=owner/20260101/us-east-1/s3/aws4_request"}
+        connection.request(method, f"/{self.name}/{key}" if key else f"/{self.name}", data, headers)
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        assert answer.status < 300, (method, key, answer.status, body)
+        return body
+
+    def put(self, folder: Path, below: str) -> None:
+        """Every file of a local folder."""
+        for path in folder.rglob("*"):
+            if path.is_file():
+                self.request("PUT", f"{below}/{path.relative_to(folder)}", path.read_bytes())
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[int]:
+    """The port of an S3 server in a process of its own."""
+    command = [sys.executable, str(Path(__file__).with_name("s3_server.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield int(server.stdout.readline())
+        server.kill()
+
+
+@pytest.fixture
+def bucket(s3_server: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty bucket; the environment says where its server is and who asks."""
+    for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_server}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    made = Bucket(s3_server, f"bucket-{abs(hash(request.node.nodeid)):x}")
+    made.request("PUT")
+    return made
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

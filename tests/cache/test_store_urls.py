@@ -1,0 +1,470 @@
+"""A store at an address: read, checked, exported and imported with the same care as a folder; servers that fail."""
+
+import http.client
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from teachclip.cache import places, upload
+from teachclip.cache.catalog import summaries, teacher_info
+from teachclip.cache.check import Check
+from teachclip.cache.compare import Diff, open_caches
+from teachclip.cache.documents import seal
+from teachclip.cache.packing import Export, Import
+from teachclip.cache.removal import collect_garbage, remove_teacher
+from teachclip.cache.score_shards import marker_path, missing_shards
+from teachclip.cache.scores import ScoreStore
+from teachclip.cache.tiles import TileContents
+from teachclip.cache.transport import Merge
+from teachclip.errors import CacheError, UnreachableError
+
+DENSE = "s.zarr/tiny/tiles/dense"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def put(bucket, make_store):
+    """A store, put into the bucket as `s.zarr`; and its address."""
+
+    def made(**options):
+        store = make_store(**options)
+        bucket.put(store.path, "s.zarr")
+        return store, f"{bucket.url}/s.zarr"
+
+    return made
+
+
+# Reading
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_what_is_read_at_an_address_is_what_lies_in_the_folder(put, dtype: str) -> None:
+    made, url = put(dtype=dtype)
+    there = ScoreStore.open(url).teacher("tiny")
+    assert ScoreStore.open(url).teachers == ("tiny",)
+    assert there.complete
+    assert (there.identity, there.scale) == (made.cache.identity, made.cache.scale)
+    here, far = (cache.reader(made.texts, made.videos) for cache in (made.cache, there))
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        texts, videos = rng.permutation(21)[:9], rng.permutation(13)[:5]
+        mine, theirs = here.read(texts, videos), far.read(texts, videos)
+        np.testing.assert_array_equal(mine.coarse, theirs.coarse)
+        np.testing.assert_array_equal(mine.frame_logits, theirs.frame_logits)
+    np.testing.assert_array_equal(here.frame_times, far.frame_times)
+
+
+def test_several_tiles_and_shards_that_are_still_to_come(put, bucket) -> None:
+    made, url = put(shards=(0, 2))
+    made.cache.create_tile("more", TileContents(made.texts[:3], made.videos, made.own[:3], np.zeros((13, 4))), 8)
+    bucket.put(made.path, "s.zarr")
+    there = ScoreStore.open(url).teacher("tiny")
+    assert [tile.name for tile in there.tiles] == ["dense", "more"]
+    assert missing_shards(there.tiles[0]) == [1]
+    assert not there.complete
+    with pytest.raises(CacheError, match="shard 1 is not complete: not scored yet"):
+        ScoreStore.open(url).teacher("tiny").reader(made.texts[8:9], made.videos)
+    made.write(1)
+    bucket.put(made.path / "tiny/tiles/dense", DENSE)
+    assert missing_shards(there.tiles[0]) == []  # an open store sees what has been added
+
+
+def test_what_is_there_is_listed(put) -> None:
+    made, url = put(shards=(0, 1))
+    (mine,), (theirs,) = summaries(ScoreStore.open(made.path)), summaries(ScoreStore.open(url))
+    assert theirs.bytes == sum(len(data) for name, data in contents(made.path / "tiny/tiles/dense").items())
+    assert theirs.written is None
+    for name in ("teacher", "tiles", "texts", "videos", "pairs", "dtype", "shards", "complete"):
+        assert getattr(mine, name) == getattr(theirs, name)
+    info = teacher_info(ScoreStore.open(url), "tiny")
+    assert info.tiles == teacher_info(ScoreStore.open(made.path), "tiny").tiles
+    assert info.store == url
+
+
+def test_a_store_is_compared_with_its_copy_elsewhere(put) -> None:
+    made, url = put()
+    result = Diff(*open_caches(str(made.path), f"{url}:tiny")).run()
+    assert (result.largest, result.same_best, result.pairs, result.frame_largest) == (0, 1, 21 * 13, 0)
+    assert result.second == f"{url}:tiny"
+    assert open_caches(url, url)[0].name == "tiny"
+
+
+def test_a_store_is_merged_from_an_address(put, make_store) -> None:
+    made, url = put()
+    other = make_store(name="other", shards=(1,))
+    (found,) = Merge(other.path, [url]).run()
+    assert (found.taken, found.same) == (2, 1)
+    assert contents(other.path) == contents(made.path)
+
+
+# Damage
+
+
+def flip(data: bytes) -> bytes:
+    return data[:20] + bytes([data[20] ^ 1]) + data[21:]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "full", "why"),
+    [
+        ("coarse/c.1.0", flip, True, "coarse/c.1.0 has other bytes than were written"),
+        ("coarse/c.1.0", None, False, "coarse/c.1.0 is missing"),
+        ("coarse/c.1.0", lambda data: data[:-1], False, "coarse/c.1.0 has fewer than"),
+        ("coarse/c.1.0", lambda data: data + b"x", False, "coarse/c.1.0 has more than"),
+        ("coarse_codec/c.1.0", lambda data: b"", False, "coarse_codec/c.1.0 has fewer than"),
+        ("done/00001.json", flip, False, "do not match its checksum"),
+        ("zarr.json", flip, False, "do not match its checksum"),
+        ("text_ids/c.0", flip, False, "do not match the tile's metadata"),
+        ("text_ids/c.0", None, False, "missing"),
+        ("coarse/zarr.json", lambda data: data + b" ", False, "do not match the tile's metadata"),
+    ],
+)
+def test_damage_is_found_and_never_read(put, bucket, file: str, change, full: bool, why: str) -> None:
+    made, url = put(texts=16)
+    scored = file.startswith("coarse/c")
+    reader = ScoreStore.open(url).teacher("tiny").reader(made.texts, made.videos) if scored else None
+    data = bucket.request("GET", f"{DENSE}/{file}")
+    bucket.request("DELETE" if change is None else "PUT", f"{DENSE}/{file}", None if change is None else change(data))
+    assert [why in finding.why for finding in Check(url, full=full).run().findings] == [True]
+    every = np.arange(16), np.arange(13)
+    if reader:
+        with pytest.raises(CacheError, match=r"shard 1 is (damaged|not complete)"):
+            reader.read(*every)
+    with pytest.raises(CacheError):
+        ScoreStore.open(url).teacher("tiny").reader(made.texts, made.videos).read(*every)
+
+
+def test_nothing_is_found_where_nothing_is_damaged(put) -> None:
+    made, url = put(shards=(0, 2))
+    advanced: list[int] = []
+    result = Check(url, full=True).run(advanced.append)
+    assert result.findings == ()
+    assert (result.teachers[0].complete, result.teachers[0].incomplete, sum(advanced)) == (2, 1, 3)
+    assert Check(made.path).run().teachers == result.teachers
+
+
+def test_another_tile_in_the_same_place_is_not_mixed_with_the_open_one(put, bucket, make_store) -> None:
+    made, url = put()
+    reader = ScoreStore.open(url).teacher("tiny").reader(made.texts, made.videos)
+    bucket.put(make_store(name="other", texts=22).path, "s.zarr")
+    with pytest.raises(CacheError, match="removed or replaced while it was open"):
+        reader.read(np.arange(4), np.arange(4))
+
+
+def test_sizes_that_no_file_has_are_refused_before_anything_is_read(put, bucket) -> None:
+    made, url = put()
+    marker = json.loads(marker_path(made.tile, 0).read_bytes())
+    marker["files"]["coarse/c.0.0"]["size"] = 2**70
+    bucket.request("PUT", f"{DENSE}/done/00000.json", seal(marker))
+    assert missing_shards(ScoreStore.open(url).teacher("tiny").tiles[0]) == [0]
+    bucket.request("PUT", "s.zarr/zarr.json", b" " * (2**20 + 1))
+    with pytest.raises(CacheError, match="has more than 1,048,576 bytes"):
+        ScoreStore.open(url)
+
+
+# Export and import
+
+
+def test_an_export_goes_to_an_address_and_comes_back_bit_for_bit(make_store, bucket, tmp_path: Path) -> None:
+    made, out = make_store(), f"{bucket.url}/published/tiny"
+    packed = Export(made.path, "tiny", out).run()
+    local = Export(made.path, "tiny", tmp_path / "out").run()
+    assert (packed.files, packed.bytes, packed.shards) == (local.files, local.bytes, local.shards)
+    manifest = bucket.request("GET", "published/tiny/manifest.json")
+    assert manifest == (tmp_path / "out/manifest.json").read_bytes()
+    assert Check(f"{out}/scores.zarr", full=True).run().findings == ()
+    taken = Import(out, tmp_path / "new.zarr")
+    counted: list[int] = []
+    assert taken.run(counted.append).bytes == local.bytes
+    assert sum(counted) == taken.units == 3
+    assert contents(tmp_path / "new.zarr") == contents(tmp_path / "out/scores.zarr")
+    assert Import(out, tmp_path / "new.zarr").run().already
+    with pytest.raises(CacheError, match="there is something already"):
+        Export(made.path, "tiny", out)
+
+
+def test_an_export_is_made_of_a_store_at_an_address(put, bucket, tmp_path: Path) -> None:
+    made, url = put(texts=8)
+    Export(url, "tiny", tmp_path / "out").run()
+    assert contents(tmp_path / "out/scores.zarr") == contents(made.path)
+    Export(url, "tiny", f"{bucket.url}/copy").run()
+    assert bucket.request("GET", "copy/manifest.json") == (tmp_path / "out/manifest.json").read_bytes()
+
+
+def test_an_upload_that_was_interrupted_is_no_export_and_goes_on(
+    make_store, bucket, tmp_path: Path, monkeypatch
+) -> None:
+    made, out = make_store(), f"{bucket.url}/out"
+    once = upload.upload_bytes
+
+    def until(data: bytes, target: places.Remote) -> dict[str, int | str]:
+        if target.name == "c.2.0":
+            raise KeyboardInterrupt
+        return once(data, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(upload, "upload_bytes", until)
+        with pytest.raises(KeyboardInterrupt):
+            Export(made.path, "tiny", out).run()
+    with pytest.raises(CacheError, match=r"an upload was interrupted: there is no manifest\.json"):
+        Import(out, tmp_path / "new.zarr")
+    Export(made.path, "tiny", out).run()
+    assert Import(out, tmp_path / "new.zarr").run().shards == 3
+    bucket.request("DELETE", "out/manifest.json")
+    bucket.request("PUT", "out/scores.zarr/foreign", b"x")
+    with pytest.raises(CacheError, match=r"there is something already \(scores.zarr/foreign\)"):
+        Export(made.path, "tiny", out)
+
+
+def test_what_does_not_come_back_is_told(make_store, bucket, monkeypatch) -> None:
+    monkeypatch.setattr(places.Remote, "write", lambda self, data: None)
+    with pytest.raises(CacheError, match="what was written does not come back"):
+        Export(make_store().path, "tiny", f"{bucket.url}/out").run()
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "why"),
+    [
+        ("scores.zarr/tiny/tiles/dense/fine/c.0.0", flip, "its bytes are not those that"),
+        ("scores.zarr/tiny/tiles/dense/fine/c.0.0", None, "is missing"),
+        ("scores.zarr/tiny/tiles/dense/fine/c.0.0", lambda data: data[:-1], "has fewer than"),
+        ("scores.zarr/tiny/extra", lambda data: b"x", "the manifest does not list it"),
+        ("manifest.json", flip, "do not match its checksum"),
+    ],
+)
+def test_an_export_that_was_changed_is_refused(make_store, bucket, tmp_path: Path, key: str, change, why: str) -> None:
+    Export(make_store(texts=8).path, "tiny", tmp_path / "out").run()
+    bucket.put(tmp_path / "out", "out")
+    path = tmp_path / "out" / key
+    data = path.read_bytes() if path.exists() else b""
+    bucket.request("DELETE" if change is None else "PUT", f"out/{key}", None if change is None else change(data))
+    with pytest.raises(CacheError, match=why):
+        Import(f"{bucket.url}/out", tmp_path / "new.zarr").run()
+    assert not (tmp_path / "new.zarr/tiny").exists()
+
+
+def test_a_store_is_not_taken_for_an_export(put, tmp_path: Path) -> None:
+    _, url = put()
+    with pytest.raises(CacheError, match="this is a store, not an export"):
+        Import(url, tmp_path / "new.zarr")
+
+
+# Addresses that cannot be
+
+
+def test_scores_are_not_written_to_an_address(put) -> None:
+    made, url = put(shards=(0,))
+    there = ScoreStore.open(url).teacher("tiny")
+    for write in (
+        lambda: ScoreStore.create(url),
+        lambda: there.create_tile("t", TileContents(made.texts, made.videos, made.own, np.zeros((13, 4))), 8),
+        lambda: remove_teacher(url, "tiny"),
+        lambda: collect_garbage(url),
+        lambda: Merge(url, [made.path]),
+        lambda: Import(made.path, url),
+    ):
+        with pytest.raises(CacheError, match="an address, but"):
+            write()
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("ftp://host/scores.zarr", "addresses of the kind ftp:// are not known"),
+        ("s3://", "not an address of a folder"),
+        ("s3://UPPER_case!/x", "not an address of a folder"),
+        ("s3://bucket-one/../x", "not an address of a folder"),
+        ("https://host/scores.zarr?key=1", "not an address of a folder"),
+    ],
+)
+def test_addresses_that_are_none(url: str, why: str) -> None:
+    with pytest.raises(CacheError, match=why):
+        ScoreStore.open(url)
+
+
+def test_nothing_there(bucket) -> None:
+    with pytest.raises(CacheError, match="there is no score store"):
+        ScoreStore.open(f"{bucket.url}/absent.zarr")
+    with pytest.raises(UnreachableError, match="NoSuchBucket") as caught:
+        ScoreStore.open("s3://no-such-bucket/s.zarr")
+    assert "AWS_ENDPOINT_URL" in caught.value.hint
+
+
+def test_a_teacher_that_is_not_there(put) -> None:
+    with pytest.raises(CacheError, match="no scores of 'other'; there are: tiny"):
+        ScoreStore.open(put()[1]).teacher("other")
+
+
+# Servers that fail
+
+
+class Relay(http.server.BaseHTTPRequestHandler):
+    """Passes requests on to the S3 server, or fails in the way that `server.fault` says."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        fault = self.server.fault
+        if fault == "silent":
+            self.server.released.wait(20)
+        if fault in ("silent", "gone"):
+            self.close_connection = True
+            return
+        if fault is not None and fault != "short":
+            self._answer(fault, b"<Error><Code>Fault</Code><Message>made up</Message></Error>")
+            return
+        to = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=20)
+        length = int(self.headers.get("Content-Length", 0))
+        to.request(self.command, self.path, self.rfile.read(length) if length else None, dict(self.headers))
+        answer = to.getresponse()
+        self._answer(answer.status, answer.read(), dict(answer.getheaders()), cut=fault == "short")
+        to.close()
+
+    do_HEAD = do_PUT = do_GET
+
+    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None, cut: bool = False) -> None:
+        self.send_response(status)
+        kept = {k: v for k, v in (headers or {}).items() if k.lower() in ("etag", "content-range", "last-modified")}
+        length = (headers or {}).get("Content-Length") or (headers or {}).get("content-length") or len(body)
+        for name, value in {**kept, "Content-Length": str(length)}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body[: len(body) // 2] if cut else body)
+        if cut:
+            self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def relay(bucket, monkeypatch) -> Iterator[http.server.ThreadingHTTPServer]:
+    """A server in front of the S3 server that can be made to fail; questions are repeated twice and quickly."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Relay)
+    server.daemon_threads, server.block_on_close = True, False
+    server.behind, server.fault, server.released = bucket.port, None, threading.Event()
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(places, "_RETRIES", {"max_retries": 2, "initial_delay": "10ms", "max_delay": "50ms"})
+    monkeypatch.setattr(places, "PATIENCE", 0.5)
+    places.context.cache_clear()
+    yield server
+    server.released.set()
+    server.shutdown()
+    server.server_close()
+    places.context.cache_clear()
+
+
+FAULTS = [
+    (403, r"the server refuses \(PERMISSION_DENIED: "),
+    (500, "the server cannot be reached or fails"),
+    (503, "the server cannot be reached or fails"),
+    ("gone", "the server cannot be reached or fails"),
+    ("short", "the server cannot be reached or fails"),
+    ("silent", "the server does not answer in time"),
+]
+
+
+def test_a_server_that_fails_is_told_from_damage(put, relay, tmp_path: Path) -> None:
+    made, url = put(texts=8)
+    reader = ScoreStore.open(url).teacher("tiny").reader(made.texts, made.videos)
+    check, exporting = Check(url), Export(url, "tiny", tmp_path / "out")
+    asked = [
+        lambda: reader.read(np.arange(8), np.arange(9)),
+        lambda: ScoreStore.open(url),
+        check.run,
+        exporting.run,
+        lambda: Export(made.path, "tiny", f"{url}-export").run(),
+    ]
+    for fault, why in FAULTS:
+        relay.fault = fault
+        begun = time.monotonic()
+        for ask in asked if fault == 500 else asked[:2]:
+            with pytest.raises(UnreachableError, match=why) as caught:
+                ask()
+            assert "give the same command again" in caught.value.hint
+        assert time.monotonic() - begun < 10
+    assert not (tmp_path / "out").exists()
+    relay.fault = None
+    relay.released.set()
+    assert reader.read(np.arange(2), np.arange(2)).coarse.shape == (2, 2)  # it is there again: on we go
+
+
+def test_who_may_not_read_is_told_so(put, bucket, monkeypatch) -> None:
+    """Without credentials requests are anonymous; with them they are signed."""
+    _, url = put(texts=8)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    with pytest.raises(UnreachableError, match="the server refuses") as caught:
+        ScoreStore.open(url)
+    assert "AWS_ACCESS_KEY_ID" in caught.value.hint
+
+
+# Web servers
+
+
+class Folder(http.server.SimpleHTTPRequestHandler):
+    """Shows a folder; gives a part of a file where it is asked for one."""
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        asked = self.headers.get("Range")
+        if asked is None or not path.is_file() or "whole" in path.parts:
+            super().do_GET()
+            return
+        data = path.read_bytes()
+        first, _, last = asked.removeprefix("bytes=").partition("-")
+        start = int(first) if first else len(data) - int(last)
+        part = data[start : int(last) + 1 if first and last else None]
+        self.send_response(206 if part else 416)
+        self.send_header("Content-Length", str(len(part)))
+        end = f"{start}-{start + len(part) - 1}" if part else "*"
+        self.send_header("Content-Range", f"bytes {end}/{len(data)}")
+        self.end_headers()
+        self.wfile.write(part)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web(tmp_path: Path, bucket) -> Iterator[str]:
+    """A web server that knows no lists, and shows `tmp_path`; below `whole`, it knows no parts of files either."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Folder, directory=str(tmp_path)))
+    server.daemon_threads, server.block_on_close = True, False
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_export_on_a_web_server_is_read_checked_and_taken_in(make_store, web: str, tmp_path: Path) -> None:
+    made = make_store()
+    Export(made.path, "tiny", tmp_path / "out").run()
+    there = ScoreStore.open(f"{web}/out/scores.zarr").teacher("tiny")
+    labels = there.reader(made.texts, made.videos).read(np.arange(21), np.arange(13))
+    mine = made.cache.reader(made.texts, made.videos).read(np.arange(21), np.arange(13))
+    np.testing.assert_array_equal(labels.coarse, mine.coarse)
+    assert Check(f"{web}/out/scores.zarr", full=True).run().findings == ()
+    Import(f"{web}/out", tmp_path / "new.zarr").run()
+    assert contents(tmp_path / "new.zarr") == contents(tmp_path / "out/scores.zarr")
+    with pytest.raises(CacheError, match="a web server is only read"):
+        Export(made.path, "tiny", f"{web}/more")
+    with pytest.raises(CacheError, match="a web server does not list its files"):
+        _ = ScoreStore.open(f"{web}/s.zarr").teachers
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "out").rename(tmp_path / "whole/out")
+    with pytest.raises(UnreachableError, match="ignored by server"):
+        ScoreStore.open(f"{web}/whole/out/scores.zarr").teacher("tiny").reader(made.texts, made.videos)
