@@ -207,6 +207,13 @@ def read_file(path: Place, size: int | None = None, most: int = _MAX_DOCUMENT) -
         raise CacheError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
+def read_optional(path: Place) -> bytes | None:
+    """The bytes of a document, or None when there is none; else as `read_file`."""
+    if isinstance(path, Remote):
+        return path.read(most=_MAX_DOCUMENT)
+    return read_file(path) if path.exists() else None
+
+
 def file_blocks(path: Place, size: int) -> Iterator[bytes]:
     """The bytes of a plain file one after the other; not many more than `size`, if it has more.
 

@@ -257,7 +257,7 @@ def refuse_unreachable(where: Place, error: Exception) -> None:
 
 
 def _unreachable(where: Remote, error: Exception) -> UnreachableError:
-    text = re.split(r" \[\w+[ =]", str(error), maxsplit=1)[0].replace("\n", " ").strip()[:200]
+    text = re.split(r" \[[\w-]+[ =]", str(error), maxsplit=1)[0].replace("\n", " ").strip()[:200]
     if isinstance(error, TimeoutError):
         what = "the server does not answer in time"
     elif "PERMISSION_DENIED" in text or "UNAUTHENTICATED" in text:

@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import CacheError
 from .arrays import encode_chunks
 from .codes import encode_scores
-from .documents import damaged, file_digest, read_file, seal, size_problem, unseal, unwritable
+from .documents import damaged, file_digest, read_optional, seal, size_problem, unseal, unwritable
 from .files import TEMPORARY, publish, sync_above, sync_folder
 from .identity import digest
 from .places import Place, at_once
@@ -50,9 +50,10 @@ def problem(tile: Tile, shard: int, every_byte: bool = False) -> str | None:
     """
     path = marker_path(tile, shard)
     try:
-        if not path.exists():
+        raw = read_optional(path)
+        if raw is None:
             return "not scored yet"
-        marker, _ = unseal(read_file(path), path)
+        marker, _ = unseal(raw, path)
         return _marker_problem(tile, shard, marker) or _files_problem(tile, marker["files"], every_byte)
     except CacheError as error:
         return f"{Path(error.where or str(path)).name}: {error.what}"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from .losses import LossConfig
-from .section import Fraction, Name, Positive, Section, Weight
+from .section import Fraction, Location, Name, Positive, Section, Weight
 
 # Where a relative path in a YAML file starts. The first kind: at the file's folder. The second, checkpoints that are
 # read: at the file's folder when there is such a file or folder, else at `work`. Every other path lies below `work`.
@@ -208,7 +208,10 @@ class TeacherConfig(Section):
 class ScoreConfig(Section):
     """Stage one: frozen teachers -> score cache."""
 
-    store: Path = Field(Path("scores.zarr"), description="The score store, below `work`.")
+    store: Location = Field(
+        Path("scores.zarr"),
+        description="The score store, below `work`; to train from, also an address: s3://bucket/scores.zarr.",
+    )
     teachers: tuple[TeacherConfig, ...] = Field((), description="Teachers to score with.")
     splits: tuple[Literal["train", "val", "test"], ...] = Field(("train",), description="Splits that are scored.")
     coarse: Literal["uint16", "float16", "float32"] = Field(
@@ -374,9 +377,10 @@ class Config(Section):
         return self.work / self.prepare.frames
 
     @property
-    def score_store(self) -> Path:
-        """The score store."""
-        return self.work / self.score.store
+    def score_store(self) -> Path | str:
+        """The score store: a folder, or an address."""
+        store = self.score.store
+        return store if isinstance(store, str) else self.work / store
 
     @property
     def features_folder(self) -> Path:

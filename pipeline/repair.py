@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ..cache.check import Check, Finding, take_out
+from ..cache.places import WRITTEN, folder
 from ..cache.scores import ScoreStore
 from ..configs.schema import Config, TeacherConfig
 from ..errors import CacheError, ConfigError
@@ -28,7 +29,7 @@ def repair(config: Config, reporter: Reporter, teacher: str | None = None) -> Re
         ConfigError: no such teacher in `score.teachers`.
         CacheError: damage that cannot be repaired in place (nothing is changed then); or what `stages.score` raises.
     """
-    store = ScoreStore.open(config.score_store)
+    store = ScoreStore.open(folder(config.score_store, WRITTEN))
     chosen = [each for each in _chosen(config, teacher) if each.name in store.teachers]
     findings: list[Finding] = []
     checked = 0

@@ -1,7 +1,6 @@
 """`teachclip cache`: the score store as something to look at, check, mend, hand on and tidy."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,12 +20,17 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="List, check, repair, compare, move and remove cached scores."
 )
 
-Store = Annotated[Path, typer.Argument(metavar="STORE", help="A score store, such as work/scores.zarr.")]
+Store = Annotated[str, typer.Argument(metavar="STORE", help="A score store, such as work/scores.zarr.")]
+AnyStore = Annotated[
+    str, typer.Argument(metavar="STORE", help="A score store: a folder, or s3://, gs://, https:// where one lies.")
+]
 Teacher = Annotated[str, typer.Argument(metavar="TEACHER", help="Its name in the store.")]
 AnyTeacher = Annotated[
     str | None, typer.Argument(metavar="[TEACHER]", help="Its name in the store; by default all of them.")
 ]
-Packed_ = Annotated[Path, typer.Argument(metavar="OUT", help="The folder that holds the packed scores.")]
+Packed_ = Annotated[
+    str, typer.Argument(metavar="OUT", help="The folder that holds the packed scores, or s3://, gs://, https://.")
+]
 Only = Annotated[str | None, typer.Option("--teacher", metavar="TEACHER", help="Only this one.")]
 Age = Annotated[
     float, typer.Option("--age", min=0, metavar="SECONDS", help="Leave alone what was written to more recently.")
@@ -49,7 +53,7 @@ GC = examples("teachclip cache gc work/scores.zarr --dry-run", "teachclip cache 
 
 
 @app.command(epilog=LS)
-def ls(store: Store, json: AsJson = False, quiet: Quiet = False, debug: Debug = False) -> None:
+def ls(store: AnyStore, json: AsJson = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """List the teachers of a store: how much of what, and how far."""
     with running("cache", json, quiet, debug) as output:
         from ...cache.catalog import summaries
@@ -61,7 +65,7 @@ def ls(store: Store, json: AsJson = False, quiet: Quiet = False, debug: Debug = 
 
 @app.command(epilog=INFO)
 def info(
-    store: Store, teacher: AnyTeacher = None, json: AsJson = False, quiet: Quiet = False, debug: Debug = False
+    store: AnyStore, teacher: AnyTeacher = None, json: AsJson = False, quiet: Quiet = False, debug: Debug = False
 ) -> None:
     """Tell what scores were made from, by whom, and what is kept.
 
@@ -103,7 +107,7 @@ def estimate(
 
 @app.command(epilog=VERIFY)
 def verify(
-    store: Store,
+    store: AnyStore,
     teacher: AnyTeacher = None,
     full: Annotated[bool, typer.Option("--full", help="Read every byte and look at every value.")] = False,
     json: AsJson = False,
@@ -157,7 +161,7 @@ def diff(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Compare two caches, or two teachers of one: where they differ, and how well they agree.
+    """Compare two caches, or two teachers of one: where they differ, and how well they agree; folders or addresses.
 
     Labels (score x scale) of the texts and videos that both hold; what is not scored yet is left out.
     """
@@ -175,7 +179,7 @@ app.command(epilog=cache_report.EXAMPLES)(cache_report.report)
 
 @app.command(epilog=EXPORT)
 def export(
-    store: Store,
+    store: AnyStore,
     teacher: Teacher,
     out: Packed_,
     partial: Annotated[bool, typer.Option("--partial", help="Also what is complete of unfinished tiles.")] = False,
@@ -186,7 +190,8 @@ def export(
     """Pack a teacher's finished scores into a folder of their own, with a hash of every file.
 
     OUT/scores.zarr is a store that can be read as it is; OUT/manifest.json says what belongs to it. Features of videos
-    are left out; they are made again when more is scored.
+    are left out; they are made again when more is scored. OUT may be an address, such as s3://bucket/xclip: every file
+    is read back there, the manifest comes last, and without it half an upload is no export.
     """
     with running("cache", json, quiet, debug) as output:
         from ...cache.packing import Export
@@ -216,7 +221,7 @@ def _pack(output: "Output", work: "Export | Import", doing: str, done: str) -> N
 @app.command(epilog=MERGE)
 def merge(
     store: Store,
-    sources: Annotated[list[Path], typer.Argument(metavar="FROM...", help="Stores that give.")],
+    sources: Annotated[list[str], typer.Argument(metavar="FROM...", help="Stores that give, or their addresses.")],
     teacher: Only = None,
     json: AsJson = False,
     quiet: Quiet = False,
