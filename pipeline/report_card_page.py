@@ -48,7 +48,7 @@ def render_card(card: "ReportCard") -> str:
     return page("Teachers' report card", [lead, note], sections, footer)
 
 
-def weights_options(weights: Mapping[str, float]) -> str:
+def weights_options(weights: Mapping[str, float], between: str = " ") -> str:
     """What to add to `teachclip train` to weight the teachers so; names are quoted where YAML reads something else."""
     teachers = {name: name if yaml.safe_load(name) == name else f'"{name}"' for name in weights}
     pairs = ", ".join(f"{teachers[name]}: {weight:g}" for name, weight in weights.items())
@@ -57,7 +57,7 @@ def weights_options(weights: Mapping[str, float]) -> str:
         "train.loss.teachers=weighted",
         f"train.loss.teacher_weights={{{pairs}}}",
     )
-    return " ".join(f"--set {shlex.quote(each)}" for each in sets)
+    return between.join(f"--set {shlex.quote(each)}" for each in sets)
 
 
 def _name(teacher: str, colours: _Colours) -> Markup:
@@ -101,7 +101,13 @@ def _retrieval(card: "ReportCard", colours: _Colours) -> Markup:
         "the first place, 1 the last, 0.5 chance. The own video stands out by so many standard deviations of its row, "
         "on average."
     )
-    return join(tables, table(_head(*heads), body), tag("p", note, class_="note"))
+    return join(tables, _wide(heads, body, note))
+
+
+def _wide(heads: Sequence[str], body: Sequence[Markup], note: str, *others: Markup | None) -> Markup:
+    """A table over the whole width, what belongs to it, and what it means."""
+    shown = tag("div", tag("div", table(_head(*heads), body), class_="columns"), class_="costs")
+    return join(shown, *others, tag("p", note, class_="note"))
 
 
 def _agreement(card: "ReportCard") -> Markup | None:
@@ -123,7 +129,7 @@ def _agreement(card: "ReportCard") -> Markup | None:
         "how many of them both have among theirs."
     )
     heads = ("", "captions", "correlation", "same first video", "of the first ten")
-    return join(table(_head(*heads), body), tag("p", note, class_="note"))
+    return _wide(heads, body, note)
 
 
 def percent(share: float | None) -> str:
@@ -157,7 +163,7 @@ def _flatness(card: "ReportCard", colours: _Colours) -> Markup | None:
         "is flat and teaches nothing about frames, 0 is a single frame. train.loss.fine_temperature sharpens it."
     )
     chart = line_chart("Normalised entropy of y_f", lines, "percent of captions with less")
-    return join(table(_head(*heads), body), chart, tag("p", note, class_="note"))
+    return _wide(heads, body, note, tag("div", chart, class_="columns charts"))
 
 
 def _weights(card: "ReportCard", colours: _Colours) -> Markup | None:
@@ -175,7 +181,9 @@ def _weights(card: "ReportCard", colours: _Colours) -> Markup | None:
         for name, weight in card.weights.items()
     ]
     return join(
-        tag("ul", *rows, class_="bars"), tag("pre", weights_options(card.weights)), tag("p", RULE, class_="note")
+        tag("ul", *rows, class_="bars"),
+        tag("pre", weights_options(card.weights, " \\\n")),
+        tag("p", RULE, class_="note"),
     )
 
 
@@ -202,8 +210,7 @@ def _one_in_doubt(each: "DoubtfulCaption", colours: _Colours) -> Markup:
     ]
     return tag(
         "article",
-        tag("p", each.id, class_="kicker"),
         tag("h3", f"“{each.caption}”" if each.caption is not None else each.id),
-        tag("p", each.video, class_="note"),
+        tag("p", f"{each.id}, of {each.video}", class_="note"),
         tag("ul", *ranks, class_="legend"),
     )

@@ -115,8 +115,11 @@ def _doubtful(card: "ReportCard") -> Iterator[RenderableType]:
     for each in card.doubtful[:SHOWN]:
         worst = max(each.teachers, key=lambda one: one.rank / one.candidates)
         ranks = ", ".join(f"{one.rank:g}" for one in each.teachers)
-        rows.append((each.id, ranks, worst.candidates, worst.instead or "-", _cut(each.caption or "")))
-    yield table("caption", "rank by each", "among", "first instead", "text", rows=rows)
+        text = [] if each.caption is None else [_cut(each.caption)]
+        rows.append((each.id, ranks, worst.candidates, worst.instead or "-", *text))
+    heads = ("caption", "rank by each", "among", "first instead", "text")
+    widest = max(map(len, rows))
+    yield table(*heads[:widest], rows=[(*row, *[""] * (widest - len(row))) for row in rows])
     if card.other_captions:
         yield f"{card.other_captions:,} captions have changed since they were scored; their text is not shown"
 
