@@ -1,6 +1,5 @@
 """A frozen teacher at work: videos encoded once, texts in blocks, shards handed to a thread that writes them."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from .reporting import Reporter
 
 VIDEOS_AT_ONCE = 1024
 """Columns scored at a time: fixed, since the last bits of a score can depend on it."""
-_WAITING = 2
 
 type _Rows = tuple[np.ndarray, np.ndarray | None]
 """Raw scores float32 [rows,V], and frame-text logits [rows,F] or None."""
@@ -220,18 +218,18 @@ class ShardWriter:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="write-shard")
-        self._pending: deque[Future[None]] = deque()
+        self._pending: Future[None] | None = None
 
     def write(self, tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | None) -> None:
-        """Hand a shard over; waits while two are waiting already."""
-        while len(self._pending) >= _WAITING:
-            self._pending.popleft().result()
-        self._pending.append(self._pool.submit(write_shard, tile, shard, coarse, fine))
+        """Hand a shard over once the one before is written: of what was scored, a kill costs that one at most."""
+        self.finish()
+        self._pending = self._pool.submit(write_shard, tile, shard, coarse, fine)
 
     def finish(self) -> None:
         """Wait until everything handed over is written."""
-        while self._pending:
-            self._pending.popleft().result()
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     def __enter__(self) -> Self:
         return self

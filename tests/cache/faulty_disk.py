@@ -8,6 +8,7 @@ import builtins
 import io
 import os
 import random
+import signal
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -36,6 +37,18 @@ type Hook = Callable[[Event], object]
 
 class Killed(BaseException):  # as if the process were gone: nothing catches it
     """Raised by a hook in place of a kill; it must go on raising, so that no clean-up happens."""
+
+
+class KillAt:
+    """A hook that kills this process at its n-th call."""
+
+    def __init__(self, at: int | None) -> None:
+        self.at, self.calls = at, 0
+
+    def __call__(self, event: Event) -> None:
+        self.calls += 1
+        if self.calls == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ since it has imported everything and used no array library.
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -89,24 +88,12 @@ def missing(path: Path, reported: Iterable[str]) -> list[str]:
     return sorted(lost)
 
 
-class KillAt:
-    """A hook that kills this process at its n-th call."""
-
-    def __init__(self, at: int | None) -> None:
-        self.at, self.calls = at, 0
-
-    def __call__(self, event: faulty_disk.Event) -> None:
-        self.calls += 1
-        if self.calls == self.at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 def child(path: Path, log: Path, at: int | None) -> None:
     """Never returns."""
     code = 1
     try:
         handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        hook = KillAt(at)
+        hook = faulty_disk.KillAt(at)
         with faulty_disk.watched(hook, sync=False):
             work(path, lambda line: os.write(handle, f"{line}\n".encode()))
         os.write(handle, f"changes {hook.calls}\n".encode())

@@ -67,6 +67,7 @@ def test_a_disk_that_fails_while_it_is_written(disk, writers, reference, content
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
 def test_a_disk_that_fails_at_every_change(
     disk, writers, reference, contents, tmp_path: Path, number: int, record_testsuite_property

@@ -126,6 +126,7 @@ def test_a_kill_at_a_random_moment_costs_one_shard_at_most(server, writers, whol
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_kill_at_every_change_to_the_disk(server, whole, tmp_path: Path, record_testsuite_property) -> None:
     total = changes(server, tmp_path)
     redone = kill_at(server, whole, tmp_path, range(1, total + 1))
@@ -133,6 +134,7 @@ def test_a_kill_at_every_change_to_the_disk(server, whole, tmp_path: Path, recor
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_thousand_kills_at_random_moments(server, writers, whole, tmp_path: Path, record_testsuite_property) -> None:
     killed, redone = kill_at_random(server, writers, whole, tmp_path, 1000, seed=7)
     record_testsuite_property("kills at random moments", f"{killed} kills at random moments; {redone} shards redone")

@@ -98,6 +98,7 @@ def test_nor_when_the_run_before_was_killed_before_it_synced(disk, writers, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_every_change_ten_ways(disk, writers, tmp_path: Path, record_testsuite_property) -> None:
     cuts = Cuts(disk, writers, tmp_path, seed=4, kept=("nothing", "names", *["some"] * 8))
     cuts.run()
@@ -198,6 +199,7 @@ def test_a_real_file_system_whose_power_is_cut(disk, writers, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_real_file_system_at_every_change(disk, writers, tmp_path: Path, record_testsuite_property) -> None:
     cuts = cut_ext4(disk, writers, tmp_path, range(len(changes(disk, writers, tmp_path))))
     record_testsuite_property("power cuts of ext4", f"{cuts} cuts of ext4's power")

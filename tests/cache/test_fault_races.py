@@ -141,6 +141,7 @@ def test_a_racing_pair_on_one_shard(disk, writers, tile, contents) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_two_thousand_races(disk, writers, tile, contents, record_testsuite_property) -> None:
     count, gave_up = races(disk, writers, tile, contents, range(100, 2100))
     record_testsuite_property("races", f"{count} schedules; {gave_up} writers gave up")

@@ -1,7 +1,9 @@
 """A small world to score, a teacher without a network, and processes that score in it and are killed.
 
-As a program: `scoring_process.py FOLDER KILLS SEED WORKERS` scores the world in FOLDER; KILLS times it kills the
-workers at a random moment and starts them again. Workers are forked before any array library has been used.
+As a program: `scoring_process.py FOLDER KILLS SEED WORKERS CHANGES` scores the world in FOLDER; KILLS times it kills
+the workers, at a random moment or (CHANGES > 0) at one of their first CHANGES changes to the disk, and starts them
+again; it prints how many were killed, and how many shards were scored more than once. Workers are forked before any
+array library has been used.
 """
 
 import csv
@@ -11,7 +13,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from teachclip.cache.records import FileStamp, VideoRecord, VideoStatus
 from teachclip.configs.schema import Config, TeacherConfig
 from teachclip.stages import score as stage
 from teachclip.stages.models.network import Features
+
+sys.path.append(str(Path(__file__).parents[1] / "cache"))
+import faulty_disk
 
 FRAMES, SIZE, WIDTH = 3, 2, 64
 
@@ -145,40 +150,53 @@ def grow(root: Path, videos: int, captions: Sequence[tuple[int, str]]) -> None:
         csv.writer(file).writerows((f"v{k:03d}.mp4", f"number {k} {words}", "train") for k, words in captions)
 
 
-def work(root: Path) -> None:
+def work(root: Path, at: int | None) -> None:
     """What one worker does; never returns."""
     code = 1
+    log = os.open(root / "scored.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    score = stage.Scorer.score
+
+    def logged(scorer: stage.Scorer, shard: int, advance: Callable[[int], None]) -> Any:
+        rows = score(scorer, shard, advance)
+        os.write(log, f"{scorer.tile.name} {shard}\n".encode())
+        return rows
+
+    stage.Scorer.score = logged  # type: ignore[method-assign]
     try:
-        stage.score(config_of(root))
+        with faulty_disk.watched(faulty_disk.KillAt(at), within=root):
+            stage.score(config_of(root))
         code = 0
     finally:
         os._exit(code)
 
 
-def start(root: Path, workers: int) -> list[int]:
+def start(root: Path, workers: int, at: int | None = None) -> list[int]:
     children = []
     for _ in range(workers):
         child = os.fork()
         if child == 0:
-            work(root)
+            work(root, at)
         children.append(child)
     return children
 
 
-def main(root: Path, kills: int, seed: int, workers: int) -> int:
+def main(root: Path, kills: int, seed: int, workers: int, changes: int) -> int:
     torch.set_num_threads(1)
     stage.load_teacher = load_fake  # type: ignore[assignment]
     FakeTeacher.pause = 0.03
     rng = random.Random(seed)
     killed = 0
     for _ in range(kills):
-        children = start(root, workers)
-        time.sleep(rng.uniform(0.0, 0.35))
+        children = start(root, workers, rng.randrange(1, changes) if changes else None)
+        if not changes:
+            time.sleep(rng.uniform(0.0, 0.35))
         for child in children:
-            os.kill(child, signal.SIGKILL)
+            if not changes:
+                os.kill(child, signal.SIGKILL)
             killed += os.waitpid(child, 0)[1] == signal.SIGKILL
     failed = sum(os.waitpid(child, 0)[1] != 0 for child in start(root, workers))
-    sys.stdout.write(f"{killed}\n")
+    scored = (root / "scored.log").read_text().splitlines()
+    sys.stdout.write(f"{killed} {len(scored) - len(set(scored))}\n")
     return failed
 
 

@@ -18,30 +18,48 @@ def tree(store: Path) -> dict[str, str]:
     }
 
 
-def run(process, root: Path, kills: int, seed: int, workers: int) -> int:
-    """Processes really killed; fails when the last run does."""
-    command = [sys.executable, process.__file__, str(root), str(kills), str(seed), str(workers)]
+def run(process, root: Path, kills: int, seed: int, workers: int, changes: int = 0) -> tuple[int, int]:
+    """Processes really killed, shards scored more than once; fails when the last run does."""
+    command = [sys.executable, process.__file__, str(root), *map(str, (kills, seed, workers, changes))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    killed, redone = map(int, done.stdout.split())
+    return killed, redone
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_store_killed_at_random_moments_equals_the_uninterrupted_one(process, world, finished, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "changes"), [(1, 80), (2, 0)])
+def test_a_killed_store_equals_the_uninterrupted_one(process, world, finished, workers: int, changes: int) -> None:
+    """Killed at random changes to the disk, where a kill costs one scored shard at most, or at random moments."""
     root = world()
-    killed = run(process, root, kills=12, seed=workers, workers=workers)
+    killed, redone = run(process, root, kills=12, seed=workers, workers=workers, changes=changes)
     assert killed >= 2
+    assert redone <= killed or workers == 2
     assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")
 
 
 def test_two_workers_at_once_make_the_store_of_one(process, world, finished) -> None:
     root = world()
-    assert run(process, root, kills=0, seed=0, workers=2) == 0
+    assert run(process, root, kills=0, seed=0, workers=2)[0] == 0
     assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_three_hundred_kills(process, tmp_path: Path, finished, record_testsuite_property) -> None:
+    killed = redone = seed = 0
+    while killed < 300:
+        seed += 1
+        root = process.make_world(tmp_path / str(seed))
+        more = run(process, root, kills=10, seed=seed, workers=1, changes=80 * (seed % 3 > 0))
+        killed, redone = killed + more[0], redone + more[1]
+        assert more[1] <= more[0]
+        assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")
+    record_testsuite_property("kills of the stage", f"{killed} kills in {seed} stores; {redone} shards scored again")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_hundred_kills(process, world, finished) -> None:
     root = world()
-    assert run(process, root, kills=100, seed=5, workers=1) > 50
+    assert run(process, root, kills=100, seed=5, workers=1)[0] > 50
     assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")
