@@ -16,7 +16,7 @@ from ..cache.identity import identity_digest
 from ..cache.reader import ScoreReader
 from ..cache.scores import ScoreStore
 from ..configs.schema import Config, DenoiseConfig
-from ..errors import ConfigError, DataError
+from ..errors import CacheError, ConfigError, DataError
 from .caption_mask import CaptionMask, captions_digest
 from .data.captions import read_dataset
 from .reporting import Reporter, Silent
@@ -74,7 +74,7 @@ def denoise(config: Config, reporter: Reporter | None = None) -> DenoiseResult:
     Raises:
         ConfigError: no teacher is named.
         DataError: fewer than two captions, or fewer than two would be left.
-        CacheError: scores are missing, incomplete or damaged.
+        CacheError: scores are missing, incomplete or damaged, or of blocks of videos.
         CacheMismatchError: captions or frames changed since they were made.
     """
     reporter, begun, settings = reporter or Silent(), time.monotonic(), config.denoise
@@ -89,6 +89,12 @@ def denoise(config: Config, reporter: Reporter | None = None) -> DenoiseResult:
     caches = [store.teacher(name) for name in names]
     accept = config.train.accept
     readers = [open_reader(cache, split, seen[cache.name], accept, reporter)[0] for cache in caches]
+    if any(reader.groups is not None for reader in readers):
+        raise CacheError(
+            "scores within blocks of videos: ranks among all videos need every pair",
+            where=str(config.score_store),
+            hint="add the pairs that are missing: teachclip score CONFIG --set score.layout=dense",
+        )
     ranks = own_video_ranks(readers, split.text_video, len(split.videos), settings, reporter)
     dropped, kept_last, removed = choose_dropped(ranks, split.text_video, settings)
     if len(ranks) - dropped.sum() < 2:

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from teachclip.configs.schema import Config
 from teachclip.errors import CacheError, CacheMismatchError
 from teachclip.stages.batches import Order
+from teachclip.stages.denoise import denoise
 from teachclip.stages.labels import batch_groups
 from teachclip.stages.runs import RunFolder
 from teachclip.stages.score import score
@@ -105,6 +106,12 @@ def test_labels_within_a_block_are_those_of_a_dense_store(world: Any, blocks: st
     configs = [student(world, f"one-{k}", store, max_steps=2) for k, store in enumerate(("one.zarr", "exact.zarr"))]
     assert [train(config).blocks for config in configs] == [1, 1]
     assert losses(configs[0]) == pytest.approx(losses(configs[1]), abs=1e-5)
+
+
+def test_ranks_among_all_videos_need_a_dense_store(world: Any, blocks: str) -> None:
+    with pytest.raises(CacheError, match="ranks among all videos") as caught:
+        denoise(student(world, "blocks-denoised", blocks))
+    assert "score.layout=dense" in (caught.value.hint or "")
 
 
 def test_a_run_is_not_resumed_with_other_blocks(world: Any, train_until: Any, blocks: str) -> None:
