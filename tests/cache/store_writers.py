@@ -14,12 +14,14 @@ from pathlib import Path
 
 import faulty_disk
 import numpy as np
+from teachclip.cache.check import Check
 from teachclip.cache.features import FeatureShards
 from teachclip.cache.files import remove_leftovers
 from teachclip.cache.identity import JSON, digest, text_digest
 from teachclip.cache.score_shards import missing_shards, problem, sweep, write_shard
 from teachclip.cache.scores import ScoreStore
 from teachclip.cache.tiles import Key, TileContents
+from teachclip.errors import CacheError
 
 TEXTS, VIDEOS, FRAMES, SHARD = 19, 7, 2, 8
 SHARDS = -(-TEXTS // SHARD)
@@ -39,7 +41,7 @@ type Report = Callable[[str], object]
 
 def work(path: Path, report: Report = lambda _: None, other: float = 0.0) -> None:
     """Do what is left to do; `report` is told when the tile is there ("made") and of features and shards:
-    "encoded first-video", "begun k", "written k", "finished". `other` is added to all scores."""
+    "encoded first-video", "begun k", "written k", "finished". Scores are others by `other`."""
     store = ScoreStore.create(path)
     remove_leftovers(path)
     if "tiny" not in store.teachers:
@@ -60,7 +62,8 @@ def work(path: Path, report: Report = lambda _: None, other: float = 0.0) -> Non
             continue
         report(f"begun {shard}")
         rows = slice(shard * SHARD, (shard + 1) * SHARD)
-        write_shard(tile, shard, COARSE[rows] + np.float32(other), FINE[rows])
+        noise = np.float32(other)
+        write_shard(tile, shard, COARSE[rows] + noise * COARSE[rows][:, ::-1], FINE[rows] + noise)
         report(f"written {shard}")
     if not missing_shards(tile):
         sweep(tile)
@@ -86,6 +89,35 @@ def missing(path: Path, reported: Iterable[str]) -> list[str]:
         if cache.complete:
             lost.discard("finished")
     return sorted(lost)
+
+
+def first_to_notice(path: Path) -> str:
+    """Who is the first to refuse the store: training (open, read), a resumed run, a full verification, or nobody."""
+    try:
+        cache = ScoreStore.open(path).teacher("tiny")
+        reader = cache.reader(TEXT_KEYS, VIDEO_KEYS)
+    except CacheError:
+        return "open"
+    try:
+        reader.read(np.arange(TEXTS), np.arange(VIDEOS))
+    except CacheError:
+        return "read"
+    try:
+        digests = [key for _, key in VIDEO_KEYS]
+        shards = FeatureShards(cache.videos_folder, IDENTITY, shard_videos=4)
+        for group in shards.groups(digests):
+            shards.read(digests[group])
+    except CacheError:
+        return "resume"
+    return "verify" if verified(path) else "nobody"
+
+
+def verified(path: Path) -> bool:
+    """Whether a full verification refuses the store or finds something."""
+    try:
+        return bool(Check(path, full=True).run().findings)
+    except CacheError:
+        return True
 
 
 def child(path: Path, log: Path, at: int | None) -> None:
