@@ -3,9 +3,13 @@
 import http.client
 import http.server
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +27,8 @@ from teachclip.cache.scores import ScoreStore
 from teachclip.cache.tiles import TileContents
 from teachclip.cache.transport import Merge
 from teachclip.errors import CacheError, UnreachableError
+from teachclip.pipeline.cli.main import app
+from typer.testing import CliRunner
 
 DENSE = "s.zarr/tiny/tiles/dense"
 
@@ -113,34 +119,45 @@ def flip(data: bytes) -> bytes:
     return data[:20] + bytes([data[20] ^ 1]) + data[21:]
 
 
-@pytest.mark.parametrize(
-    ("file", "change", "full", "why"),
-    [
-        ("coarse/c.1.0", flip, True, "coarse/c.1.0 has other bytes than were written"),
-        ("coarse/c.1.0", None, False, "coarse/c.1.0 is missing"),
-        ("coarse/c.1.0", lambda data: data[:-1], False, "coarse/c.1.0 has fewer than"),
-        ("coarse/c.1.0", lambda data: data + b"x", False, "coarse/c.1.0 has more than"),
-        ("coarse_codec/c.1.0", lambda data: b"", False, "coarse_codec/c.1.0 has fewer than"),
-        ("done/00001.json", flip, False, "do not match its checksum"),
-        ("zarr.json", flip, False, "do not match its checksum"),
-        ("text_ids/c.0", flip, False, "do not match the tile's metadata"),
-        ("text_ids/c.0", None, False, "missing"),
-        ("coarse/zarr.json", lambda data: data + b" ", False, "do not match the tile's metadata"),
-    ],
-)
-def test_damage_is_found_and_never_read(put, bucket, file: str, change, full: bool, why: str) -> None:
+@contextmanager
+def changed(bucket, key: str, change) -> Iterator[None]:
+    """One object with other bytes, or (None) without it; then as it was."""
+    data = bucket.request("GET", key)
+    bucket.request("DELETE" if change is None else "PUT", key, None if change is None else change(data))
+    yield
+    bucket.request("PUT", key, data)
+
+
+def test_shards_that_are_damaged_are_found_and_never_read(put, bucket) -> None:
     made, url = put(texts=16)
-    scored = file.startswith("coarse/c")
-    reader = ScoreStore.open(url).teacher("tiny").reader(made.texts, made.videos) if scored else None
-    data = bucket.request("GET", f"{DENSE}/{file}")
-    bucket.request("DELETE" if change is None else "PUT", f"{DENSE}/{file}", None if change is None else change(data))
-    assert [why in finding.why for finding in Check(url, full=full).run().findings] == [True]
     every = np.arange(16), np.arange(13)
-    if reader:
-        with pytest.raises(CacheError, match=r"shard 1 is (damaged|not complete)"):
-            reader.read(*every)
-    with pytest.raises(CacheError):
-        ScoreStore.open(url).teacher("tiny").reader(made.texts, made.videos).read(*every)
+    for change, full, why in (
+        (flip, True, "coarse/c.1.0 has other bytes than were written"),
+        (None, False, "coarse/c.1.0 is missing"),
+        (lambda data: data[:-1], False, "coarse/c.1.0 has fewer than"),
+        (lambda data: data + b"x", False, "coarse/c.1.0 has more than"),
+    ):
+        reader = ScoreStore.open(url).teacher("tiny").reader(made.texts, made.videos)
+        with changed(bucket, f"{DENSE}/coarse/c.1.0", change):
+            assert [why in finding.why for finding in Check(url, full=full).run().findings] == [True], why
+            with pytest.raises(CacheError, match=r"shard 1 is (damaged|not complete)"):
+                reader.read(*every)
+            with pytest.raises(CacheError, match="shard 1 is"):
+                ScoreStore.open(url).teacher("tiny").reader(made.texts, made.videos).read(*every)
+
+
+def test_documents_and_ids_that_are_damaged_are_found_and_never_read(put, bucket) -> None:
+    _, url = put(texts=8)
+    for file, change, why in (
+        ("done/00000.json", flip, "do not match its checksum"),
+        ("zarr.json", flip, "do not match its checksum"),
+        ("text_ids/c.0", flip, "do not match the tile's metadata"),
+        ("text_ids/c.0", None, "missing"),
+        ("coarse/zarr.json", lambda data: data + b" ", "do not match the tile's metadata"),
+        ("coarse_codec/c.0.0", lambda data: b"", "coarse_codec/c.0.0 has fewer than"),
+    ):
+        with changed(bucket, f"{DENSE}/{file}", change):
+            assert [why in finding.why for finding in Check(url).run().findings] == [True], why
 
 
 def test_nothing_is_found_where_nothing_is_damaged(put) -> None:
@@ -231,24 +248,21 @@ def test_what_does_not_come_back_is_told(make_store, bucket, monkeypatch) -> Non
         Export(make_store().path, "tiny", f"{bucket.url}/out").run()
 
 
-@pytest.mark.parametrize(
-    ("key", "change", "why"),
-    [
-        ("scores.zarr/tiny/tiles/dense/fine/c.0.0", flip, "its bytes are not those that"),
-        ("scores.zarr/tiny/tiles/dense/fine/c.0.0", None, "is missing"),
-        ("scores.zarr/tiny/tiles/dense/fine/c.0.0", lambda data: data[:-1], "has fewer than"),
-        ("scores.zarr/tiny/extra", lambda data: b"x", "the manifest does not list it"),
-        ("manifest.json", flip, "do not match its checksum"),
-    ],
-)
-def test_an_export_that_was_changed_is_refused(make_store, bucket, tmp_path: Path, key: str, change, why: str) -> None:
+def test_an_export_that_was_changed_is_refused(make_store, bucket, tmp_path: Path) -> None:
     Export(make_store(texts=8).path, "tiny", tmp_path / "out").run()
     bucket.put(tmp_path / "out", "out")
-    path = tmp_path / "out" / key
-    data = path.read_bytes() if path.exists() else b""
-    bucket.request("DELETE" if change is None else "PUT", f"out/{key}", None if change is None else change(data))
-    with pytest.raises(CacheError, match=why):
-        Import(f"{bucket.url}/out", tmp_path / "new.zarr").run()
+    fine = "scores.zarr/tiny/tiles/dense/fine/c.0.0"
+    for key, change, why in (
+        ("manifest.json", flip, "do not match its checksum"),
+        (fine, None, "is missing"),
+        (fine, lambda data: data[:-1], "has fewer than"),
+        (fine, flip, "its bytes are not those that"),
+    ):
+        with changed(bucket, f"out/{key}", change), pytest.raises(CacheError, match=why):
+            Import(f"{bucket.url}/out", tmp_path / "new.zarr").run()
+    bucket.request("PUT", "out/scores.zarr/tiny/extra", b"x")
+    with pytest.raises(CacheError, match="the manifest does not list it"):
+        Import(f"{bucket.url}/out", tmp_path / "new.zarr")
     assert not (tmp_path / "new.zarr/tiny").exists()
 
 
@@ -315,6 +329,7 @@ class Relay(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         fault = self.server.fault
         if fault == "silent":
+            self.server.asked.set()
             self.server.released.wait(20)
         if fault in ("silent", "gone"):
             self.close_connection = True
@@ -352,7 +367,8 @@ def relay(bucket, monkeypatch) -> Iterator[http.server.ThreadingHTTPServer]:
     """A server in front of the S3 server that can be made to fail; questions are repeated twice and quickly."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Relay)
     server.daemon_threads, server.block_on_close = True, False
-    server.behind, server.fault, server.released = bucket.port, None, threading.Event()
+    server.behind, server.fault = bucket.port, None
+    server.asked, server.released = threading.Event(), threading.Event()
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
@@ -409,6 +425,49 @@ def test_who_may_not_read_is_told_so(put, bucket, monkeypatch) -> None:
     with pytest.raises(UnreachableError, match="the server refuses") as caught:
         ScoreStore.open(url)
     assert "AWS_ACCESS_KEY_ID" in caught.value.hint
+
+
+# The command line
+
+
+def test_the_verbs_take_addresses(put, bucket, tmp_path: Path) -> None:
+    made, url = put(texts=8)
+
+    def run(*words: str, code: int = 0) -> str:
+        result = CliRunner().invoke(app, ["cache", *words], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"})
+        assert result.exit_code == code, result.output
+        return result.output
+
+    listed = json.loads(run("ls", url, "--json"))
+    assert (listed["store"], listed["teachers"][0]["complete"], listed["teachers"][0]["written"]) == (url, 1, None)
+    assert f"tiny in {url}" in run("info", url)
+    assert "nothing is damaged" in run("verify", url, "--full")
+    assert "made from the same" in run("diff", f"{url}:tiny", str(made.path))
+    run("export", url, "tiny", f"{bucket.url}/out")
+    assert json.loads(run("import", f"{bucket.url}/out", str(tmp_path / "new.zarr"), "--json"))["shards"] == 1
+    assert json.loads(run("merge", str(tmp_path / "new.zarr"), url, "--json"))["teachers"][0]["same"] == 1
+    for words in (["rm", url, "tiny", "--yes"], ["gc", url], ["import", f"{bucket.url}/out", f"{url}-new"]):
+        assert f"{url}" in run(*words, code=1)
+    bucket.request("PUT", f"{DENSE}/fine/c.0.0", b"")
+    assert "fine/c.0.0 has fewer than" in run("verify", url, code=1)
+    bucket.request("DELETE", f"{DENSE}/zarr.json")
+    assert "s.zarr/tiny/tiles/dense/zarr.json: missing" in run("ls", url)
+
+
+def test_ctrl_c_ends_a_verb_that_waits_for_a_silent_server(put, relay) -> None:
+    _, url = put(texts=8)
+    relay.fault = "silent"
+    code = "from teachclip.pipeline.cli.main import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "cache", "verify", url], stderr=subprocess.PIPE, text=True
+    ) as verb:
+        assert relay.asked.wait(30)
+        time.sleep(0.3)
+        verb.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        _, said = verb.communicate(timeout=20)
+    assert time.monotonic() - begun < 5
+    assert (verb.returncode, "stopped" in said) == (130, True), said
 
 
 # Web servers
