@@ -106,7 +106,7 @@ class Part:
         if not (len(here) and len(there)):
             return None
         rows = self.held.rows[row]
-        codec = None if self.codec is None else self.codec[row]
+        codec = None if self.codec is None else self.codec.take(row, axis=0)
         future = self.tile_rows.start("coarse", rows, self.held.columns[column])
         return Share(self.tile_rows, future, here, there, rows, codec)
 
@@ -115,6 +115,8 @@ def _find(places: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Which of `wanted` are among the ascending `places`, and where: both as indices."""
     if not len(places):
         return np.empty(0, np.int64), np.empty(0, np.int64)
+    if places[-1] == len(places) - 1 and (not len(wanted) or 0 <= wanted.min() <= wanted.max() <= places[-1]):
+        return np.arange(len(wanted)), wanted  # every place from 0 on, as in a store of one tile
     at = np.searchsorted(places, wanted).clip(max=len(places) - 1)
     found = np.flatnonzero(places[at] == wanted)
     return found, at[found]
@@ -381,7 +383,7 @@ class PendingLabels:
         coarse = self._coarse()
         if np.isnan(coarse.min(initial=0)):
             self.reader.refuse_absent(self.texts, self.videos, np.isnan(coarse))
-        return Labels(coarse, None if self.frame_logits is None else self.frame_logits[self.texts])
+        return Labels(coarse, None if self.frame_logits is None else self.frame_logits.take(self.texts, axis=0))
 
     def _coarse(self) -> np.ndarray:
         shape = len(self.texts), len(self.videos)

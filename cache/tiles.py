@@ -102,7 +102,7 @@ class Tile:
 
     def __init__(self, folder: Place, teacher: TeacherFacts) -> None:
         self.folder = folder
-        path = folder / METADATA
+        self._document = path = folder / METADATA
         self._stamp = file_stamp(path)
         attributes, self.checksum = open_group(folder)
         if attributes.get("teacher") != teacher.digest:
@@ -142,7 +142,7 @@ class Tile:
         Raises:
             CacheError: so it was.
         """
-        if file_stamp(self.folder / METADATA) != self._stamp:
+        if file_stamp(self._document) != self._stamp:
             raise CacheError("removed or replaced while it was open", where=str(self.folder), hint="open it again")
 
     def _check_array(self, name: str, hashes: Document) -> None:
