@@ -46,6 +46,7 @@ DEPTH = 4
 WIDTH = 512
 WRITTEN = 8
 MOST = 100
+PARTS = ("writing", "batches", "steps")
 
 type Numbers = dict[str, float]
 
@@ -245,6 +246,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=8192)
     parser.add_argument("--videos", type=int, default=9000)
     parser.add_argument("--batch", type=int, nargs="+", default=[120, 240, 960])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seconds", type=float, default=0.5, help="for one way and batch; three batches at least")
     parser.add_argument("--rounds", type=int, default=2, help="of 10 steps with 0, 1 and 3 teachers")
     parser.add_argument("--folder", type=Path, help="below which the stores are made and removed; else where TMPDIR is")
@@ -255,7 +257,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
         folder = Path(name)
         refuse_full(folder, **size)
-        writing = measure_writing(folder, chosen.videos)
+        writing = measure_writing(folder, chosen.videos) if "writing" in chosen.parts else {}
         ways = make_ways(folder, **size)
         rows, columns = np.arange(64) * 5 % chosen.texts, np.arange(64) * 3 % chosen.videos
         for name, way in ways.items():
@@ -266,17 +268,20 @@ def main() -> None:
             )
             for cold in (False, True)
             for batch in chosen.batch
+            if "batches" in chosen.parts
         }
         readers = [open_reader(folder, **size, turn=k * chosen.texts // 3) for k in range(3)]
         steps = {
             kind: measure_steps(make(), readers, **size, rounds=chosen.rounds)
             for kind, make in (("matrix products", _matrices), ("busy interpreter", _interpreter))
+            if "steps" in chosen.parts
         }
     load.append(os.getloadavg()[0])
     print(f"{machine()}; load {load[0]:.1f} to {load[1]:.1f}; {chosen.texts:,} texts x {chosen.videos:,} videos")
     _print_batches(batches)
     _print_steps(steps)
-    _print_writing(writing)
+    if writing:
+        _print_writing(writing)
     if chosen.out:
         facts = {"machine": machine(), "load": load, **size, "batches": batches, "steps": steps, "writing": writing}
         chosen.out.write_text(json.dumps(facts, indent=1) + "\n")
