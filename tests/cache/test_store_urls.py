@@ -321,6 +321,10 @@ def test_a_teacher_that_is_not_there(put) -> None:
 # Servers that fail
 
 
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads, block_on_close, request_queue_size = True, False, 128
+
+
 class Relay(http.server.BaseHTTPRequestHandler):
     """Passes requests on to the S3 server, or fails in the way that `server.fault` says."""
 
@@ -363,10 +367,9 @@ class Relay(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def relay(bucket, monkeypatch) -> Iterator[http.server.ThreadingHTTPServer]:
+def relay(bucket, monkeypatch) -> Iterator[Server]:
     """A server in front of the S3 server that can be made to fail; questions are repeated twice and quickly."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Relay)
-    server.daemon_threads, server.block_on_close = True, False
+    server = Server(("127.0.0.1", 0), Relay)
     server.behind, server.fault = bucket.port, None
     server.asked, server.released = threading.Event(), threading.Event()
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
@@ -500,8 +503,7 @@ class Folder(http.server.SimpleHTTPRequestHandler):
 @pytest.fixture
 def web(tmp_path: Path, bucket) -> Iterator[str]:
     """A web server that knows no lists, and shows `tmp_path`; below `whole`, it knows no parts of files either."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Folder, directory=str(tmp_path)))
-    server.daemon_threads, server.block_on_close = True, False
+    server = Server(("127.0.0.1", 0), partial(Folder, directory=str(tmp_path)))
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -510,11 +512,11 @@ def web(tmp_path: Path, bucket) -> Iterator[str]:
 
 
 def test_an_export_on_a_web_server_is_read_checked_and_taken_in(make_store, web: str, tmp_path: Path) -> None:
-    made = make_store()
+    made = make_store(texts=8)
     Export(made.path, "tiny", tmp_path / "out").run()
     there = ScoreStore.open(f"{web}/out/scores.zarr").teacher("tiny")
-    labels = there.reader(made.texts, made.videos).read(np.arange(21), np.arange(13))
-    mine = made.cache.reader(made.texts, made.videos).read(np.arange(21), np.arange(13))
+    labels = there.reader(made.texts, made.videos).read(np.arange(8), np.arange(13))
+    mine = made.cache.reader(made.texts, made.videos).read(np.arange(8), np.arange(13))
     np.testing.assert_array_equal(labels.coarse, mine.coarse)
     assert Check(f"{web}/out/scores.zarr", full=True).run().findings == ()
     Import(f"{web}/out", tmp_path / "new.zarr").run()
