@@ -14,7 +14,7 @@ type Dtype = Literal["uint16", "float16", "float32"]
 NOT_SCORED = 65535
 _STEPS = 65534
 _ROWS = 8
-_BLOCK = 2**14  # values that are decoded at a time
+_BLOCK = 2**16  # values decoded at a time: they fit the cache, and few calls give the interpreter away for a batch
 
 
 def encode_scores(scores: np.ndarray, dtype: Dtype) -> tuple[np.ndarray, np.ndarray | None]:
