@@ -40,7 +40,6 @@ _HINTS = {
     "AWS_PROFILE who asks (none: anybody), AWS_REGION the region",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS names who asks (none: anybody)",
 }
-_CHAIN = ("AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
 _SERVER = re.compile(r"PERMISSION_DENIED|UNAUTHENTICATED|ABORTED|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|CURL")
 
 _thread = threading.local()
@@ -227,7 +226,7 @@ class Remote:
         except (ValueError, OSError, NotImplementedError) as error:
             if beyond_end and str(error).startswith("OUT_OF_RANGE"):
                 raise _BeyondEnd from error
-            raise _unreachable(self, error) from error
+            raise _unreachable(self.scheme, str(self), error) from error
 
 
 class _BeyondEnd(Exception):
@@ -253,20 +252,22 @@ def patient[T](future: "ts.Future[T]", size: int = 0) -> T:
 def refuse_unreachable(where: Place, error: Exception) -> None:
     """Raise UnreachableError if it was the server, not the data, that failed a read by TensorStore."""
     if isinstance(where, Remote) and (isinstance(error, TimeoutError) or _SERVER.search(str(error))):
-        raise _unreachable(where, error) from error
+        raise _unreachable(where.scheme, str(where), error) from error
 
 
-def _unreachable(where: Remote, error: Exception) -> UnreachableError:
+def _unreachable(scheme: str, where: str, error: Exception) -> UnreachableError:
     text = re.split(r" \[[\w-]+[ =]", str(error), maxsplit=1)[0].replace("\n", " ").strip()[:200]
     if isinstance(error, TimeoutError):
         what = "the server does not answer in time"
     elif "PERMISSION_DENIED" in text or "UNAUTHENTICATED" in text:
         what = f"the server refuses ({text})"
+    elif "credentials provider" in text:
+        what = "there are no credentials: neither in the environment nor, of this profile, in a file"
     else:
         what = f"the server cannot be reached or fails ({text})"
-    settings = _HINTS.get(where.scheme)
+    settings = _HINTS.get(scheme)
     hint = "check the address and the network, then give the same command again" + (f"; {settings}" if settings else "")
-    return UnreachableError(what, where=str(where), hint=hint)
+    return UnreachableError(what, where=where, hint=hint)
 
 
 def at_once[A, B](where: Place, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
@@ -303,19 +304,34 @@ def _remote(scheme: str, rest: str) -> Remote:
     try:
         kvstore = ts.KvStore.open(spec, context=context()).result()
     except ValueError as error:
+        if "credentials provider" in str(error):
+            raise _unreachable(scheme, where, error) from error
         raise CacheError(f"not an address of a folder: {error}", where=where) from error
     return Remote(_Root(scheme, f"{scheme}://{bucket}", spec, kvstore), "/".join(parts))
 
 
 def _aws() -> dict[str, Any]:
-    """Endpoint, region and credentials, as the `aws` command finds them; machine roles only where they are declared."""
+    """Endpoint, region and credentials, as the `aws` command finds them."""
     here = os.environ
     endpoint = here.get("AWS_ENDPOINT_URL_S3") or here.get("AWS_ENDPOINT_URL")
     region = here.get("AWS_REGION") or here.get("AWS_DEFAULT_REGION") or ("us-east-1" if endpoint else None)
-    file = Path(here.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser()
-    if here.get("AWS_ACCESS_KEY_ID"):
-        kind = "environment"
-    else:
-        kind = "default" if file.exists() or any(map(here.get, _CHAIN)) else "anonymous"
     found = {"endpoint": endpoint and endpoint.rstrip("/"), "aws_region": region}
-    return {**{name: value for name, value in found.items() if value}, "aws_credentials": {"type": kind}}
+    return {**{name: value for name, value in found.items() if value}, "aws_credentials": _aws_credentials()}
+
+
+def _aws_credentials() -> dict[str, str]:
+    """Roles of the machine only where the environment declares one: to look for them takes seconds elsewhere."""
+    here = os.environ
+    files = {
+        "credentials_file": Path(here.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials").expanduser(),
+        "config_file": Path(here.get("AWS_CONFIG_FILE") or "~/.aws/config").expanduser(),
+    }
+    if here.get("AWS_ACCESS_KEY_ID"):
+        return {"type": "environment"}
+    if here.get("AWS_PROFILE") or files["credentials_file"].exists():
+        # TensorStore finds neither the profile nor the files by itself, and wants both files.
+        named = {name: str(path) if path.exists() else os.devnull for name, path in files.items()}
+        return {"type": "profile", "profile": here.get("AWS_PROFILE") or "default", **named}
+    if here.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") or here.get("AWS_CONTAINER_CREDENTIALS_FULL_URI"):
+        return {"type": "ecs"}
+    return {"type": "default" if here.get("AWS_WEB_IDENTITY_TOKEN_FILE") else "anonymous"}

@@ -420,7 +420,7 @@ def test_a_server_that_fails_is_told_from_damage(put, relay, tmp_path: Path) -> 
     assert reader.read(np.arange(2), np.arange(2)).coarse.shape == (2, 2)  # it is there again: on we go
 
 
-def test_who_may_not_read_is_told_so(put, bucket, monkeypatch) -> None:
+def test_who_may_not_read_is_told_so(put, bucket, monkeypatch, tmp_path: Path) -> None:
     """Without credentials requests are anonymous; with them they are signed."""
     _, url = put(texts=8)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -428,6 +428,12 @@ def test_who_may_not_read_is_told_so(put, bucket, monkeypatch) -> None:
     with pytest.raises(UnreachableError, match="the server refuses") as caught:
         ScoreStore.open(url)
     assert "AWS_ACCESS_KEY_ID" in caught.value.hint
+    (tmp_path / "credentials").write_text("[work]\naws_access_key_id = k\naws_secret_access_key = s\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    with pytest.raises(UnreachableError, match="there are no credentials"):
+        ScoreStore.open(url)
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    assert ScoreStore.open(url).teachers == ("tiny",)
 
 
 # The command line
@@ -445,6 +451,7 @@ def test_the_verbs_take_addresses(put, bucket, tmp_path: Path) -> None:
     assert (listed["store"], listed["teachers"][0]["complete"], listed["teachers"][0]["written"]) == (url, 1, None)
     assert f"tiny in {url}" in run("info", url)
     assert "nothing is damaged" in run("verify", url, "--full")
+    assert json.loads(run("report", url, "--json"))["teachers"][0]["teacher"] == "tiny"
     assert "made from the same" in run("diff", f"{url}:tiny", str(made.path))
     run("export", url, "tiny", f"{bucket.url}/out")
     assert json.loads(run("import", f"{bucket.url}/out", str(tmp_path / "new.zarr"), "--json"))["shards"] == 1
