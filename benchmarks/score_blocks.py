@@ -36,7 +36,7 @@ from teachclip.stages.estimate import estimate_scores
 from teachclip.stages.score import score
 from teachclip.stages.splits import usable_split
 
-CAPTIONS, WIDTH, NUMBERS, BATCH = 5, 64, 1 << 20, 240
+CAPTIONS, WIDTH, NUMBERS, BATCH = 5, 64, 1 << 17, 240
 
 
 class Cheap:
@@ -160,6 +160,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the stores are made; by default a temporary folder")
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
     chosen = parser.parse_args()
+    if max(chosen.videos) > NUMBERS:
+        parser.error(f"at most {NUMBERS:,} videos")
     sys.path.insert(0, str(Path(__file__).parent))  # the plugin is this file
     rows = []
     for videos in chosen.videos:
