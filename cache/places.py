@@ -188,17 +188,20 @@ class Remote:
         """
         limit = most if size is None else size
         longer = self.holds(limit)
+        if longer is None:
+            return None
         if longer:
             raise CacheError(f"has more than {limit:,} bytes", where=str(self))
-        found = None if longer is None else self._answer(self._root.kvstore.read(self._key), limit)
-        if found is None or found.state == "missing":
-            return None
-        if len(found.value) > limit or size not in (None, len(found.value)):
-            raise CacheError(f"has {len(found.value):,} bytes instead of {limit:,}", where=str(self))
-        return bytes(found.value)
+        if size is None:
+            found = self._answer(self._root.kvstore.read(self._key), limit)
+            return None if found.state == "missing" else bytes(found.value)
+        data = b"".join(self.blocks(size))
+        if len(data) != size:
+            raise CacheError(f"has {len(data):,} bytes instead of {size:,}", where=str(self))
+        return data
 
     def blocks(self, size: int) -> Iterator[bytes]:
-        """The file's first `size` bytes and, if there are any, one more; fewer when it is shorter.
+        """The file's first `size` bytes, fewer when it is shorter; whether it is longer, `holds` says.
 
         Raises:
             FileNotFoundError: there is none.
@@ -213,8 +216,6 @@ class Remote:
             if found.state == "missing":
                 raise FileNotFoundError(str(self))
             yield found.value
-        if self.holds(size):
-            yield b"?"  # whatever it is, it is one too many
 
     def write(self, data: bytes) -> None:
         """Put a file there, whole, over the one that may be there."""

@@ -278,8 +278,7 @@ class ScoreReader:
         _refuse_unscored(folder, "videos", videos, [one.videos for one in held])
         self._parts = [Part(one) for one in held if one.pairs]
         self._holders = _Holders(self._parts, len(texts))
-        for part in self._parts:
-            part.open()
+        at_once(folder, Part.open, self._parts)
         self.frame_logits = self._load_frame_logits()
 
     @cached_property

@@ -191,7 +191,8 @@ def test_sizes_that_no_file_has_are_refused_before_anything_is_read(put, bucket)
 # Export and import
 
 
-def test_an_export_goes_to_an_address_and_comes_back_bit_for_bit(make_store, bucket, tmp_path: Path) -> None:
+def test_an_export_goes_to_an_address_and_comes_back_bit_for_bit(make_store, bucket, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(places, "_BLOCK", 150)  # larger files come in pieces
     made, out = make_store(), f"{bucket.url}/published/tiny"
     packed = Export(made.path, "tiny", out).run()
     local = Export(made.path, "tiny", tmp_path / "out").run()
