@@ -64,12 +64,12 @@ class FeatureShards:
         self.folder = folder / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         self.shard_videos = shard_videos
         real_folder(self.folder)
-        if not (self.folder / IDENTITY).exists():
-            try:
+        try:
+            if not (self.folder / IDENTITY).exists():
                 publish(self.folder / IDENTITY, text.encode())
-            except OSError as error:
-                raise unwritable(self.folder, error) from error
-        sync_above(self.folder / IDENTITY)
+            sync_above(self.folder / IDENTITY)
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
 
     def groups(self, digests: Sequence[bytes]) -> Iterator[slice]:
         """The videos of each shard, as slices of `digests`."""

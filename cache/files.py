@@ -1,5 +1,6 @@
 """Files that are complete or absent: written beside, synced, renamed into place."""
 
+import errno
 import os
 import shutil
 import time
@@ -9,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
+# Of folders above ours: what may not be opened is older than we are, and some file systems cannot sync folders.
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 IN_USE = 3600.0
 """Seconds: what was written to more recently may still be in the making."""
 
@@ -25,8 +28,11 @@ def sync_folder(folder: Path) -> None:
 def sync_above(path: Path) -> None:
     """Make the folders that lead to `path` survive a power cut, whoever made them and was killed before he synced."""
     for folder in path.absolute().parents:
-        with suppress(OSError):  # one that may not be opened is older than we are
+        try:
             sync_folder(folder)
+        except OSError as error:
+            if error.errno not in _NOT_OURS:
+                raise
 
 
 def make_folder(folder: Path) -> None:

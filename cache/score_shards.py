@@ -167,9 +167,9 @@ def _settle(tile: Tile) -> None:
     try:
         for name in (*tile.layout.scored, "done"):
             sync_folder(tile.local / name)
+        sync_above(tile.local / "done")
     except OSError as error:
         raise unwritable(tile.local, error) from error
-    sync_above(tile.local / "done")
 
 
 def sweep(tile: Tile) -> None:

@@ -6,6 +6,7 @@ import random
 import shutil
 import struct
 import subprocess
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -151,6 +152,10 @@ class Ext4:
         self._call("mount", "-o", "loop", str(self.image), str(self.folder))
 
     def unmount(self) -> None:
+        for _ in range(50):  # TensorStore's threads close what they have read in their own time
+            if subprocess.run(["umount", str(self.folder)], capture_output=True, check=False).returncode == 0:
+                return
+            time.sleep(0.1)
         self._call("umount", str(self.folder))
 
     def cut(self) -> None:
