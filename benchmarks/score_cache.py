@@ -11,9 +11,9 @@ caches of a disk or a host below; `disk MB` is what the kernel then fetched for 
 
 Steps: a step of some 100 ms, either matrix products on half of the cores or a busy Python interpreter, with the labels
 of 0, 1 and 3 teachers read ahead as training does. Rounds with and without take turns; `0 again` shows the noise.
-`labels` is the time until a step has its labels, decoding included; `blocked` the time per step that the step's thread
-neither ran nor waited for a processor: another thread had the interpreter. A step's wall time also grows where reading
-and computing share a core.
+`labels` is the time until a step has its labels; `blocked` the time per step that the step's thread neither ran nor
+waited for a processor: another thread had the interpreter. A step's wall time also grows where reading and computing
+share a core.
 
 Writing: shards of 1,024 texts, encoded, hashed, written, synced and read back, beside a scorer that is nothing but a
 dot product of 512 numbers, and both overlapped as `teachclip score` does it.
@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from _machine import machine
 from _score_ways import FRAMES, OURS, SHARD, Way, make_tile, make_ways, open_reader, refuse_full, shards
-from teachclip.cache.reader import PendingLabels, ScoreReader
+from teachclip.cache.reader import Labels, ScoreReader
 from teachclip.cache.score_shards import write_shard
 from teachclip.cache.stream import read_ahead
 from teachclip.stages.scoring import ShardWriter
@@ -135,21 +135,19 @@ def _round(
 ) -> Numbers:
     """A round of steps: per step, wall and blocked ms, sleeps, and ms for labels."""
 
-    def read(places: tuple[np.ndarray, np.ndarray]) -> list[PendingLabels]:
-        return [reader.start(*places) for reader in readers]
+    def read(places: tuple[np.ndarray, np.ndarray]) -> list[Labels]:
+        return [pending.result() for pending in [reader.start(*places) for reader in readers]]
 
     with read_ahead(read, batches, DEPTH) as labels:
         next(labels)
         time.sleep(0.1)
-        clock, waited = Clock(), 0.0
+        clock, waited = Clock(), labels.waited
         for _ in range(STEPS):
-            begun = time.perf_counter()
-            for pending in next(labels):
-                pending.result()
-            waited += time.perf_counter() - begun
+            next(labels)
             for _ in range(count):
                 work()
         wall, blocked, sleeps = clock.read()
+        waited = labels.waited - waited
     return {
         "ms": wall / STEPS,
         "blocked_ms": blocked / STEPS,

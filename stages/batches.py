@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cache.reader import PendingLabels
+from ..cache.reader import Labels
 from .inputs import VideoInputs
 from .labels import CachedTeacher, UintFrames
 
@@ -83,8 +83,7 @@ class Batch:
     Attributes:
         texts: indices of the texts [b]; videos: indices of their videos [b].
         ids: token ids [b, W]; frames: what `VideoInputs.read` gives; mask: valid frames [b, F].
-        labels: one entry per cached teacher, text x video scores of the batch and frame logits of the pairs: still
-            being read, and decoded by who takes them, which disturbs a busy interpreter less than another thread does.
+        labels: one entry per cached teacher, text x video scores of the batch and frame logits of the pairs.
         uint8_frames: for teachers that run inside the step, by frame cache.
     """
 
@@ -94,7 +93,7 @@ class Batch:
     ids: Tensor
     frames: Tensor
     mask: Tensor
-    labels: tuple[PendingLabels, ...]
+    labels: tuple[Labels, ...]
     uint8_frames: Mapping[Path, UintFrames]
 
     def to(self, device: torch.device) -> "Batch":
@@ -124,10 +123,11 @@ class BatchReader:
     def __call__(self, item: tuple[int, np.ndarray]) -> Batch:
         step, texts = item
         videos = self.text_video[texts]
-        labels = tuple(teacher.start(texts, videos) for teacher in self.cached)
+        pending = [teacher.start(texts, videos) for teacher in self.cached]  # read while the frames are
         frames, mask, _ = self.inputs.read(videos)
         ids = self.ids[torch.from_numpy(texts)]
         if self.pin:
             ids, frames, mask = ids.pin_memory(), frames.pin_memory(), mask.pin_memory()
         uint8_frames = {folder: inputs.read(videos) for folder, inputs in self.teacher_frames.items()}
+        labels = tuple(each.result() for each in pending)
         return Batch(step, texts, videos, ids, frames, mask, labels, uint8_frames)

@@ -131,7 +131,6 @@ class _Run:
         self.unread: list[_Step] = []
         self.best: dict[str, Any] = {}
         self.earlier_seconds = 0.0
-        self.labels_waited = 0.0
         self.began = time.perf_counter()
 
     def go(self) -> TrainResult:
@@ -154,13 +153,13 @@ class _Run:
                 ends_epoch = done % self.order.steps_per_epoch == 0 or done == self.steps
                 due = time.perf_counter() - saved > self.settings.checkpoint_seconds
                 if ends_epoch or due or len(self.unread) == LOG_EVERY:
-                    progress.advance(len(self.unread), **self._read_losses(batches.waited + self.labels_waited))
+                    progress.advance(len(self.unread), **self._read_losses(batches.waited))
                 if ends_epoch:
                     self._validate(done)
                 if ends_epoch or due:
                     self._save(done)
                     saved = time.perf_counter()
-            waited = batches.waited + self.labels_waited
+            waited = batches.waited
         return self._result(waited)
 
     def _step(self, batch: Batch) -> None:
@@ -200,10 +199,7 @@ class _Run:
         them or the teacher has none."""
         coarse: list[Tensor] = []
         fine: list[Tensor | None] = []
-        begun = time.perf_counter()
-        read = [pending.result() for pending in batch.labels]
-        self.labels_waited += time.perf_counter() - begun
-        for cached, labels in zip(self.material.cached, read, strict=True):
+        for cached, labels in zip(self.material.cached, batch.labels, strict=True):
             coarse.append(torch.from_numpy(labels.coarse).to(self.device) * cached.scale)
             fine.append(None if labels.frame_logits is None else torch.from_numpy(labels.frame_logits).to(self.device))
         captions = [self.material.train.texts[k].caption for k in batch.texts]
