@@ -161,13 +161,17 @@ def extended(process: Any, finished: Path, tmp_path_factory: pytest.TempPathFact
     return root
 
 
-@pytest.mark.parametrize(("kills", "workers"), [(6, 1), (4, 2), (0, 2)])
+@pytest.mark.parametrize(("kills", "workers", "changes"), [(8, 1, 150), (4, 2, 0), (0, 2, 0)])
 def test_an_extension_killed_or_raced_equals_the_uninterrupted_one(
-    process: Any, world: Callable[..., Path], extended: Path, kills: int, workers: int
+    process: Any, world: Callable[..., Path], extended: Path, kills: int, workers: int, changes: int
 ) -> None:
+    """Killed at random changes to the disk, where a kill costs one scored shard at most, or at random moments."""
     root = world(scored=True)
     process.grow(root, 20, MORE)
-    command = [sys.executable, process.__file__, *map(str, (root, kills, kills + workers, workers))]
+    command = [sys.executable, process.__file__, *map(str, (root, kills, 7, workers, changes))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+    killed, redone = map(int, done.stdout.split())
+    assert killed >= (2 if changes else 0)
+    assert redone <= killed or workers == 2
     assert tree(root / "work/scores.zarr") == tree(extended / "work/scores.zarr")
