@@ -78,6 +78,18 @@ def make_store(tmp_path: Path) -> Make:
     return make
 
 
+@pytest.fixture
+def put(bucket, make_store: Make):
+    """A store, put into the bucket as `s.zarr`; and its address."""
+
+    def made(**options: object) -> tuple[Made, str]:
+        store = make_store(**options)
+        bucket.put(store.path, "s.zarr")
+        return store, f"{bucket.url}/s.zarr"
+
+    return made
+
+
 def _load(name: str) -> ModuleType:
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
