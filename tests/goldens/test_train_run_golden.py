@@ -43,7 +43,9 @@ def _losses(golden, network, recipe: TrainConfig, batch: int):
     texts = network.encode_texts(given["input_ids"])
     y_c, y_f = torch.from_numpy(golden["in/y_c"][batch]), torch.from_numpy(golden["in/y_f"][batch])
     logits = network.score(texts, videos) * network.logit_scale.exp()
-    assert not (recipe.network.mask_padding or recipe.loss.mask_same_video)  # the published code passes no mask
+    # The published code passes no mask.
+    assert not recipe.network.mask_padding
+    assert not recipe.loss.mask_same_video
     return Losses(recipe.loss)(logits, videos["raw_weights"], list(y_c), list(y_f.log()))
 
 
