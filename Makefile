@@ -46,13 +46,15 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p teachclip
 
+LONG := benchmarks/teaching.py benchmarks/blocks_learning.py
 bench: $(STAMP)
-	@for script in $(filter-out benchmarks/teaching.py,$(wildcard benchmarks/[!_]*.py)); do \
+	@for script in $(filter-out $(LONG),$(wildcard benchmarks/[!_]*.py)); do \
 		echo "$(BIN)/python $$script"; $(BIN)/python $$script || exit 1; done
 
-# Three seeds of every student: an hour or more.
+# Three seeds of every student: an hour or more; then the same from a store in blocks.
 bench-teaching: $(STAMP)
 	$(BIN)/python benchmarks/teaching.py
+	$(BIN)/python benchmarks/blocks_learning.py
 
 # Names and versions of everything that a fresh environment gets today; tests must pass before they are committed.
 constraints: python

@@ -99,6 +99,16 @@ class Part:
         coded = self.tile.layout.dtype == "uint16"
         self.codec = self.tile_rows.read("coarse_codec", self.held.rows) if coded else None
 
+    def precision(self, texts: np.ndarray) -> float:
+        """Half the largest step between stored scores of these texts."""
+        _, row = _find(self.held.texts, texts)
+        if not len(row) or self.tile.layout.dtype == "float32":
+            return 0.0
+        if self.codec is not None:
+            return float(self.codec[row, 0].max() / 2)
+        largest = np.abs(self.tile_rows.scores(self.held.rows[row])).max()
+        return float(np.spacing(np.float16(largest)) / 2)
+
     def start(self, texts: np.ndarray, videos: np.ndarray) -> "Share | None":
         """Begin to read what this tile holds of a batch; None when that is nothing."""
         here, row = _find(self.held.texts, texts)
@@ -304,6 +314,11 @@ class ScoreReader:
         for part in self._parts:
             digests[part.held.videos] = part.tile.video_digests[part.held.columns]
         return digests
+
+    def precision(self, text_index: np.ndarray) -> float:
+        """How far a stored score of these texts can be from the one that was written: half a step of its type."""
+        texts = np.asarray(text_index)
+        return max((part.precision(texts) for part in self._parts), default=0.0)
 
     def _load_frame_logits(self) -> np.ndarray | None:
         if not self._parts or not self._parts[0].tile.layout.frame_logits:

@@ -1,6 +1,8 @@
 """`teachclip cache`: the score store as something to look at, check, mend, hand on and tidy."""
 
 import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,11 +11,12 @@ from ...configs.loading import load_config
 from ...errors import ConfigError, TeachclipError
 from ..quantities import size
 from . import cache_pages as pages
-from . import cache_report
+from . import cache_report, score
 from .running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
 
 if TYPE_CHECKING:
     from ...cache.packing import Export, Import, Packed
+    from ...stages.rescore import Rescored
     from .output import Output
 
 app = typer.Typer(
@@ -42,7 +45,12 @@ ESTIMATE = examples(
     "teachclip cache estimate own_videos.yaml",
     "teachclip cache estimate own_videos.yaml --like trial/scores.zarr:xclip",
 )
-VERIFY = examples("teachclip cache verify work/scores.zarr", "teachclip cache verify work/scores.zarr xclip --full")
+VERIFY = examples(
+    "teachclip cache verify work/scores.zarr",
+    "teachclip cache verify work/scores.zarr xclip --full",
+    "teachclip cache verify work/scores.zarr --rescore 64 --config own_videos.yaml",
+)
+EXTEND = examples("teachclip cache extend own_videos.yaml")
 REPAIR = examples("teachclip cache repair own_videos.yaml", "teachclip cache repair own_videos.yaml --teacher xclip")
 DIFF = examples("teachclip cache diff work/scores.zarr:xclip work/scores.zarr:ts2net")
 EXPORT = examples("teachclip cache export work/scores.zarr xclip xclip-scores")
@@ -110,6 +118,15 @@ def verify(
     store: AnyStore,
     teacher: AnyTeacher = None,
     full: Annotated[bool, typer.Option("--full", help="Read every byte and look at every value.")] = False,
+    rescore: Annotated[
+        int | None,
+        typer.Option("--rescore", metavar="N", min=1, help="Also score N captions with N videos again."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="CONFIG", help="Names the teachers, for --rescore.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Which captions and videos --rescore takes.")] = 0,
+    sets: Overrides = None,
     json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -118,16 +135,46 @@ def verify(
 
     By default documents, markers and sizes; --full compares the hash of every file, decodes every chunk under its
     checksum and looks at every value. What is not scored yet is no damage; the store may be written meanwhile.
+    --rescore asks the teachers again, from the frames on, and exits with 1 when they say something else.
     """
-    with running("cache", json, quiet, debug) as output:
+    with running("cache", json, quiet, debug, config, sets) as output:
         from ...cache.check import Check
 
+        if rescore and config is None:
+            raise ConfigError("--rescore needs to know the teachers", hint="name the configuration: --config CONFIG")
         check = Check(store, teacher, full)
         with output.progress(f"checking {store}", check.units, "file") as progress:
             result = check.run(progress.advance)
-        output.result(result, *pages.checked(result))
-        if result.findings:
+        again: list[Rescored] = []
+        if rescore and not result.findings:
+            settings = load_config(config, [*(sets or ()), f"score.store={store}"])
+            with output.waiting("loading"):
+                from ...stages.rescore import rescore as run
+
+            again = run(settings, teacher, rescore, seed, output)
+        shown = {**asdict(result), "rescored": again} if rescore else result
+        output.result(shown, *pages.checked(result), *pages.rescored(again))
+        if result.findings or not all(each.agrees for each in again):
             raise typer.Exit(1)
+
+
+@app.command(epilog=EXTEND)
+def extend(
+    config: ConfigFile, sets: Overrides = None, json: AsJson = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
+    """Score the captions and videos that a store does not have yet; what it has stays as it is.
+
+    What `teachclip score` does with a store that is there; a store that is not there is an error here.
+    """
+    with running("cache", json, quiet, debug, config, sets) as output:
+        settings = load_config(config, sets or ())
+        with output.waiting("loading"):
+            from ...cache.scores import ScoreStore
+            from ...stages.score import score as run
+
+        ScoreStore.open(settings.score_store)
+        result = run(settings, output)
+        output.result(result, *score.shown(result))
 
 
 @app.command(epilog=REPAIR)

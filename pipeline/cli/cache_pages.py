@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ...cache.removal import Removed
     from ...cache.transport import TeacherMerge
     from ...stages.estimate import ScoreEstimate
+    from ...stages.rescore import Rescored
     from ..repair import RepairResult
 
 type Page = Iterator[RenderableType]
@@ -143,6 +144,24 @@ def checked(result: "CheckResult") -> Page:
         )
     if not result.findings:
         yield "nothing is damaged" + ("" if result.full else "; --full reads every byte")
+
+
+def rescored(teachers: "Sequence[Rescored]") -> Page:
+    """`cache verify --rescore`."""
+    if not teachers:
+        return
+    heads = ("teacher", "scored again", "largest error", "mean", "allowed", "frames", "other first video")
+    yield table(*heads, rows=map(_rescored, teachers))
+    yield "errors are of raw scores; allowed is what rounding and the stored type explain"
+    for each in teachers:
+        if not each.agrees:
+            yield f"{each.teacher} says something else now than the store: was it made on broken hardware, or altered?"
+
+
+def _rescored(each: "Rescored") -> tuple[object, ...]:
+    frames = "-" if each.frames_largest is None else f"{each.frames_largest:.1e}"
+    errors = (f"{each.largest:.1e}", f"{each.mean:.1e}", f"{each.allowed:.1e}", frames)
+    return (each.teacher, f"{each.texts:,} x {each.videos:,}", *errors, f"{each.rank1_disagree:,} of {each.texts:,}")
 
 
 def repaired(result: "RepairResult") -> Page:

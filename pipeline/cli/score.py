@@ -1,8 +1,10 @@
 """`teachclip score`: frozen teachers -> score cache."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import RenderableType
 
 from ...configs.loading import load_config
 from ...stages.part import WHOLE, Part
@@ -11,7 +13,7 @@ from .output import table
 from .running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
 
 if TYPE_CHECKING:
-    from ...stages.score import TeacherScores
+    from ...stages.score import ScoreResult, TeacherScores
 
 # How the captions' own videos rank in one shard: the sign of a teacher that works.
 RANKS = ("own video MdR", "R@1", "R@10", "among")
@@ -54,17 +56,18 @@ def score(
             from ...stages.score import score as run
 
         result = run(settings, output, part)
-        left_out = f"; {result.left_out_videos} videos left out" if result.left_out_videos else ""
-        output.result(
-            result,
-            f"{result.store}: {duration(result.seconds)}{left_out}",
-            *(
-                f"{each.teacher}: part {result.part} is complete; {each.shards_left:,} shards are left to other parts"
-                for each in result.teachers
-                if each.shards_left
-            ),
-            table(*("teacher", "captions", "videos", "shards", "made now"), *RANKS, rows=map(_row, result.teachers)),
-        )
+        output.result(result, *shown(result))
+
+
+def shown(result: "ScoreResult") -> Iterator[RenderableType]:
+    """What a person sees of the scores that were made."""
+    left_out = f"; {result.left_out_videos} videos left out" if result.left_out_videos else ""
+    yield f"{result.store}: {duration(result.seconds)}{left_out}"
+    for each in result.teachers:
+        if each.shards_left:
+            yield f"{each.teacher}: part {result.part} is complete; {each.shards_left:,} shards are left to other parts"
+    heads = ("teacher", "captions", "videos", "shards", "made now", *RANKS)
+    yield table(*heads, rows=map(_row, result.teachers))
 
 
 def _row(scores: "TeacherScores") -> tuple[object, ...]:

@@ -16,12 +16,13 @@ from teachclip.cache.score_shards import marker_path, write_shard
 from teachclip.cache.scores import ScoreStore
 from teachclip.cache.tiles import Tile, TileContents
 from teachclip.pipeline.repair import RepairResult
+from teachclip.stages.score import ScoreResult
 from typer.testing import Result
 
 type Invoke = Callable[..., Result]
 
 TEXTS, VIDEOS = 12, 5
-VERBS = ("ls", "info", "estimate", "verify", "repair", "diff", "export", "import", "merge", "rm", "gc")
+VERBS = ("ls", "info", "estimate", "verify", "extend", "repair", "diff", "export", "import", "merge", "rm", "gc")
 OF_A_STORE = [
     ["ls", "S"], ["info", "S"], ["verify", "S"], ["verify", "S", "--full"], ["diff", "S", "S"],
     ["export", "S", "xclip", "out"], ["merge", "S", "S2"], ["merge", "S2", "S"], ["rm", "S", "xclip", "--yes"],
@@ -73,6 +74,8 @@ def test_the_examples_of_the_help_run(
         assert invoke("cache", "export", "trial/scores.zarr", "xclip", "xclip-scores").exit_code == 0
         shutil.rmtree(store / "xclip")
     monkeypatch.setattr("teachclip.pipeline.repair.repair", lambda *_: RepairResult("s", 3, ()))
+    monkeypatch.setattr("teachclip.stages.rescore.rescore", lambda *_: [])
+    monkeypatch.setattr("teachclip.stages.score.score", lambda *_: ScoreResult("s", (), 0, 1.0))
     commands = examples(invoke, verb)
     assert commands
     for command in commands:

@@ -26,6 +26,8 @@ VERBS = {
     "pretrain",
     "convert",
     "inspection",
+    "estimate",
+    "rescore",
 }
 LIGHT = {"configs", "pipeline.cli"}  # modules that must be imported without anything heavy
 HEAVY = {
