@@ -139,6 +139,7 @@ def verify(
     """
     with running("cache", json, quiet, debug, config, sets) as output:
         from ...cache.check import Check
+        from ...cache.places import place
 
         if rescore and config is None:
             raise ConfigError("--rescore needs to know the teachers", hint="name the configuration: --config CONFIG")
@@ -147,7 +148,10 @@ def verify(
             result = check.run(progress.advance)
         again: list[Rescored] = []
         if rescore and not result.findings:
-            settings = load_config(config, [*(sets or ()), f"score.store={store}"])
+            settings = load_config(config, sets or ())
+            there = Path(store).absolute() if isinstance(place(store), Path) else store
+            this = settings.score.model_copy(update={"store": there})
+            settings = settings.model_copy(update={"score": this})
             with output.waiting("loading"):
                 from ...stages.rescore import rescore as run
 

@@ -45,7 +45,7 @@ def _altered(world, folder: Path) -> Path:
     return folder / "altered.zarr"
 
 
-def test_scores_that_were_altered_are_found(world, tmp_path: Path) -> None:
+def test_scores_that_were_altered_are_found(world, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from teachclip.configs.loading import dump_config
     from teachclip.pipeline.cli.main import app
 
@@ -59,7 +59,8 @@ def test_scores_that_were_altered_are_found(world, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [*command, "--config", str(tmp_path / "c.yaml"), "--quiet"])
     assert result.exit_code == 1
     assert "says something else now than the store" in result.stdout
-    honest = ["cache", "verify", str(world.root / "work/exact.zarr"), "--rescore", "9", "--config"]
+    monkeypatch.chdir(world.root)  # a store is named as the shell names files, from the current folder
+    honest = ["cache", "verify", "work/exact.zarr", "--rescore", "9", "--config"]
     assert CliRunner().invoke(app, [*honest, str(tmp_path / "c.yaml"), "--quiet"]).exit_code == 0
     assert CliRunner().invoke(app, command).exit_code == 2  # nobody is named who could score
 
