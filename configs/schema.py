@@ -202,6 +202,10 @@ class TeacherConfig(Section):
         if len(given) != 1:
             found = " and ".join(given) or "none"
             raise ValueError(f"a teacher is one of checkpoint, openclip and plugin; {self.name} has {found}")
+        if self.plugin and (self.frames or self.words):
+            raise ValueError(f"a plugin says its frames and words itself: give {self.name}'s in its options")
+        if self.options and not self.plugin:
+            raise ValueError(f"options are for a plugin, and {self.name} is none")
         return self
 
 
@@ -436,6 +440,9 @@ class Config(Section):
         names = [teacher.name for teacher in self.score.teachers]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"score.teachers: each needs a name of its own, {', '.join(sorted(repeated))} is repeated")
+        for key, named in (("train.teachers", self.train.teachers), ("denoise.teachers", self.denoise.teachers)):
+            if twice := sorted({name for name in named if named.count(name) > 1}):
+                raise ValueError(f"{key}: {', '.join(twice)} is named twice")
         if self.train.teaching == "online" and (unknown := sorted(set(self.train.teachers) - set(names))):
             raise ValueError(f"train.teachers: teaching online needs {', '.join(unknown)} among score.teachers")
         if self.train.optim.optimiser == "adam" and self.train.optim.weight_decay > 0:

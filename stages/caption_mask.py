@@ -21,7 +21,7 @@ RULE = (
     "that would lose all captions. This rule is teachclip's own; TeachText published masks, not the rule."
 )
 MOST_BYTES = 2**30
-_AGAIN = "make it again: teachclip denoise CONFIG"
+_AGAIN = "make it again, with the denoise settings that it was made with: teachclip denoise CONFIG"
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,22 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
 
 
 def autocast(device: torch.device, precision: Literal["auto", "float32", "bf16"]) -> AbstractContextManager[object]:
-    """bf16 where asked for; `auto` means on a GPU."""
-    if precision == "bf16" or (precision == "auto" and device.type == "cuda"):
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
+    """bf16 where asked for; see `resolved`."""
+    return torch.autocast(device.type, torch.bfloat16) if resolved(precision, device) == "bf16" else nullcontext()
+
+
+def resolved(precision: Literal["auto", "float32", "bf16"], device: torch.device) -> Literal["float32", "bf16"]:
+    """What `auto` comes to: bf16 on a GPU, else float32."""
+    if precision == "auto":
+        return "bf16" if device.type == "cuda" else "float32"
+    return precision
 
 
 @contextmanager
 def plain_float32(device: torch.device) -> Iterator[None]:
-    """For teachers: scores must not depend on the precision of the training step around an online teacher, nor on
-    TF32, which cuDNN's convolutions (the patch embedding) use unless told otherwise, nor on which algorithm was
-    fastest."""
+    """For teachers, cached class tokens and metrics: they must not depend on the precision of a training step around
+    them, nor on TF32, which cuDNN's convolutions (the patch embedding) use unless told otherwise, nor on which
+    algorithm was fastest."""
     cudnn = torch.backends.cudnn
     with (
         torch.autocast(device.type, enabled=False),

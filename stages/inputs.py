@@ -11,6 +11,7 @@ from torch import Tensor
 from ..cache.features import FeatureShards
 from ..cache.frames import FrameCache
 from ..errors import CacheError
+from .device import plain_float32
 from .models.checkpoints import class_token_digest
 from .models.network import VideoTextNetwork
 from .reporting import Reporter
@@ -103,7 +104,8 @@ def _encode(network: VideoTextNetwork, inputs: FrameInputs, index: np.ndarray) -
     tokens, masks, times = [], [], []
     for start in range(0, len(index), ENCODE_VIDEOS):
         frames, mask, when = inputs.read(index[start : start + ENCODE_VIDEOS])
-        tokens.append(network.class_tokens(frames.to(device), mask.to(device)).float().cpu().numpy())
+        with plain_float32(device):
+            tokens.append(network.class_tokens(frames.to(device), mask.to(device)).float().cpu().numpy())
         masks.append(mask.numpy())
         times.append(when.numpy())
     return {"tokens": np.concatenate(tokens), "mask": np.concatenate(masks), "times": np.concatenate(times)}

@@ -159,8 +159,8 @@ class OnlineTeacher:
         scores = self.teacher.score(texts, encoded)
         logits = self.teacher.frame_logits(texts, encoded) if self.frame_scores else None
         if logits is not None and self.carrier is not None:
-            logits = torch.from_numpy(self.carrier(logits.float().cpu().numpy(), videos)).to(device)
-        return scores, logits
+            logits = torch.from_numpy(self.carrier(logits.float().cpu().numpy(), videos))
+        return scores.to(device), None if logits is None else logits.to(device)
 
 
 def online_teachers(

@@ -1,6 +1,7 @@
 """What a training run is made from: the captions and videos it uses, their frames, and the scores that teach."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,7 @@ class Material:
     cached: tuple[CachedTeacher, ...]
     online: dict[str, str]
     groups: np.ndarray | None
+    start: dict[str, str]
 
     def identity(self) -> dict[str, str]:
         """What the run's numbers depend on beside its configuration."""
@@ -62,7 +64,7 @@ class Material:
                 identity[f"pixels that {teacher.name} saw"] = f"{seen}, other than here in {count} videos"
         if self.groups is not None:
             identity["groups of batches"] = digest_of([self.groups.tobytes()])
-        return identity | {f"teacher {name}": digest for name, digest in self.online.items()}
+        return identity | self.start | {f"teacher {name}": digest for name, digest in self.online.items()}
 
 
 def open_material(config: Config, reporter: Reporter) -> Material:
@@ -93,15 +95,30 @@ def open_material(config: Config, reporter: Reporter) -> Material:
     elif config.train.teachers:
         cached = cached_teachers(config, train_split, frames, seen, reporter)
     groups = batch_groups(cached, config.score_store)
-    return Material(frames, seen, masked, train_split, val_split, cached, online, groups)
+    return Material(frames, seen, masked, train_split, val_split, cached, online, groups, _start_digests(config))
 
 
 def _teacher_digest(config: Config, name: str) -> str:
-    """Stands for a teacher inside the step: its settings, and its checkpoint's bytes wherever they lie."""
-    teacher = next(teacher for teacher in config.score.teachers if teacher.name == name)
-    settings = teacher.model_dump(mode="json", exclude={"checkpoint", "prepared"})
-    checkpoint = config.teacher_checkpoint(teacher)
-    return digest_of([canonical(settings), checkpoint_digest(checkpoint) if checkpoint else ""])
+    """Stands for a teacher inside the step: its settings, and its checkpoint's bytes wherever they lie, or what it
+    says of its weights where it has no checkpoint."""
+    settings = next(teacher for teacher in config.score.teachers if teacher.name == name)
+    shown = canonical(settings.model_dump(mode="json", exclude={"checkpoint", "prepared"}))
+    checkpoint = config.teacher_checkpoint(settings)
+    if checkpoint is not None:
+        return digest_of([shown, checkpoint_digest(checkpoint)])
+    from .models.teachers import load_teacher  # training from the cache knows no teacher
+
+    teacher = load_teacher(settings, None)
+    return digest_of([shown, teacher.weights_digest, str(teacher.score_version), f"{teacher.scale:.6g}"])
+
+
+def _start_digests(config: Config) -> dict[str, str]:
+    """What stands for the weights that training starts from, where they are files: paths may get other contents."""
+    weights = config.train.network.trunk.weights
+    files = {"init": config.init_checkpoint, "trunk weights": Path(weights) if weights else None}
+    if config.init_checkpoint is not None:
+        del files["trunk weights"]  # init brings them
+    return {name: checkpoint_digest(path) for name, path in files.items() if path is not None and path.exists()}
 
 
 def _masked(config: Config, dataset: Dataset, split: Split, reporter: Reporter) -> tuple[Split, Masked | None]:

@@ -50,7 +50,7 @@ def users_code(what: str, plugin: Callable[..., Any]) -> Iterator[None]:
         yield
     except (TeachclipError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(
             f"{what} failed", details=_told(error, plugin), hint="--debug shows the whole traceback"
         ) from error
@@ -61,7 +61,7 @@ def _from_module(module: str, name: str, spec: str, key: str) -> Any:
     sys.path.append(here)
     try:
         return getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever the user's module raises when it is imported
+    except (Exception, SystemExit) as error:  # whatever the user's module raises when it is imported
         raise _not_loaded(spec, key, error) from error
     finally:
         sys.path.remove(here)
@@ -74,19 +74,21 @@ def _from_entry_point(spec: str, group: str, key: str) -> Any:
         raise ConfigError(f"{key}: no entry point {spec!r} in {group} ({have})", hint="or name it as module:Class")
     try:
         return known[spec].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _not_loaded(spec, key, error) from error
 
 
-def _not_loaded(spec: str, key: str, error: Exception) -> ConfigError:
+def _not_loaded(spec: str, key: str, error: BaseException) -> ConfigError:
     return ConfigError(
         f"{key}: {spec} cannot be loaded",
         details=_told(error),
-        hint="modules are looked for where Python looks, and in the current folder",
+        hint=f"without .py: {spec.replace('.py:', ':')}"
+        if ".py:" in spec
+        else "modules are looked for where Python looks, and in the current folder",
     )
 
 
-def _told(error: Exception, plugin: Callable[..., Any] | None = None) -> list[str]:
+def _told(error: BaseException, plugin: Callable[..., Any] | None = None) -> list[str]:
     """What was raised, and file:line of the user's code when it was raised there."""
     lines = [f"{type(error).__name__}: {error}"]
     frames = [

@@ -37,7 +37,8 @@ class Rescored:
         texts, videos: sampled; every one of their pairs was scored anew.
         largest, mean: error of video-text scores.
         allowed: largest error that rounding and the stored type explain.
-        frames_largest, frames_allowed: the same of frame-text logits, each text with its own video; None without any.
+        frames_largest, frames_allowed: the same of frame-text logits, each text with its own video, relative to those
+            that are larger than 1; None without any.
         rank1_disagree: captions whose first video among the sampled ones is another now.
         agrees: whether no error is larger than allowed.
     """
@@ -150,8 +151,9 @@ def _compare(
     frames_largest = frames_allowed = None
     if reader.frame_logits is not None:
         again_frames = np.concatenate(logits)
-        frames_largest = float(np.abs(again_frames - reader.frame_logits[texts]).max())
-        frames_allowed = _allowed(again_frames)
+        # Frame by frame: a padded frame's logit may be large, and says nothing of what the others may differ by.
+        apart = np.abs(again_frames - reader.frame_logits[texts]) / np.maximum(1.0, np.abs(again_frames))
+        frames_largest, frames_allowed = float(apart.max()), BOUND
     return Rescored(
         teacher.name,
         len(texts),

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .device import plain_float32
 from .inputs import VideoInputs
 from .metrics import Metrics, Ties, retrieval_metrics
 from .models.network import Features, VideoTextNetwork
@@ -56,14 +57,15 @@ def measure(
     """
     was_training = network.training
     network.eval()
-    videos = encode_videos(network, inputs, reporter)
-    encoded = _TextBlocks(network, ids)
+    with plain_float32(network.logit_scale.device):
+        videos = encode_videos(network, inputs, reporter)
+        encoded = _TextBlocks(network, ids)
 
-    def scores(texts: np.ndarray, columns: slice) -> np.ndarray:
-        chosen = {name: value[columns] for name, value in videos.items()}
-        return network.score(encoded[texts], chosen).double().cpu().numpy()
+        def scores(texts: np.ndarray, columns: slice) -> np.ndarray:
+            chosen = {name: value[columns] for name, value in videos.items()}
+            return network.score(encoded[texts], chosen).double().cpu().numpy()
 
-    result = retrieval_metrics(scores, text_video, len(inputs.videos), ties=ties, block=block)
+        result = retrieval_metrics(scores, text_video, len(inputs.videos), ties=ties, block=block)
     network.train(was_training)
     return result
 

@@ -19,6 +19,7 @@ from ..cache.state import load_state, save_state
 from ..configs.loading import dump_config
 from ..configs.schema import Config
 from ..errors import CacheError
+from .device import choose_device, resolved
 
 # Fields that change where and how fast a run is, not what it computes, and those whose effect is in `data`: the mask's
 # digest, the scores made of other pixels.
@@ -42,6 +43,7 @@ class RunFolder:
             CacheMismatchError: the folder holds a run of another configuration or data; names what differs.
         """
         train = config.train.model_dump(mode="json", exclude=NOT_IDENTITY)
+        train["precision"] = resolved(config.train.precision, choose_device(config.train.device))
         identity = flatten({"train": train, "data": dict(data)})
         path = self.folder / "run.json"
         # A run that failed before its first checkpoint holds nothing: its configuration may still be mended.

@@ -5,6 +5,7 @@ adds is scored into further tiles (tiling.py); a store made from other captions,
 what differs.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from ..cache.coverage import Held
 from ..cache.files import remove_leftovers
 from ..cache.frames import FrameCache
-from ..cache.identity import JSON, refuse_difference, text_digest
+from ..cache.identity import JSON, digest_of, refuse_difference, text_digest
 from ..cache.reader import TileRows
 from ..cache.score_shards import missing_shards, problem, sweep
 from ..cache.scores import ScoreCache, ScoreStore
@@ -34,8 +35,9 @@ from .splits import Split, usable_split
 from .teacher_frames import teacher_frames
 from .tiling import Layout, NewTile, TilePlan, block_tiles, choose_layout, plan_tiles, tile_layout
 
-_OTHER_STORE = "undo the change, or keep both: --set score.store=OTHER.zarr"
+_OTHER_STORE = "undo the change, give the teacher another name, or keep both: --set score.store=OTHER.zarr"
 _SHOWN = 5
+_SAME_SCALE = 1e-6  # devices differ in the last bit of exp
 _TEACHER = ("weights", "score_version", "words", "frames")
 
 
@@ -222,7 +224,7 @@ class _Stage:
 
     def _open(self) -> ScoreCache:
         """The teacher's cache, made when there is none, and refused when it was made from something else."""
-        digest = checkpoint_digest(self.checkpoint) if self.checkpoint else ""
+        digest = self._checkpoint_digest()
         if self.name not in self.store.teachers:
             self._create(digest)
         cache = self.store.teacher(self.name)
@@ -234,7 +236,17 @@ class _Stage:
             where=str(cache.folder),
             hint=_OTHER_STORE,
         )
+        if not same_file and not math.isclose(self.teacher.scale, cache.scale, rel_tol=_SAME_SCALE):
+            now, then = {"scale": self.teacher.scale}, {"scale": cache.scale}
+            refuse_difference(now, then, where=str(cache.folder), hint=_OTHER_STORE)
         return cache
+
+    def _checkpoint_digest(self) -> str:
+        """Stands for the checkpoint's bytes and for the slots that the configuration gives where it records none."""
+        if not self.checkpoint:
+            return ""
+        found, slots = checkpoint_digest(self.checkpoint), (self.settings.frames, self.settings.words)
+        return found if slots == (None, None) else digest_of([found, *map(str, slots)])
 
     def _extend(self, cache: ScoreCache) -> tuple[Layout, int]:
         """Add the tiles that are not there yet; the layout, and how many pairs were added.

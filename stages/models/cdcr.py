@@ -77,4 +77,5 @@ def _standardise(vectors: Tensor) -> Tensor:
 
     The published code divides by zero there, as when every frame's best word is SOT, which is the same in all texts.
     """
-    return (vectors - vectors.mean(0)) / vectors.std(0).clamp_min(FLAT)
+    deviation = vectors.std(0)
+    return torch.where(deviation > FLAT, (vectors - vectors.mean(0)) / deviation.clamp_min(FLAT), 0)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from ...configs.schema import TrunkConfig, TrunkSizes
 from ...errors import CheckpointError, ConfigError
@@ -83,7 +84,30 @@ def weights_file(config: TrunkConfig, sizes: TrunkSizes) -> Path | None:
             where="train.network.trunk",
             hint=f"use model: {other}",
         )
+    _refuse_other_pixels(config, source)
     return _fetch(config.model, config.weights, source)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def _refuse_other_pixels(config: TrunkConfig, source: dict[str, Any]) -> None:
+    """Frames are normalised, resized and cropped as OpenAI's CLIP has them, whatever the weights."""
+    wanted = {
+        "mean": OPENAI_DATASET_MEAN,
+        "std": OPENAI_DATASET_STD,
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+    }
+    other = [key for key, value in wanted.items() if _plain(source.get(key)) not in (None, _plain(value))]
+    if other:
+        raise ConfigError(
+            f"the weights {config.weights!r} of {config.model} were trained on pixels prepared otherwise: "
+            + ", ".join(other),
+            where="train.network.trunk.weights",
+            hint="choose weights trained with CLIP's own normalisation, such as openai",
+        )
 
 
 def _fetch(model: str, tag: str, source: dict[str, Any]) -> Path:

@@ -15,6 +15,7 @@ from .network import Features
 
 GROUP = "teachclip.teachers"  # of entry points
 
+ALONE = 1e-4  # how far rounding may move a score with what is computed beside it
 _PAGE = "docs/teachers.md shows a teacher of about 40 lines"
 _METHODS = ("encode_videos(frames, mask, times)", "encode_texts(captions)", "score(texts, videos)")
 
@@ -46,6 +47,7 @@ class OwnTeacher:
         self.weights_digest: str = said["weights_digest"]
         self._seen: set[str] = set()
         self._gives_frame_logits: bool | None = None
+        self._pairs_alone = False
 
     def encode_videos(self, frames: Tensor, mask: Tensor, times: Tensor) -> Features:
         """See `Teacher`."""
@@ -63,7 +65,11 @@ class OwnTeacher:
 
     def score(self, texts: Features, videos: Features) -> Tensor:
         """See `Teacher`."""
-        return self._scores("score", self._call("score", texts, videos), (_count(texts), _count(videos)))
+        found = self._scores("score", self._call("score", texts, videos), (_count(texts), _count(videos)))
+        if not self._pairs_alone and len(found) > 1 and found.shape[1] > 1:
+            self._refuse_dependent(texts, videos, found)
+            self._pairs_alone = True
+        return found
 
     def frame_logits(self, texts: Features, videos: Features) -> Tensor | None:
         """See `Teacher`; None also when the class has no such method."""
@@ -102,6 +108,13 @@ class OwnTeacher:
         if method not in self._seen and not all(bool(value.isfinite().all()) for value in values):
             raise self._wrong(method, "values that are not finite")
         self._seen.add(method)
+
+    def _refuse_dependent(self, texts: Features, videos: Features, scores: Tensor) -> None:
+        """Refuse scores of pairs that are others when fewer texts and videos stand beside them."""
+        fewer = {key: value[:1] for key, value in texts.items()}, {key: value[:2] for key, value in videos.items()}
+        alone = self._scores("score", self._call("score", *fewer), (1, 2))
+        if not torch.allclose(alone, scores[:1, :2], rtol=ALONE, atol=ALONE):
+            raise self._wrong("score", "other scores for a pair when fewer texts and videos are beside it")
 
     def _wrong(self, method: str, what: str) -> PluginError:
         return PluginError(f"{self._title}: {method} returns {what}", hint=_PAGE)

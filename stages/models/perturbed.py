@@ -24,7 +24,9 @@ def perturbed_top_k(scores: Tensor, noise: Tensor, selected: int, sigma: float) 
 
     Returns:
         [..., k, P], the mean over the samples; every row sums to 1. The gradient is the estimate
-        E[choice x noise] / sigma of the expectation's, from the same samples.
+        E[choice x noise] / sigma of the expectation's, from the same samples: every entry of the Jacobian. A listing
+        of this operation that is often copied keeps only those of a patch's own score; the specs do not say which of
+        the two TS2-Net trains with. Scores are not affected.
     """
     return cast(Tensor, _PerturbedTopK.apply(scores, noise, selected, sigma))
 

@@ -52,9 +52,10 @@ class XClip(VideoTextNetwork):
         """`vector` [V, D] and `frames` [V, F, D] (from before the temporal transformer), unit length."""
         self._refuse_other(mask.shape[1], self.config.frames, "frames a video")
         features = self.frame_features(frames, mask)
-        phi = self.over_time(features, mask).to(self.trunk.dtype)
-        vector = masked_mean(functional.normalize(phi, dim=-1), mask)
-        return {"vector": functional.normalize(vector, dim=-1), "frames": functional.normalize(features, dim=-1)}
+        phi = self.over_time(features, mask)
+        with torch.autocast(phi.device.type, enabled=False):
+            vector = masked_mean(functional.normalize(phi.to(self.trunk.dtype), dim=-1), mask)
+            return {"vector": functional.normalize(vector, dim=-1), "frames": functional.normalize(features, dim=-1)}
 
     def encode_texts(self, ids: Tensor) -> Features:
         """`sentence` [T, D] and `words` [T, W, D], padding included, unit length."""

@@ -64,6 +64,7 @@ def test_an_empty_file_and_empty_sections_are_the_defaults(tmp_path: Path) -> No
             ":2: train.optim.optimiser: 'adammw' is not one of adamw, adam, bert-adam; did you mean adamw?",
         ),
         ("train: 3\n", ":1: train: 3 must be a section: keys and values below it"),
+        ("train: {teachers: [a, a]}\n", ":1: train.teachers: a is named twice"),
         ("train: {teachers: xclip}\n", ":1: train.teachers: 'xclip' must be a list, [...]"),
         ("train: {network: {mask_padding: no}}\n", ":1: train.network.mask_padding: 'no' must be true or false"),
         ("data: {captions: 7}\n", ":1: data.captions: 7 must be text; put it in quotes"),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from teachclip.configs.schema import NetworkConfig, TrunkConfig
+from teachclip.configs.schema import NetworkConfig, TrunkConfig, Ts2NetConfig
 from teachclip.errors import CheckpointError
 from teachclip.stages.models import blocks
 from teachclip.stages.models.build import build_network
@@ -100,3 +100,18 @@ def test_scores_stay_in_full_precision_inside_autocast(make_network, clips, ids)
     with torch.autocast("cpu", torch.bfloat16):
         found = network.score(texts, videos)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["student", "xclip", "ts2net", "xpool", "drl", "openclip"])
+def test_every_network_trains_in_bf16(make_network, clips, ids, kind) -> None:
+    """What is compared stays float32 under autocast, and gradients are finite."""
+    network = make_network(kind=kind, ts2net=Ts2NetConfig(shift_layers=())).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        texts, videos = network.encode_texts(ids), network.encode_videos(*clips)
+    floats = {k: v.dtype for k, v in [*texts.items(), *videos.items()] if v.is_floating_point()}
+    vectors = {k: dtype for k, dtype in floats.items() if k in ("vector", "raw_weights", "matched", "weights")}
+    assert set(vectors.values()) <= {torch.float32}
+    scores = network.score(texts, videos)
+    assert scores.dtype == torch.float32
+    scores.diagonal().sum().backward()
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)

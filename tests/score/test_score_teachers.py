@@ -13,6 +13,7 @@ from teachclip.cache.records import FileStamp, VideoRecord, VideoStatus
 from teachclip.cache.scores import ScoreStore
 from teachclip.configs.schema import Config, NetworkConfig, TeacherConfig, TrunkConfig, TrunkSizes
 from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, ConfigError, DataError
+from teachclip.stages.convert import convert
 from teachclip.stages.data.tokens import tokenize
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.checkpoints import save_network
@@ -100,6 +101,16 @@ def test_other_weights_or_words_are_another_teacher(root: Path) -> None:
         with pytest.raises(CacheMismatchError) as refused:
             score(config_of(root, clip(root, **changed)))
         assert [line.split(":")[0] for line in refused.value.details] == [field]
+
+
+def test_other_words_for_a_checkpoint_that_records_none_are_another_teacher(root: Path) -> None:
+    convert(root / "clip.safetensors", root / "pub.bin", names="published")
+    teacher = {"name": "pub", "checkpoint": str(root / "pub.bin"), "frames": 3}
+    score(config_of(root, {**teacher, "words": 10}))
+    for words in (5, None):
+        with pytest.raises(CacheMismatchError) as refused:
+            score(config_of(root, {**teacher, "words": words}))
+        assert [line.split(":")[0] for line in refused.value.details] == ["words"]
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,10 @@ def test_masks_for_other_captions_and_damaged_ones_are_refused(world: Any, tmp_p
                   train={"run": "runs/refused", "captions_mask": "refused.json"})  # fmt: skip
     with pytest.raises(CacheMismatchError, match="other captions") as mismatch:
         train(other)
-    assert mismatch.value.hint == "make it again: teachclip denoise CONFIG"
+    assert (
+        mismatch.value.hint
+        == "make it again, with the denoise settings that it was made with: teachclip denoise CONFIG"
+    )
     good = config.denoise_mask.read_bytes()
     for bad in (good[:-2], good.replace(b'"keep":100', b'"keep":101'), b"{}", b"\xff\x00", b""):
         assert bad != good
@@ -210,7 +213,10 @@ def test_masks_for_other_captions_and_damaged_ones_are_refused(world: Any, tmp_p
         with pytest.raises(CacheError) as damaged:
             train(config)
         assert damaged.value.where == str(config.denoise_mask)
-        assert damaged.value.hint == "make it again: teachclip denoise CONFIG"
+        assert (
+            damaged.value.hint
+            == "make it again, with the denoise settings that it was made with: teachclip denoise CONFIG"
+        )
 
 
 def test_names_that_look_like_a_checksum_survive(tmp_path: Path) -> None:

@@ -192,6 +192,11 @@ def test_the_example_passes_the_checks(changed: Any) -> None:
         ),
         ('"td,tfd->tf"', '"td,tfd->t"', r"frame_logits returns a tensor \[5\] instead of a tensor \[5, 4\]"),
         ("(small - 0.45) / 0.25", "(small - 0.45) / 0", "encode_videos returns values that are not finite"),
+        (
+            'return texts["text"] @ videos["video"].T',
+            'return (texts["text"] @ videos["video"].T).softmax(1)',
+            "score returns other scores for a pair when fewer",
+        ),
     ],
 )
 def test_what_a_method_returns_is_checked(changed: Any, old: str, new: str, said: str) -> None:
