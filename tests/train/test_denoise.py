@@ -26,6 +26,8 @@ from teachclip.stages.splits import Split, usable_split
 from teachclip.stages.train import train
 from typer.testing import CliRunner, Result
 
+AGAIN = "make it again, with the denoise settings that it was made with: teachclip denoise CONFIG"
+
 
 class Heard(Silent):
     def __init__(self) -> None:
