@@ -211,3 +211,10 @@ def test_a_trunk_of_other_sizes_is_refused_naming_the_tensors(sizes, tmp_path) -
     assert "12 missing" in message
     assert "and 2 more" in message
     assert "token_embedding.weight: (300, 64) instead of (301, 64)" in message
+
+
+def test_weights_trained_on_pixels_prepared_otherwise_are_refused() -> None:
+    """Not merely scored a little wrong; nothing is fetched."""
+    config = TrunkConfig(model="ViT-L-14", weights="laion2b_s32b_b82k")
+    with pytest.raises(ConfigError, match=r"pixels prepared otherwise: mean, std"):
+        build_trunk(config)
