@@ -76,20 +76,30 @@ class Order:
         return batches if self.groups is None else [batches[k] for k in rng.permutation(len(batches))]
 
 
+def rank_rows(size: int, rank: int, ranks: int) -> slice:
+    """The rows of a batch of `size` that are one rank's: sizes differ by at most one, the larger ones come first."""
+    each, larger = divmod(size, ranks)
+    start = rank * each + min(rank, larger)
+    return slice(start, start + each + (rank < larger))
+
+
 @dataclass(frozen=True)
 class Batch:
-    """What one step needs: b texts and, in the same order, their b videos.
+    """What one step needs: b texts and, in the same order, their b videos; of both, a rank's own share of r rows.
 
     Attributes:
-        texts: indices of the texts [b]; videos: indices of their videos [b].
-        ids: token ids [b, W]; frames: what `VideoInputs.read` gives; mask: valid frames [b, F].
-        labels: one entry per cached teacher, text x video scores of the batch and frame logits of the pairs.
-        uint8_frames: for teachers that run inside the step, by frame cache.
+        texts: indices of the texts [b]; videos: indices of their videos [b]; of all ranks.
+        rows: which of them are this rank's own, and so the r rows of what follows; all b in a single process.
+        ids: token ids [r, W]; frames: what `VideoInputs.read` gives; mask: valid frames [r, F].
+        labels: one entry per cached teacher: scores [r, b] of own texts with all of the batch's videos, and frame
+            logits [r, F] of own pairs.
+        uint8_frames: for teachers that run inside the step, by frame cache: all b videos, whatever the rank.
     """
 
     step: int
     texts: np.ndarray
     videos: np.ndarray
+    rows: slice
     ids: Tensor
     frames: Tensor
     mask: Tensor
@@ -111,6 +121,7 @@ class BatchReader:
         inputs: the student's frames or class tokens; cached: the teachers whose scores are read.
         teacher_frames: uint8 frames for teachers inside the step, by frame cache.
         pin: keep the tensors in page-locked memory, so that their copy to the GPU overlaps with the step.
+        rank, ranks: whose rows of each batch are read (`rank_rows`), of how many processes; all of them by default.
     """
 
     ids: Tensor
@@ -119,15 +130,18 @@ class BatchReader:
     cached: Sequence[CachedTeacher]
     teacher_frames: Mapping[Path, VideoInputs]
     pin: bool
+    rank: int = 0
+    ranks: int = 1
 
     def __call__(self, item: tuple[int, np.ndarray]) -> Batch:
         step, texts = item
         videos = self.text_video[texts]
-        pending = [teacher.start(texts, videos) for teacher in self.cached]  # read while the frames are
-        frames, mask, _ = self.inputs.read(videos)
-        ids = self.ids[torch.from_numpy(texts)]
+        rows = rank_rows(len(texts), self.rank, self.ranks)
+        pending = [teacher.start(texts[rows], videos) for teacher in self.cached]  # read while the frames are
+        frames, mask, _ = self.inputs.read(videos[rows])
+        ids = self.ids[torch.from_numpy(texts[rows])]
         if self.pin:
             ids, frames, mask = ids.pin_memory(), frames.pin_memory(), mask.pin_memory()
         uint8_frames = {folder: inputs.read(videos) for folder, inputs in self.teacher_frames.items()}
         labels = tuple(each.result() for each in pending)
-        return Batch(step, texts, videos, ids, frames, mask, labels, uint8_frames)
+        return Batch(step, texts, videos, rows, ids, frames, mask, labels, uint8_frames)
