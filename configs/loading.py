@@ -189,10 +189,10 @@ def _filled(given: Marked, section: type[Section]) -> Marked:
 
 
 def _resolved(given: Marked) -> Marked:
-    """Paths that start at a file's folder made absolute; `work` and the captions also where they are not given."""
-    by_default = Marked(str(Config().work), given.place), Marked(str(Config().data.captions), given.place)
-    captions = Marked({"captions": by_default[1]}, given.place)
-    given = merge(Marked({"work": by_default[0], "data": captions}, given.place), given)
+    """Paths that start at a file's folder made absolute; those of `by_default` also where they are not given."""
+    data = {name: Marked(str(getattr(Config().data, name)), given.place) for name in ("captions", "annotations")}
+    by_default = {"work": Marked(str(Config().work), given.place), "data": Marked(data, given.place)}
+    given = merge(Marked(by_default, given.place), given)
     for key in FILE_PATHS:
         given = _changed(given, key.split("."), lambda text, folder: folder / text)
     work = given.find(("work",)).value

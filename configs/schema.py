@@ -10,10 +10,11 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from .losses import LossConfig
 from .section import Fraction, Location, Name, Positive, Section, Weight
+from .videos import DataConfig, PrepareConfig
 
 # Where a relative path in a YAML file starts. The first kind: at the file's folder. The second, checkpoints that are
 # read: at the file's folder when there is such a file or folder, else at `work`. Every other path lies below `work`.
-FILE_PATHS = ("work", "data.captions", "data.videos")
+FILE_PATHS = ("work", "data.captions", "data.annotations", "data.videos")
 CHECKPOINT_PATHS = (
     "train.init",
     "train.network.trunk.weights",
@@ -22,44 +23,6 @@ CHECKPOINT_PATHS = (
     "evaluate.run",
     "search.run",
 )
-
-
-class DataConfig(Section):
-    """Your captions and videos."""
-
-    captions: Path = Field(Path("captions.csv"), description="CSV or JSONL file: video, caption, optional split.")
-    videos: Path | None = Field(
-        None, description="Folder that the video paths start from; by default the captions' folder."
-    )
-    val_fraction: Fraction = Field(
-        0.1, description="Share of the training videos taken out for validation when no row says `val`."
-    )
-    duplicates: Literal["refuse", "keep-first"] = Field(
-        "refuse", description="What to do with the same caption given twice for one video."
-    )
-
-
-class PrepareConfig(Section):
-    """Stage zero: videos -> frame cache."""
-
-    frames: Path = Field(Path("frames"), description="Folder of the frame cache, below `work`.")
-    image_size: Positive = Field(224, description="Frames are resized and cropped to this many pixels.")
-    max_frames: Positive = Field(12, description="Frames kept per video (published: 12; 64 for long videos).")
-    sample_fps: Annotated[int, Field(ge=0)] = Field(
-        1, description="Frames decoded per second before choosing; 0 takes every frame."
-    )
-    choice: Literal["uniform", "head", "tail"] = Field(
-        "uniform", description="Which of the decoded frames are kept when there are more than max_frames."
-    )
-    storage: Literal["raw", "jpeg"] = Field(
-        "raw", description="Raw uint8 frames or JPEG; part of the cache's identity."
-    )
-    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = Field(95, description="JPEG quality, when storage is jpeg.")
-    shard_videos: Positive = Field(64, description="Videos per HDF5 shard, the unit that is complete or absent.")
-    workers: Annotated[int, Field(ge=0)] = Field(0, description="Decoding processes; 0 means one per core.")
-    timeout: Annotated[float, Field(gt=0)] = Field(
-        60.0, description="Seconds a video may take before it counts as hung."
-    )
 
 
 class TrunkSizes(Section):

@@ -18,7 +18,8 @@ from ..cache.frame_shards import Shard
 from ..cache.frames import FrameFolder, frame_identity
 from ..cache.identity import JSON
 from ..cache.records import FileStamp, VideoRecord, VideoStatus
-from ..configs.schema import Config, PrepareConfig
+from ..configs.schema import Config
+from ..configs.videos import PrepareConfig
 from ..errors import CacheError, DataError
 from .data.captions import Dataset, Video, read_dataset
 from .data.decode import cores, decode_videos

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
-from ...configs.schema import DataConfig
+from ...configs.videos import DataConfig
 from ...errors import DataError
 from .rows import Row, read_rows
 

@@ -16,7 +16,7 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 from ...cache.records import FileStamp, Status, VideoRecord, VideoStatus
-from ...configs.schema import PrepareConfig
+from ...configs.videos import PrepareConfig
 from ...errors import DataError
 from .reading import read_video
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...cache.records import FileStamp, Status, VideoRecord, VideoStatus
-from ...configs.schema import PrepareConfig
+from ...configs.videos import PrepareConfig
 from .choice import frame_numbers
 from .images import resize_crop
 
