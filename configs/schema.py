@@ -260,6 +260,16 @@ class TrainConfig(Section):
     seed: int = Field(42, description="Seed of weights, order and everything random.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where training runs.")
     precision: Literal["auto", "float32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, else float32.")
+    compile: bool = Field(
+        False, description="torch.compile for the transformer blocks; takes minutes at first, changes the last bits."
+    )
+    channels_last: bool = Field(
+        False, description="Channels innermost in the patch convolution; changes the last bits."
+    )
+    recompute: bool = Field(
+        False,
+        description="Keep only the inputs of blocks, compute the rest again (gradient checkpointing): less memory.",
+    )
     prefetch: Positive = Field(4, description="Batches read ahead in the background.")
     checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(
         60.0, description="A checkpoint to go on from is written at least this often, and after every epoch."

@@ -23,7 +23,10 @@ from .device import choose_device, resolved
 
 # Fields that change where and how fast a run is, not what it computes, and those whose effect is in `data`: the mask's
 # digest, the scores made of other pixels.
-NOT_IDENTITY = {"run", "device", "prefetch", "checkpoint_seconds", "captions_mask", "accept"}
+NOT_IDENTITY = {
+    *("run", "device", "compile", "channels_last", "recompute", "prefetch", "checkpoint_seconds"),
+    *("captions_mask", "accept"),
+}
 
 
 class RunFolder:

@@ -24,6 +24,7 @@ from .material import Material, open_material
 from .models.build import build_network
 from .models.checkpoints import load_network
 from .models.network import VideoTextNetwork
+from .models.speed import prepare_for_speed
 from .optim import build_optimiser
 from .own_losses import loss_identity
 from .reporting import Reporter, Silent
@@ -97,7 +98,11 @@ def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTex
     check_fits(network, frames, config.frames_folder)
     if settings.trunk == "frozen":
         network.freeze_class_tokens()
-    return network.to(device)
+    network = network.to(device)
+    prepare_for_speed(
+        network, recompute=settings.recompute, channels_last=settings.channels_last, compile=settings.compile
+    )
+    return network
 
 
 class _Run:

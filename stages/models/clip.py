@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ...configs.schema import TrunkConfig, TrunkSizes
 from ...errors import CheckpointError, ConfigError
@@ -87,7 +88,7 @@ class ClipTrunk(nn.Module):
         x = self._embed_patches(pixels)
         *blocks, last = self.visual.transformer.resblocks
         for block in blocks:
-            x = block(x)
+            x = self._through(block, x)
         # Nothing reads the other tokens of the last block.
         normed = last.ln_1(x)
         token = x[:, :1] + last.attention(normed[:, :1], normed, normed)
@@ -112,7 +113,7 @@ class ClipTrunk(nn.Module):
                 x = x + block.attention(shift_tokens(normed.view(*slots.shape, *normed.shape[1:])).flatten(0, 1))
                 x = x + block.mlp(block.ln_2(x))
             else:
-                x = block(x)
+                x = self._through(block, x)
         tokens = self.project(x)
         return tokens[slots] if first_shifted is None else tokens.view(*slots.shape, *tokens.shape[1:])
 
@@ -149,10 +150,22 @@ class ClipTrunk(nn.Module):
         for module in (visual.conv1, visual.ln_pre, visual.transformer):
             module.requires_grad_(False)
 
+    def recompute(self) -> None:
+        """Keep only the inputs of blocks for the backward pass, which computes the rest again; blocks of TS2-Net whose
+        attention sees neighbouring frames, and the class token's last block, are kept whole."""
+        self.visual.transformer.grad_checkpointing = True
+        self.transformer.grad_checkpointing = True
+
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
         return self.logit_scale.dtype
+
+    def _through(self, block: nn.Module, x: Tensor) -> Tensor:
+        """Images' tokens [N, tokens, width] after one block."""
+        if self.visual.transformer.grad_checkpointing and torch.is_grad_enabled():
+            return cast(Tensor, checkpoint(block, x, use_reentrant=False, preserve_rng_state=False))  # no noise in it
+        return cast(Tensor, block(x))
 
     def _embed_patches(self, pixels: Tensor) -> Tensor:
         """Class token and patches before the first block, [N, tokens, width]."""
