@@ -62,6 +62,21 @@ class Ranks:
         return 1 + self.better + self.equal / 2
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """What a comparison of T texts with V videos finds.
+
+    Attributes:
+        texts: ranks of the texts' own videos [T].
+        videos: ranks of the captioned videos' own groups of texts, in the order of the videos.
+        first: the videos [T, min(top, V)] with the highest scores, best first, equals in the order of the videos.
+    """
+
+    texts: Ranks
+    videos: Ranks
+    first: Array
+
+
 def retrieval_metrics(
     scores: Array | Scores, text_video: Array, videos: int, *, ties: Ties = "fair", block: int = 512
 ) -> dict[str, Metrics]:
@@ -78,37 +93,55 @@ def retrieval_metrics(
     Raises:
         DataError: no texts, or a score that is not a number.
     """
-    text_video = np.asarray(text_video, np.int64)
-    if not len(text_video):
-        raise DataError("there are no captions to rank videos for")
     if isinstance(scores, np.ndarray):
         matrix = scores
         scores = lambda texts, columns: matrix[texts, columns]  # noqa: E731
-    texts_ranks, video_ranks = count_ranks(scores, text_video, videos, block)
+    ranking = rank(scores, text_video, videos, block=block)
+    return metrics_of(ranking.texts, ranking.videos, ties, one_caption_each(text_video, videos))
+
+
+def metrics_of(texts: Ranks, videos: Ranks, ties: Ties = "fair", one_each: bool = False) -> dict[str, Metrics]:
+    """Metrics `t2v` of the texts' ranks and `v2t` of the videos'; `one_each`: see `one_caption_each`."""
     if ties == "fair":
-        return {"t2v": fair_metrics(texts_ranks), "v2t": fair_metrics(video_ranks)}
-    one_each = len(text_video) == videos == len(np.unique(text_video))
-    t2v = _published_square(texts_ranks) if one_each else _published_multi(texts_ranks)
-    return {"t2v": t2v, "v2t": _published_square(video_ranks)}
+        return {"t2v": fair_metrics(texts), "v2t": fair_metrics(videos)}
+    t2v = _published_square(texts) if one_each else _published_multi(texts)
+    return {"t2v": t2v, "v2t": _published_square(videos)}
+
+
+def one_caption_each(text_video: Array, videos: int) -> bool:
+    """Whether every video has one caption: the published code then ranks texts by another rule."""
+    return len(text_video) == videos == len(np.unique(text_video))
+
+
+def rank(
+    scores: Scores, text_video: Array, videos: int, *, block: int = 512, columns: int | None = None, top: int = 0
+) -> Ranking:
+    """Compare every text with every video.
+
+    Args:
+        scores, text_video, videos: as in `retrieval_metrics`; -inf stands for pairs that take no part.
+        block: texts compared at a time; columns: videos, by default as many.
+        top: how many of each text's best videos are kept.
+
+    Raises:
+        DataError: no texts, or a score is not a number.
+    """
+    text_video = np.asarray(text_video, np.int64)
+    if not len(text_video):
+        raise DataError("there are no captions to rank videos for")
+    counter = _Counter(scores, text_video, videos, block, columns or block, min(top, videos))
+    counter.find_own()
+    counter.count()
+    captioned = np.unique(text_video)
+    return Ranking(counter.texts.ranks(slice(None)), counter.videos.ranks(captioned), counter.first)
 
 
 def count_ranks(
     scores: Scores, text_video: Array, videos: int, block: int = 512, columns: int | None = None
 ) -> tuple[Ranks, Ranks]:
-    """Ranks of the texts' own videos [T], and of the captioned videos' own groups [in order of the videos].
-
-    Args:
-        scores, text_video, videos: as in `retrieval_metrics`; -inf stands for pairs that take no part.
-        block: texts compared at a time; columns: videos, by default as many.
-
-    Raises:
-        DataError: a score is not a number.
-    """
-    counter = _Counter(scores, text_video, videos, block, columns or block)
-    counter.find_own()
-    counter.count()
-    captioned = np.unique(text_video)
-    return counter.texts.ranks(slice(None)), counter.videos.ranks(captioned)
+    """Ranks of the texts' own videos [T], and of the captioned videos' own groups; see `rank`."""
+    ranking = rank(scores, text_video, videos, block=block, columns=columns)
+    return ranking.texts, ranking.videos
 
 
 class _Counts:
@@ -122,13 +155,14 @@ class _Counts:
 class _Counter:
     """Counts better and equal candidates block by block, texts in the order of their videos."""
 
-    def __init__(self, scores: Scores, text_video: Array, videos: int, block: int, wide: int) -> None:
+    def __init__(self, scores: Scores, text_video: Array, videos: int, block: int, wide: int, top: int) -> None:
         self.scores, self.text_video, self.block, self.wide = scores, text_video, block, wide
         self.order = np.argsort(text_video, kind="stable")
         self.columns = [slice(start, min(start + wide, videos)) for start in range(0, videos, wide)]
         self.texts, self.videos = _Counts(len(text_video)), _Counts(videos)
         self.own_of_text = np.empty(len(text_video), np.float64)
         self.own_of_video = np.full(videos, -np.inf)
+        self.first = np.full((len(text_video), top), -1)
 
     def find_own(self) -> None:
         """Every text's score with its own video, and every video's best one."""
@@ -148,17 +182,29 @@ class _Counter:
         for position, texts in enumerate(blocks):
             own = self.text_video[texts]
             following = self.text_video[blocks[position + 1][0]] if position + 1 < len(blocks) else -1
+            best = np.full(self.first[texts].shape, -np.inf)
             for columns in self.columns:
                 matrix = self._read(texts, columns)
                 here = np.flatnonzero((own >= columns.start) & (own < columns.stop))
                 matrix[here, own[here] - columns.start] = self.own_of_text[texts[here]]
                 self._count_texts(matrix, texts, columns)
+                best = self._keep_first(matrix, texts, columns, best)
                 self._count_groups(matrix, own, columns, following, open_group)
 
     def _count_texts(self, matrix: Array, texts: Array, columns: slice) -> None:
         own = self.own_of_text[texts, None]
         position = self.text_video[texts, None]
         _add(self.texts, texts, matrix, own, np.arange(columns.start, columns.stop)[None], position, axis=1)
+
+    def _keep_first(self, matrix: Array, texts: Array, columns: slice, best: Array) -> Array:
+        """Put these videos among the texts' first ones so far, whose scores are `best`; returns the new scores."""
+        if not best.shape[1]:
+            return best
+        videos = np.broadcast_to(np.arange(columns.start, columns.stop), matrix.shape)
+        joined = np.concatenate([best, matrix], axis=1)
+        order = np.argsort(-joined, axis=1, kind="stable")[:, : best.shape[1]]
+        self.first[texts] = np.take_along_axis(np.concatenate([self.first[texts], videos], axis=1), order, axis=1)
+        return np.take_along_axis(joined, order, axis=1)
 
     def _count_groups(self, matrix: Array, own: Array, columns: slice, following: int, open_group: Array) -> None:
         """Best score of each group of rows with one video; a group cut by the block's end waits in `open_group`."""

@@ -1,6 +1,7 @@
 """Retrieval of a whole split: encode, compare in blocks, count ranks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from .device import plain_float32
 from .inputs import VideoInputs
-from .metrics import Metrics, Ties, retrieval_metrics
+from .metrics import Metrics, Scores, Ties, retrieval_metrics
 from .models.network import Features, VideoTextNetwork
 from .reporting import Reporter
 
@@ -35,7 +36,6 @@ def encode_videos(network: VideoTextNetwork, inputs: VideoInputs, reporter: Repo
     return join_features(parts)
 
 
-@torch.no_grad()
 def measure(
     network: VideoTextNetwork,
     ids: Tensor,
@@ -55,9 +55,16 @@ def measure(
     Raises:
         TeachclipError: a score is not a number.
     """
+    with comparing(network, ids, inputs, reporter) as scores:
+        return retrieval_metrics(scores, text_video, len(inputs.videos), ties=ties, block=block)
+
+
+@contextmanager
+def comparing(network: VideoTextNetwork, ids: Tensor, inputs: VideoInputs, reporter: Reporter) -> Iterator[Scores]:
+    """Raw scores, without exp(logit_scale), of texts [T, W] with the videos of `inputs`, which are encoded first."""
     was_training = network.training
     network.eval()
-    with plain_float32(network.logit_scale.device):
+    with torch.no_grad(), plain_float32(network.logit_scale.device):
         videos = encode_videos(network, inputs, reporter)
         encoded = _TextBlocks(network, ids)
 
@@ -65,9 +72,8 @@ def measure(
             chosen = {name: value[columns] for name, value in videos.items()}
             return network.score(encoded[texts], chosen).double().cpu().numpy()
 
-        result = retrieval_metrics(scores, text_video, len(inputs.videos), ties=ties, block=block)
+        yield scores
     network.train(was_training)
-    return result
 
 
 class _TextBlocks:
