@@ -77,7 +77,7 @@ def train(config: Config, reporter: Reporter | None = None) -> TrainResult:
         return TrainResult(**{**done, "teachers": tuple(done["teachers"]), "already_done": True})
     if material.train.left_out:
         reporter.warn(f"{material.train.left_out} training videos have no usable frames and are left out")
-    result = _Run(config, material, folder, reporter).go()
+    result = Run(config, material, folder, reporter).go()
     folder.finish(asdict(result))
     return result
 
@@ -105,7 +105,7 @@ def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTex
     return network
 
 
-class _Run:
+class Run:
     """The steps of one run."""
 
     def __init__(self, config: Config, material: Material, folder: RunFolder, reporter: Reporter) -> None:
