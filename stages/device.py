@@ -7,10 +7,11 @@ from typing import Literal
 import torch
 
 from ..errors import ConfigError
+from .launch import launch
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The GPU when there is one, unless told otherwise.
+    """The GPU when there is one, unless told otherwise; of several processes on a machine, each has its own.
 
     Raises:
         ConfigError: a GPU is asked for and there is none.
@@ -19,7 +20,8 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
         raise ConfigError("device is `cuda`, but torch sees no GPU here", hint="use device: auto, or cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    place = launch()
+    return torch.device("cuda", place.local_rank) if name == "cuda" and place.ranks > 1 else torch.device(name)
 
 
 def autocast(device: torch.device, precision: Literal["auto", "float32", "bf16"]) -> AbstractContextManager[object]:
