@@ -10,7 +10,7 @@ PYTHONS := python3.12 python3 python3.13 python3.14 python
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 12))
 PYTHON ?= $(shell for name in $(PYTHONS); do $$name -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $$name && break; done)
 
-.PHONY: setup python demo test test-slow test-gpu lint bench bench-teaching constraints clean
+.PHONY: setup python demo test test-slow test-gpu lint bench bench-train bench-teaching constraints clean
 
 setup: $(STAMP)
 
@@ -46,10 +46,14 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p teachclip
 
-LONG := benchmarks/teaching.py benchmarks/blocks_learning.py
+LONG := benchmarks/teaching.py benchmarks/blocks_learning.py benchmarks/training.py
 bench: $(STAMP)
 	@for script in $(filter-out $(LONG),$(wildcard benchmarks/[!_]*.py)); do \
 		echo "$(BIN)/python $$script"; $(BIN)/python $$script || exit 1; done
+
+# What teaching costs a step: some minutes on a CPU with a small trunk, ViT-B/32 where there is a GPU.
+bench-train: $(STAMP)
+	$(BIN)/python benchmarks/training.py
 
 # Three seeds of every student: an hour or more; then the same from a store in blocks.
 bench-teaching: $(STAMP)
