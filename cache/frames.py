@@ -33,7 +33,14 @@ JPEG_THREADS = 8
 
 
 def frame_identity(
-    *, sample_fps: int, choice: str, max_frames: int, image_size: int, storage: str, jpeg_quality: int
+    *,
+    sample_fps: int,
+    choice: str,
+    max_frames: int,
+    image_size: int,
+    storage: str,
+    jpeg_quality: int,
+    last_second: int | None = None,
 ) -> dict[str, JSON]:
     """What decides the stored bytes, beside the videos: settings that may not change within a cache."""
     identity: dict[str, JSON] = {
@@ -43,6 +50,8 @@ def frame_identity(
         "image_size": image_size,
         "storage": storage,
     }
+    if last_second is not None:
+        identity["last_second"] = last_second
     return identity | {"jpeg_quality": jpeg_quality} if storage == "jpeg" else identity
 
 

@@ -1,5 +1,6 @@
-"""The published data sets that are known by name: what belongs to each, and how large the paper says it is."""
+"""The data sets that are known by name: what belongs to each, and how large TeachCLIP's paper says it is (table 2)."""
 
+from dataclasses import dataclass, field
 from typing import Literal
 
 SetName = Literal[
@@ -14,3 +15,183 @@ SetName = Literal[
     "didemo",
     "lsmdc",
 ]
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Count:
+    """Videos and texts of a split; None where the source names no number."""
+
+    videos: int
+    texts: int | None = None
+
+
+@dataclass(frozen=True)
+class Needed:
+    """A file of annotations: `names` that it comes under, any of which will do; splits that need it; where it is from.
+
+    Where captions are spread over several of the names, they are looked up in one after the other.
+    """
+
+    names: tuple[str, ...]
+    splits: tuple[Split, ...]
+    origin: str
+
+
+@dataclass(frozen=True)
+class PublishedSet:
+    """A published data set.
+
+    Attributes:
+        title: what people call it, and which part of it this is.
+        home: the page of those who made it.
+        videos: how the video files are named.
+        needed: the files of annotations.
+        counts: by split, as in table 2 of the paper; empty where it is not in there.
+    """
+
+    title: str
+    home: str
+    videos: str
+    needed: tuple[Needed, ...]
+    counts: dict[Split, Count] = field(default_factory=dict)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that were published."""
+        return tuple(dict.fromkeys(split for file in self.needed for split in file.splits))
+
+
+TEACHCLIP = "TeachCLIP's annotations (github.com/ruc-aimc-lab/TeachCLIP)"
+CLIP4CLIP = "CLIP4Clip's msrvtt_data.zip (github.com/ArrowLuo/CLIP4Clip)"
+_MSRVTT_HOME = "ms-multimedia-challenge.com/2017/dataset"
+_MSRVTT_VIDEOS = "video0.mp4, video1.mp4, ..."
+_MSRVTT_TABLES = (
+    "MSRVTT_data.json",
+    "train_val_videodatainfo.json",
+    "test_videodatainfo.json",
+    "sgn_train.json",
+    "sgn_val.json",
+    "sgn_test.json",
+)
+_MSRVTT_1K_TEST = Needed(("MSRVTT_JSFUSION_test.csv",), ("test",), CLIP4CLIP)
+
+
+def _msrvtt_full(split: Split) -> Needed:
+    names = (f"MSRVTT_full_split_{split}.csv", f"MSRVTT_{split}.full.csv")
+    return Needed(names, (split,), f"{TEACHCLIP}, or CLIP2Video's (github.com/CryhanFang/CLIP2Video)")
+
+
+def _lists(splits: tuple[Split, ...], pattern: str, origin: str) -> tuple[Needed, ...]:
+    return tuple(Needed((pattern.format(split),), (split,), origin) for split in splits)
+
+
+_ALL: tuple[Split, ...] = ("train", "val", "test")
+PUBLISHED: dict[SetName, PublishedSet] = {
+    "msrvtt-1k-9k": PublishedSet(
+        "MSR-VTT, 1k split, 9,000 training videos",
+        _MSRVTT_HOME,
+        _MSRVTT_VIDEOS,
+        (
+            Needed(("MSRVTT_train.9k.csv",), ("train",), CLIP4CLIP),
+            _MSRVTT_1K_TEST,
+            Needed(_MSRVTT_TABLES, ("train",), CLIP4CLIP),
+        ),
+        {"train": Count(9_000, 180_000), "test": Count(1_000, 1_000)},
+    ),
+    "msrvtt-1k-7k": PublishedSet(
+        "MSR-VTT, 1k split, 7,010 training videos",
+        _MSRVTT_HOME,
+        _MSRVTT_VIDEOS,
+        (
+            Needed(("MSRVTT_train.7k.csv",), ("train",), CLIP4CLIP),
+            _MSRVTT_1K_TEST,
+            Needed(_MSRVTT_TABLES, ("train",), CLIP4CLIP),
+        ),
+        {"test": Count(1_000, 1_000)},
+    ),
+    "msrvtt-3k": PublishedSet(
+        "MSR-VTT, the split it was published with",
+        _MSRVTT_HOME,
+        _MSRVTT_VIDEOS,
+        (*map(_msrvtt_full, _ALL), Needed(_MSRVTT_TABLES, _ALL, CLIP4CLIP)),
+        {"train": Count(6_513, 130_260), "val": Count(497, 9_940), "test": Count(2_990, 59_800)},
+    ),
+    "msvd": PublishedSet(
+        "MSVD",
+        "www.cs.utexas.edu/users/ml/clamp/videoDescription",
+        "-4wsuPCjDBc_5_15.avi, ...",
+        (
+            *_lists(_ALL, "{}_list.txt", "CLIP4Clip's msvd_data.zip (github.com/ArrowLuo/CLIP4Clip)"),
+            Needed(
+                ("raw-captions.pkl", "captions_msvd.json"),
+                _ALL,
+                "the same; the JSON: X-Pool's (github.com/layer6ai-labs/xpool)",
+            ),
+        ),
+        {"train": Count(1_200, 48_774), "val": Count(100, 4_290), "test": Count(670, 27_763)},
+    ),
+    "vatex": PublishedSet(
+        "VATEX, English captions",
+        "eric-xw.github.io/vatex-website",
+        "Ptf_2VRj-V0_000122_000132.mp4, ...",
+        (
+            *(
+                Needed(
+                    (f"VATEX_{split}.csv", f"{split}_list.txt"),
+                    (split,),
+                    f"{TEACHCLIP}; the lists: CLIP2Video's (github.com/CryhanFang/CLIP2Video)",
+                )
+                for split in _ALL
+            ),
+            Needed(
+                ("VATEX_data.json", "vatex_data.json", "vatex_training_v1.0.json", "vatex_validation_v1.0.json"),
+                _ALL,
+                f"{TEACHCLIP}, or the original files of eric-xw.github.io/vatex-website",
+            ),
+        ),
+        {"train": Count(25_991), "val": Count(1_500), "test": Count(1_500)},
+    ),
+    "activitynet": PublishedSet(
+        "ActivityNet Captions, paragraphs",
+        "activity-net.org",
+        "v_QOlSCBRmfWY.mp4, v_ehGHCYKzyZ8.mkv, ...",
+        (
+            Needed(("train.json",), ("train",), "ActivityNet Captions (captions.zip)"),
+            Needed(("val_1.json",), ("test",), "ActivityNet Captions (captions.zip)"),
+        ),
+        {"train": Count(10_009, 10_009), "test": Count(4_917, 4_917)},
+    ),
+    "didemo": PublishedSet(
+        "DiDeMo, paragraphs",
+        "github.com/LisaAnne/LocalizingMoments",
+        "12345678@N00_1234567890_0a1b2c3d4e.mov, ...",
+        tuple(
+            needed
+            for split in _ALL
+            for needed in (
+                Needed(
+                    (f"{split}_list.txt", f"ce_{split}_list.txt"),
+                    (split,),
+                    "collaborative-experts (github.com/albanie/collaborative-experts)",
+                ),
+                Needed(
+                    (f"{split}_data.json", f"localizingmoments_{split}_data.json", f"didemo_{split}_label.csv"),
+                    (split,),
+                    "LocalizingMoments (github.com/LisaAnne/LocalizingMoments)",
+                ),
+            )
+        ),
+        {"train": Count(8_392, 8_392), "val": Count(1_065, 1_065), "test": Count(1_004, 1_004)},
+    ),
+    "lsmdc": PublishedSet(
+        "LSMDC 2016, 1k test clips",
+        "sites.google.com/site/describingmovies",
+        "1054_Harry_Potter_..._01.44.29.000-01.44.31.167.avi, in a folder for each film or in one",
+        (
+            Needed(("LSMDC16_annos_training.csv",), ("train",), "LSMDC (a licence has to be signed)"),
+            Needed(("LSMDC16_annos_val.csv",), ("val",), "LSMDC (a licence has to be signed)"),
+            Needed(("LSMDC16_challenge_1000_publictect.csv",), ("test",), "LSMDC (a licence has to be signed)"),
+        ),
+    ),
+}

@@ -23,6 +23,7 @@ from ..configs.videos import PrepareConfig
 from ..errors import CacheError, DataError
 from .data.captions import Dataset, Video, read_dataset
 from .data.decode import cores, decode_videos
+from .data.sources import Source, stamp_of
 from .reporting import Progress, Reporter, Silent
 
 SHOWN = 20
@@ -129,6 +130,7 @@ def identity(config: PrepareConfig) -> dict[str, JSON]:
         image_size=config.image_size,
         storage=config.storage,
         jpeg_quality=config.jpeg_quality,
+        last_second=config.last_second,
     )
 
 
@@ -148,7 +150,7 @@ def _plans(dataset: Dataset, folder: FrameFolder, shard_videos: int) -> list[_Pl
         stale = [
             videos.pop(status.video)
             for status, stamp in zip(shard.statuses, shard.stamps, strict=True)
-            if status.video in videos and _stale(status, stamp, videos[status.video].path)
+            if status.video in videos and _stale(status, stamp, videos[status.video].source)
         ]
         if stale:
             plans.append(_Plan(number, tuple(stale), shard))
@@ -162,18 +164,17 @@ def _plans(dataset: Dataset, folder: FrameFolder, shard_videos: int) -> list[_Pl
     return sorted(plans, key=lambda plan: plan.number)
 
 
-def _stale(status: VideoStatus, stamp: FileStamp, path: Path) -> bool:
+def _stale(status: VideoStatus, stamp: FileStamp, source: Source) -> bool:
     try:
-        found = path.stat()
+        found = stamp_of(source)
     except OSError:
         return False
-    changed = (found.st_size, found.st_mtime_ns) != (stamp.size, stamp.mtime_ns)
-    return changed or status.status in ("missing", "timeout")
+    return found != stamp or status.status in ("missing", "timeout")
 
 
 def _make(plans: Sequence[_Plan], folder: FrameFolder, config: PrepareConfig, progress: Progress) -> None:
     """Decode, and write each shard in the background once its videos are there."""
-    jobs = [(video.id, video.path) for plan in plans for video in plan.jobs]
+    jobs = [(video.id, video.source) for plan in plans for video in plan.jobs]
     owner = [plan for plan in plans for _ in plan.jobs]
     collected: dict[int, dict[str, VideoRecord]] = {plan.number: {} for plan in plans}
     writing: Future[None] | None = None
@@ -233,7 +234,7 @@ def _estimate(dataset: Dataset, plans: Sequence[_Plan], config: Config) -> Prepa
     settings = config.prepare
     videos = [video for plan in plans for video in plan.jobs]
     probe = videos[:: max(1, len(videos) // PROBED)][:PROBED]
-    jobs = [(video.id, video.path) for video in probe]
+    jobs = [(video.id, video.source) for video in probe]
     with closing(decode_videos(jobs, settings, len(jobs))) as results:
         seen = list(results)
     share = len(videos) / max(1, len(seen))

@@ -51,7 +51,9 @@ def chosen(count: int, max_frames: int, choice: Choice = "uniform") -> list[int]
     return [int(position) for position in np.linspace(0, count - 1, max_frames)]
 
 
-def frame_numbers(count: int, fps: float, sample_fps: int, max_frames: int, choice: Choice) -> list[int]:
-    """Numbers of the frames that are kept of a video of `count` frames."""
-    sampled = sampled_numbers(count, fps, sample_fps)
+def frame_numbers(
+    count: int, fps: float, sample_fps: int, max_frames: int, choice: Choice, last_second: int | None = None
+) -> list[int]:
+    """Numbers of the frames that are kept of a video of `count` frames, up to `last_second`, inclusive."""
+    sampled = sampled_numbers(count, fps, sample_fps, end=last_second)
     return [sampled[position] for position in chosen(len(sampled), max_frames, choice)]

@@ -13,14 +13,14 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
-from pathlib import Path
 
 from ...cache.records import FileStamp, Status, VideoRecord, VideoStatus
 from ...configs.videos import PrepareConfig
 from ...errors import DataError
 from .reading import read_video
+from .sources import Source, stamp_of
 
-Reader = Callable[[str, Path, PrepareConfig], VideoRecord]
+Reader = Callable[[str, Source, PrepareConfig], VideoRecord]
 START_LIMIT = 300.0  # seconds a worker may take to import what it needs
 
 
@@ -39,9 +39,9 @@ def cores() -> int:
 
 
 def decode_videos(
-    jobs: Sequence[tuple[str, Path]], config: PrepareConfig, ahead: int, reader: Reader = read_video
+    jobs: Sequence[tuple[str, Source]], config: PrepareConfig, ahead: int, reader: Reader = read_video
 ) -> Generator[Decoded, None, None]:
-    """Decode `jobs` (id, path), in any order, on `config.workers` processes.
+    """Decode `jobs` (id, source), in any order, on `config.workers` processes.
 
     A video that takes longer than `config.timeout` gets status `timeout`, one that ends its worker `corrupt`; the
     worker is replaced. Workers end with the iterator (close it), and when this process dies, however it dies.
@@ -74,7 +74,7 @@ class _Worker:
         self.job: int | None = None
         self.since = time.monotonic()
 
-    def give(self, index: int, job: tuple[str, Path]) -> None:
+    def give(self, index: int, job: tuple[str, Source]) -> None:
         self.job, self.since = index, time.monotonic()
         # Connection.send() keeps a view of a buffer; Ctrl-C inside it leaves the two to the garbage collector, which
         # then crashes the interpreter (CPython 3.12). Bytes are safe.
@@ -95,7 +95,7 @@ class _Crew:
         for _ in range(size):
             self.workers.append(_Worker(config, reader))
 
-    def run(self, jobs: Sequence[tuple[str, Path]], ahead: int) -> Iterator[Decoded]:
+    def run(self, jobs: Sequence[tuple[str, Source]], ahead: int) -> Iterator[Decoded]:
         self.jobs = jobs
         waiting = deque(range(len(jobs)))
         unfinished = set(waiting)
@@ -165,18 +165,17 @@ class _Crew:
 
     def _replace(self, worker: _Worker, status: Status, reason: str) -> Decoded:
         assert worker.job is not None
-        id, path = self.jobs[worker.job]
+        id, source = self.jobs[worker.job]
         self.workers[self.workers.index(worker)] = _Worker(self.config, self.reader)
-        record = VideoRecord(VideoStatus(id, status, reason), stamp=_stamp(path))
+        record = VideoRecord(VideoStatus(id, status, reason), stamp=_stamp(source))
         return Decoded(worker.job, record, time.monotonic() - worker.since)
 
 
-def _stamp(path: Path) -> FileStamp:
+def _stamp(source: Source) -> FileStamp:
     try:
-        found = path.stat()
+        return stamp_of(source)
     except OSError:
         return FileStamp()
-    return FileStamp(found.st_size, found.st_mtime_ns)
 
 
 @contextmanager
@@ -195,11 +194,11 @@ def _work(connection: Connection, config: PrepareConfig, reader: Reader) -> None
     connection.send(None)
     while True:
         try:
-            id, path = connection.recv()
+            id, source = connection.recv()
         except EOFError:
             return
         begun = time.monotonic()
-        record = reader(id, path, config)
+        record = reader(id, source, config)
         connection.send((record, time.monotonic() - begun))
 
 

@@ -13,10 +13,9 @@ import math
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import av
@@ -29,6 +28,7 @@ from ...cache.records import FileStamp, Status, VideoRecord, VideoStatus
 from ...configs.videos import PrepareConfig
 from .choice import frame_numbers
 from .images import resize_crop
+from .sources import Part, Source, file_of, open_bytes, stamp_of
 
 # Formats that hold video or sound in one file. Everything else is refused, above all those that name other files
 # (playlists, concatenations) and text and images that FFmpeg would render as video.
@@ -75,12 +75,12 @@ class Taken:
     lost: int
 
 
-def read_video(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
+def read_video(id: str, source: Source, config: PrepareConfig) -> VideoRecord:
     """Decode one video. Whatever is wrong with it becomes a status; nothing is raised."""
     stamp = FileStamp()
     try:
-        stamp = _stamp(path)
-        return _record(id, path, config, stamp)
+        stamp = _stamp(source)
+        return _record(id, source, config, stamp)
     except Unusable as why:
         return VideoRecord(VideoStatus(id, why.status, why.reason, 0, why.duration), stamp=stamp)
     except Exception as error:  # decoders are fed arbitrary bytes: one video's failure is that video's status
@@ -88,20 +88,21 @@ def read_video(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
         return VideoRecord(VideoStatus(id, "corrupt", reason), stamp=stamp)
 
 
-def _record(id: str, path: Path, config: PrepareConfig, stamp: FileStamp) -> VideoRecord:
-    with _opened(path) as container:
+def _record(id: str, source: Source, config: PrepareConfig, stamp: FileStamp) -> VideoRecord:
+    with _opened(source) as container:
         contents = _inspect(container, _video_stream(container))
     if contents.claimed is not None and contents.end < SHORT * contents.claimed:
         raise Unusable("short", f"ends after {contents.end:.1f} of {contents.claimed:.1f} seconds", contents.end)
-    numbers, taken = _take(path, contents, config)
+    numbers, taken = _take(source, contents, config)
     images = [taken.frames[number] for number in numbers]
     status = VideoStatus(id, "ok", _remark(taken), len(images), contents.end)
     return VideoRecord.of(status, images, _seconds(numbers, taken, contents.fps), stamp)
 
 
-def _stamp(path: Path) -> FileStamp:
+def _stamp(source: Source) -> FileStamp:
+    path = file_of(source)
     try:
-        found = path.stat()
+        found, stamp = path.stat(), stamp_of(source)
         if stat.S_ISREG(found.st_mode):
             with path.open("rb"):
                 pass
@@ -111,24 +112,25 @@ def _stamp(path: Path) -> FileStamp:
         raise Unusable("missing", f"cannot be opened: {error.strerror}") from None
     if not stat.S_ISREG(found.st_mode):
         raise Unusable("missing", "is a folder" if stat.S_ISDIR(found.st_mode) else "is no regular file")
-    if found.st_size == 0:
+    if stamp.size == 0:
         raise Unusable("corrupt", "the file is empty")
-    return FileStamp(found.st_size, found.st_mtime_ns)
+    return stamp
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    try:
-        container = av.open(os.fspath(path.absolute()), options=OPTIONS)
-    except (av.FFmpegError, ValueError):
-        raise Unusable("corrupt", _guess(path)) from None
-    with container:
+def _opened(source: Source) -> Iterator[Any]:
+    with ExitStack() as files:
+        opened = files.enter_context(open_bytes(source)) if isinstance(source, Part) else os.fspath(source.absolute())
+        try:
+            container = files.enter_context(av.open(opened, options=OPTIONS))
+        except (av.FFmpegError, ValueError):
+            raise Unusable("corrupt", _guess(source)) from None
         yield container
 
 
-def _guess(path: Path) -> str:
+def _guess(source: Source) -> str:
     """Why a file may not open as a video, from its first bytes."""
-    with path.open("rb") as file:
+    with open_bytes(source) as file:
         head = file.read(4096)
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:256].lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<script")) or b"<html" in start:
@@ -221,14 +223,14 @@ def _claimed(
     return claimed if reached < SHORT * claimed else None
 
 
-def _take(path: Path, contents: Contents, config: PrepareConfig) -> tuple[list[int], Taken]:
+def _take(source: Source, contents: Contents, config: PrepareConfig) -> tuple[list[int], Taken]:
     """The chosen frames, none of them damaged."""
     count = contents.pictures
     for _ in range(2):  # a second time when the decoder gives fewer frames than the container has packets
-        numbers = frame_numbers(count, contents.fps, config.sample_fps, config.max_frames, config.choice)
+        numbers = _numbers(count, contents.fps, config)
         if not numbers:
             break
-        taken = _decode(path, set(numbers), contents.hole, config)
+        taken = _decode(source, set(numbers), contents.hole, config)
         if len(taken.frames) == len(numbers):
             break
         count = taken.decoded
@@ -240,11 +242,15 @@ def _take(path: Path, contents: Contents, config: PrepareConfig) -> tuple[list[i
     return numbers, taken
 
 
-def _decode(path: Path, numbers: set[int], hole: float, config: PrepareConfig) -> Taken:
+def _numbers(count: int, fps: float, config: PrepareConfig) -> list[int]:
+    return frame_numbers(count, fps, config.sample_fps, config.max_frames, config.choice, config.last_second)
+
+
+def _decode(source: Source, numbers: set[int], hole: float, config: PrepareConfig) -> Taken:
     """Decode up to the last of `numbers`."""
     taken, health = Taken({}, {}, set(), 0, 0), _Health(hole)
     first: float | None = None
-    with _opened(path) as container:
+    with _opened(source) as container:
         stream = _video_stream(container)
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1

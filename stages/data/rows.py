@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
+from .plain import kind_of, text_of
 
 CAPTION_LIMIT = 1_000_000  # characters of one CSV field
 
@@ -35,26 +36,8 @@ def read_rows(path: Path, problem: Callable[[str], None]) -> Iterator[Row]:
             f"captions are read from .csv or .jsonl files, not {path.suffix or 'files without extension'}",
             where=str(path),
         )
-    return readers[path.suffix.lower()](path, _text(path), problem)
-
-
-def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(
-            "no such caption file", where=str(path), hint="name yours: --set data.captions=captions.csv"
-        ) from None
-    except OSError as error:
-        raise DataError(f"the caption file cannot be read: {error.strerror}", where=str(path)) from None
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError("the file is UTF-16", where=str(path), hint="save it as UTF-8")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        wrong = f"byte 0x{data[error.start]:02x} is not UTF-8"
-        raise DataError(wrong, where=f"{path}:{line}", hint="save the file as UTF-8") from None
+    text = text_of(path, "caption file", "name yours: --set data.captions=captions.csv")
+    return readers[path.suffix.lower()](path, text, problem)
 
 
 def _csv_rows(path: Path, text: str, problem: Callable[[str], None]) -> Iterator[Row]:
@@ -117,15 +100,10 @@ def _jsonl_row(number: int, row: Any) -> Row:
         raise ValueError('each line is an object: {"video": "a.mp4", "caption": "..."}')
     video, caption, split = row.get("video"), row.get("caption", []), row.get("split")
     if not isinstance(video, str):
-        raise ValueError('no "video"' if video is None else f'"video" is {_kind(video)}, not a string')
+        raise ValueError('no "video"' if video is None else f'"video" is {kind_of(video)}, not a string')
     captions = [caption] if isinstance(caption, str) else caption
     if not isinstance(captions, list) or not all(isinstance(one, str) for one in captions):
-        raise ValueError(f'"caption" is {_kind(caption)}, not a string or a list of strings')
+        raise ValueError(f'"caption" is {kind_of(caption)}, not a string or a list of strings')
     if not (split is None or isinstance(split, str)):
-        raise ValueError(f'"split" is {_kind(split)}, not a string')
+        raise ValueError(f'"split" is {kind_of(split)}, not a string')
     return Row(number, video.strip(), tuple(captions), (split or "").strip())
-
-
-def _kind(value: Any) -> str:
-    kinds = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return "null" if value is None else kinds.get(type(value), "a string")
