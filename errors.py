@@ -61,5 +61,19 @@ class TrainingError(TeachclipError):
     """Training that cannot go on: a loss that is not finite, nothing to train on."""
 
 
+class StoppedEarly(TeachclipError):
+    """A run that stopped where it was asked to, and is saved.
+
+    Args:
+        step: of `steps`, after which it stopped; signal: that asked this process, None when it was another of the run.
+    """
+
+    exit_code = 0
+
+    def __init__(self, step: int, steps: int, signal: int | None) -> None:
+        super().__init__(f"stopped at step {step} of {steps}, which is saved")
+        self.step, self.steps, self.signal = step, steps, signal
+
+
 class PluginError(TeachclipError):
     """Code of the user's own (a teacher, a loss) that fails, or is not what is asked for."""

@@ -274,6 +274,14 @@ class TrainConfig(Section):
     checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(
         60.0, description="A checkpoint to go on from is written at least this often, and after every epoch."
     )
+    keep: Positive = Field(2, description="Checkpoints to go on from that are kept, the newest; beside them the best.")
+    deterministic: bool = Field(
+        False, description="The same bits from every run on the same GPU, at some cost; on the CPU it is always so."
+    )
+    max_loss_ratio: Annotated[float, Field(gt=1)] | None = Field(
+        5.0, description="Stop when the loss is above so many times the median of 100 steps, for 20 steps; null: never."
+    )
+    tensorboard: bool = Field(True, description="Curves for TensorBoard in the run folder, beside metrics.jsonl.")
     validate_every: Positive = Field(1, description="Epochs between validations.")
     select_by: Literal["sumr", "r1", "mean-rank"] = Field("sumr", description="Validation metric that picks the best.")
 

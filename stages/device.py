@@ -1,13 +1,17 @@
 """Where a network runs and in what precision."""
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.utils.deterministic
 
 from ..errors import ConfigError
 from .launch import launch
+
+memory: Any = torch.utils.deterministic
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -47,3 +51,23 @@ def plain_float32(device: torch.device) -> Iterator[None]:
         cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False),
     ):
         yield
+
+
+@contextmanager
+def deterministic(device: torch.device, asked: bool) -> Iterator[None]:
+    """The same bits from the same inputs: always on the CPU, where it costs nothing, on a GPU when asked for.
+
+    For a GPU the environment gets what cuBLAS needs, unless it is set; so the body must be the first that uses CUDA.
+    """
+    if device.type == "cuda" and not asked:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before, filled = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        memory.fill_uninitialized_memory = filled

@@ -4,6 +4,7 @@ TeachCLIP section 3; the recipes are in configs/recipes.
 """
 
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,12 +12,13 @@ import numpy as np
 import torch
 
 from ..cache.frames import FrameCache
-from ..cache.stream import read_ahead
+from ..cache.stream import ReadAhead, read_ahead
 from ..configs.schema import Config, TrainConfig
-from ..errors import ConfigError
-from .batches import BatchReader, Order
+from ..errors import ConfigError, StoppedEarly
+from .batches import Batch, BatchReader, Order
 from .data.tokens import tokenize
-from .device import choose_device
+from .device import choose_device, deterministic
+from .environment import environment
 from .inputs import FrameInputs, VideoInputs, check_fits, frozen_inputs
 from .keeping import Keeper
 from .labels import OnlineTeacher, online_teachers, teacher_inputs
@@ -27,11 +29,13 @@ from .models.network import VideoTextNetwork
 from .models.speed import prepare_for_speed
 from .optim import build_optimiser
 from .own_losses import loss_identity
-from .reporting import Reporter, Silent
+from .reporting import Progress, Reporter, Silent
 from .retrieval import measure
 from .runs import RunFolder
 from .step import TrainingStep
+from .stopping import StopRequest
 from .watching import Watch
+from .world import World, joined
 
 LOG_EVERY = 20  # steps between readings of the losses, each of which waits for the GPU
 
@@ -42,6 +46,7 @@ class TrainResult:
 
     `other_pixels`: per teacher, videos whose frames are others than those it scored, as `train.accept` allowed.
     `blocks`: of videos, within which batches were drawn.
+    `seed`: of weights, order and everything random. `left_over`: captions of an epoch that are left to others.
     """
 
     run: str
@@ -58,28 +63,43 @@ class TrainResult:
     masked_texts: int = 0
     other_pixels: dict[str, int] = field(default_factory=dict)
     blocks: int = 1
+    seed: int = 0
+    left_over: int = 0
 
 
-def train(config: Config, reporter: Reporter | None = None) -> TrainResult:
+def train(config: Config, reporter: Reporter | None = None, stop: StopRequest | None = None) -> TrainResult:
     """Train what `config.train` describes; a killed run goes on, a finished one is only reported.
+
+    Args:
+        stop: a request to stop where the run can go on later.
 
     Raises:
         DataError: nothing to train on.
         CacheError: frames or scores are missing or incomplete.
         CacheMismatchError: the run folder, the frames or the scores were made from something else.
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite or explodes, a checkpoint cannot be written, another process trains this
+            run, or one of its own ended.
+        StoppedEarly: `stop` asked for it; the run is saved.
     """
-    reporter = reporter or Silent()
+    with joined(config.train.device) as world:
+        return _train(config, reporter if reporter and world.main else Silent(), world, stop)
+
+
+def _train(config: Config, reporter: Reporter, world: World, stop: StopRequest | None) -> TrainResult:
     material = open_material(config, reporter)
     folder = RunFolder(config.run_folder)
-    folder.claim(config, material.identity() | loss_identity(config.train.loss))
-    if (done := folder.result) is not None:
-        return TrainResult(**{**done, "teachers": tuple(done["teachers"]), "already_done": True})
-    if material.train.left_out:
-        reporter.warn(f"{material.train.left_out} training videos have no usable frames and are left out")
-    result = Run(config, material, folder, reporter).go()
-    folder.finish(asdict(result))
-    return result
+    with folder.locked() if world.main and folder.result is None else nullcontext():
+        if world.main:
+            folder.claim(config, material.identity() | loss_identity(config.train.loss))
+        if (done := world.broadcast(folder.result if world.main else None)) is not None:
+            return TrainResult(**{**done, "teachers": tuple(done["teachers"]), "already_done": True})
+        if material.train.left_out:
+            reporter.warn(f"{material.train.left_out} training videos have no usable frames and are left out")
+        with deterministic(choose_device(config.train.device), config.train.deterministic):
+            result = Run(config, material, folder, reporter).go(stop)
+        if world.main:
+            folder.finish(asdict(result))
+        return result
 
 
 def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTextNetwork:
@@ -110,7 +130,7 @@ class Run:
 
     def __init__(self, config: Config, material: Material, folder: RunFolder, reporter: Reporter) -> None:
         self.config, self.settings, self.material = config, config.train, material
-        self.folder, self.reporter = folder, reporter
+        self.folder, self.reporter, self.world = folder, reporter, World.current()
         self.device = choose_device(self.settings.device)
         self.network = _build(config, material.frames, self.device)
         self.train_inputs, self.val_inputs = self._inputs()
@@ -121,41 +141,72 @@ class Run:
         optimiser = build_optimiser(self.network, self.settings.optim, self.steps)
         self.online = self._online_teachers()
         self.step = TrainingStep(self.network, optimiser, self.settings, split.captions, material.cached, self.online)
-        self.keeper = Keeper(folder, self.network, optimiser)
-        self.watch = Watch(folder, self.order, split.videos)
+        self.keeper = Keeper(folder, self.network, optimiser, self.settings.keep, reporter)
+        self.watch = Watch(folder, self.order, split.videos, self.settings, self.device, reporter)
         self.val_ids = tokenize(material.val.captions, self.settings.network.words)[0]
         self.read = self._batch_reader()
         self.began = time.perf_counter()
 
-    def go(self) -> TrainResult:
-        """Train from where the run was left to its end."""
-        if start := self.keeper.resume():
-            self.reporter.info(f"goes on at step {start} of {self.steps}")
-        if (blocks := self._blocks) > 1:
-            left = f"{self.order.left_over:,} of {self.order.texts:,} captions of an epoch are left to others"
-            self.reporter.info(f"each batch is of one of {blocks} blocks of videos; {left}")
+    def go(self, stop: StopRequest | None = None) -> TrainResult:
+        """Train from where the run was left to its end.
+
+        Raises:
+            StoppedEarly: `stop` asked for it; the run is saved.
+        """
+        stop = stop or StopRequest()
+        start = self._resume()
         self.network.train()
-        self.began = saved = time.perf_counter()
+        self.began = self.saved = time.perf_counter()
         items = self.order.steps(start, self.steps)
         title = f"train {self.folder.folder.name}"
         with (
+            stop.heeded(),
+            self.keeper,
+            self.watch.from_step(start),
             read_ahead(self.read, items, self.settings.prefetch) as batches,
             self.reporter.progress(title, self.steps, "step", done=start) as progress,
         ):
             for batch in batches:
                 self.watch.add(self.step(batch))
-                done = batch.step + 1
-                ends_epoch = done % self.order.steps_per_epoch == 0 or done == self.steps
-                due = time.perf_counter() - saved > self.settings.checkpoint_seconds
-                if ends_epoch or due or len(self.watch.unread) == LOG_EVERY:
-                    progress.advance(len(self.watch.unread), **self.watch.read(self._seconds(), batches.waited))
-                if ends_epoch:
-                    self._validate(done)
-                if ends_epoch or due:
-                    self.keeper.save(done, self._seconds())
-                    saved = time.perf_counter()
+                self._after(batch.step + 1, batches, progress, stop)
             waited = batches.waited
         return self._result(waited)
+
+    def _resume(self) -> int:
+        """The step to go on from, once it is said what the run does."""
+        if start := self.keeper.resume():
+            self.reporter.info(f"goes on at step {start} of {self.steps}")
+        left = f"{self.order.left_over:,} of {self.order.texts:,} captions of an epoch are left to others"
+        if self._blocks > 1:
+            self.reporter.info(f"each batch is of one of {self._blocks} blocks of videos; {left}")
+        elif self.order.left_over:
+            self.reporter.info(f"batches of {self.order.batch_size}: {left}")
+        if self.world.main:
+            self.folder.record(environment(self.device, start))
+        return start
+
+    def _after(self, done: int, batches: ReadAhead[Any, Batch], progress: Progress, stop: StopRequest) -> None:
+        """What follows when `done` steps are done: log, validation, checkpoint."""
+        ends_epoch = done % self.order.steps_per_epoch == 0 or done == self.steps
+        if ends_epoch:
+            self._read(batches, progress)
+            with self.watch.paused():
+                self._validate(done)
+        stopping = done < self.steps and self.world.agree(stop.signal is not None)
+        due = ends_epoch or stopping or time.perf_counter() - self.saved > self.settings.checkpoint_seconds
+        if due or len(self.watch.unread) >= LOG_EVERY:
+            self._read(batches, progress)
+        if due:
+            self.keeper.save(done, self._seconds())
+            self.saved = time.perf_counter()
+        if stopping:
+            self.keeper.finish()
+            raise StoppedEarly(done, self.steps, stop.signal)
+
+    def _read(self, batches: ReadAhead[Any, Batch], progress: Progress) -> None:
+        steps = len(self.watch.unread)
+        progress.advance(steps, **self.watch.read(self._seconds(), batches.waited))
+        self.keeper.check()
 
     def _validate(self, done: int) -> None:
         """Measure on the validation split, and keep the network when it is the best so far."""
@@ -171,13 +222,11 @@ class Run:
         )
         by = self.settings.select_by
         value = -metrics["t2v"].mnr if by == "mean-rank" else getattr(metrics["t2v"], by)
-        better = not self.keeper.best or value > self.keeper.best["value"]
+        better = self.world.broadcast(not self.keeper.best or value > self.keeper.best["value"])
         if better:
-            self.keeper.choose(done, epoch, f"{by} (text to video) on the validation split", value)
-        self.folder.log(
-            {"kind": "val", "step": done, "epoch": epoch, "selected": better}
-            | {way: asdict(result) for way, result in metrics.items()}
-        )
+            self.keeper.choose(done, epoch, f"{by} (text to video) on {self.material.validated_on}", value)
+        measured = {way: asdict(result) for way, result in metrics.items()}
+        self.watch.log([{"kind": "val", "step": done, "epoch": epoch, "selected": better, **measured}])
 
     def _seconds(self) -> float:
         return self.keeper.seconds + time.perf_counter() - self.began
@@ -187,9 +236,10 @@ class Run:
         frames, train_videos, val_videos = self.material.frames, self.material.train.videos, self.material.val.videos
         if self.settings.trunk == "full":
             return FrameInputs(frames, train_videos), FrameInputs(frames, val_videos)
-        tokens = frozen_inputs(
-            self.network, frames, train_videos + val_videos, self.config.features_folder, self.reporter
-        )
+        with self.world.main_first():  # the others read what it has computed
+            tokens = frozen_inputs(
+                self.network, frames, train_videos + val_videos, self.config.features_folder, self.reporter
+            )
         edge = len(train_videos)
         return tokens.part(0, edge), tokens.part(edge, edge + len(val_videos))
 
@@ -208,6 +258,8 @@ class Run:
             cached=self.material.cached,
             teacher_frames=teacher_inputs(self.online, self.material.seen, split.videos),
             pin=self.device.type == "cuda",
+            rank=self.world.rank,
+            ranks=self.world.ranks,
         )
 
     @property
@@ -236,6 +288,8 @@ class Run:
                 if (count := int(np.count_nonzero(teacher.other_pixels)))
             },
             blocks=self._blocks,
+            seed=self.settings.seed,
+            left_over=self.order.left_over,
         )
 
 

@@ -30,6 +30,7 @@ def save_network(
     *,
     source: Mapping[str, Any] | None = None,
     unused: Mapping[str, Tensor] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write weights and configuration as one safetensors file; `cache.files.publishing` gives a path that is safe.
 
@@ -37,11 +38,13 @@ def save_network(
         source: what the network was converted from, kept in the file.
         unused: tensors of that file which the network does not use, by their published names, kept so that they can be
             given back.
+        weights: those of its state_dict, where the network itself has been trained on meanwhile.
     """
     note = {"format": FORMAT, "network": network.config.model_dump(mode="json")}
     if source is not None:
         note["source"] = dict(source)
-    tensors = {**network.state_dict(), **{f"{_UNUSED}{name}": value for name, value in (unused or {}).items()}}
+    own = network.state_dict() if weights is None else weights
+    tensors = {**own, **{f"{_UNUSED}{name}": value for name, value in (unused or {}).items()}}
     state = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, path, metadata={METADATA: json.dumps(note)})
