@@ -39,6 +39,18 @@ class DataConfig(Section):
         "refuse", description="own: what to do with the same caption given twice for one video."
     )
 
+    @property
+    def origin(self) -> Path:
+        """The caption file, or the folder of annotations or shards."""
+        if self.set == "webdataset":
+            return self.video_folder
+        return self.captions if self.set == "own" else self.annotations
+
+    @property
+    def video_folder(self) -> Path:
+        """The folder below which videos or shards are."""
+        return self.videos or (self.captions.parent if self.set == "own" else self.annotations)
+
 
 class PrepareConfig(Section):
     """Stage zero: videos -> frame cache."""

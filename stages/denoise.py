@@ -84,7 +84,7 @@ def denoise(config: Config, reporter: Reporter | None = None) -> DenoiseResult:
     seen = TeacherFrames(config, names, frames)
     split = usable_split(dataset, ["train"], *seen.caches.values())
     if len(split.texts) < 2:
-        raise DataError("fewer than two usable captions to rank", where=str(config.data.captions))
+        raise DataError("fewer than two usable captions to rank", where=str(config.data.origin))
     store = ScoreStore.open(config.score_store)
     caches = [store.teacher(name) for name in names]
     accept = config.train.accept

@@ -127,7 +127,7 @@ def _estimate(
     if not asked.texts:
         raise DataError(
             f"no captions in the splits that are scored ({', '.join(config.score.splits)})",
-            where=str(config.data.captions),
+            where=str(config.data.origin),
         )
     held = store.teacher(teacher.name) if store and teacher.name in store.teachers else None
     frames, logits = (held.frames, held.frame_logits) if held else (frames, True)

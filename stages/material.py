@@ -37,6 +37,7 @@ class Material:
         cached: the teachers whose scores are read; empty where they run inside the step.
         online: digests of those that run inside the step, by name.
         groups: the group of each training text [T], within which batches are drawn; None for one group.
+        validated_on: `val` is the validation split, or the test split, as `data.validation` said.
     """
 
     frames: FrameCache
@@ -48,6 +49,7 @@ class Material:
     online: dict[str, str]
     groups: np.ndarray | None
     start: dict[str, str]
+    validated_on: str = "the validation split"
 
     def identity(self) -> dict[str, str]:
         """What the run's numbers depend on beside its configuration."""
@@ -81,11 +83,11 @@ def open_material(config: Config, reporter: Reporter) -> Material:
     seen = TeacherFrames(config, config.train.teachers, frames)
     train_split = usable_split(dataset, ["train"], *seen.caches.values())
     train_split, masked = _masked(config, dataset, train_split, reporter)
-    val_split = usable_split(dataset, ["val"], frames)
+    val_split = usable_split(dataset, [dataset.validation], frames)
     if len(train_split.texts) < 2:
         raise DataError(
             "fewer than two usable captions to train on",
-            where=str(config.data.captions),
+            where=str(config.data.origin),
             hint="`teachclip prepare` lists the videos that cannot be used, and why",
         )
     cached: tuple[CachedTeacher, ...] = ()
@@ -95,7 +97,16 @@ def open_material(config: Config, reporter: Reporter) -> Material:
     elif config.train.teachers:
         cached = cached_teachers(config, train_split, frames, seen, reporter)
     groups = batch_groups(cached, config.score_store)
-    return Material(frames, seen, masked, train_split, val_split, cached, online, groups, _start_digests(config))
+    validated_on = _validated_on(dataset, reporter)
+    start = _start_digests(config)
+    return Material(frames, seen, masked, train_split, val_split, cached, online, groups, start, validated_on)
+
+
+def _validated_on(dataset: Dataset, reporter: Reporter) -> str:
+    if dataset.validation != "test":
+        return "the validation split"
+    reporter.warn("the test split chooses the network (data.validation: test), so its numbers flatter the network")
+    return "the test split, as published (data.validation: test)"
 
 
 def _teacher_digest(config: Config, name: str) -> str:

@@ -85,7 +85,7 @@ def _rescore(
     frames = teacher_frames(config, settings, FrameCache.open(config.frames_folder))
     split = usable_split(read_dataset(config.data), config.score.splits, frames)
     if not split.texts:
-        raise DataError("no usable captions to sample", where=str(config.data.captions))
+        raise DataError("no usable captions to sample", where=str(config.data.origin))
     device = choose_device(config.score.device)
     teacher = load_teacher(settings, config.teacher_checkpoint(settings), device)
     refuse_difference(

@@ -137,7 +137,7 @@ def _texts(config: Config, dataset: Dataset, *frames: FrameCache) -> Split:
     if not split.texts:
         raise DataError(
             f"no usable captions in the splits that are scored ({', '.join(config.score.splits)})",
-            where=str(config.data.captions),
+            where=str(config.data.origin),
             hint="`teachclip prepare` lists the videos that cannot be used, and why",
         )
     return split

@@ -1,7 +1,7 @@
 """Which videos show what a sentence says: exact search over the index's vectors."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from ..cache.vectors import Vectors, read_vectors
 from ..configs.schema import Config
 from ..errors import CacheError, CacheMismatchError, CheckpointError, DataError
+from .data.captions import locator
 from .data.tokens import tokenize
 from .device import choose_device
 from .embedder import load_embedder
@@ -66,17 +67,19 @@ def search(config: Config, queries: Sequence[str], reporter: Reporter | None = N
     began = time.perf_counter()
     nearest = _nearest(vectors.matrix, wanted, config.search.top)
     seconds = time.perf_counter() - began
-    folder = config.data.videos or config.data.captions.parent
+    where = locator(config.data)
     found = tuple(
-        Found(query, _answers(cosines, rows, vectors.videos, folder))
+        Found(query, _answers(cosines, rows, vectors.videos, where))
         for query, cosines, rows in zip(queries, *nearest, strict=True)
     )
     return SearchResult(found, len(vectors.videos), seconds)
 
 
-def _answers(cosines: np.ndarray, rows: np.ndarray, videos: Sequence[str], folder: Path) -> tuple[Answer, ...]:
+def _answers(
+    cosines: np.ndarray, rows: np.ndarray, videos: Sequence[str], where: Callable[[str], str]
+) -> tuple[Answer, ...]:
     best = [(float(cosine), videos[row]) for cosine, row in zip(cosines, rows, strict=True)]
-    return tuple(Answer(rank, cosine, video, str(folder / video)) for rank, (cosine, video) in enumerate(best, start=1))
+    return tuple(Answer(rank, cosine, video, where(video)) for rank, (cosine, video) in enumerate(best, start=1))
 
 
 def _refuse_empty(queries: Sequence[str]) -> None:

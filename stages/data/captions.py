@@ -87,18 +87,8 @@ def read_dataset(config: DataConfig) -> Dataset:
     if problems:
         raise _refusal(config, problems)
     if not dataset.videos:
-        raise DataError("no captions in the file", where=str(origin(config)))
+        raise DataError("no captions in the file", where=str(config.origin))
     return dataset
-
-
-def origin(config: DataConfig) -> Path:
-    """The caption file, or the folder of annotations or shards."""
-    return {"own": config.captions, "webdataset": video_folder(config)}.get(config.set, config.annotations)
-
-
-def video_folder(config: DataConfig) -> Path:
-    """The folder below which videos are."""
-    return config.videos or (config.captions.parent if config.set == "own" else config.annotations)
 
 
 def read_clips(
@@ -117,7 +107,7 @@ def read_clips(
         DataError: a file cannot be read.
     """
     if config.set in ("own", "webdataset"):
-        read = read_own(config, problem) if config.set == "own" else read_shards(video_folder(config), problem)
+        read = read_own(config, problem) if config.set == "own" else read_shards(config.video_folder, problem)
         return [clip for clip in read if clip.split in config.splits]
     annotations = annotations or Annotations(config.annotations, problem)
     clips: list[Clip] = []
@@ -133,7 +123,7 @@ def read_clips(
 
 def dataset_of(clips: Iterable[Clip], config: DataConfig, problem: Callable[[str], None]) -> Dataset:
     """The data set that `clips` come to; what is wrong with single ones goes to `problem`, and they are left out."""
-    folder = VideoFolder(video_folder(config)) if config.set not in ("own", "webdataset") else None
+    folder = VideoFolder(config.video_folder) if config.set not in ("own", "webdataset") else None
     kept: dict[str, Clip] = {}
     sources: dict[str, Source] = {}
     for clip in clips:
@@ -151,6 +141,18 @@ def dataset_of(clips: Iterable[Clip], config: DataConfig, problem: Callable[[str
         for k, caption in enumerate(filter(None, map(str.strip, clip.captions)))
     )
     return _with_validation(Dataset(videos, texts), config)
+
+
+def locator(config: DataConfig) -> Callable[[str], str]:
+    """Tells people where a video is, by its id: its file, or the tar, a slash and its name there."""
+    root = config.video_folder
+    if config.set == "own":
+        return lambda id: str(root / id)
+    if config.set == "webdataset":
+        tars = {path.relative_to(root).as_posix().removesuffix(".tar"): path for path in root.rglob("*.tar")}
+        return lambda id: next((f"{tars[stem]}{id[len(stem) :]}" for stem in tars if id.startswith(f"{stem}/")), id)
+    folder = VideoFolder(root)
+    return lambda id: str(folder.find((id, id.removeprefix("v_")))[0] or root / id)
 
 
 def _found(folder: VideoFolder, clip: Clip) -> tuple[Source, str]:
@@ -178,7 +180,7 @@ def _refusal(config: DataConfig, problems: list[str]) -> DataError:
     if own and any("the same caption" in problem for problem in problems):
         hint += "; or keep the first of equal captions: --set data.duplicates=keep-first"
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return DataError(f"{count} in the captions", where=str(origin(config)), hint=hint, details=shown)
+    return DataError(f"{count} in the captions", where=str(config.origin), hint=hint, details=shown)
 
 
 def _with_validation(dataset: Dataset, config: DataConfig) -> Dataset:
