@@ -224,7 +224,7 @@ class Run:
         value = -metrics["t2v"].mnr if by == "mean-rank" else getattr(metrics["t2v"], by)
         better = self.world.broadcast(not self.keeper.best or value > self.keeper.best["value"])
         if better:
-            self.keeper.choose(done, epoch, f"{by} (text to video) on the validation split", value)
+            self.keeper.choose(done, epoch, f"{by} (text to video) on {self.material.validated_on}", value)
         measured = {way: asdict(result) for way, result in metrics.items()}
         self.watch.log([{"kind": "val", "step": done, "epoch": epoch, "selected": better, **measured}])
 
