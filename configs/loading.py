@@ -52,6 +52,35 @@ def read_given(path: Path | None, overrides: Sequence[str] = ()) -> Marked:
     return _filled(given, Config)
 
 
+def changed(given: Marked, changes: Sequence[tuple[str, Marked]]) -> Config:
+    """The configuration of what was given, with values set by dotted key, later ones over earlier; paths absolute.
+
+    Args:
+        changes: values with their places; a relative path among them starts at its place's folder.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
+    for key, value in changes:
+        given = _assigned(given, key.split("."), value)
+    return checked(_resolved(_filled(given, Config)))
+
+
+def read_document(path: Path, hint: str) -> Marked:
+    """A YAML file that is no configuration of stages, and extends nothing; each value with its place.
+
+    Args:
+        hint: where to learn how it is written, told when there is no such file.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no keys.
+    """
+    given = parse(_text(path, hint), Place(str(path), path.parent.absolute()))
+    if not isinstance(given.value, dict):
+        raise ConfigError("it should hold keys and values", where=str(given.place), hint=hint)
+    return given
+
+
 def checked(given: Marked) -> Config:
     """The configuration of what was given, paths as they stand.
 
@@ -71,7 +100,8 @@ def dump_config(config: Config) -> str:
 
 def shipped() -> dict[str, Path]:
     """The YAMLs that come with the package, by the name that `extends` calls them."""
-    return {path.relative_to(SHIPPED).with_suffix("").as_posix(): path for path in sorted(SHIPPED.rglob("*.yaml"))}
+    paths = (path for path in sorted(SHIPPED.rglob("*.yaml")) if path.parent.name != "tables")  # those are sweeps
+    return {path.relative_to(SHIPPED).with_suffix("").as_posix(): path for path in paths}
 
 
 def named(name: str) -> Path:
@@ -113,14 +143,14 @@ def _read_file(path: Path, above: tuple[Path, ...]) -> Marked:
     return merge(base, own)
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, hint: str | None = None) -> str:
     try:
         if path.is_file() and path.stat().st_size > MAX_BYTES:
             raise ConfigError("too large to be a configuration", where=str(path))
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         names = [file.name for file in path.parent.glob("*.y*ml")]
-        hint = f"teachclip config template > {shlex.quote(str(path))} writes one to start from."
+        hint = hint or f"teachclip config template > {shlex.quote(str(path))} writes one to start from."
         raise ConfigError(f"no such file{nearest(path.name, names)}", where=str(path), hint=hint) from None
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None

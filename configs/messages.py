@@ -25,6 +25,8 @@ _KINDS = {
     "string_type": "text",
     "path_type": "text",
     "tuple_type": "a list, [...]",
+    "dict_type": "a section: keys and values below it",
+    "list_type": "a list, [...]",
     "model_type": "a section: keys and values below it",
     "model_attributes_type": "a section: keys and values below it",
     "string_pattern_mismatch": "a name of letters, digits, '.', '_' and '-' that begins with a letter or digit",
@@ -37,9 +39,9 @@ _BOUNDS = {
 }
 
 
-def config_error(error: ValidationError, given: Marked) -> ConfigError:
-    """What `error` found in the configuration `given`, each finding with its place."""
-    findings = [_finding(detail, given) for detail in error.errors(include_url=False)]
+def config_error(error: ValidationError, given: Marked, root: type[Section] = Config) -> ConfigError:
+    """What `error` found in the configuration `given`, a `root`, each finding with its place."""
+    findings = [_finding(detail, given, root) for detail in error.errors(include_url=False)]
     findings.sort(key=lambda finding: (finding[0].source, finding[0].line or 0))
     if len(findings) == 1:
         place, text = findings[0]
@@ -55,9 +57,9 @@ def nearest(name: str, names: Sequence[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def section_at(keys: Keys) -> type[Section] | None:
+def section_at(keys: Keys, root: type[Section] = Config) -> type[Section] | None:
     """The model that describes the section at `keys`; list positions are skipped."""
-    section: type[Section] | None = Config
+    section: type[Section] | None = root
     for key in keys:
         if isinstance(key, str):
             if section is None or key not in section.model_fields:
@@ -80,7 +82,7 @@ def _section_of(annotation: object) -> type[Section] | None:
     return next((found for found in map(_section_of, get_args(annotation)) if found is not None), None)
 
 
-def _finding(detail: ErrorDetails, given: Marked) -> tuple[Place, str]:
+def _finding(detail: ErrorDetails, given: Marked, root: type[Section]) -> tuple[Place, str]:
     keys, kind = tuple(detail["loc"]), detail["type"]
     if kind == "value_error":  # a rule of the schema: its message starts with the key it is about
         message = detail["msg"].removeprefix("Value error, ")
@@ -89,19 +91,19 @@ def _finding(detail: ErrorDetails, given: Marked) -> tuple[Place, str]:
             keys = (*keys, *named.group(1).split("."))
         return given.find(keys).place, message
     place = given.find(keys).place
-    text = _unknown_key(keys) if kind == "extra_forbidden" else f"{_dotted(keys)}: {_wrong_value(detail)}"
+    text = _unknown_key(keys, root) if kind == "extra_forbidden" else f"{_dotted(keys)}: {_wrong_value(detail)}"
     if place.line is None and kind == "extra_forbidden":  # `--set key=value` shows the key already
         text = text.partition(": ")[2]
     return place, text
 
 
-def _unknown_key(keys: Keys) -> str:
+def _unknown_key(keys: Keys, root: type[Section]) -> str:
     *above, last = keys
-    section = section_at(tuple(above))
+    section = section_at(tuple(above), root)
     prefix = "".join(f"{key}." for key in above)
     siblings = {name: f"{prefix}{name}" for name in section.model_fields} if section else {}
     close = get_close_matches(str(last), siblings, n=1)
-    elsewhere = [key for key in every_key() if key.split(".")[-1] == str(last)]
+    elsewhere = [key for key in every_key(root) if key.split(".")[-1] == str(last)]
     meant = [siblings[close[0]]] if close else elsewhere[:3]
     hint = f"; did you mean {' or '.join(meant)}?" if meant else f"; known here: {', '.join(siblings)}"
     return f"{_dotted(keys)}: no such key{hint}"

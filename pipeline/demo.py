@@ -69,11 +69,12 @@ class Recipe:
 
 
 _ALONE = ("train.teachers=[]", "train.loss.infonce=1", "train.loss.coarse=0", "train.loss.fine=0")
+_TEACHER = (*_ALONE, "train.max_steps=400")
 TEACHER = Recipe(
     "X-CLIP teacher",
     "compares every word with every frame",
     "runs/xclip",
-    (*_ALONE, "train.network.kind=xclip", "train.max_steps=400"),
+    (*_TEACHER, "train.network.kind=xclip"),
 )
 MEAN = Recipe(
     "mean pooling alone",
@@ -126,7 +127,7 @@ def run_demo(folder: Path, reporter: Reporter | None = None, overrides: Sequence
         TeachclipError: the folder holds something that was made with other settings, or a stage fails.
     """
     began = time.perf_counter()
-    chain = _Chain(folder, reporter or Silent(), tuple(overrides))
+    chain = Chain(folder, reporter or Silent(), tuple(overrides))
     try:
         models, searches = _run(chain, began)
     except CacheMismatchError as error:
@@ -142,7 +143,7 @@ def run_demo(folder: Path, reporter: Reporter | None = None, overrides: Sequence
     )
 
 
-def _run(chain: "_Chain", began: float) -> tuple[Sequence[Model], SearchResult]:
+def _run(chain: "Chain", began: float) -> tuple[Sequence[Model], SearchResult]:
     chain.make_data()
     results = {TEACHER: chain.train("train the teacher", TEACHER)}
     chain.score()
@@ -155,13 +156,13 @@ def _run(chain: "_Chain", began: float) -> tuple[Sequence[Model], SearchResult]:
     return tuple(models.values()), searches
 
 
-class _Chain:
+class Chain:
     """The demo's steps; each is a stage with its own configuration."""
 
-    def __init__(self, folder: Path, reporter: Reporter, overrides: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, reporter: Reporter, overrides: tuple[str, ...], steps: int = 11) -> None:
         self.folder, self.overrides = folder, overrides
         self.settings, self.page = folder / "demo.yaml", folder / "report.html"
-        self.steps = Steps(reporter, total=11)
+        self.steps = Steps(reporter, total=steps)
         if not self.settings.exists():
             publish(self.settings, SETTINGS.encode())
 
@@ -194,7 +195,13 @@ class _Chain:
         config = self.config(recipe)
         return self.steps.run(title, lambda output: train(config, output), lambda made: made.already_done)
 
+    def train_teacher(self, kind: str) -> TrainResult:
+        """A teacher of the kind `kind`; xclip is the demo's own."""
+        recipe = Recipe(f"{kind} teacher", "", f"runs/{kind}", (*_TEACHER, f"train.network.kind={kind}"))
+        return self.train(f"train the teacher {kind}", recipe)
+
     def score(self) -> None:
+        """The soft labels of every teacher in `score.teachers`."""
         config = self.config()
 
         def nothing_new(made: ScoreResult) -> bool:

@@ -90,7 +90,7 @@ class Output:
     def result(self, result: object, *shown: RenderableType) -> None:
         """What the verb was asked for: `result` (a dataclass or plain data) as JSON, else `shown` for people."""
         if self.json:
-            self._write(_document(result))
+            self._write(document(result))
             return
         with self.results.capture() as captured:
             for item in shown:
@@ -111,7 +111,7 @@ class Output:
         if hint:
             self._say(Text(hint))
         if self.json and facts is not None:
-            self._write(_document({"error": facts}))
+            self._write(document({"error": facts}))
 
     def close(self) -> None:
         """Take progress bars off the terminal and flush."""
@@ -239,7 +239,8 @@ def _console(stream: TextIO) -> Console:
     return _Console(file=stream, width=None if terminal else PLAIN_WIDTH, highlight=False, emoji=False, markup=False)
 
 
-def _document(value: object) -> str:
+def document(value: object) -> str:
+    """Results (dataclasses, plain data) as one JSON document."""
     return json.dumps(_plain(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 

@@ -1,0 +1,139 @@
+"""`teachclip sweep`: many students on one cache, one table."""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import RenderableType
+
+from ...configs.sweeps import Sweep, load_sweep
+from ...errors import ConfigError
+from ..quantities import duration
+from .output import Output, table
+from .running import AsJson, Debug, Overrides, Quiet, examples, running
+
+if TYPE_CHECKING:
+    from ..reproduce import Ground
+    from ..sweep_plan import DryRun
+    from ..sweep_table import SweepResult
+
+Seeds = Annotated[
+    int | None, typer.Option("--seeds", metavar="N", min=1, help="Runs of each row: train.seed and the next ones.")
+]
+Tests = Annotated[
+    list[Path] | None,
+    typer.Option("--test", metavar="CONFIG", help="Measure every row on this test split, too; may be repeated."),
+]
+Partial = Annotated[bool, typer.Option("--partial", help="Leave out rows whose scores are missing; run the others.")]
+Dry = Annotated[bool, typer.Option("--dry-run", help="List the runs, what is finished and what is left; run nothing.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="Write the table, too: Markdown, or JSON for *.json.")
+]
+
+EXAMPLES = examples(
+    "teachclip sweep losses.yaml",
+    "teachclip sweep losses.yaml --seeds 3 --out losses.md",
+    "teachclip sweep losses.yaml --dry-run --set train.max_steps=500",
+)
+
+
+def sweep(
+    file: Annotated[
+        Path, typer.Argument(metavar="SWEEP", help="A YAML file: base, grid, runs; see docs/reproduce.md.")
+    ],
+    seeds: Seeds = None,
+    tests: Tests = None,
+    partial: Partial = False,
+    dry_run: Dry = False,
+    out: Out = None,
+    sets: Overrides = None,
+    json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train many students on one cache and compare them in one table.
+
+    SWEEP names a configuration (base), and how runs differ from it: `grid`, every combination of some values, or
+    `runs`, by name. Runs share frames and scores. What is finished is only read, a changed override makes another run,
+    and a run that fails stops no other; stopped and given again, it goes on. --set changes the base.
+    """
+    with running("sweep", json, quiet, debug) as output:
+        read = load_sweep(file)
+        if read.base is None:
+            raise ConfigError("base: is missing; it names the configuration that runs start from", where=str(file))
+    with running("sweep", json, quiet, debug, read.base, sets) as output:
+        with output.waiting("loading"):
+            from ..reproduce import Ground, named_tests
+
+        ground = Ground(read.base, tuple(sets or ()), named_tests([*read.settings.tests, *(tests or ())]))
+        go(output, read, ground, seeds=seeds, partial=partial, dry_run=dry_run, out=out)
+
+
+def go(
+    output: Output,
+    read: Sweep,
+    ground: "Ground",
+    *,
+    seeds: int | None,
+    partial: bool,
+    dry_run: bool,
+    out: Path | None,
+    packaged: bool = False,
+    check: bool = True,
+) -> None:
+    """Plan a sweep, and run it or only list it; `packaged` for a table of the paper's.
+
+    Raises:
+        typer.Exit: a run failed.
+    """
+    from ..sweep import run_sweep
+    from ..sweep_plan import dry_run as look
+    from ..sweep_plan import plan_sweep, refuse_unready
+    from ..sweep_table import make_table
+
+    plan = plan_sweep(read, ground.base, ground.overrides, seeds=seeds, tests=ground.tests, check=check)
+    if dry_run:
+        planned = look(plan)
+        output.result(planned, *_listed(planned))
+        return
+    if not partial:
+        refuse_unready(plan, shlex.join(["teachclip", *sys.argv[1:], "--partial"]))
+    result = make_table(plan, run_sweep(plan, output), ground.notes, paper=packaged)
+    if out is not None:
+        _write(result, out)
+    output.result(result, *shown(result))
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def shown(result: "SweepResult") -> Iterator[RenderableType]:
+    """The table for people."""
+    from ..sweep_table import cells, columns, problems
+
+    yield result.title
+    yield table(*columns(result), rows=cells(result))
+    yield "Text to video, in percent; mean ± sample deviation over seeds."
+    yield from (f"! {line}" for line in problems(result))
+    yield from result.notes
+
+
+def _listed(planned: "DryRun") -> Iterator[RenderableType]:
+    rows = [
+        (run.label, "-" if run.seed is None else str(run.seed), run.state, run.problem or "") for run in planned.runs
+    ]
+    yield table("run", "seed", "state", "", rows=rows)
+    time = "no run is finished yet, so nothing is known of the time" if planned.seconds is None else ""
+    if planned.seconds is not None:
+        time = f"some {duration(planned.seconds)}, if they take as long as those that are finished"
+    yield f"{planned.left} of {len(planned.runs)} runs are left" + (f": {time}" if planned.left else "")
+
+
+def _write(result: "SweepResult", out: Path) -> None:
+    from ...cache.files import publish
+    from ..sweep_table import markdown
+    from .output import document
+
+    publish(out, (document(result) if out.suffix == ".json" else markdown(result)).encode())
