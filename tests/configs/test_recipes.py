@@ -44,6 +44,7 @@ UNUSED = {  # keys of the losses that act only beside another choice than the re
 RECIPES = ("official", "paper", "default")
 PAGE = Path(__file__).resolve().parents[2] / "docs/recipes.md"
 CODE_AND_DEFAULT = {
+    "data.validation",
     "train.network.mask_padding",
     "train.loss.infonce",
     "train.loss.fine",
@@ -81,6 +82,7 @@ def test_recipes_differ_exactly_where_expected() -> None:
 
 def test_the_default_recipe_is_the_schema() -> None:
     assert recipe("default").train == Config().train
+    assert recipe("default").data.validation == Config().data.validation
 
 
 def test_recipes_name_the_same_keys() -> None:
@@ -88,7 +90,7 @@ def test_recipes_name_the_same_keys() -> None:
     texts = [shipped()[f"recipes/{name}"].read_text() for name in RECIPES]
     keys = [{key for key, _ in leaves(yaml.safe_load(text))} for text in texts]
     assert keys[0] == keys[1] == keys[2]
-    assert all(key.startswith("train.") for key in keys[0])
+    assert {key for key in keys[0] if not key.startswith("train.")} == {"data.validation"}
     assert keys[0] >= CODE_AND_PAPER | CODE_AND_DEFAULT
     losses_and_steps = {key for key in every_key() if key.startswith(("train.loss.", "train.optim."))}
     assert keys[0] >= losses_and_steps - UNUSED
@@ -121,7 +123,8 @@ def test_the_page_says_which_keys_each_row_of_code_and_paper_is_about() -> None:
 
 
 def test_the_page_argues_every_key_with_the_recipes_own_values() -> None:
-    table = {f"train.{key.strip('`')}": cells for key, *cells in rows("key", *RECIPES, "why")}
+    keys = ((key.strip("`"), cells) for key, *cells in rows("key", *RECIPES, "why"))
+    table = {key if key.startswith("data.") else f"train.{key}": cells for key, cells in keys}
     for number, name in enumerate(RECIPES):
         values = dict(leaves(yaml.safe_load(dump_config(recipe(name)))))
         written = {key: parse(cells[number], Place("page", Path())).plain() for key, cells in table.items()}
