@@ -270,6 +270,10 @@ class TrainConfig(Section):
         False,
         description="Keep only the inputs of blocks, compute the rest again (gradient checkpointing): less memory.",
     )
+    chunk: Positive | None = Field(
+        None,
+        description="Pairs that each process encodes at a time, in two passes: the batch's losses in a chunk's memory.",
+    )
     prefetch: Positive = Field(4, description="Batches read ahead in the background.")
     checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(
         60.0, description="A checkpoint to go on from is written at least this often, and after every epoch."

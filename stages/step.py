@@ -1,19 +1,36 @@
-"""One optimiser step: encode, compare, lose, update."""
+"""One optimiser step: encode, compare, lose, update; in one process or in many, at once or in chunks.
 
-from collections.abc import Sequence
-from typing import NamedTuple
+Many processes (b pairs a batch in all): each encodes its own rows of the batch; the videos' features are gathered; each
+scores its own texts with all videos, [r, b]; these rows are gathered too, and every process computes the losses of the
+whole [b, b]. The mean of the processes' gradients is then that of a single process (`World.gather`).
+
+Chunks (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"): the features of all
+rows are computed without a graph, some rows at a time; the losses' gradients with respect to the features are computed
+once; then each chunk is encoded again, now with its graph, and gets its features' gradients. Memory holds one chunk's
+graph. The gradients are those of the step at once, but for rounding.
+
+Noise (dropout, TS2-Net's selection) is drawn anew by every process and chunk, so that networks which have it differ by
+the number of both; the chunk's second pass draws the same as its first.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ..configs.schema import TrainConfig
 from .batches import Batch
 from .device import autocast
 from .labels import CachedTeacher, OnlineTeacher
 from .losses import Losses, LossParts
-from .models.network import VideoTextNetwork
+from .models.network import Features, VideoTextNetwork
 from .optim import Optimiser
+from .retrieval import join_features
+from .world import World
 
 
 class Done(NamedTuple):
@@ -37,6 +54,7 @@ class TrainingStep:
     Args:
         captions: of all training texts.
         cached: teachers whose labels come with the batch; online: teachers that run inside the step.
+        world: the processes that take the step together; by default the current one.
     """
 
     def __init__(
@@ -47,47 +65,93 @@ class TrainingStep:
         captions: Sequence[str],
         cached: Sequence[CachedTeacher],
         online: Sequence[OnlineTeacher],
+        world: World | None = None,
     ) -> None:
         self.network, self.optimiser, self.settings, self.captions = network, optimiser, settings, captions
         self.cached, self.online = cached, online
+        self.world = world or World.current()
         self.losses = Losses(settings.loss, settings.teachers)
         self.scales = [teacher.scale for teacher in cached] + [teacher.scale for teacher in online]
         self.device = network.logit_scale.device
+        self._shared = _shared_gradients(network, self.world)
 
     def __call__(self, batch: Batch) -> Done:
         """One optimiser step."""
-        batch = batch.to(self.device)
-        # Noise (dropout, token selection) that a resumed run draws again.
-        torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, batch.step]).generate_state(1)[0]))
-        parts = self._losses(batch)
+        batch = _with_a_row(batch.to(self.device))
         self.optimiser.zero_grad()
-        parts.total.backward()  # type: ignore[no-untyped-call]
+        size = self.settings.chunk or len(batch.ids)
+        chunks = [slice(start, start + size) for start in range(0, len(batch.ids), size)]
+        parts = self._at_once(batch) if len(chunks) == 1 else self._in_chunks(batch, chunks)
         norm = self.optimiser.step()
         parts = LossParts(*(value.detach() for value in parts))
         return Done(batch.step, batch.videos, parts, norm, dict(self.optimiser.lrs))
 
-    def _losses(self, batch: Batch) -> LossParts:
+    def _at_once(self, batch: Batch) -> LossParts:
+        """The losses; their gradients are with the parameters."""
+        parts: LossParts = self._shared(lambda: self._losses(batch, *self._encode(batch, 0, slice(None))))
+        parts.total.backward()  # type: ignore[no-untyped-call]
+        return parts
+
+    def _in_chunks(self, batch: Batch, chunks: Sequence[slice]) -> LossParts:
+        """As `_at_once`, with the graph of one chunk of rows at a time."""
+        with torch.no_grad():
+            encoded = [self._encode(batch, number, rows) for number, rows in enumerate(chunks)]
+        texts, videos = (_leaves(join_features(parts)) for parts in zip(*encoded, strict=True))
+        del encoded
+        parts = self._losses(batch, texts, videos)
+        parts.total.backward()  # type: ignore[no-untyped-call]
+        for number, rows in enumerate(chunks):
+
+            def towards(number: int = number, rows: slice = rows) -> Tensor:
+                return _towards(self._encode(batch, number, rows), (texts, videos), rows)
+
+            # Processes exchange gradients once, with the last chunk: those of all chunks and of the losses' parameters.
+            (self._shared(towards) if rows is chunks[-1] else towards()).backward()
+        return parts
+
+    def _encode(self, batch: Batch, number: int, rows: slice) -> tuple[Features, Features]:
+        """Texts and videos of a chunk of this process's rows."""
+        chunk = (self.world.rank, number)
+        self._seed(batch.step, *(chunk if any(chunk) else ()))
+        with autocast(self.device, self.settings.precision):
+            texts = self.network.encode_texts(batch.ids[rows])
+            return texts, self.network.encode_videos(batch.frames[rows], batch.mask[rows])
+
+    def _seed(self, step: int, *place: int) -> None:
+        """Noise that a resumed run draws again, and a chunk in its second pass."""
+        seed = np.random.SeedSequence([self.settings.seed, step, *place])
+        torch.manual_seed(int(seed.generate_state(1)[0]))
+
+    def _losses(self, batch: Batch, texts: Features, videos: Features) -> LossParts:
+        """Losses of the whole batch, the same in every process, of this one's texts and videos."""
         settings = self.settings
-        with autocast(self.device, settings.precision):
-            texts = self.network.encode_texts(batch.ids)
-            videos = self.network.encode_videos(batch.frames, batch.mask)
         with torch.autocast(self.device.type, enabled=False):
+            videos = self._gathered(videos, batch)
             scale = self.network.logit_scale.exp()
-            logits = scale * self.network.score(texts, videos)
+            logits = scale * self._gather(self.network.score(texts, videos), batch)
+            if self.world.ranks > 1:
+                self._seed(batch.step)  # what the losses draw must be the same in every process
             teacher_logits, teacher_frames = self._soft_labels(batch)
             parts = self.losses(
                 logits,
                 videos.get("raw_weights"),
                 teacher_logits,
                 teacher_frames,
-                batch.mask if settings.network.mask_padding else None,
+                self._gather(batch.mask, batch) if settings.network.mask_padding else None,
                 self._same_video(batch.videos) if settings.loss.mask_same_video else None,
                 student_scale=scale,
                 teacher_scales=self.scales,
             )
-            if (auxiliary := self.network.auxiliary_loss(texts, videos)) is not None:
+            if (auxiliary := self.network.auxiliary_loss(self._gathered(texts, batch), videos)) is not None:
                 parts = parts.with_auxiliary(auxiliary)
         return parts
+
+    def _gather(self, own: Tensor, batch: Batch) -> Tensor:
+        """Rows [b, ...] of all processes."""
+        return self.world.gather(own, len(batch.texts))
+
+    def _gathered(self, own: Features, batch: Batch) -> Features:
+        return {key: self._gather(value, batch) for key, value in own.items()}
 
     def _same_video(self, videos: np.ndarray) -> Tensor:
         """Off-diagonal pairs [b, b] of a text with its own video again."""
@@ -100,11 +164,61 @@ class TrainingStep:
         coarse: list[Tensor] = []
         fine: list[Tensor | None] = []
         for cached, labels in zip(self.cached, batch.labels, strict=True):
-            coarse.append(torch.from_numpy(labels.coarse).to(self.device) * cached.scale)
-            fine.append(None if labels.frame_logits is None else torch.from_numpy(labels.frame_logits).to(self.device))
+            coarse.append(self._label_rows(labels.coarse, batch) * cached.scale)
+            fine.append(None if labels.frame_logits is None else self._label_rows(labels.frame_logits, batch))
         captions = [self.captions[k] for k in batch.texts]
         for online in self.online:
             scores, frame_logits = online.labels(captions, batch.videos, batch.uint8_frames, self.device)
             coarse.append(scores * online.scale)
             fine.append(frame_logits)
         return coarse, fine
+
+    def _label_rows(self, own: np.ndarray, batch: Batch) -> Tensor:
+        return self._gather(torch.from_numpy(own).to(self.device), batch)
+
+
+class _Computation(nn.Module):
+    """A network, and as its forward pass anything that is computed with it, the losses too.
+
+    DistributedDataParallel has to see all parameters that lead to the losses, those outside the encoders as well.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, compute: Callable[[], Any]) -> Any:
+        return compute()
+
+
+def _shared_gradients(network: VideoTextNetwork, world: World) -> Callable[[Callable[[], Any]], Any]:
+    """Calls a function whose result's backward pass leaves the mean over processes of all gradients so far."""
+    computation = _Computation(network)
+    if world.ranks == 1:
+        return computation
+    return DistributedDataParallel(
+        computation,
+        gradient_as_bucket_view=True,
+        find_unused_parameters=True,  # X-CLIP's last temporal frame, a selector without noise, a chunk's losses
+    )
+
+
+def _with_a_row(batch: Batch) -> Batch:
+    """A process whose share of the batch is empty encodes a black video, which `World.gather` cuts off again."""
+    if len(batch.ids):
+        return batch
+    ids, frames, mask = (t.new_zeros((1, *t.shape[1:])) for t in (batch.ids, batch.frames, batch.mask))
+    return replace(batch, ids=ids, frames=frames, mask=torch.ones_like(mask))
+
+
+def _leaves(features: Features) -> Features:
+    """The same values, which gather gradients where they can."""
+    return {key: value.requires_grad_(value.is_floating_point()) for key, value in features.items()}
+
+
+def _towards(encoded: tuple[Features, ...], leaves: tuple[Features, ...], rows: slice) -> Tensor:
+    """A scalar whose gradient with respect to features of a chunk is what their rows of `leaves` have gathered."""
+    pairs = [(own[key], whole[key].grad) for own, whole in zip(encoded, leaves, strict=True) for key in own]
+    return torch.stack(
+        [(value * gradient[rows]).sum().float() for value, gradient in pairs if gradient is not None]
+    ).sum()
