@@ -1,25 +1,33 @@
-"""Ranks and metrics of a model on a split, from the frame cache."""
+"""Ranks and metrics of models on test sets, from the frame caches."""
 
 import json
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from ..cache.files import publish
 from ..cache.frames import FrameCache
 from ..configs.schema import Config
-from ..errors import DataError
+from ..errors import DataError, TeachclipError
 from .bootstrap import Intervals, confidence
 from .data.captions import read_dataset
 from .data.tokens import tokenize
 from .device import choose_device
 from .inputs import FrameInputs, check_fits
-from .metrics import rank
+from .metrics import Ranking, Scores, rank
 from .models.checkpoints import load_network
 from .query_ranks import TOP, QueryRanks, save_query_ranks
 from .reporting import Reporter, Silent
+from .rerank import BANK_TEMPERATURE, dual_softmax, query_bank
 from .retrieval import comparing
 from .runs import RunFolder
-from .splits import usable_split
+from .splits import Split, usable_split
 
 
 @dataclass(frozen=True)
@@ -27,9 +35,12 @@ class EvaluateResult:
     """Text-to-video and video-to-text metrics: r1, r5, r10, r50, sumr (percent), mdr, mnr (1-based), queries.
 
     Attributes:
+        marks: in words, why these numbers do not compare with others: the network was chosen on the test split, or
+            scores were re-ranked; empty for plain numbers.
         chosen_by: how training chose the network that was measured; None when the run does not say.
         confidence: per way and metric the 95 % interval over queries: value, low, high (`bootstrap.confidence`).
         ranks: the file with the ranks of single queries; None when a checkpoint file was measured.
+        data: name of the test set, where there are several.
     """
 
     run: str
@@ -40,74 +51,194 @@ class EvaluateResult:
     left_out_videos: int
     t2v: dict[str, Any]
     v2t: dict[str, Any]
+    marks: tuple[str, ...] = ()
     chosen_by: str | None = None
     confidence: dict[str, Any] = field(default_factory=dict)
     ranks: str | None = None
+    data: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """Runs by test sets: what was measured, and what could not be, as (run, test set, why)."""
+
+    results: tuple[EvaluateResult, ...]
+    failed: tuple[tuple[str, str, TeachclipError], ...]
 
 
 def evaluate(config: Config, reporter: Reporter | None = None) -> EvaluateResult:
     """Measure `config.evaluate.run` on a split; also written to `evaluation-<split>.json` and `ranks-<split>.npz` in
-    the run folder.
+    the run folder, with the kind of re-ranking in the names when there is one.
 
     Raises:
         DataError: the split has no usable captions.
         CheckpointError: the model cannot be loaded.
         CacheError: frames are missing or do not fit the model.
     """
+    return _Model(config, config.evaluate_run, reporter or Silent()).measure(config)
+
+
+def evaluate_sets(
+    config: Config,
+    others: Mapping[str, Config],
+    runs: Sequence[Path] = (),
+    reporter: Reporter | None = None,
+    name: str = "own",
+) -> Evaluations:
+    """Every run on every test set (TeachCLIP table 6); what cannot be measured does not keep the others from it.
+
+    Args:
+        config: says how to evaluate; its test set comes first, called `name`.
+        others: further test sets by name: their data, their frames and their `evaluate.split` count. Their results are
+            written to the run folder with the set's name in front: `evaluation-<name>-<split>.json`.
+        runs: run folders or checkpoints; by default `config.evaluate.run`.
+    """
     reporter = reporter or Silent()
-    settings = config.evaluate
-    dataset = read_dataset(config.data)
-    frames = FrameCache.open(config.frames_folder)
-    split = usable_split(dataset, [settings.split], frames)
-    if not split.texts:
-        raise DataError(
-            f"the {settings.split} split has no usable captions",
-            where=str(config.data.captions),
-            hint="choose another: --set evaluate.split=val",
+    sets = {name: config, **others}
+    results: list[EvaluateResult] = []
+    failed: list[tuple[str, str, TeachclipError]] = []
+    for run in runs or [config.evaluate_run]:
+        try:
+            model = _Model(config, run, reporter)
+        except TeachclipError as error:
+            failed.extend((str(run), each, error) for each in sets)
+            continue
+        for each, of in sets.items():
+            try:
+                results.append(model.measure(of, each))
+            except TeachclipError as error:
+                failed.append((str(run), each, error))
+    return Evaluations(tuple(results), tuple(failed))
+
+
+class _Model:
+    """A network that is measured, as `config` says how, on the test sets of any configurations."""
+
+    def __init__(self, config: Config, run: Path, reporter: Reporter) -> None:
+        self.config, self.run, self.reporter = config, run, reporter
+        self.settings = config.evaluate
+        self.network = load_network(run).to(choose_device(self.settings.device))
+        self.folder = RunFolder(run) if run.is_dir() else None
+        result = self.folder.result if self.folder else None
+        self.chosen_by: str | None = result["best"].get("chosen_by") if result else None
+
+    def measure(self, of: Config, name: str = "") -> EvaluateResult:
+        """Metrics on the test set of a configuration; written down when it is a run that is measured."""
+        frames = FrameCache.open(of.frames_folder)
+        split = self._split(of, frames)
+        check_fits(self.network, frames, of.frames_folder)
+        found, rerank_mark = self._rank(split, frames)
+        marks = tuple(mark for mark in (_mark_of_choice(self.chosen_by), rerank_mark) if mark)
+        queries = QueryRanks(
+            run=str(self.run),
+            split=of.evaluate.split,
+            marks=marks,
+            text_ids=tuple(text.id for text in split.texts),
+            captions=tuple(split.captions),
+            video_ids=split.videos,
+            text_video=split.text_video,
+            texts=found.texts,
+            videos=found.videos,
+            first=found.first,
+            data=name,
         )
-    if split.left_out:
-        reporter.warn(f"{split.left_out} {settings.split} videos have no usable frames and are left out")
-    network = load_network(config.evaluate_run).to(choose_device(settings.device))
-    check_fits(network, frames, config.frames_folder)
-    ids, _ = tokenize(split.captions, network.config.words)
-    with comparing(network, ids, FrameInputs(frames, split.videos), reporter) as scores:
-        found = rank(scores, split.text_video, len(split.videos), block=settings.block, top=TOP)
-    queries = QueryRanks(
-        run=str(config.evaluate_run),
-        split=settings.split,
-        marks=(),
-        text_ids=tuple(text.id for text in split.texts),
-        captions=tuple(split.captions),
-        video_ids=split.videos,
-        text_video=split.text_video,
-        texts=found.texts,
-        videos=found.videos,
-        first=found.first,
-    )
-    metrics = queries.metrics(settings.ties)
-    folder = config.evaluate_run if config.evaluate_run.is_dir() else None
-    path = None if folder is None else folder / f"ranks-{settings.split}.npz"
-    result = EvaluateResult(
-        run=str(config.evaluate_run),
-        split=settings.split,
-        ties=settings.ties,
-        texts=len(split.texts),
-        videos=len(split.videos),
-        left_out_videos=split.left_out,
-        t2v=asdict(metrics["t2v"]),
-        v2t=asdict(metrics["v2t"]),
-        chosen_by=None if folder is None else _chosen_by(RunFolder(folder)),
-        confidence=_plain(confidence(queries)),
-        ranks=None if path is None else str(path),
-    )
-    if folder is not None and path is not None:
-        save_query_ranks(path, queries)
-        publish(folder / f"evaluation-{settings.split}.json", json.dumps(asdict(result), indent=1).encode())
-    return result
+        metrics = queries.metrics(self.settings.ties)
+        kept = self._file_names(of.evaluate.split, name if of is not self.config else "")
+        result = EvaluateResult(
+            run=str(self.run),
+            split=of.evaluate.split,
+            ties=self.settings.ties,
+            texts=len(split.texts),
+            videos=len(split.videos),
+            left_out_videos=split.left_out,
+            t2v=asdict(metrics["t2v"]),
+            v2t=asdict(metrics["v2t"]),
+            marks=marks,
+            chosen_by=self.chosen_by,
+            confidence=_plain(confidence(queries)),
+            ranks=str(kept[1]) if kept else None,
+            data=name,
+        )
+        if kept:
+            save_query_ranks(kept[1], queries)
+            publish(kept[0], json.dumps(asdict(result), indent=1).encode())
+        return result
+
+    def _split(self, of: Config, frames: FrameCache) -> Split:
+        name = of.evaluate.split
+        split = usable_split(read_dataset(of.data), [name], frames)
+        if not split.texts:
+            raise DataError(
+                f"the {name} split has no usable captions",
+                where=str(of.data.captions),
+                hint="choose another: --set evaluate.split=val",
+            )
+        if split.left_out:
+            self.reporter.warn(f"{split.left_out} {name} videos have no usable frames and are left out")
+        return split
+
+    def _rank(self, split: Split, frames: FrameCache) -> tuple[Ranking, str | None]:
+        """Ranks, and what to say of scores that were changed."""
+        videos = len(split.videos)
+
+        def ranked(scores: Scores) -> Ranking:
+            return rank(scores, split.text_video, videos, block=self.settings.block, top=TOP)
+
+        with comparing(self.network, FrameInputs(frames, split.videos), self.reporter) as scores_of:
+            scores = scores_of(self._tokens(split.captions))
+            texts_ask, videos_ask, mark = self._changed(scores, scores_of, len(split.texts), videos)
+            found = ranked(texts_ask)
+            if videos_ask is not texts_ask:
+                found = replace(found, videos=ranked(videos_ask).videos)
+        return found, mark
+
+    def _changed(
+        self, scores: Scores, scores_of: Callable[[Tensor], Scores], texts: int, videos: int
+    ) -> tuple[Scores, Scores, str | None]:
+        """The scores when texts ask and when videos ask, and what to say of them."""
+        settings = self.settings
+        if settings.rerank == "none":
+            return scores, scores, None
+        if settings.rerank == "dual-softmax":
+            temperature = settings.rerank_temperature or math.exp(-float(self.network.logit_scale.detach()))
+            mark = f"re-ranked by dual softmax at temperature {temperature:.3g}, which looks at the other test queries"
+            return *dual_softmax(scores, texts, videos, temperature, settings.block), mark
+        bank, temperature = self._bank, settings.rerank_temperature or BANK_TEMPERATURE
+        mark = (
+            f"text to video re-ranked with a bank of {len(bank):,} training captions at temperature {temperature:.3g}"
+        )
+        of_bank = scores_of(self._tokens(bank))
+        return query_bank(scores, texts, of_bank, len(bank), videos, temperature, settings.block), scores, mark
+
+    @cached_property
+    def _bank(self) -> list[str]:
+        """Training captions, of the data that the configuration names."""
+        captions = [text.caption for text in read_dataset(self.config.data).texts_of("train")]
+        if not captions:
+            raise DataError(
+                "there are no training captions to make a query bank of",
+                where=str(self.config.data.captions),
+                hint="evaluate as it is: --set evaluate.rerank=none",
+            )
+        size = min(self.settings.bank_captions, len(captions))
+        return [captions[k] for k in np.sort(np.random.default_rng(0).permutation(len(captions))[:size])]
+
+    def _tokens(self, captions: Sequence[str]) -> Tensor:
+        return tokenize(captions, self.network.config.words)[0]
+
+    def _file_names(self, split: str, name: str) -> tuple[Path, Path] | None:
+        """Where metrics and ranks are kept; nowhere for a checkpoint file."""
+        if self.folder is None:
+            return None
+        kind = () if self.settings.rerank == "none" else (self.settings.rerank,)
+        end = "-".join((*((name,) if name else ()), split, *kind))
+        folder = self.folder.folder
+        return folder / f"evaluation-{end}.json", folder / f"ranks-{end}.npz"
 
 
-def _chosen_by(folder: RunFolder) -> str | None:
-    return None if folder.result is None else folder.result["best"].get("chosen_by")
+def _mark_of_choice(chosen_by: str | None) -> str | None:
+    """The published habit is told wherever its numbers are."""
+    return f"the network was chosen by {chosen_by}" if chosen_by and "test" in chosen_by else None
 
 
 def _plain(intervals: Intervals) -> dict[str, Any]:

@@ -75,7 +75,8 @@ def check_fits(network: VideoTextNetwork, cache: FrameCache, folder: Path) -> No
             "these frames do not fit the network",
             where=str(folder),
             details=differing,
-            hint="prepare frames for it: --set prepare.frames=OTHER_FOLDER --set prepare.image_size=...",
+            hint="prepare frames for it in a folder of their own, and name that: teachclip prepare "
+            + " ".join(f"--set {key}={value}" for key, value in {**wanted, "prepare.frames": "frames-for-it"}.items()),
         )
 
 

@@ -27,7 +27,8 @@ class QueryRanks:
     """Where each query's own answer stands, for T texts and V videos, each of which has a text.
 
     Attributes:
-        run, split: what was measured on what; marks: what readers of its numbers should know, in words.
+        run, split, data: what was measured on what (`data`: name of the test set, where there are several).
+        marks: in words, why these numbers do not compare with others.
         text_ids, captions [T]; video_ids [V].
         text_video: index of each text's own video [T].
         texts: ranks of the texts' own videos [T]; videos: of the videos' own groups of texts [V].
@@ -44,6 +45,7 @@ class QueryRanks:
     texts: Ranks
     videos: Ranks
     first: Array
+    data: str = ""
 
     def metrics(self, ties: Ties = "fair") -> dict[str, Metrics]:
         """The metrics `t2v` and `v2t` of these ranks."""
@@ -52,7 +54,7 @@ class QueryRanks:
 
 def save_query_ranks(path: Path, ranks: QueryRanks) -> None:
     """Write `ranks`, complete or not at all."""
-    meta = {"format": FORMAT, "run": ranks.run, "split": ranks.split, "marks": ranks.marks}
+    meta = {"format": FORMAT, "run": ranks.run, "data": ranks.data, "split": ranks.split, "marks": ranks.marks}
     meta |= {"text_ids": ranks.text_ids, "captions": ranks.captions, "video_ids": ranks.video_ids}
     arrays: dict[str, Array] = {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
     for way, counts in (("t2v", ranks.texts), ("v2t", ranks.videos)):
@@ -97,6 +99,7 @@ def _read(arrays: Mapping[str, Array], path: Path) -> QueryRanks:
         texts=texts,
         videos=videos,
         first=arrays["first"].astype(np.int64),
+        data=str(meta["data"]),
     )
 
 

@@ -1,6 +1,6 @@
 """Retrieval of a whole split: encode, compare in blocks, count ranks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -55,24 +55,31 @@ def measure(
     Raises:
         TeachclipError: a score is not a number.
     """
-    with comparing(network, ids, inputs, reporter) as scores:
-        return retrieval_metrics(scores, text_video, len(inputs.videos), ties=ties, block=block)
+    with comparing(network, inputs, reporter) as scores_of:
+        return retrieval_metrics(scores_of(ids), text_video, len(inputs.videos), ties=ties, block=block)
 
 
 @contextmanager
-def comparing(network: VideoTextNetwork, ids: Tensor, inputs: VideoInputs, reporter: Reporter) -> Iterator[Scores]:
-    """Raw scores, without exp(logit_scale), of texts [T, W] with the videos of `inputs`, which are encoded first."""
+def comparing(
+    network: VideoTextNetwork, inputs: VideoInputs, reporter: Reporter
+) -> Iterator[Callable[[Tensor], Scores]]:
+    """Yields what gives, for token ids [T, W], the raw scores (without exp(logit_scale)) of these texts with the videos
+    of `inputs`, which are encoded once."""
     was_training = network.training
     network.eval()
     with torch.no_grad(), plain_float32(network.logit_scale.device):
         videos = encode_videos(network, inputs, reporter)
-        encoded = _TextBlocks(network, ids)
 
-        def scores(texts: np.ndarray, columns: slice) -> np.ndarray:
-            chosen = {name: value[columns] for name, value in videos.items()}
-            return network.score(encoded[texts], chosen).double().cpu().numpy()
+        def scores_of(ids: Tensor) -> Scores:
+            encoded = _TextBlocks(network, ids)
 
-        yield scores
+            def scores(texts: np.ndarray, columns: slice) -> np.ndarray:
+                chosen = {name: value[columns] for name, value in videos.items()}
+                return network.score(encoded[texts], chosen).double().cpu().numpy()
+
+            return scores
+
+        yield scores_of
     network.train(was_training)
 
 

@@ -17,7 +17,7 @@ from teachclip.pipeline.demo import DemoModel, DemoResult
 from teachclip.pipeline.steps import Step
 from teachclip.stages.convert import Converted
 from teachclip.stages.denoise import DenoiseResult, RankedCaption
-from teachclip.stages.evaluate import EvaluateResult
+from teachclip.stages.evaluate import EvaluateResult, Evaluations
 from teachclip.stages.index import IndexResult
 from teachclip.stages.inspection import Inspection, Refusal
 from teachclip.stages.own_ranks import OwnRanks
@@ -94,6 +94,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
     stand_in("stages.denoise.denoise", DENOISED)
     stand_in("stages.train.train", TRAINED)
     stand_in("stages.evaluate.evaluate", EVALUATED)
+    stand_in("stages.evaluate.evaluate_sets", Evaluations((replace(EVALUATED, data="own_videos"),), ()))
     stand_in("stages.index.index", INDEXED)
     stand_in("stages.search.search", FOUND)
     stand_in("stages.inspection.inspect", INSPECTED)
@@ -112,6 +113,8 @@ def test_there_are_examples_of_every_verb() -> None:
 @pytest.mark.parametrize("command", [line for line in examples() if not line.startswith("teachclip cache ")])
 def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any, ...]]], folder: Path) -> None:
     words = shlex.split(command.split(" > ")[0])[1:]
+    for other in ("msvd.yaml", "vatex.yaml"):
+        (folder / other).write_text(f"work: {other}")
     result = invoke(*words)
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""

@@ -23,7 +23,7 @@ SURFACE = {
     "score": {"--shard", *CONFIGURED},
     "denoise": CONFIGURED,
     "train": {"--accept", *CONFIGURED},
-    "evaluate": CONFIGURED,
+    "evaluate": {"--on", "--run", *CONFIGURED},
     "search": {"QUERY...", *CONFIGURED},
     "cache": {"--help"},
     "cache ls": {"STORE", *COMMON},

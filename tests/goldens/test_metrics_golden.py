@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from teachclip.stages.metrics import Metrics, count_ranks, retrieval_metrics
+from teachclip.stages.rerank import dual_softmax
 
 NAMES = {"R1": "r1", "R5": "r5", "R10": "r10", "R50": "r50", "MedianR": "mdr", "MR": "mdr", "MeanR": "mnr"}
 
@@ -27,6 +28,22 @@ def test_square_matrices(golden, block) -> None:
         ranks, _ = count_ranks(lambda t, v, sim=sim: sim[t, v], np.arange(len(sim)), len(sim), block)
         positions = [np.arange(b, b + e + 1) for b, e in zip(ranks.better, ranks.equal, strict=True)]
         np.testing.assert_array_equal(np.concatenate(positions), golden[f"{name}/out/t2v/cols"])
+
+
+@pytest.mark.golden("metrics")
+@pytest.mark.parametrize("block", [512, 4])
+def test_dual_softmax(golden, block) -> None:
+    """The published `compute_dsl_metrics`, of logits."""
+    names = [case["name"] for case in golden.meta["cases"] if f"{case['name']}/out/t2v_dsl/R1" in golden]
+    assert names
+    for name in names:
+        sim = golden[f"{name}/in/sim"].astype(np.float64)
+        texts_ask, _ = dual_softmax(lambda t, v, sim=sim: sim[t, v], len(sim), len(sim), 1.0, block)
+        found = retrieval_metrics(texts_ask, np.arange(len(sim)), len(sim), ties="published", block=block)["t2v"]
+        expected = golden.group(f"{name}/out/t2v_dsl/")
+        for key, value in expected.items():
+            if key in NAMES:
+                assert getattr(found, NAMES[key]) == pytest.approx(float(value), abs=1e-12), f"{name} {key}"
 
 
 @pytest.mark.golden("metrics")
