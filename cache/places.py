@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import tensorstore as ts
@@ -115,6 +115,9 @@ class Remote:
 
     def __init__(self, root: _Root, key: str) -> None:
         self._root, self._key = root, key
+
+    def __reduce__(self) -> tuple[Callable[[str], "Place"], tuple[str]]:
+        return place, (str(self),)  # in another process: opened anew, as its environment says
 
     def __truediv__(self, name: str) -> "Remote":
         return Remote(self._root, f"{self._key}/{name}" if self._key else name)
@@ -238,7 +241,15 @@ class _BeyondEnd(Exception):
     """Bytes that a file does not have."""
 
 
-def patient[T](future: "ts.Future[T]", size: int = 0) -> T:
+class Pending[T](Protocol):
+    """What comes later: a future of TensorStore's, or something like it."""
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for it."""
+        ...
+
+
+def patient[T](future: Pending[T], size: int = 0) -> T:
     """The result of a request for `size` bytes; waits in short steps, so that whoever stops is not held up.
 
     Raises:

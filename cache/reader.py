@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import tensorstore as ts
 
 from ..errors import CacheError, CacheMismatchError
 from .arrays import open_array
 from .codes import decode_scores
 from .coverage import Coverage, Held, look_up
-from .places import Place, at_once, patient, refuse_unreachable
+from .places import Pending, Place, at_once, patient, refuse_unreachable
 from .score_shards import RESCORE, incomplete, problem, unreadable
 from .tiles import Key, Tile
 
@@ -41,6 +41,10 @@ class Labels:
     frame_logits: np.ndarray | None
 
 
+type Reading = Pending[np.ndarray]
+"""Rows that are being read."""
+
+
 class TileRows:
     """Reads rows of one tile.
 
@@ -52,12 +56,13 @@ class TileRows:
         self.tile = tile
         self._arrays = {name: open_array(tile.folder / name, tile.arrays[name]) for name in tile.layout.scored}
 
-    def start(self, name: str, rows: np.ndarray, columns: np.ndarray | None = None) -> "ts.Future[np.ndarray]":
+    def start(self, name: str, rows: np.ndarray, columns: np.ndarray | None = None) -> Reading:
         """Read rows of `coarse`, `coarse_codec` or `fine` in the background: all of their columns, or these."""
         array = self._arrays[name]
-        return (array.oindex[rows] if columns is None else array.oindex[rows, columns]).read()
+        started: Reading = (array.oindex[rows] if columns is None else array.oindex[rows, columns]).read()
+        return started
 
-    def finish(self, future: "ts.Future[np.ndarray]", rows: np.ndarray) -> np.ndarray:
+    def finish(self, future: Reading, rows: np.ndarray) -> np.ndarray:
         """What `start` promised."""
         try:
             values = np.asarray(self._wait(future, rows))
@@ -68,7 +73,7 @@ class TileRows:
         self.tile.refuse_replaced()
         return values
 
-    def _wait(self, future: "ts.Future[np.ndarray]", rows: np.ndarray) -> np.ndarray:
+    def _wait(self, future: Reading, rows: np.ndarray) -> np.ndarray:
         if isinstance(self.tile.folder, Path):
             return future.result()
         return patient(future, 4 * len(rows) * self.tile.layout.videos)
@@ -84,7 +89,10 @@ class TileRows:
 
 
 class Part:
-    """What one tile holds of a request, and what its rows are decoded with."""
+    """What one tile holds of a request, and what its rows are decoded with.
+
+    In another process (pickled) it has no `tile_rows` until it is given some.
+    """
 
     def __init__(self, held: Held) -> None:
         self.held, self.tile = held, held.tile
@@ -98,6 +106,9 @@ class Part:
         self.tile_rows = TileRows(self.tile)
         coded = self.tile.layout.dtype == "uint16"
         self.codec = self.tile_rows.read("coarse_codec", self.held.rows) if coded else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "tile_rows"}
 
     def precision(self, texts: np.ndarray) -> float:
         """Half the largest step between stored scores of these texts."""
@@ -145,7 +156,7 @@ class Share:
     """
 
     tile_rows: TileRows
-    future: "ts.Future[np.ndarray]"
+    future: Reading
     texts: np.ndarray
     videos: np.ndarray
     rows: np.ndarray
@@ -264,11 +275,50 @@ def find(
     return held
 
 
+class PairScores:
+    """Raw scores of pairs, out of the parts of tiles that hold them; can be sent to another process."""
+
+    def __init__(self, parts: Sequence[Part], texts: int) -> None:
+        self.parts = parts
+        self._holders = _Holders(parts, texts)
+
+    def start(self, texts: np.ndarray, videos: np.ndarray) -> "PendingScores":
+        """Begin to read the scores of these texts with these videos."""
+        parts = [self.parts[number] for number in self._holders.of(texts)]
+        shares = [share for part in parts if (share := part.start(texts, videos)) is not None]
+        return PendingScores(len(texts), len(videos), shares)
+
+
+@dataclass(frozen=True)
+class PendingScores:
+    """Scores [texts,videos] that are being read: of each tile its share."""
+
+    texts: int
+    videos: int
+    shares: Sequence[Share]
+
+    def result(self) -> np.ndarray:
+        """float32 [texts,videos], NaN for pairs that no tile holds."""
+        shape = self.texts, self.videos
+        if len(self.shares) == 1 and (len(self.shares[0].texts), len(self.shares[0].videos)) == shape:
+            return self.shares[0].scores()
+        scores = np.full(shape, np.nan, dtype=np.float32)
+        for share in self.shares:
+            scores[np.ix_(share.texts, share.videos)] = share.scores()
+        return scores
+
+
+def any_absent(scores: np.ndarray) -> bool:
+    """Whether there are pairs without scores among them."""
+    return bool(np.isnan(scores.min(initial=0)))
+
+
 class ScoreReader:
     """Scores of given texts and videos; made by `ScoreCache.reader`.
 
     Attributes:
         frame_logits: float32 [T,F], each text with its own video; None when the teacher gives none.
+        pair_scores: what reads the scores themselves.
     """
 
     def __init__(
@@ -287,7 +337,7 @@ class ScoreReader:
         _refuse_unscored(folder, "captions", texts, [one.texts for one in held])
         _refuse_unscored(folder, "videos", videos, [one.videos for one in held])
         self._parts = [Part(one) for one in held if one.pairs]
-        self._holders = _Holders(self._parts, len(texts))
+        self.pair_scores = PairScores(self._parts, len(texts))
         at_once(folder, Part.open, self._parts)
         self.frame_logits = self._load_frame_logits()
 
@@ -344,9 +394,7 @@ class ScoreReader:
         """Begin to read the labels of a batch: threads of TensorStore's own go on with it, so that several teachers'
         labels, or labels and frames, are read at once. As `read` else; errors come with the result."""
         texts, videos = np.asarray(text_index), np.asarray(video_index)
-        parts = [self._parts[number] for number in self._holders.of(texts)]
-        shares = [share for part in parts if (share := part.start(texts, videos)) is not None]
-        return PendingLabels(self, texts, videos, shares, self.frame_logits)
+        return PendingLabels(self, texts, videos, self.pair_scores.start(texts, videos), self.frame_logits)
 
     def read(self, text_index: np.ndarray, video_index: np.ndarray) -> Labels:
         """Labels of a batch.
@@ -382,28 +430,19 @@ class PendingLabels:
     Args:
         reader: whose.
         texts, videos: the batch's places.
-        shares: what each tile holds of it.
+        scores: of these.
         frame_logits: float32 [T,F] of all the reader's texts, or None.
     """
 
     reader: ScoreReader
     texts: np.ndarray
     videos: np.ndarray
-    shares: Sequence[Share]
+    scores: PendingScores
     frame_logits: np.ndarray | None
 
     def result(self) -> Labels:
         """Wait for them; raises as `ScoreReader.read` does."""
-        coarse = self._coarse()
-        if np.isnan(coarse.min(initial=0)):
+        coarse = self.scores.result()
+        if any_absent(coarse):
             self.reader.refuse_absent(self.texts, self.videos, np.isnan(coarse))
         return Labels(coarse, None if self.frame_logits is None else self.frame_logits.take(self.texts, axis=0))
-
-    def _coarse(self) -> np.ndarray:
-        shape = len(self.texts), len(self.videos)
-        if len(self.shares) == 1 and (len(self.shares[0].texts), len(self.shares[0].videos)) == shape:
-            return self.shares[0].scores()
-        coarse = np.full(shape, np.nan, dtype=np.float32)
-        for share in self.shares:
-            coarse[np.ix_(share.texts, share.videos)] = share.scores()
-        return coarse

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -122,6 +123,10 @@ class Tile:
         # Fewer ids than rows: a line is missing, or an id is there twice.
         if len(self.text_rows) != self.layout.texts or len(self.video_columns) != self.layout.videos:
             raise damaged(folder, "has other numbers of ids than of rows and columns")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What reading shards takes: in another process it has no ids, digests and times of frames.
+        return {key: vars(self)[key] for key in ("folder", "_document", "_stamp", "checksum", "layout", "arrays")}
 
     @property
     def name(self) -> str:
