@@ -1,4 +1,7 @@
-"""Retrieval of a whole split: encode, compare in blocks, count ranks."""
+"""Retrieval of a whole split: encode, compare in blocks, count ranks.
+
+Of several processes each encodes its share of the videos and of every block's texts; all count the same scores.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +15,7 @@ from .inputs import VideoInputs
 from .metrics import Metrics, Scores, Ties, retrieval_metrics
 from .models.network import Features, VideoTextNetwork
 from .reporting import Reporter
+from .world import World
 
 VIDEOS_AT_ONCE = 16
 KEPT_BYTES = 1 << 30
@@ -25,15 +29,16 @@ def join_features(parts: Sequence[Features]) -> Features:
 @torch.no_grad()
 def encode_videos(network: VideoTextNetwork, inputs: VideoInputs, reporter: Reporter) -> Features:
     """Features of all videos of `inputs`, on the network's device."""
-    device = network.logit_scale.device
+    device, world, videos = network.logit_scale.device, World.current(), len(inputs.videos)
+    own = world.some_rows(videos)
     parts = []
-    with reporter.progress("encode videos", len(inputs.videos), "video") as progress:
-        for start in range(0, len(inputs.videos), VIDEOS_AT_ONCE):
-            index = np.arange(start, min(start + VIDEOS_AT_ONCE, len(inputs.videos)))
+    with reporter.progress("encode videos", own.stop - own.start, "video") as progress:
+        for start in range(own.start, own.stop, VIDEOS_AT_ONCE):
+            index = np.arange(start, min(start + VIDEOS_AT_ONCE, own.stop))
             frames, mask, _ = inputs.read(index)
             parts.append(network.encode_videos(frames.to(device), mask.to(device)))
             progress.advance(len(index))
-    return join_features(parts)
+    return {key: world.gather(value, videos) for key, value in join_features(parts).items()}
 
 
 def measure(
@@ -68,14 +73,15 @@ def comparing(
     was_training = network.training
     network.eval()
     with torch.no_grad(), plain_float32(network.logit_scale.device):
-        videos = encode_videos(network, inputs, reporter)
+        world, videos = World.current(), encode_videos(network, inputs, reporter)
 
         def scores_of(ids: Tensor) -> Scores:
             encoded = _TextBlocks(network, ids)
 
             def scores(texts: np.ndarray, columns: slice) -> np.ndarray:
                 chosen = {name: value[columns] for name, value in videos.items()}
-                return network.score(encoded[texts], chosen).double().cpu().numpy()
+                own = network.score(encoded[texts[world.some_rows(len(texts))]], chosen)
+                return world.gather(own.double(), len(texts)).cpu().numpy()
 
             return scores
 

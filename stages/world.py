@@ -53,6 +53,11 @@ class World:
         """This process's share of `total` rows."""
         return rank_rows(total, self.rank, self.ranks)
 
+    def some_rows(self, total: int) -> slice:
+        """`rows`, or where this process has none, the last one, which `gather` cuts off again."""
+        rows = self.rows(total)
+        return rows if rows.start < rows.stop else slice(total - 1, total)
+
     def gather(self, own: Tensor, total: int) -> Tensor:
         """The rows [total, ...] of all processes, in order, of which this one has `rows(total)`.
 
