@@ -188,7 +188,8 @@ class _Counter:
                 here = np.flatnonzero((own >= columns.start) & (own < columns.stop))
                 matrix[here, own[here] - columns.start] = self.own_of_text[texts[here]]
                 self._count_texts(matrix, texts, columns)
-                best = self._keep_first(matrix, texts, columns, best)
+                if best.shape[1]:
+                    best = self._keep_first(matrix, texts, columns, best)
                 self._count_groups(matrix, own, columns, following, open_group)
 
     def _count_texts(self, matrix: Array, texts: Array, columns: slice) -> None:
@@ -198,12 +199,16 @@ class _Counter:
 
     def _keep_first(self, matrix: Array, texts: Array, columns: slice, best: Array) -> Array:
         """Put these videos among the texts' first ones so far, whose scores are `best`; returns the new scores."""
-        if not best.shape[1]:
+        kept = best.shape[1]
+        better = matrix > best[:, -1:]  # an equal one comes later and stays out
+        width = int(better.sum(axis=1).max())
+        if not width:
             return best
-        videos = np.broadcast_to(np.arange(columns.start, columns.stop), matrix.shape)
-        joined = np.concatenate([best, matrix], axis=1)
-        order = np.argsort(-joined, axis=1, kind="stable")[:, : best.shape[1]]
-        self.first[texts] = np.take_along_axis(np.concatenate([self.first[texts], videos], axis=1), order, axis=1)
+        chosen = np.argsort(~better, axis=1, kind="stable")[:, :width]  # those first, in the order of videos
+        joined = np.concatenate([best, np.take_along_axis(matrix, chosen, axis=1)], axis=1)
+        order = np.argsort(-joined, axis=1, kind="stable")[:, :kept]
+        videos = np.concatenate([self.first[texts], columns.start + chosen], axis=1)
+        self.first[texts] = np.take_along_axis(videos, order, axis=1)
         return np.take_along_axis(joined, order, axis=1)
 
     def _count_groups(self, matrix: Array, own: Array, columns: slice, following: int, open_group: Array) -> None:

@@ -30,8 +30,8 @@ def dual_softmax(scores: Scores, texts: int, videos: int, temperature: float, bl
     of_videos, of_texts = np.full(videos, -np.inf), np.full(texts, -np.inf)  # log of the sums over queries
     for rows, columns, matrix in _blocks(scores, texts, videos, block):
         logits = matrix / temperature
-        of_videos[columns] = np.logaddexp(of_videos[columns], np.logaddexp.reduce(logits, axis=0))
-        of_texts[rows] = np.logaddexp(of_texts[rows], np.logaddexp.reduce(logits, axis=1))
+        of_videos[columns] = np.logaddexp(of_videos[columns], _log_sum(logits, axis=0))
+        of_texts[rows] = np.logaddexp(of_texts[rows], _log_sum(logits, axis=1))
 
     def texts_ask(rows: Array, columns: slice) -> Array:
         matrix = scores(rows, columns)
@@ -52,7 +52,7 @@ def query_bank(
     """The scores of T texts with V videos, normalised by `bank`: scores of other texts with the same videos."""
     sums = np.full(videos, -np.inf)
     for _, columns, matrix in _blocks(bank, bank_texts, videos, block):
-        sums[columns] = np.logaddexp(sums[columns], np.logaddexp.reduce(matrix / temperature, axis=0))
+        sums[columns] = np.logaddexp(sums[columns], _log_sum(matrix / temperature, axis=0))
     hubs = np.unique(_best_videos(bank, bank_texts, videos, block))
     active = np.isin(_best_videos(scores, texts, videos, block), hubs)
 
@@ -72,6 +72,13 @@ def _best_videos(scores: Scores, texts: int, videos: int, block: int) -> Array:
         best[rows] = np.where(better, columns.start + matrix.argmax(axis=1), best[rows])
         score[rows] = np.maximum(score[rows], matrix.max(axis=1))
     return best
+
+
+def _log_sum(logits: Array, axis: int) -> Array:
+    """log of the sum of exp(logits), without overflow."""
+    largest = logits.max(axis=axis, keepdims=True)
+    total: Array = np.log(np.exp(logits - largest).sum(axis=axis)) + largest.squeeze(axis)
+    return total
 
 
 def _blocks(scores: Scores, texts: int, videos: int, block: int) -> Iterator[tuple[Array, slice, Array]]:
