@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ... import __version__
-from . import cache, checkpoint, config, demo, denoise, evaluate, prepare, score, search, train
+from . import cache, checkpoint, config, cost, demo, denoise, evaluate, prepare, score, search, train, weights
 from .running import examples
 
 app = typer.Typer(
@@ -47,6 +47,8 @@ app.command(epilog=denoise.EXAMPLES)(denoise.denoise)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=search.EXAMPLES)(search.search)
+app.command(epilog=cost.EXAMPLES)(cost.cost)
+app.command(epilog=weights.EXAMPLES)(weights.weights)
 app.add_typer(cache.app, name="cache")
 app.add_typer(config.app, name="config")
 app.add_typer(checkpoint.app, name="checkpoint")

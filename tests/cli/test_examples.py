@@ -15,9 +15,12 @@ from teachclip.configs.schema import Config
 from teachclip.pipeline.cli.main import app
 from teachclip.pipeline.demo import DemoModel, DemoResult
 from teachclip.pipeline.steps import Step
+from teachclip.stages.closeness import Closeness
 from teachclip.stages.convert import Converted
+from teachclip.stages.cost import CostReport
 from teachclip.stages.denoise import DenoiseResult, RankedCaption
 from teachclip.stages.evaluate import EvaluateResult, Evaluations
+from teachclip.stages.frame_weights import FrameWeights, QueryWeights
 from teachclip.stages.index import IndexResult
 from teachclip.stages.inspection import Inspection, Refusal
 from teachclip.stages.own_ranks import OwnRanks
@@ -61,6 +64,13 @@ INSPECTED = Inspection(
     ("words",), {"mask_padding": False, "shift_layers": (10, 11)},
     366, 164_189_442, {"float16": 150, "float32": 216}, 4.6052, 100.0, "cd" * 32, ("half", "not recorded"), None,
 )  # fmt: skip
+COSTED = CostReport("Operations are multiply-adds.", (), (), {}, None, ())
+LOOKED = FrameWeights(
+    "test", "xclip", "store", 1000, 900, 990,
+    (Closeness("student", 0.5, 0.25, 0.0125, 0.4), Closeness("uniform", None, None, 0.5, 0.125)),
+    (QueryWeights("dog.mp4#1", "a dog", "dog.mp4", (0.0, 1.0, float("nan")), (True, True, False), (0.75, 0.25, 0.0),
+                  {"student": (0.5, 0.5, 0.0)}, {"student": (0.5, 0.5, 0.0)}, 0.25),),
+)  # fmt: skip
 CONVERTED = Converted("xclip.safetensors", "X-CLIP", "teachclip", "cd" * 32, 12, 32, 366, 7, ())
 
 
@@ -97,6 +107,8 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
     stand_in("stages.evaluate.evaluate_sets", Evaluations((replace(EVALUATED, data="own_videos"),), ()))
     stand_in("stages.index.index", INDEXED)
     stand_in("stages.search.search", FOUND)
+    stand_in("stages.cost.cost", COSTED)
+    stand_in("stages.frame_weights.frame_weights", LOOKED)
     stand_in("stages.inspection.inspect", INSPECTED)
     stand_in("stages.convert.convert", CONVERTED)
     return calls
@@ -105,7 +117,8 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
 def test_there_are_examples_of_every_verb() -> None:
     verbs = {line.split()[1] for line in examples()}
     assert verbs == {
-        "demo", "prepare", "score", "denoise", "train", "evaluate", "search", "cache", "config", "checkpoint",
+        "demo", "prepare", "score", "denoise", "train", "evaluate", "search", "cost", "weights",
+        "cache", "config", "checkpoint",
     }  # fmt: skip
 
 
@@ -121,7 +134,7 @@ def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any
     assert result.stdout
     if "--json" in words:
         json.loads(result.stdout)
-    if words[0] not in ("config", "demo", "checkpoint"):
+    if words[0] not in ("config", "cost", "demo", "checkpoint"):
         assert stages
         config = stages[-1][1][0]
         assert isinstance(config, Config)

@@ -25,6 +25,8 @@ SURFACE = {
     "train": {"--accept", *CONFIGURED},
     "evaluate": {"--on", "--run", *CONFIGURED},
     "search": {"QUERY...", *CONFIGURED},
+    "cost": {"[CONFIG]", "--checkpoint", "--measure", "--videos", "--repeats", "--out", "--set", *COMMON},
+    "weights": {"RUN...", "--teacher", "--split", "--query", "--count", *CONFIGURED},
     "cache": {"--help"},
     "cache ls": {"STORE", *COMMON},
     "cache info": {"STORE", "[TEACHER]", *COMMON},

@@ -28,6 +28,8 @@ VERBS = {
     "inspection",
     "estimate",
     "rescore",
+    "cost",
+    "frame_weights",
 }
 LIGHT = {"configs", "pipeline.cli"}  # modules that must be imported without anything heavy
 HEAVY = {

@@ -266,9 +266,9 @@ def test_a_sentence_that_is_cut_is_announced(place: Place) -> None:
 
 
 def test_many_vectors_are_searched_exactly(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from teachclip.stages import search as search_stage
+    from teachclip.stages import nearest
 
-    monkeypatch.setattr(search_stage, "ROWS_AT_ONCE", 100)
+    monkeypatch.setattr(nearest, "ROWS_AT_ONCE", 100)
     rows = np.random.default_rng(0).normal(size=(777, 64))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
     index(place.config())
