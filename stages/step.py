@@ -13,18 +13,19 @@ Noise (dropout, TS2-Net's selection) is drawn anew by every process and chunk, s
 the number of both; the chunk's second pass draws the same as its first.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from ..configs.schema import TrainConfig
 from .batches import Batch
 from .device import autocast
+from .gradients import SharedGradients
 from .labels import CachedTeacher, OnlineTeacher
 from .losses import Losses, LossParts
 from .models.network import Features, VideoTextNetwork
@@ -73,27 +74,28 @@ class TrainingStep:
         self.losses = Losses(settings.loss, settings.teachers)
         self.scales = [teacher.scale for teacher in cached] + [teacher.scale for teacher in online]
         self.device = network.logit_scale.device
-        self._shared = _shared_gradients(network, self.world)
+        self._shared = SharedGradients(network, self.world, in_parts=settings.chunk is not None)
 
     def __call__(self, batch: Batch) -> Done:
         """One optimiser step."""
         batch = _with_a_row(batch.to(self.device))
         self.optimiser.zero_grad()
-        size = self.settings.chunk or len(batch.ids)
-        chunks = [slice(start, start + size) for start in range(0, len(batch.ids), size)]
-        parts = self._at_once(batch) if len(chunks) == 1 else self._in_chunks(batch, chunks)
+        largest = math.ceil(len(batch.texts) / self.world.ranks)  # of all processes' shares: all do the same
+        chunk = self.settings.chunk or largest
+        parts = self._in_chunks(batch, chunk) if chunk < largest else self._at_once(batch)
         norm = self.optimiser.step()
         parts = LossParts(*(value.detach() for value in parts))
         return Done(batch.step, batch.videos, parts, norm, dict(self.optimiser.lrs))
 
     def _at_once(self, batch: Batch) -> LossParts:
         """The losses; their gradients are with the parameters."""
-        parts: LossParts = self._shared(lambda: self._losses(batch, *self._encode(batch, 0, slice(None))))
+        parts = self._shared(lambda: self._losses(batch, *self._encode(batch, 0, slice(None))))
         parts.total.backward()  # type: ignore[no-untyped-call]
         return parts
 
-    def _in_chunks(self, batch: Batch, chunks: Sequence[slice]) -> LossParts:
-        """As `_at_once`, with the graph of one chunk of rows at a time."""
+    def _in_chunks(self, batch: Batch, size: int) -> LossParts:
+        """As `_at_once`, with the graph of `size` rows at a time."""
+        chunks = [slice(start, start + size) for start in range(0, len(batch.ids), size)]
         with torch.no_grad():
             encoded = [self._encode(batch, number, rows) for number, rows in enumerate(chunks)]
         texts, videos = (_leaves(join_features(parts)) for parts in zip(*encoded, strict=True))
@@ -102,11 +104,12 @@ class TrainingStep:
         parts.total.backward()  # type: ignore[no-untyped-call]
         for number, rows in enumerate(chunks):
 
-            def towards(number: int = number, rows: slice = rows) -> Tensor:
-                return _towards(self._encode(batch, number, rows), (texts, videos), rows)
+            def towards(number: int = number, rows: slice = rows) -> tuple[Tensor]:
+                return (_towards(self._encode(batch, number, rows), (texts, videos), rows),)
 
-            # Processes exchange gradients once, with the last chunk: those of all chunks and of the losses' parameters.
-            (self._shared(towards) if rows is chunks[-1] else towards()).backward()
+            # Processes share gradients once, with the last chunk: those of all chunks and of the losses' parameters.
+            (total,) = self._shared(towards) if rows is chunks[-1] else towards()
+            total.backward()  # type: ignore[no-untyped-call]
         return parts
 
     def _encode(self, batch: Batch, number: int, rows: slice) -> tuple[Features, Features]:
@@ -175,32 +178,6 @@ class TrainingStep:
 
     def _label_rows(self, own: np.ndarray, batch: Batch) -> Tensor:
         return self._gather(torch.from_numpy(own).to(self.device), batch)
-
-
-class _Computation(nn.Module):
-    """A network, and as its forward pass anything that is computed with it, the losses too.
-
-    DistributedDataParallel has to see all parameters that lead to the losses, those outside the encoders as well.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, compute: Callable[[], Any]) -> Any:
-        return compute()
-
-
-def _shared_gradients(network: VideoTextNetwork, world: World) -> Callable[[Callable[[], Any]], Any]:
-    """Calls a function whose result's backward pass leaves the mean over processes of all gradients so far."""
-    computation = _Computation(network)
-    if world.ranks == 1:
-        return computation
-    return DistributedDataParallel(
-        computation,
-        gradient_as_bucket_view=True,
-        find_unused_parameters=True,  # X-CLIP's last temporal frame, a selector without noise, a chunk's losses
-    )
 
 
 def _with_a_row(batch: Batch) -> Batch:

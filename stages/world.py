@@ -163,7 +163,7 @@ def joined(device: Literal["auto", "cpu", "cuda"] = "auto") -> Iterator[World]:
             raise
         raise TrainingError(
             "another process of this run ended, so this one does too",
-            details=[f"process {place.rank} of {place.ranks} noticed: {str(error).splitlines()[0]}"],
+            details=[f"process {place.rank} of {place.ranks} noticed: {str(error).splitlines()[0].split('. ')[0]}"],
             hint="what ended it stands above, or in torchrun's report below; the last checkpoint is kept, and the same "
             "command goes on from it, with any number of processes",
         ) from error
