@@ -3,13 +3,15 @@
 import json as json_format
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 import yaml
 
 from ...configs.comparing import Difference, Side, differences
-from ...configs.loading import dump_config, load_config, named, shipped
+from ...configs.loading import dump_config, load_config, named
+from ...configs.sets import SetName
+from ...configs.template import template_for
 from .running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
 
 app = typer.Typer(
@@ -20,7 +22,10 @@ SHOW_EXAMPLES = examples(
     "teachclip config show own_videos.yaml",
     "teachclip config show own_videos.yaml --set train.batch_size=64 --json",
 )
-TEMPLATE_EXAMPLES = examples("teachclip config template > own_videos.yaml")
+TEMPLATE_EXAMPLES = examples(
+    "teachclip config template > own_videos.yaml",
+    "teachclip config template --for msrvtt-1k-9k > msrvtt.yaml",
+)
 DIFF_EXAMPLES = examples(
     "teachclip config diff recipes/official recipes/paper",
     "teachclip config diff recipes/default own_videos.yaml --set train.batch_size=64",
@@ -45,10 +50,14 @@ def show(
 
 
 @app.command(epilog=TEMPLATE_EXAMPLES)
-def template() -> None:
-    """Print a commented configuration for your own videos."""
+def template(
+    data_set: Annotated[
+        str, typer.Option("--for", metavar="SET", help=f"A data set: {', '.join(get_args(SetName))}.")
+    ] = "own",
+) -> None:
+    """Print a commented configuration for your own videos, or for a published data set."""
     with running("config", json=False, quiet=False, debug=False) as output:
-        output.result(None, shipped()["own_videos"].read_text(encoding="utf-8").rstrip())
+        output.result(None, template_for(data_set))
 
 
 @app.command(epilog=DIFF_EXAMPLES)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ... import __version__
-from . import cache, checkpoint, config, cost, demo, denoise, evaluate, prepare, score, search, train, weights
+from . import cache, checkpoint, config, cost, data, demo, denoise, evaluate, prepare, score, search, train, weights
 from .running import examples
 
 app = typer.Typer(
@@ -50,6 +50,7 @@ app.command(epilog=search.EXAMPLES)(search.search)
 app.command(epilog=cost.EXAMPLES)(cost.cost)
 app.command(epilog=weights.EXAMPLES)(weights.weights)
 app.add_typer(cache.app, name="cache")
+app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 app.add_typer(checkpoint.app, name="checkpoint")
 

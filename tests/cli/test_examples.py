@@ -12,10 +12,12 @@ import pytest
 import typer
 from teachclip.cache.records import VideoStatus
 from teachclip.configs.schema import Config
+from teachclip.configs.sets import Count
 from teachclip.pipeline.cli.main import app
 from teachclip.pipeline.demo import DemoModel, DemoResult
 from teachclip.pipeline.steps import Step
 from teachclip.stages.closeness import Closeness
+from teachclip.stages.check_data import DataCheck, SplitCheck, Wanted
 from teachclip.stages.convert import Converted
 from teachclip.stages.cost import CostReport
 from teachclip.stages.denoise import DenoiseResult, RankedCaption
@@ -42,6 +44,13 @@ ANSWERS = (Answer(1, 0.31, "a.mp4", "/v/a.mp4"), Answer(2, 0.2, "b.mp4", "/v/b.m
 FOUND = SearchResult((Found("a dog", ANSWERS),), 9, 0.1)
 BROKEN = VideoStatus("x.mp4", "corrupt", "no video stream", 0, None)
 PREPARED = PrepareResult("work/frames", 28, {"ok": 27, "corrupt": 1}, (BROKEN,), 5, 3.25, 1.5, 18_100_000)
+CHECKED = DataCheck(
+    "didemo", "DiDeMo, paragraphs", "annotations", "videos", "the.page", "its own 1065 validation videos",
+    (SplitCheck("train", 8362, 8362, Count(8392, 8392), 8361, 8360, ("train_data.json",), None),
+     SplitCheck("test", 0, 0, Count(1004), 0, None, (), "a.json:3: not JSON")),
+    ("a.txt:1: odd",), 1, ("b", "c"), 21, (BROKEN,), 1, "28 videos in the frame cache", {"train, test": 7},
+    (("a (train)", "b (test)"),), 1, (Wanted(("a.txt", "b.txt"), ("test",), "somebody"),), ("train: 30 fewer",), None,
+)  # fmt: skip
 ESTIMATED = PrepareEstimate(9000, 8990, 16_000_000_000, 18_100_000_000, 1830.0, 2, 5 * 10**11, 12)
 RANKS = OwnRanks(1024, 9000, 3.0, 20.5, 41.25, 60.0, 80.0, 0.01, False)
 SCORED = ScoreResult(
@@ -100,6 +109,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
     stand_in("pipeline.demo.run_demo", SHOWN)
     stand_in("stages.prepare.prepare", PREPARED)
     stand_in("stages.prepare.estimate", ESTIMATED)
+    stand_in("stages.check_data.check_data", CHECKED)
     stand_in("stages.score.score", SCORED)
     stand_in("stages.denoise.denoise", DENOISED)
     stand_in("stages.train.train", TRAINED)
@@ -118,7 +128,7 @@ def test_there_are_examples_of_every_verb() -> None:
     verbs = {line.split()[1] for line in examples()}
     assert verbs == {
         "demo", "prepare", "score", "denoise", "train", "evaluate", "search", "cost", "weights",
-        "cache", "config", "checkpoint",
+        "cache", "data", "config", "checkpoint",
     }  # fmt: skip
 
 
@@ -174,6 +184,40 @@ def test_estimate_shows_disk_and_time(invoke: Invoke, stages: object, folder: Pa
         "time    about 30 min 30 s on 2 processes",
         "probed  12 videos",
     ]
+
+
+def test_check_shows_counts_beside_the_papers_and_what_is_amiss(
+    invoke: Invoke, stages: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        "data set     DiDeMo, paragraphs",
+        "annotations  annotations",
+        "videos       videos",
+        "validation   its own 1065 validation videos",
+        "split  videos  paper  texts  paper  on disk  prepared  read from",
+        "train    8362   8392   8362  8392      8361  8360      train_data.json",
+        "test        0   1004      0  -            0  -         cannot be read: a.json:3: not JSON",
+        "differs: train: 30 fewer",
+        "1 problems:",
+        "  a.txt:1: odd",
+        "21 videos have no file, the first 2:",
+        "  b",
+        "  c",
+        "28 videos in the frame cache: 1 cannot be used",
+        "  x.mp4: corrupt, no video stream",
+        "in two splits: 7 texts of test are texts of train, too",
+        "1 pairs of videos in two splits have the same frames:",
+        "  a (train) and b (test)",
+        "to get: a.txt or b.txt, for test, from somebody",
+        "the data set's own page: the.page",
+    ]
+    assert shown(invoke("data", "check", "own_videos.yaml")) == lines
+    monkeypatch.setattr("teachclip.stages.check_data.check_data", lambda *_: replace(CHECKED, refused="no captions"))
+    refused = invoke("data", "check", "own_videos.yaml")
+    assert (refused.exit_code, refused.stdout.splitlines()) == (1, lines)
+    assert refused.stderr.splitlines()[0] == "error: this data cannot be used: no captions"
+    assert json.loads(invoke("data", "check", "own_videos.yaml", "--json").stdout)["refused"] == "no captions"
+    assert invoke("data", "check", "own_videos.yaml", "--decode", "-1").exit_code == 2
 
 
 def test_score_shows_how_own_videos_rank(invoke: Invoke, stages: object) -> None:

@@ -41,9 +41,11 @@ SURFACE = {
     "cache merge": {"STORE", "FROM...", "--teacher", *COMMON},
     "cache rm": {"STORE", "TEACHER", "--yes", "--age", *COMMON},
     "cache gc": {"STORE", "--dry-run", "--age", *COMMON},
+    "data": {"--help"},
+    "data check": {"--decode", *CONFIGURED},
     "config": {"--help"},
     "config show": CONFIGURED,
-    "config template": {"--help"},
+    "config template": {"--for", "--help"},
     "config diff": {"A", "B", "--set", *COMMON},
     "checkpoint": {"--help"},
     "checkpoint inspect": {"FILE", *COMMON},
@@ -98,7 +100,7 @@ def test_every_verb_has_help_and_examples(invoke: Invoke, name: str) -> None:
     result = invoke(*name.split(), "--help")
     assert result.exit_code == 0
     assert result.stdout.startswith(f"Usage: teachclip{f' {name}' if name else ''} ")
-    if name not in ("cache", "config", "checkpoint"):
+    if name not in ("cache", "data", "config", "checkpoint"):
         assert "\n  Examples:\n    teachclip " in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 120
 
@@ -107,7 +109,7 @@ def test_version(invoke: Invoke) -> None:
     assert invoke("--version").stdout == f"teachclip {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["cache"], ["config"], ["checkpoint"]])
+@pytest.mark.parametrize("arguments", [[], ["cache"], ["data"], ["config"], ["checkpoint"]])
 def test_no_verb_is_answered_with_help(invoke: Invoke, arguments: list[str]) -> None:
     result = invoke(*arguments)
     assert result.exit_code == 2
