@@ -38,11 +38,13 @@ class Annotations:
     Attributes:
         problem: told everything that is wrong with a single video, as `file:line: ...`.
         read: files read so far.
+        short: tables that lack captions of videos, all of those that were looked into together.
     """
 
     def __init__(self, folder: Path, problem: Callable[[str], None]) -> None:
         self.folder, self.problem = folder, problem
         self.read: list[Path] = []
+        self.short: set[tuple[str, ...]] = set()
         self.table = cache(self._table)
 
     def file(self, *names: str) -> Path:
@@ -81,6 +83,7 @@ class Annotations:
         for id, where in clips:
             captions = next((captions for name in tables if (captions := self.table(name).get(id))), ())
             if not captions:
+                self.short.add(tuple(tables))
                 named = ", ".join(name for name in tables if (self.folder / name).exists())
                 self.problem(f"{where}: {id!r} has no caption in {named}")
             found.append(Clip(id, split, captions, where))
