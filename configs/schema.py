@@ -275,6 +275,16 @@ class TrainConfig(Section):
         description="Pairs that each process encodes at a time, in two passes: the batch's losses in a chunk's memory.",
     )
     prefetch: Positive = Field(4, description="Batches read ahead in the background.")
+    label_reader: Literal["auto", "thread", "process"] = Field(
+        "auto",
+        description="Who reads labels: a thread of training's, or a process of its own, which leaves its interpreter "
+        "alone; auto: a process on a GPU.",
+    )
+    frames: Literal["auto", "stream", "host", "device"] = Field(
+        "auto",
+        description="Frames are read batch by batch, or kept in host memory (one copy a machine) or on the GPU; auto: "
+        "on the GPU, or JPEG decoded in host memory, if that takes a quarter of what is free; else batch by batch.",
+    )
     checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(
         60.0, description="A checkpoint to go on from is written at least this often, and after every epoch."
     )

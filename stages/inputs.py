@@ -40,21 +40,37 @@ class FrameInputs:
         return torch.from_numpy(clips.frames), torch.from_numpy(clips.mask), torch.from_numpy(clips.times)
 
 
-class TokenInputs:
-    """Class tokens [V, F, width] of a frozen trunk, in memory."""
+class MemoryInputs:
+    """Class tokens [V, F, width] of a frozen trunk, or uint8 frames [V, F, 3, S, S], of all videos in memory."""
 
-    def __init__(self, videos: Sequence[str], tokens: np.ndarray, mask: np.ndarray, times: np.ndarray) -> None:
+    def __init__(self, videos: Sequence[str], values: np.ndarray, mask: np.ndarray, times: np.ndarray) -> None:
         self.videos = videos
-        self.tokens, self.mask, self.times = (torch.from_numpy(array) for array in (tokens, mask, times))
+        self.values, self.mask, self.times = (torch.from_numpy(array) for array in (values, mask, times))
 
     def read(self, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         chosen = torch.from_numpy(np.asarray(index, np.int64))
-        return self.tokens[chosen], self.mask[chosen], self.times[chosen]
+        return self.values[chosen], self.mask[chosen], self.times[chosen]
 
-    def part(self, start: int, stop: int) -> "TokenInputs":
+    def part(self, start: int, stop: int) -> "MemoryInputs":
         """The inputs of videos start <= index < stop."""
-        arrays = (tensor[start:stop].numpy() for tensor in (self.tokens, self.mask, self.times))
-        return TokenInputs(self.videos[start:stop], *arrays)
+        arrays = (tensor[start:stop].numpy() for tensor in (self.values, self.mask, self.times))
+        return MemoryInputs(self.videos[start:stop], *arrays)
+
+
+class DeviceFrames:
+    """uint8 frames [V, F, 3, S, S] of all videos on a GPU: `read` leaves them there, `take` gives a batch's."""
+
+    def __init__(self, frames: Tensor, mask: np.ndarray, times: np.ndarray) -> None:
+        self.frames, self.mask, self.times = frames, torch.from_numpy(mask), torch.from_numpy(times)
+
+    def read(self, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """(no frames [V, 0], mask [V, F] bool, times [V, F] seconds, NaN in padding)."""
+        chosen = torch.from_numpy(np.asarray(index, np.int64))
+        return torch.empty(len(chosen), 0, dtype=torch.uint8), self.mask[chosen], self.times[chosen]
+
+    def take(self, index: np.ndarray) -> Tensor:
+        """Frames [V, F, 3, S, S] of these videos, on their device."""
+        return self.frames[torch.from_numpy(np.asarray(index, np.int64)).to(self.frames.device)]
 
 
 def check_fits(network: VideoTextNetwork, cache: FrameCache, folder: Path) -> None:
@@ -82,7 +98,7 @@ def check_fits(network: VideoTextNetwork, cache: FrameCache, folder: Path) -> No
 
 def frozen_inputs(
     network: VideoTextNetwork, cache: FrameCache, videos: Sequence[str], folder: Path, reporter: Reporter
-) -> TokenInputs:
+) -> MemoryInputs:
     """Class tokens of all `videos`, computed once per trunk and kept in `folder`; every slot, padded ones too."""
     digests = [cache.digest(video) for video in videos]
     shards = FeatureShards(folder, {"kind": "class-tokens", "trunk": class_token_digest(network)})
@@ -96,7 +112,7 @@ def frozen_inputs(
             parts.append(part)
             progress.advance(group.stop - group.start)
     tokens, mask, times = (np.concatenate([part[key] for part in parts]) for key in ("tokens", "mask", "times"))
-    return TokenInputs(videos, tokens, mask, times)
+    return MemoryInputs(videos, tokens, mask, times)
 
 
 @torch.no_grad()

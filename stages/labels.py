@@ -5,10 +5,11 @@ cache of its own (`prepared`), and its frame scores are carried to the student's
 teacher may have no frame scores: with several, the fine loss uses those that have.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ..cache.frames import FrameCache
 from ..cache.identity import identity_digest
+from ..cache.label_process import LabelProcess
 from ..cache.reader import PendingLabels, ScoreReader
 from ..cache.scores import ScoreStore
 from ..configs.schema import Config
@@ -87,6 +89,24 @@ def cached_teachers(
     if fine and all(teacher.frame_logits is None for teacher in teachers):
         raise _no_frame_scores(config)
     return tuple(teachers)
+
+
+@contextmanager
+def label_process(
+    reader: Literal["auto", "thread", "process"], teachers: Sequence[CachedTeacher], device: torch.device
+) -> Iterator[LabelProcess | None]:
+    """The process that reads the labels of `teachers` until the body ends; None where training's own thread does.
+
+    Args:
+        reader: `train.label_reader`. A GPU's steps are short and launched by a busy interpreter, so there `auto` takes
+            a process; steps on the CPU are long.
+    """
+    wanted = reader == "process" or (reader == "auto" and device.type == "cuda")
+    if not (wanted and teachers):
+        yield None
+        return
+    with LabelProcess([each.reader for each in teachers], [each.frame_logits for each in teachers]) as process:
+        yield process
 
 
 def batch_groups(teachers: Sequence[CachedTeacher], store: Path | str) -> np.ndarray | None:

@@ -31,7 +31,8 @@ from .device import choose_device, resolved
 # Fields that change where and how fast a run is, what is kept and shown of it, not what it computes, and those whose
 # effect is in `data`: the mask's digest, the scores made of other pixels.
 NOT_IDENTITY = {
-    *("run", "device", "compile", "channels_last", "recompute", "chunk", "prefetch", "deterministic"),
+    *("run", "device", "compile", "channels_last", "recompute", "chunk", "deterministic"),
+    *("prefetch", "label_reader", "frames"),
     *("checkpoint_seconds", "keep", "tensorboard", "max_loss_ratio", "captions_mask", "accept"),
 }
 TIMES = {"seconds", "data_wait", "images_per_second", "memory"}

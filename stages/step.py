@@ -167,17 +167,14 @@ class TrainingStep:
         coarse: list[Tensor] = []
         fine: list[Tensor | None] = []
         for cached, labels in zip(self.cached, batch.labels, strict=True):
-            coarse.append(self._label_rows(labels.coarse, batch) * cached.scale)
-            fine.append(None if labels.frame_logits is None else self._label_rows(labels.frame_logits, batch))
+            coarse.append(self._gather(labels.coarse, batch) * cached.scale)
+            fine.append(None if labels.frame_logits is None else self._gather(labels.frame_logits, batch))
         captions = [self.captions[k] for k in batch.texts]
         for online in self.online:
             scores, frame_logits = online.labels(captions, batch.videos, batch.uint8_frames, self.device)
             coarse.append(scores * online.scale)
             fine.append(frame_logits)
         return coarse, fine
-
-    def _label_rows(self, own: np.ndarray, batch: Batch) -> Tensor:
-        return self._gather(torch.from_numpy(own).to(self.device), batch)
 
 
 def _with_a_row(batch: Batch) -> Batch:

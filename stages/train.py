@@ -5,7 +5,7 @@ TeachCLIP section 3; the recipes are in configs/recipes.
 
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,13 @@ from ..cache.frames import FrameCache
 from ..cache.stream import ReadAhead, read_ahead
 from ..configs.schema import Config, TrainConfig
 from ..errors import ConfigError, StoppedEarly
-from .batches import Batch, BatchReader, Order
+from .batches import Batch, BatchReader, Order, on_device
 from .data.tokens import tokenize
 from .device import choose_device, deterministic
 from .environment import environment
-from .inputs import FrameInputs, VideoInputs, check_fits, frozen_inputs
+from .inputs import DeviceFrames, FrameInputs, VideoInputs, check_fits, frozen_inputs
 from .keeping import Keeper
-from .labels import OnlineTeacher, online_teachers, teacher_inputs
+from .labels import OnlineTeacher, label_process, online_teachers, teacher_inputs
 from .material import Material, open_material
 from .models.build import build_network
 from .models.checkpoints import load_network
@@ -30,6 +30,7 @@ from .models.speed import prepare_for_speed
 from .optim import build_optimiser
 from .own_losses import loss_identity
 from .reporting import Progress, Reporter, Silent
+from .resident import frame_inputs
 from .retrieval import measure
 from .runs import RunFolder
 from .step import TrainingStep
@@ -163,10 +164,11 @@ class Run:
             stop.heeded(),
             self.keeper,
             self.watch.from_step(start),
-            read_ahead(self.read, items, self.settings.prefetch) as batches,
+            label_process(self.settings.label_reader, self.material.cached, self.device) as process,
+            read_ahead(replace(self.read, label_process=process), items, self.settings.prefetch) as batches,
             self.reporter.progress(title, self.steps, "step", done=start) as progress,
         ):
-            for batch in batches:
+            for batch in on_device(batches, self.device):
                 self.watch.add(self.step(batch))
                 self._after(batch.step + 1, batches, progress, stop)
             waited = batches.waited
@@ -231,11 +233,12 @@ class Run:
     def _seconds(self) -> float:
         return self.keeper.seconds + time.perf_counter() - self.began
 
-    def _inputs(self) -> tuple[VideoInputs, VideoInputs]:
+    def _inputs(self) -> tuple[VideoInputs | DeviceFrames, VideoInputs]:
         """What the network sees of the training and of the validation videos."""
         frames, train_videos, val_videos = self.material.frames, self.material.train.videos, self.material.val.videos
         if self.settings.trunk == "full":
-            return FrameInputs(frames, train_videos), FrameInputs(frames, val_videos)
+            train = frame_inputs(self.settings.frames, frames, train_videos, self.device, self.world, self.reporter)
+            return train, FrameInputs(frames, val_videos)
         with self.world.main_first():  # the others read what it has computed
             tokens = frozen_inputs(
                 self.network, frames, train_videos + val_videos, self.config.features_folder, self.reporter
