@@ -170,7 +170,7 @@ class _Model:
         if not split.texts:
             raise DataError(
                 f"the {name} split has no usable captions",
-                where=str(of.data.captions),
+                where=str(of.data.origin),
                 hint="choose another: --set evaluate.split=val",
             )
         if split.left_out:
@@ -217,7 +217,7 @@ class _Model:
         if not captions:
             raise DataError(
                 "there are no training captions to make a query bank of",
-                where=str(self.config.data.captions),
+                where=str(self.config.data.origin),
                 hint="evaluate as it is: --set evaluate.rerank=none",
             )
         size = min(self.settings.bank_captions, len(captions))
@@ -238,7 +238,7 @@ class _Model:
 
 def _mark_of_choice(chosen_by: str | None) -> str | None:
     """The published habit is told wherever its numbers are."""
-    return f"the network was chosen by {chosen_by}" if chosen_by and "test" in chosen_by else None
+    return f"the network was chosen by {chosen_by}" if chosen_by and "on the test split" in chosen_by else None
 
 
 def _plain(intervals: Intervals) -> dict[str, Any]:
