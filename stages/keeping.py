@@ -44,6 +44,7 @@ class Keeper:
         self.world = World.current()
         self.best: dict[str, Any] = {}
         self.seconds = 0.0
+        self._kept: list[Path] = []  # states that can be read, newest first
         self._copy = HostCopy()
         self._writing: _Writing | None = None
 
@@ -109,7 +110,8 @@ class Keeper:
     def _newest(self) -> tuple[Path | None, dict[str, Any] | None]:
         """The newest training state that can be read."""
         damaged: list[str] = []
-        for path in self.folder.states:
+        states = self.folder.states
+        for place, path in enumerate(states):
             try:
                 state = load_state(path)
             except CheckpointError as error:
@@ -117,6 +119,7 @@ class Keeper:
                 continue
             if damaged:
                 self.reporter.warn(f"damaged, the run goes on from {path.name} before: {'; '.join(damaged)}")
+            self._kept = states[place:]
             return path, state
         if damaged:
             raise CheckpointError(
@@ -140,7 +143,8 @@ class Keeper:
             self.folder.sync_log()
             save_state(path, copy)
             self.folder.settle(best)
-            self.folder.keep_states(step, self.keep)
+            self._kept = [path, *(other for other in self._kept if other != path)][: self.keep]
+            self.folder.keep_states(self._kept)
         except (OSError, SafetensorError) as error:
             raise TrainingError(
                 f"this checkpoint cannot be written: {error}",

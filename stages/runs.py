@@ -120,10 +120,9 @@ class RunFolder:
         """The training states, newest first; last of all `last.state`, as earlier releases called their only one."""
         return sorted(self.folder.glob("last*.state"), key=_step, reverse=True)
 
-    def keep_states(self, step: int, count: int) -> None:
-        """Remove all but the `count` states up to `step`; later ones could not be read when the run went on."""
-        present = [path for path in self.states if _step(path) <= step]
-        for path in set(self.states) - set(present[:count]):
+    def keep_states(self, paths: Sequence[Path]) -> None:
+        """Remove all training states but these."""
+        for path in set(self.states) - set(paths):
             path.unlink(missing_ok=True)
 
     @property

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ... import __version__
-from ...errors import TeachclipError
+from ...errors import StoppedEarly, TeachclipError
 
 STOPPED, TERMINATED, UNEXPECTED, READER_GONE = 130, 143, 70, 141
 
@@ -77,6 +77,8 @@ def explain(error: BaseException, verb: str, command: str, config: str = "CONFIG
         command: the command line, to be given again.
         config: its CONFIG and --set, which hints such as `teachclip prepare` leave open.
     """
+    if isinstance(error, StoppedEarly):
+        return Failure("", (str(error),), f"go on with: {command}", STOPPED)
     if isinstance(error, TeachclipError):
         what = f"{error.where}: {error.what}" if error.where else error.what
         return Failure("error", (what, *error.details), _named(error.hint, config), error.exit_code)

@@ -1,5 +1,6 @@
 """What every verb runs inside: its options, one `Output`, signals and failures turned into exit codes."""
 
+import io
 import os
 import shlex
 import signal
@@ -14,6 +15,9 @@ from typing import Annotated
 
 import typer
 
+from ...errors import StoppedEarly
+from ...stages.launch import launch
+from ...stages.stopping import StopRequest
 from .errors import READER_GONE, Terminated, explain
 from .output import Output, ReaderGone
 
@@ -34,20 +38,29 @@ def examples(*commands: str) -> str:
 
 @contextmanager
 def running(
-    verb: str, json: bool, quiet: bool, debug: bool, config: Path | None = None, sets: Overrides = None
+    verb: str,
+    json: bool,
+    quiet: bool,
+    debug: bool,
+    config: Path | None = None,
+    sets: Overrides = None,
+    stop: StopRequest | None = None,
 ) -> Iterator[Output]:
     """Run a verb's body; whatever it raises becomes a message and an exit code.
 
     Args:
         verb: its name; config, sets: the configuration it was given, for the commands that messages recommend.
+        stop: what SIGTERM, SIGUSR1 and Ctrl-C ask, where the body can stop well; a second one ends it at once.
 
     Raises:
         typer.Exit: the body did not end well; the message is written.
     """
     output = Output(json=json, quiet=quiet)
+    if launch().rank:  # of several processes the first one speaks, of a failure whoever is first
+        output = Output(quiet=True, stdout=io.StringIO())
     try:
         try:
-            with _signals():
+            with _signals(stop):
                 yield output
             output.close()
         except (typer.Exit, ReaderGone):
@@ -55,8 +68,16 @@ def running(
         except (Exception, KeyboardInterrupt) as error:
             given = ["CONFIG"] if config is None else [str(config)]
             given += [word for override in sets or () for word in ("--set", override)]
-            failure = explain(error, verb, shlex.join(["teachclip", *sys.argv[1:]]), shlex.join(given))
-            output.failure(failure.kind, failure.lines, failure.hint, failure.facts())
+            command = _command()
+            if isinstance(error, StoppedEarly) and error.signal != signal.SIGINT:
+                if launch().rank == 0:
+                    facts = {"stopped": error.step, "steps": error.steps, "go_on": command}
+                    output.result(facts, f"{error}; go on with: {command}")
+                return
+            failure = explain(error, verb, command, shlex.join(given))
+            if _first_to_tell():
+                teller = Output(json=json, quiet=quiet) if launch().rank else output
+                teller.failure(failure.kind, failure.lines, failure.hint, failure.facts())
             if debug:
                 sys.stderr.write("".join(traceback.format_exception(error)))
             raise typer.Exit(failure.exit_code) from None
@@ -65,20 +86,42 @@ def running(
         raise typer.Exit(READER_GONE) from None
 
 
-@contextmanager
-def _signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a verb as Ctrl-C does, unless the caller has them ignored (nohup)."""
+def _first_to_tell() -> bool:
+    if launch().ranks == 1:
+        return True
+    from ...stages.world import first_to_tell
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+    return first_to_tell()
+
+
+def _command() -> str:
+    """The command line, to be given again."""
+    program, ranks = ["teachclip"], launch().ranks
+    if ranks > 1:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+        machines = [f"--nnodes={ranks // here}"] if ranks > here else []
+        program = ["torchrun", *machines, f"--nproc-per-node={here}", "-m", "teachclip"]
+    return shlex.join([*program, *sys.argv[1:]])
+
+
+@contextmanager
+def _signals(stop: StopRequest | None) -> Iterator[None]:
+    """SIGTERM and SIGHUP end a verb as Ctrl-C does, unless the caller has them ignored (nohup); those that `stop` is
+    asked by end it when it does not heed them."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if stop is not None and number != signal.SIGHUP and stop.ask(number):
+            return
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    ours = [number for number, handler in before.items() if handler is signal.SIG_DFL]
+    numbers = (signal.SIGTERM, signal.SIGHUP, *(() if stop is None else (signal.SIGINT, signal.SIGUSR1)))
+    before = {number: signal.getsignal(number) for number in numbers}
+    ours = [number for number, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
     for number in ours:
-        signal.signal(number, stop)
+        signal.signal(number, end)
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from ...configs.loading import load_config
+from ...stages.stopping import StopRequest
 from ..quantities import duration
 from .output import facts
 from .running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
@@ -36,14 +37,18 @@ def train(
 
     --accept pixels lets a published score cache teach on videos that were decoded elsewhere: captions, frame times and
     everything else must agree, only pixels may differ. It is recorded in the run.
+
+    SIGTERM or SIGUSR1 (preemption) and Ctrl-C end it after the step, saved, the first two with exit code 0; a second
+    one ends it at once. The same command goes on to the same network.
     """
     sets = [*(sets or ()), *([f"train.accept=[{','.join(accept)}]"] if accept else ())]
-    with running("train", json, quiet, debug, config, sets) as output:
+    stop = StopRequest()
+    with running("train", json, quiet, debug, config, sets, stop) as output:
         settings = load_config(config, sets)
         with output.waiting("loading"):
             from ...stages.train import train as run
 
-        result = run(settings, output)
+        result = run(settings, output, stop)
         best = result.best
         left_out = f", {result.left_out_videos} videos left out" if result.left_out_videos else ""
         left_out += f"; {result.masked_texts} captions masked" if result.masked_texts else ""
