@@ -10,25 +10,43 @@ from ..cache.files import publish
 from ..cache.frames import FrameCache
 from ..cache.identity import digest_of
 from ..configs.schema import Config
+from ..errors import TeachclipError
 from ..stages.caption_mask import captions_digest
 from ..stages.data.captions import read_dataset
-from ..stages.evaluate import evaluate
+from ..stages.evaluate import evaluate_sets
 from ..stages.reporting import Reporter
 from ..stages.splits import usable_split
 
-NOT_IDENTITY = {"run", "device", "block"}  # of `evaluate`: where and how fast, not what
+NOT_IDENTITY = {"run", "split", "device", "block"}  # of `evaluate`: where and how fast, not what
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Test data beside a run's own: what the table calls it, and the configuration whose split it is."""
+    """Test data beside a run's own: its name in tables and files, and the configuration whose split it is."""
 
     name: str
     config: Config
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A run's metrics by test set, its own first.
+
+    Attributes:
+        metrics: `t2v` and `v2t` of `evaluate`.
+        marks: why they do not compare with others.
+        failed: test sets that it could not be measured on, and why.
+        found: whether all were there already.
+    """
+
+    metrics: Mapping[str, Mapping[str, Any]]
+    marks: tuple[str, ...]
+    failed: tuple[tuple[str, TeachclipError], ...]
+    found: bool
+
+
 def own_name(config: Config) -> str:
-    """What the table calls a configuration's own data."""
+    """What tables call a configuration's own data."""
     return "own data" if config.data.set == "own" else config.data.set
 
 
@@ -39,39 +57,54 @@ class Measurer:
         self.tests = tuple(tests)
         self._digests: dict[tuple[object, ...], str] = {}
 
-    def __call__(self, config: Config, folder: Path, reporter: Reporter) -> tuple[dict[str, Mapping[str, Any]], bool]:
-        """`t2v` and `v2t` of `config.evaluate.run` by test set, and whether all were there already.
+    def __call__(self, config: Config, folder: Path, reporter: Reporter) -> Measured:
+        """Metrics of `config.evaluate.run`, read where they are there.
 
         Args:
-            config: names the run; folder: where its metrics are kept.
+            folder: where they are kept.
 
         Raises:
-            TeachclipError: see `evaluate`.
+            TeachclipError: it cannot be measured on its own test set.
         """
-        own = TestSet(own_name(config), config)
-        kept: dict[str, Mapping[str, Any]] = {}
-        found = True
-        for test in (*self.tests, own):  # its own last: what `evaluate` leaves in the run folder is of that
-            path = folder / f"measured-{self._digest(test.config)[:12]}.json"
-            if (there := _read(path)) is None:
-                settings = test.config.evaluate.model_copy(update={"run": config.evaluate_run})
-                result = evaluate(test.config.model_copy(update={"evaluate": settings}), reporter)
-                there = {"test": test.name, "run": result.run, "t2v": result.t2v, "v2t": result.v2t}
-                publish(path, json.dumps(there, indent=1).encode())
-                found = False
-            kept[test.name] = {"t2v": there["t2v"], "v2t": there["v2t"]}
-        return {name: kept[name] for name in (own.name, *kept)}, found
+        own = own_name(config)
+        paths = {own: folder / self._file(config, config)}
+        failed: dict[str, TeachclipError] = {}
+        for test in self.tests:
+            try:
+                paths[test.name] = folder / self._file(config, test.config)
+            except TeachclipError as error:
+                failed[test.name] = error
+        found = all(map(_read, paths.values())) and not failed
+        if not found:
+            others = {test.name: test.config for test in self.tests if test.name in paths}
+            done = evaluate_sets(config, others, reporter=reporter, name=own)
+            for result in done.results:
+                kept = {
+                    "test": result.data,
+                    "run": result.run,
+                    "marks": result.marks,
+                    "t2v": result.t2v,
+                    "v2t": result.v2t,
+                }
+                publish(paths[result.data], json.dumps(kept, indent=1).encode())
+            failed |= {name: error for _, name, error in done.failed}
+            if own in failed:
+                raise failed[own]
+        read = {name: there for name, path in paths.items() if (there := _read(path)) is not None}
+        marks = tuple(dict.fromkeys(mark for there in read.values() for mark in there["marks"]))
+        metrics = {name: {way: there[way] for way in ("t2v", "v2t")} for name, there in read.items()}
+        return Measured(metrics, marks, tuple(failed.items()), found)
 
-    def _digest(self, config: Config) -> str:
-        """Stands for the test split, and for how ranks are counted."""
+    def _file(self, config: Config, of: Config) -> str:
+        """A name that stands for the test split, and for how `config` counts ranks."""
         settings = config.evaluate.model_dump_json(exclude=NOT_IDENTITY)
-        key = (config.data, config.frames_folder, settings)
+        key = (of.data, of.frames_folder, of.evaluate.split, settings)
         if key not in self._digests:
-            frames = FrameCache.open(config.frames_folder)
-            split = usable_split(read_dataset(config.data), [config.evaluate.split], frames)
+            frames = FrameCache.open(of.frames_folder)
+            split = usable_split(read_dataset(of.data), [of.evaluate.split], frames)
             pixels = digest_of(frames.digest(video) for video in split.videos)
-            self._digests[key] = digest_of([settings, captions_digest(split.texts), pixels])
-        return self._digests[key]
+            self._digests[key] = digest_of([settings, of.evaluate.split, captions_digest(split.texts), pixels])
+        return f"measured-{self._digests[key][:12]}.json"
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -79,4 +112,4 @@ def _read(path: Path) -> dict[str, Any] | None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # absent, or damaged: measured again
         return None
-    return found if isinstance(found, dict) and {"t2v", "v2t"} <= found.keys() else None
+    return found if isinstance(found, dict) and {"marks", "t2v", "v2t"} <= found.keys() else None

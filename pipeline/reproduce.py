@@ -79,8 +79,6 @@ def demo_ground(
     reporter: Reporter | None = None,
     overrides: Sequence[str] = (),
     making: Sequence[str] = (),
-    *,
-    other_tests: bool = False,
 ) -> Ground:
     """The demo's clips, frames, trunk, teachers and scores, made where they are missing.
 
@@ -88,23 +86,22 @@ def demo_ground(
         folder: the demo's; what `teachclip demo` made there is used.
         overrides: changes to the rows' configuration.
         making: changes to how clips and teachers are made.
-        other_tests: a second set of clips to test on, drawn otherwise.
 
     Raises:
         TeachclipError: a stage fails, or the folder holds something that was made with other settings.
     """
     reporter = reporter or Silent()
-    names = [name for name in needed_teachers(sweep, None) if name in DEMO_TEACHERS]
+    names = [name for name in needed_teachers(sweep, None) if name in DEMO_TEACHERS] or [DEMO_TEACHERS[0]]
     teachers = ", ".join(f"{{name: {name}, checkpoint: runs/{name}}}" for name in names)
     scored = f"score.teachers=[{teachers}]"
-    chain = Chain(folder, reporter, (*making, scored), steps=4 + len(names) + other_tests)
+    chain = Chain(folder, reporter, (*making, scored), steps=4 + len(names) + sweep.settings.elsewhere)
     chain.make_data()
     for name in names:
         chain.train_teacher(name)
     chain.score()
     tests = (
         (chain.steps.run("render and prepare other clips", lambda out: _other(folder, making, out)),)
-        if other_tests
+        if sweep.settings.elsewhere
         else ()
     )
     return Ground(chain.settings, (scored, DEMO_STEPS, *making, *overrides), tests, (DEMO_NOTE,))
@@ -124,4 +121,4 @@ def _other(folder: Path, making: Sequence[str], reporter: Reporter) -> TestSet:
     config: Config = load_config(folder / "demo.yaml", (*making, *OTHER_CLIPS, *places))
     render(config.shapes, place, reporter)
     prepare(config, reporter)
-    return TestSet("other clips", config)
+    return TestSet("other-clips", config)

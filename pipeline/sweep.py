@@ -1,13 +1,14 @@
 """A sweep: what is finished is read, what is missing is trained and measured, and a run that fails stops no other."""
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
-from ..errors import TeachclipError
+from ..errors import CacheError, StoppedEarly, TeachclipError
+from ..stages.frame_weights import FrameWeights, frame_weights
 from ..stages.reporting import Reporter, Silent
 from ..stages.train import train
 from .measuring import Measurer
@@ -23,7 +24,7 @@ class RunResult:
     Attributes:
         state: read as it was found, made now, failed, or left out for want of scores.
         measured: metrics by test set: `t2v` and `v2t` of `evaluate`.
-        chosen_by: how its checkpoint was chosen.
+        marks: why its metrics do not compare with others, in words.
         problem, hint: why there are no metrics, and what to do.
     """
 
@@ -33,7 +34,7 @@ class RunResult:
     state: Literal["found", "made", "failed", "left out"]
     seconds: float | None = None
     measured: Mapping[str, Mapping[str, Any]] | None = None
-    chosen_by: str | None = None
+    marks: tuple[str, ...] = ()
     problem: str | None = None
     hint: str | None = None
 
@@ -69,6 +70,8 @@ class _Attempt:
         run = self.run
         try:
             return self._made(reporter)
+        except StoppedEarly:  # nothing failed: somebody asked for it
+            raise
         except TeachclipError as error:
             what, hint = error.what if error.where is None else f"{error.where}: {error.what}", error.hint
             details = [*error.details]
@@ -80,10 +83,38 @@ class _Attempt:
         return RunResult(run.label, run.seed, str(run.folder), "failed", problem=what, hint=hint)
 
     def _made(self, reporter: Reporter) -> RunResult:
-        run, seconds, chosen_by, found = self.run, None, None, True
+        run, seconds, found = self.run, None, True
         if run.trained:
             trained = train(run.config, reporter)
-            seconds, chosen_by, found = trained.seconds, trained.best["chosen_by"], trained.already_done
-        measured, read = self.measurer(run.config, run.folder, reporter)
-        state: Literal["found", "made"] = "found" if found and read else "made"
-        return RunResult(run.label, run.seed, str(run.folder), state, seconds, measured, chosen_by)
+            seconds, found = trained.seconds, trained.already_done
+        measured = self.measurer(run.config, run.folder, reporter)
+        for name, error in measured.failed:
+            reporter.warn(f"{run.title} on {name}: {error}")
+        state: Literal["found", "made", "failed"] = "found" if found and measured.found else "made"
+        failed = measured.failed[0] if measured.failed else None
+        return RunResult(
+            run.label,
+            run.seed,
+            str(run.folder),
+            "failed" if failed else state,
+            seconds,
+            measured.metrics,
+            measured.marks,
+            problem=f"{failed[0]}: {failed[1].what}" if failed else None,
+            hint=failed[1].hint if failed else None,
+        )
+
+
+def weigh_frames(plan: Plan, results: Sequence[RunResult], reporter: Reporter) -> FrameWeights:
+    """Frame weights of the rows' first seeds beside the teacher of the first row that has one (TeachCLIP, figure 3).
+
+    Raises:
+        TeachclipError: a run is missing, has no AFA, or the teacher cannot be asked.
+    """
+    made = {result.run for result in results if result.measured}
+    first = [runs[0] for _, runs in plan.rows if runs and runs[0].trained]
+    lacking = [run.label for run in first if str(run.folder) not in made]
+    if lacking:
+        raise CacheError(f"no frame weights: {', '.join(lacking)} is missing")
+    taught = next((run for run in first if run.config.train.teachers), first[0])
+    return frame_weights(taught.config, [run.folder for run in first], reporter=reporter)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ..configs.schema import Config
 from ..configs.sweeps import Row, Sweep
-from ..errors import CacheError, TeachclipError
+from ..errors import CacheError, ConfigError, TeachclipError
 from ..stages.runs import RunFolder
-from .measuring import TestSet
+from .measuring import TestSet, own_name
 from .sweep_ready import MissingTeacherError, problems_of, score_hint
 from .sweep_runs import Run, State, student_run, teacher_run
 
@@ -85,6 +85,8 @@ def plan_sweep(
         ConfigError: the sweep or the configuration is wrong.
     """
     common, configured = sweep.configs(base, overrides)
+    if own_name(common) in (test.name for test in tests):
+        raise ConfigError(f"{own_name(common)} is the runs' own test set: it need not be named again")
     counted = range(seeds or sweep.settings.seeds)
     rows: list[tuple[Row, tuple[Run, ...]]] = []
     for row, config in configured:

@@ -83,9 +83,10 @@ def _teacher_digest(row: Row, checkpoint: Path | None) -> str:
 def _run_digest(config: Config) -> str:
     """Stands for what makes a run another run. Defaults are left out, so that a new setting of a later release
     renames nothing; a default that changes is refused by the run folder itself."""
+    unread = "annotations" if config.data.set == "own" else "captions"
     data = {
         key: os.path.relpath(value, config.work) if isinstance(value, Path) else value
-        for key, value in config.data.model_dump(exclude_defaults=True).items()
+        for key, value in config.data.model_dump(exclude_defaults=True, exclude={unread}).items()
     }
     document = {
         "train": config.train.model_dump(mode="json", exclude=NOT_IDENTITY, exclude_defaults=True),

@@ -5,13 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..configs.sweeps import Published, Row
+from ..stages.frame_weights import FrameWeights
+from ..stages.models.checkpoints import load_network
+from ..stages.network_cost import count_network
 from .measuring import own_name
 from .sweep import RunResult
 from .sweep_plan import Plan
 
 METRICS = {"R@1": "r1", "R@5": "r5", "R@10": "r10", "SumR": "sumr"}
 NOT_AVAILABLE = "not available here"
-TEST_CHOSE = "test split"  # in `chosen_by` of runs whose checkpoint the test videos chose
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,14 @@ class Spread:
 
 
 @dataclass(frozen=True)
+class RowCost:
+    """Multiply-adds to score one more video for a text, and bytes kept per video (float32)."""
+
+    pair: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class TableRow:
     """A row on one test set.
 
@@ -36,6 +46,7 @@ class TableRow:
         over: SumR minus that of the row `against`, seed by seed.
         paper: the paper's numbers; paper_on: of which data set; source: where they are taken from.
         difference: ours minus the paper's, by metric; where both are of the same data set.
+        cost: what its network costs to search with, where the sweep shows it.
         problem, hint: why seeds are missing, and what to do.
     """
 
@@ -49,6 +60,7 @@ class TableRow:
     paper_on: str | None
     source: str | None
     difference: Mapping[str, float]
+    cost: RowCost | None
     problem: str | None
     hint: str | None
     runs: tuple[str, ...]
@@ -60,6 +72,7 @@ class SweepResult:
 
     Attributes:
         paper: whether there is a column of the paper's numbers.
+        frame_weights: of the rows with AFA, first seed, where the sweep shows them.
         failed: runs that failed; left_out: for want of scores.
     """
 
@@ -72,6 +85,7 @@ class SweepResult:
     runs: tuple[RunResult, ...]
     failed: int
     left_out: int
+    frame_weights: FrameWeights | None = None
 
 
 def make_table(
@@ -85,7 +99,8 @@ def make_table(
     """
     by_run = {result.run: result for result in results}
     settings = plan.sweep.settings
-    rows = tuple(row for test in _tests(plan) for row in _rows(plan, by_run, test))
+    costs = _costs(plan, by_run) if settings.show == "cost" else {}
+    rows = tuple(row for test in _tests(plan) for row in _rows(plan, by_run, test, costs))
     return SweepResult(
         name=plan.sweep.name,
         title=settings.title or plan.sweep.name,
@@ -106,6 +121,7 @@ def columns(result: SweepResult) -> list[str]:
     return [
         *("", *(["tested on"] if several else []), "seeds", *METRICS),
         *([f"SumR over {result.against}"] if result.against else []),
+        *(["multiply-adds per pair", "kB per video"] if _with_cost(result) else []),
         *([f"paper ({', '.join(on)})" if on else "paper", "SumR minus paper's"] if result.paper else []),
     ]
 
@@ -118,6 +134,7 @@ def cells(result: SweepResult) -> list[list[str]]:
             *(row.label, *([row.tested_on] if several else []), str(len(row.seeds)) if row.seeds else "-"),
             *(str(row.t2v[key]) if key in row.t2v else "-" for key in METRICS.values()),
             *(([_signed(row.over)] if row.over else ["-"]) if result.against else []),
+            *(_cost(row) if _with_cost(result) else []),
             *([_paper(row), _difference(row)] if result.paper else []),
         ]
         for row in result.rows
@@ -146,7 +163,19 @@ def _tests(plan: Plan) -> list[str]:
     return [own_name(plan.config), *(test.name for test in plan.tests)]
 
 
-def _rows(plan: Plan, by_run: Mapping[str, RunResult], test: str) -> Iterator[TableRow]:
+def _costs(plan: Plan, by_run: Mapping[str, RunResult]) -> dict[str, RowCost]:
+    """By label; a teacher's network is what its checkpoint holds."""
+    costs = {}
+    for row, runs in plan.rows:
+        run = next((run for run in runs if by_run[str(run.folder)].measured), None)
+        if run is not None:
+            network = run.config.train.network if run.trained else load_network(run.config.evaluate_run).config
+            counted = count_network(network)
+            costs[row.label] = RowCost(counted.pair, counted.bytes_float32)
+    return costs
+
+
+def _rows(plan: Plan, by_run: Mapping[str, RunResult], test: str, costs: Mapping[str, RowCost]) -> Iterator[TableRow]:
     control = next((runs for row, runs in plan.rows if row.label == plan.sweep.settings.against), ())
     before = {run.seed: _sumr(by_run[str(run.folder)], test) for run in control}
     for row, runs in plan.rows:
@@ -159,7 +188,8 @@ def _rows(plan: Plan, by_run: Mapping[str, RunResult], test: str) -> Iterator[Ta
             if (after := _sumr(result, test)) is not None and (start := before.get(result.seed)) is not None
         ]
         lacking = next((result for result in results if result.problem), None)
-        on, published = _published(row, test)
+        data_set = plan.config.data.set if test == own_name(plan.config) else test
+        on, published = _published(row, data_set)
         yield TableRow(
             label=row.label,
             tested_on=test,
@@ -170,17 +200,18 @@ def _rows(plan: Plan, by_run: Mapping[str, RunResult], test: str) -> Iterator[Ta
             paper=published.numbers if published else {},
             paper_on=on,
             source=published.source if published else None,
-            difference=_differences(t2v, published) if published and on == test else {},
+            difference=_differences(t2v, published) if published and on == data_set else {},
+            cost=costs.get(row.label),
             problem=lacking.problem if lacking else None,
             hint=lacking.hint if lacking else None,
             runs=tuple(str(run.folder) for run in runs),
         )
 
 
-def _published(row: Row, test: str) -> tuple[str | None, Published | None]:
-    """The paper's numbers on this test set, else on the first that there are numbers of."""
+def _published(row: Row, data_set: str) -> tuple[str | None, Published | None]:
+    """The paper's numbers on this data set, else on the first that there are numbers of."""
     paper: Mapping[str, Published] = {str(name): each for name, each in row.settings.paper.items()}
-    name = test if test in paper else next(iter(paper), None)
+    name = data_set if data_set in paper else next(iter(paper), None)
     return name, None if name is None else paper[name]
 
 
@@ -206,6 +237,14 @@ def _signed(spread: Spread) -> str:
     return f"{spread.mean:+.1f}" + ("" if spread.deviation is None else f" ± {spread.deviation:.1f}")
 
 
+def _with_cost(result: SweepResult) -> bool:
+    return any(row.cost for row in result.rows)
+
+
+def _cost(row: TableRow) -> list[str]:
+    return ["-", "-"] if row.cost is None else [f"{row.cost.pair:,}", f"{row.cost.bytes / 1000:.1f}"]
+
+
 def _paper(row: TableRow) -> str:
     if not row.paper:
         return NOT_AVAILABLE
@@ -221,8 +260,8 @@ def _remarks(rows: Sequence[TableRow], results: Sequence[RunResult]) -> Iterator
     others = sorted({row.paper_on for row in rows if row.paper_on and not row.difference and row.t2v})
     if others:
         yield f"The paper's numbers are of {', '.join(others)}: no difference is taken to other data."
-    marked = [result.label for result in results if result.chosen_by and TEST_CHOSE in result.chosen_by]
-    if marked:
-        yield f"The test videos chose the checkpoint (published habit): {', '.join(dict.fromkeys(marked))}."
+    for mark in dict.fromkeys(mark for result in results for mark in result.marks):
+        labels = dict.fromkeys(result.label for result in results if mark in result.marks)
+        yield f"{', '.join(labels)}: {mark}."
     if any(len(row.seeds) > 1 for row in rows):
         yield "Seeds vary the student; the teachers and their scores are the same."

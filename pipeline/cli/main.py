@@ -7,7 +7,23 @@ from typing import Annotated
 import typer
 
 from ... import __version__
-from . import cache, checkpoint, config, cost, data, demo, denoise, evaluate, prepare, score, search, train, weights
+from . import (
+    cache,
+    checkpoint,
+    config,
+    cost,
+    data,
+    demo,
+    denoise,
+    evaluate,
+    prepare,
+    reproduce,
+    score,
+    search,
+    sweep,
+    train,
+    weights,
+)
 from .running import examples
 
 app = typer.Typer(
@@ -47,6 +63,8 @@ app.command(epilog=denoise.EXAMPLES)(denoise.denoise)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=search.EXAMPLES)(search.search)
+app.command(epilog=reproduce.EXAMPLES)(reproduce.reproduce)
+app.command(epilog=sweep.EXAMPLES)(sweep.sweep)
 app.command(epilog=cost.EXAMPLES)(cost.cost)
 app.command(epilog=weights.EXAMPLES)(weights.weights)
 app.add_typer(cache.app, name="cache")

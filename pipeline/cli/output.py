@@ -4,6 +4,7 @@ On a terminal through rich, in colours and with progress bars; elsewhere as plai
 document on stdout, `--quiet` leaves results and errors only.
 """
 
+import io
 import json
 import math
 import sys
@@ -237,6 +238,15 @@ def facts(*rows: tuple[str, object]) -> Table:
 def _console(stream: TextIO) -> Console:
     terminal = stream.isatty()
     return _Console(file=stream, width=None if terminal else PLAIN_WIDTH, highlight=False, emoji=False, markup=False)
+
+
+def plain(shown: Iterable[RenderableType]) -> str:
+    """What a person would see, as plain lines."""
+    text = io.StringIO()
+    console = _console(text)
+    for item in shown:
+        console.print(item, soft_wrap=isinstance(item, str))
+    return "\n".join(line.rstrip() for line in text.getvalue().split("\n"))
 
 
 def document(value: object) -> str:

@@ -1,13 +1,19 @@
 """`teachclip reproduce`: the paper's tables."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...configs.loading import load_config
 from ...errors import ConfigError
+from .cost import shown
+from .output import Output
 from .running import AsJson, Debug, Overrides, Quiet, examples, running
-from .sweep import Dry, Out, Partial, Seeds, Tests, go
+from .sweep import Dry, Out, Partial, Seeds, Tests, go, write
+
+if TYPE_CHECKING:
+    from ..reproduce import Ground
 
 EXAMPLES = examples(
     "teachclip reproduce table5 --on demo",
@@ -48,14 +54,30 @@ def reproduce(
             from .. import reproduce as tables_of
 
         read = tables_of.table(table)
-        if config is not None:
+        if read.settings.elsewhere and on is None and not tests:
+            raise ConfigError(
+                f"{table} measures students on other data sets, and none is named",
+                hint=f"teachclip reproduce {table} {config} --test OTHER.yaml",
+            )
+        if on is None:
+            assert config is not None
             ground = tables_of.Ground(config, tuple(sets or ()), tables_of.named_tests(tests or ()))
         elif dry_run:
-            assert on is not None
             ground = tables_of.demo_unmade(on, sets or ())
         else:
-            assert on is not None
             making = [each for each in sets or () if not each.startswith("train.")]
-            ground = tables_of.demo_ground(read, on, output, sets or (), making, other_tests=table == "table6")
-        check = config is not None or not dry_run
+            ground = tables_of.demo_ground(read, on, output, sets or (), making)
+        if not read.rows:
+            _cost(output, ground, out)
+            return
+        check = on is None or not dry_run
         go(output, read, ground, seeds=seeds, partial=partial, dry_run=dry_run, out=out, packaged=True, check=check)
+
+
+def _cost(output: Output, ground: "Ground", out: Path | None) -> None:
+    from ...stages.cost import cost
+
+    report = cost(load_config(ground.base, ground.overrides), reporter=output)
+    if out is not None:
+        write(report, shown(report), out)
+    output.result(report, *shown(report), *ground.notes)

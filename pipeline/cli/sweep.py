@@ -2,7 +2,8 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +11,11 @@ import typer
 from rich.console import RenderableType
 
 from ...configs.sweeps import Sweep, load_sweep
-from ...errors import ConfigError
+from ...errors import ConfigError, TeachclipError
 from ..quantities import duration
-from .output import Output, table
+from .output import Output, document, plain, table
 from .running import AsJson, Debug, Overrides, Quiet, examples, running
+from .weights import shown as weights_shown
 
 if TYPE_CHECKING:
     from ..reproduce import Ground
@@ -89,7 +91,7 @@ def go(
     Raises:
         typer.Exit: a run failed.
     """
-    from ..sweep import run_sweep
+    from ..sweep import run_sweep, weigh_frames
     from ..sweep_plan import dry_run as look
     from ..sweep_plan import plan_sweep, refuse_unready
     from ..sweep_table import make_table
@@ -101,10 +103,19 @@ def go(
         return
     if not partial:
         refuse_unready(plan, shlex.join(["teachclip", *sys.argv[1:], "--partial"]))
-    result = make_table(plan, run_sweep(plan, output), ground.notes, paper=packaged)
+    results = run_sweep(plan, output)
+    result = make_table(plan, results, ground.notes, paper=packaged)
+    problem = None
+    if read.settings.show == "frame-weights":
+        try:
+            result = replace(result, frame_weights=weigh_frames(plan, results, output))
+        except TeachclipError as error:  # the table comes first
+            problem = error
     if out is not None:
-        _write(result, out)
+        write(result, shown(result), out)
     output.result(result, *shown(result))
+    if problem is not None:
+        raise problem
     if result.failed:
         raise typer.Exit(1)
 
@@ -117,6 +128,8 @@ def shown(result: "SweepResult") -> Iterator[RenderableType]:
     yield table(*columns(result), rows=cells(result))
     yield "Text to video, in percent; mean ± sample deviation over seeds."
     yield from (f"! {line}" for line in problems(result))
+    if result.frame_weights is not None:
+        yield from weights_shown(result.frame_weights)
     yield from result.notes
 
 
@@ -131,9 +144,15 @@ def _listed(planned: "DryRun") -> Iterator[RenderableType]:
     yield f"{planned.left} of {len(planned.runs)} runs are left" + (f": {time}" if planned.left else "")
 
 
-def _write(result: "SweepResult", out: Path) -> None:
+def write(result: object, shown: Iterable[RenderableType], out: Path) -> None:
+    """A result to a file: JSON, or else Markdown; what is no table of a sweep as it is shown."""
     from ...cache.files import publish
-    from ..sweep_table import markdown
-    from .output import document
+    from ..sweep_table import SweepResult, markdown
 
-    publish(out, (document(result) if out.suffix == ".json" else markdown(result)).encode())
+    if out.suffix == ".json":
+        text = document(result)
+    elif isinstance(result, SweepResult) and result.frame_weights is None:
+        text = markdown(result)
+    else:
+        text = f"```\n{plain(shown)}```\n"
+    publish(out, text.encode())

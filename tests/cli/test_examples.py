@@ -16,8 +16,8 @@ from teachclip.configs.sets import Count
 from teachclip.pipeline.cli.main import app
 from teachclip.pipeline.demo import DemoModel, DemoResult
 from teachclip.pipeline.steps import Step
-from teachclip.stages.closeness import Closeness
 from teachclip.stages.check_data import DataCheck, SplitCheck, Wanted
+from teachclip.stages.closeness import Closeness
 from teachclip.stages.convert import Converted
 from teachclip.stages.cost import CostReport
 from teachclip.stages.denoise import DenoiseResult, RankedCaption
@@ -128,12 +128,15 @@ def test_there_are_examples_of_every_verb() -> None:
     verbs = {line.split()[1] for line in examples()}
     assert verbs == {
         "demo", "prepare", "score", "denoise", "train", "evaluate", "search", "cost", "weights",
-        "cache", "data", "config", "checkpoint",
+        "cache", "data", "config", "checkpoint", "reproduce", "sweep",
     }  # fmt: skip
 
 
-# Those of `cache` run on real stores, in test_cache_verbs.py.
-@pytest.mark.parametrize("command", [line for line in examples() if not line.startswith("teachclip cache ")])
+# Those of `cache` run on real stores, in test_cache_verbs.py; those of sweeps in test_sweep_verbs.py.
+ELSEWHERE = ("teachclip cache ", "teachclip sweep ", "teachclip reproduce ")
+
+
+@pytest.mark.parametrize("command", [line for line in examples() if not line.startswith(ELSEWHERE)])
 def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any, ...]]], folder: Path) -> None:
     words = shlex.split(command.split(" > ")[0])[1:]
     for other in ("msvd.yaml", "vatex.yaml"):

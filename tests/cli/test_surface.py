@@ -27,6 +27,11 @@ SURFACE = {
     "search": {"QUERY...", *CONFIGURED},
     "cost": {"[CONFIG]", "--checkpoint", "--measure", "--videos", "--repeats", "--out", "--set", *COMMON},
     "weights": {"RUN...", "--teacher", "--split", "--query", "--count", *CONFIGURED},
+    "reproduce": {
+        *("TABLE", "[CONFIG]", "--on", "--seeds", "--test", "--partial", "--dry-run", "--out", "--set"),
+        *COMMON,
+    },
+    "sweep": {"SWEEP", "--seeds", "--test", "--partial", "--dry-run", "--out", "--set", *COMMON},
     "cache": {"--help"},
     "cache ls": {"STORE", *COMMON},
     "cache info": {"STORE", "[TEACHER]", *COMMON},
