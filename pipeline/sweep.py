@@ -10,6 +10,7 @@ import torch
 from ..errors import CacheError, StoppedEarly, TeachclipError
 from ..stages.frame_weights import FrameWeights, frame_weights
 from ..stages.reporting import Reporter, Silent
+from ..stages.stopping import StopRequest
 from ..stages.train import train
 from .measuring import Measurer
 from .steps import Steps
@@ -39,11 +40,17 @@ class RunResult:
     hint: str | None = None
 
 
-def run_sweep(plan: Plan, reporter: Reporter | None = None) -> list[RunResult]:
+def run_sweep(plan: Plan, reporter: Reporter | None = None, stop: StopRequest | None = None) -> list[RunResult]:
     """Train and measure what is missing, read what is there.
 
     Runs of `plan.problems` are left out. A run that fails is told and the others go on; an interruption ends it all,
     and given again it goes on.
+
+    Args:
+        stop: a request to stop where a run can go on later.
+
+    Raises:
+        StoppedEarly: `stop` asked for it; the run that was being trained is saved.
     """
     reporter = reporter or Silent()
     runs, measurer = plan.runs, Measurer(plan.tests)
@@ -56,15 +63,17 @@ def run_sweep(plan: Plan, reporter: Reporter | None = None) -> list[RunResult]:
             )
             steps.total -= 1
         else:
-            results[run.folder] = steps.run(run.title, _Attempt(run, measurer), lambda made: made.state == "found")
+            results[run.folder] = steps.run(
+                run.title, _Attempt(run, measurer, stop), lambda made: made.state == "found"
+            )
     return [results[run.folder] for run in runs]
 
 
 class _Attempt:
     """One run, from training to metrics; an error that is its own becomes part of its result."""
 
-    def __init__(self, run: Run, measurer: Measurer) -> None:
-        self.run, self.measurer = run, measurer
+    def __init__(self, run: Run, measurer: Measurer, stop: StopRequest | None) -> None:
+        self.run, self.measurer, self.stop = run, measurer, stop
 
     def __call__(self, reporter: Reporter) -> RunResult:
         run = self.run
@@ -85,7 +94,7 @@ class _Attempt:
     def _made(self, reporter: Reporter) -> RunResult:
         run, seconds, found = self.run, None, True
         if run.trained:
-            trained = train(run.config, reporter)
+            trained = train(run.config, reporter, self.stop)
             seconds, found = trained.seconds, trained.already_done
         measured = self.measurer(run.config, run.folder, reporter)
         for name, error in measured.failed:

@@ -7,6 +7,7 @@ import typer
 
 from ...configs.loading import load_config
 from ...errors import ConfigError
+from ...stages.stopping import StopRequest
 from .cost import shown
 from .output import Output
 from .running import AsJson, Debug, Overrides, Quiet, examples, running
@@ -47,7 +48,8 @@ def reproduce(
     (--on demo) clips, teachers and scores are made first; that shows the machinery, not the paper's effect. What is
     finished is only read; stopped and given again, it goes on.
     """
-    with running("reproduce", json, quiet, debug, config, sets) as output:
+    stop = StopRequest()
+    with running("reproduce", json, quiet, debug, config, sets, stop) as output:
         if (config is None) == (on is None):
             raise ConfigError("name your configuration, or --on demo, one of them", hint="docs/reproduce.md")
         with output.waiting("loading"):
@@ -71,7 +73,18 @@ def reproduce(
             _cost(output, ground, out)
             return
         check = on is None or not dry_run
-        go(output, read, ground, seeds=seeds, partial=partial, dry_run=dry_run, out=out, packaged=True, check=check)
+        go(
+            output,
+            read,
+            ground,
+            stop,
+            seeds=seeds,
+            partial=partial,
+            dry_run=dry_run,
+            out=out,
+            packaged=True,
+            check=check,
+        )
 
 
 def _cost(output: Output, ground: "Ground", out: Path | None) -> None:

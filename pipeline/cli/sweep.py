@@ -12,6 +12,7 @@ from rich.console import RenderableType
 
 from ...configs.sweeps import Sweep, load_sweep
 from ...errors import ConfigError, TeachclipError
+from ...stages.stopping import StopRequest
 from ..quantities import duration
 from .output import Output, document, plain, table
 from .running import AsJson, Debug, Overrides, Quiet, examples, running
@@ -66,18 +67,20 @@ def sweep(
         read = load_sweep(file)
         if read.base is None:
             raise ConfigError("base: is missing; it names the configuration that runs start from", where=str(file))
-    with running("sweep", json, quiet, debug, read.base, sets) as output:
+    stop = StopRequest()
+    with running("sweep", json, quiet, debug, read.base, sets, stop) as output:
         with output.waiting("loading"):
             from ..reproduce import Ground, named_tests
 
         ground = Ground(read.base, tuple(sets or ()), named_tests([*read.settings.tests, *(tests or ())]))
-        go(output, read, ground, seeds=seeds, partial=partial, dry_run=dry_run, out=out)
+        go(output, read, ground, stop, seeds=seeds, partial=partial, dry_run=dry_run, out=out)
 
 
 def go(
     output: Output,
     read: Sweep,
     ground: "Ground",
+    stop: StopRequest,
     *,
     seeds: int | None,
     partial: bool,
@@ -103,7 +106,7 @@ def go(
         return
     if not partial:
         refuse_unready(plan, shlex.join(["teachclip", *sys.argv[1:], "--partial"]))
-    results = run_sweep(plan, output)
+    results = run_sweep(plan, output, stop)
     result = make_table(plan, results, ground.notes, paper=packaged)
     problem = None
     if read.settings.show == "frame-weights":

@@ -1,7 +1,10 @@
 """Sweeps: finished runs are read, failures stay alone, seeds spread, the paper's numbers stand beside ours."""
 
 import json
+import signal
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +13,7 @@ import pytest
 import yaml
 from teachclip.configs.loading import dump_config
 from teachclip.configs.sweeps import load_sweep
-from teachclip.errors import CacheError
+from teachclip.errors import CacheError, StoppedEarly
 from teachclip.pipeline import sweep as sweeping
 from teachclip.pipeline.sweep import RunResult, run_sweep
 from teachclip.pipeline.sweep_plan import Plan, dry_run, plan_sweep, refuse_unready
@@ -18,6 +21,7 @@ from teachclip.pipeline.sweep_table import cells, columns, make_table, markdown,
 from teachclip.stages.evaluate import evaluate
 from teachclip.stages.reporting import Silent
 from teachclip.stages.runs import RunFolder
+from teachclip.stages.stopping import StopRequest
 
 if TYPE_CHECKING:
     from conftest import World
@@ -199,6 +203,29 @@ def test_stopped_anywhere_it_goes_on_to_the_same_numbers(world: "World", tmp_pat
     whole = run_sweep(planned(world, tmp_path, name="stopped", rows=rows))
     alone = planned(world, tmp_path, name="alone", rows=[{"label": "a", "overrides": {"train.optim.lr": 2e-3}}])
     assert whole[1].run == str(alone.runs[0].folder)
+
+
+class StopInSecond(StopRequest):
+    """Asked when the second training is under way."""
+
+    trainings = 0
+
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        self.trainings += 1
+        with super().heeded():
+            if self.trainings == 2:
+                self.ask(signal.SIGTERM)
+            yield
+
+
+def test_asked_to_stop_it_saves_the_run_and_ends(world: "World", tmp_path: Path) -> None:
+    rows = [{"label": f"lr {lr}", "overrides": {"train.optim.lr": lr}} for lr in (7e-3, 8e-3, 9e-3)]
+    plan = planned(world, tmp_path, name="asked", rows=rows)
+    with pytest.raises(StoppedEarly):
+        run_sweep(plan, None, StopInSecond())
+    assert [run.state for run in plan.runs] == ["finished", "begun", "to do"]
+    assert [result.state for result in run_sweep(plan)] == ["found", "made", "made"]
 
 
 def test_a_run_that_fails_stops_no_other(world: "World", tmp_path: Path) -> None:
