@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError, StoppedEarly, TrainingError
 from .batches import rank_rows
 from .launch import launch
 
@@ -158,6 +158,9 @@ def joined(device: Literal["auto", "cpu", "cuda"] = "auto") -> Iterator[World]:
         yield World._current
         World._current.barrier()
         dist.destroy_process_group()
+    except StoppedEarly:  # which all have agreed on
+        dist.destroy_process_group()
+        raise
     except RuntimeError as error:
         if not _is_of_connection(error):
             raise
