@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from teachclip.stages.check_data import DataCheck, check_data
 from teachclip.stages.data.captions import read_dataset
 from teachclip.stages.prepare import prepare
 
+ROW = r"(?m)^\| (`[a-z0-9-]+`) \| ([^|]*) \| ([^|]*) \| ([^|]*) \| ([^|]*) \|"
 type Encode = Callable[..., Path]
 type Numbered = Callable[..., np.ndarray]
 
@@ -169,3 +171,17 @@ def test_templates_of_other_sets(tmp_path: Path) -> None:
 def test_every_set_has_a_yaml_that_names_it() -> None:
     for name in (*PUBLISHED, "webdataset"):
         assert load_config(shipped()[f"data/{name}"]).data.set == name
+
+
+def test_the_page_has_the_counts_that_are_compared_with() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    rows = {cells[0].strip("`"): cells[2:5] for cells in re.findall(ROW, page)}
+    assert set(rows) == set(PUBLISHED)
+    for name, published in PUBLISHED.items():
+        for split, cell in zip(("train", "val", "test"), rows[name], strict=True):
+            count = published.counts.get(split)
+            told = [int(number.replace(",", "")) for number in re.findall(r"[\d,]+\d", cell)]
+            if count is None:
+                assert cell == "-" or "(not in the table)" in cell
+            else:
+                assert told == [number for number in (count.videos, count.texts) if number is not None]
