@@ -1,10 +1,11 @@
 """Sweeps in YAML: what they expand to, what they refuse, and the tables that are shipped."""
 
+import re
 from pathlib import Path
 
 import pytest
 from teachclip.configs.loading import shipped
-from teachclip.configs.sweeps import load_sweep, tables
+from teachclip.configs.sweeps import RowConfig, SweepConfig, load_sweep, tables
 from teachclip.errors import ConfigError
 
 
@@ -105,6 +106,20 @@ def test_a_file_that_is_not_there_is_told_with_the_nearest(tmp_path: Path) -> No
     with pytest.raises(ConfigError, match=r"no such file; did you mean losses\.yaml\?") as caught:
         load_sweep(tmp_path / "loses.yaml")
     assert caught.value.hint == "docs/reproduce.md shows how a sweep is written."
+
+
+def test_the_page_shows_sweeps_that_load_and_every_key(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/reproduce.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    sweeps = [load_sweep(written(tmp_path, text)) for text in examples]
+    (tmp_path / "msrvtt.yaml").write_text("data: {set: msrvtt-1k-9k}")
+    assert [len(sweep.configs(sweep.base)[1]) for sweep in sweeps] == [3, 20]
+    named = set(
+        re.findall(r"`(?:runs\[\]\.)?([a-z]+)`", "".join(re.findall(r"(?m)^\| `.*?\|", page.split("## Sweeps")[1])))
+    )
+    assert named == {*SweepConfig.model_fields, *RowConfig.model_fields} - {"runs", "label", "elsewhere"}
+    commands = set(re.findall(r"`reproduce (\w+) CONFIG", page))
+    assert commands == set(tables())
 
 
 def test_the_papers_tables_are_shipped_and_are_no_configurations() -> None:

@@ -246,6 +246,17 @@ def test_a_run_that_fails_stops_no_other(world: "World", tmp_path: Path) -> None
     assert any(line.startswith("warning: wild, seed 42 failed: ") for line in lines.lines)
 
 
+def test_a_run_that_another_process_trains_is_left_to_it(world: "World", tmp_path: Path) -> None:
+    rows = [{"label": f"lr {lr}", "overrides": {"train.optim.lr": lr}} for lr in (1.1e-2, 1.2e-2)]
+    plan = planned(world, tmp_path, name="shared", rows=rows)
+    with RunFolder(plan.runs[0].folder).locked():
+        first, second = run_sweep(plan)
+    assert (first.state, second.state) == ("failed", "made")
+    assert first.problem is not None
+    assert "is training this run" in first.problem
+    assert [result.state for result in run_sweep(plan)] == ["made", "found"]
+
+
 def test_memory_that_does_not_suffice_fails_one_run(
     world: "World", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
