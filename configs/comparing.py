@@ -8,6 +8,7 @@ from typing import Any
 
 from .loading import checked, read_given
 from .marked import Marked, Place
+from .schema import Config
 
 _COMMENT = re.compile(r"""^(?:[^'"#]|'[^']*'|"[^"]*"|(?<=\S)#)*\s#\s*(?P<text>.*)$""")
 _ABSENT = object()
@@ -53,6 +54,15 @@ def differences(first: Path, second: Path, overrides: Sequence[str] = ()) -> lis
         for key in keys
         if one.get(key, _ABSENT) != other.get(key, _ABSENT)
     ]
+
+
+def unequal(configs: Sequence[Config]) -> dict[str, list[Any]]:
+    """The keys, dotted and in the schema's order, whose values are not the same in all of `configs`, with the value of
+    each; None also where a key is absent."""
+    flats = [dict(_leaves(config.model_dump(mode="json"))) for config in configs]
+    keys = dict.fromkeys(key for flat in flats for key in flat)
+    apart = [key for key in keys if any(flat.get(key, _ABSENT) != flats[0].get(key, _ABSENT) for flat in flats)]
+    return {key: [flat.get(key) for flat in flats] for key in apart}
 
 
 def _leaves(tree: Any, above: str = "") -> Iterator[tuple[str, Any]]:

@@ -97,7 +97,7 @@ def choose_examples(before: np.ndarray, after: np.ndarray, text_video: np.ndarra
     seen: set[int] = set()
     chosen = []
     for why, order, count in (("gained most", by_gain, 2), ("lost most", by_gain[::-1], 1), ("drawn by lot", lot, 2)):
-        chosen += [(why, text) for text in _first(order, count, text_video, seen)]
+        chosen += [(why, text) for text in first_of_videos(order, count, text_video, seen)]
     return chosen
 
 
@@ -118,7 +118,7 @@ def gain_interval(before: np.ndarray, after: np.ndarray, text_video: np.ndarray)
     return float(low), float(high)
 
 
-def _first(order: Iterable[np.integer], count: int, text_video: np.ndarray, seen: set[int]) -> list[int]:
+def first_of_videos(order: Iterable[np.integer], count: int, text_video: np.ndarray, seen: set[int]) -> list[int]:
     """The first `count` texts of videos that are not in `seen`, which grows."""
     found: list[int] = []
     for text in order:

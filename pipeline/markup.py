@@ -2,7 +2,7 @@
 
 from html import escape
 
-_VOID = frozenset({"br", "img", "link", "meta"})
+_VOID = frozenset({"br", "img", "link", "meta", "wbr"})
 
 
 class Markup(str):

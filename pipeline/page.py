@@ -7,6 +7,7 @@ from pathlib import Path
 from .markup import Markup, join, tag
 
 COLOURS = 8  # classes c0 to c7 of report.css
+STYLES = 3  # each colour plain, and with classes d1 and d2: other dashes and dots
 METRICS = {
     "r1": ("R@1", ".1f"),
     "r5": ("R@5", ".1f"),
@@ -51,21 +52,58 @@ def table(head: Markup, body: Sequence[Markup], kind: str | None = None) -> Mark
     return tag("div", tag("table", tag("thead", head), tag("tbody", *body), class_=kind), class_="scroll")
 
 
-def card(title: str, facts: Mapping[str, str], colour: int | None = None, config: str = "") -> Markup | None:
-    """Label and value, one below the other, and a configuration to unfold; None without either."""
-    if not facts and not config:
+def heads(*labels: str) -> Markup:
+    """The head of a table, a label a column."""
+    return tag("tr", *(tag("th", label, scope="col") for label in labels))
+
+
+def row(name: str, *cells: str | None, colour: int | None = None, kind: str | None = None) -> Markup:
+    """A row of a table: what it is of, with its colour, and its cells; `kind` is a class of the style sheet."""
+    first = tag("th", None if colour is None else dot(colour), name, scope="row")
+    return tag("tr", first, *(tag("td", cell) for cell in cells), class_=kind)
+
+
+def note(*parts: str | None) -> Markup:
+    """A paragraph in small print."""
+    return tag("p", *parts, class_="note")
+
+
+def unfold(title: str, *children: str | None) -> Markup:
+    """What is shown when it is asked for."""
+    return tag("details", tag("summary", title), *children)
+
+
+def card(
+    title: str, facts: Mapping[str, str], colour: int | None = None, config: str = "", marks: Sequence[str] = ()
+) -> Markup | None:
+    """Label and value, one below the other, what must be known of them, and a configuration to unfold; None without
+    any."""
+    if not facts and not config and not marks:
         return None
     rows = [join(tag("dt", label), tag("dd", value)) for label, value in facts.items()]
-    details = tag("details", tag("summary", "configuration"), tag("pre", config)) if config else None
+    details = unfold("configuration", tag("pre", config)) if config else None
     heading = tag("h3", dot(colour) if colour is not None else None, title)
-    return tag("article", heading, tag("dl", *rows), details, class_="card")
+    told = tag("ul", *(tag("li", mark) for mark in marks), class_="marks") if marks else None
+    return tag("article", heading, told, tag("dl", *rows), details, class_="card")
+
+
+def colour_class(colour: int) -> str:
+    """Classes of the style sheet for the `colour`-th model of a page, from 0."""
+    style = colour // COLOURS % STYLES
+    return f"c{colour % COLOURS}" + (f" d{style}" if style else "")
 
 
 def dot(colour: int) -> Markup:
     """A model's or teacher's colour."""
-    return tag("i", class_=f"dot c{colour}")
+    return tag("i", class_=f"dot {colour_class(colour)}")
 
 
 def number(value: float | None, form: str) -> str:
     """A number, or a dash where there is none."""
     return "–" if value is None or not math.isfinite(value) else format(value, form)
+
+
+def signed(value: float, form: str = ".1f") -> str:
+    """A difference: `+1.5`, `−2.0`, and `0.0` without a sign."""
+    text = format(value, form)
+    return text.lstrip("-") if float(text) == 0 else f"{'+' if value > 0 else '−'}{text.lstrip('-')}"

@@ -27,3 +27,12 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.4g} TB"
+
+
+def count(number: float) -> str:
+    """Operations, parameters: `512`, `1.02 k`, `151 M`, `105 G`, `1.3 T` (powers of ten)."""
+    for unit in ("", " k", " M", " G"):
+        if number < 1000:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.4g} T"

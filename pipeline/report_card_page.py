@@ -10,13 +10,14 @@ import yaml
 from ..cache.files import publish
 from .charts import Line, line_chart
 from .markup import Markup, join, tag
-from .page import COLOURS, METRICS, dot, number, page, table
+from .page import METRICS, colour_class, heads, note, number, page, row, table, unfold
 from .quantities import duration
 
 if TYPE_CHECKING:
     from ..stages.metrics import Metrics
     from ..stages.report_card import DoubtfulCaption, ReportCard, TeacherCard
 
+FIRST = 5  # captions in doubt that are shown before anybody asks
 RULE = (
     "A rule of teachclip's own, not published and not tested by training: Fisher's discriminant of the teachers' "
     "standardised rows, with their correlation taken halfway to none. A teacher that sets the captions' own videos "
@@ -34,18 +35,22 @@ def write_card(card: "ReportCard", path: Path) -> None:
 
 def render_card(card: "ReportCard") -> str:
     """The page as HTML. Every text of `card` is shown as text, whatever it contains."""
-    colours = {each.teacher: number % COLOURS for number, each in enumerate(card.teachers)}
     lead = f"{len(card.teachers)} teachers on the {card.texts:,} captions and {card.videos:,} videos in {card.store}."
-    note = "Ranks are of the captions that were scored, as a rule the training set: teachers know them."
-    sections = [
+    known = "Ranks are of the captions that were scored, as a rule the training set: teachers know them."
+    footer = f"teachclip cache report; {duration(card.seconds)}"
+    colours = {each.teacher: number for number, each in enumerate(card.teachers)}
+    return page("Teachers' report card", [lead, known], card_sections(card, colours), footer)
+
+
+def card_sections(card: "ReportCard", colours: _Colours) -> list[tuple[str, Markup | None]]:
+    """Titles and bodies; `colours` of the teachers, by name."""
+    return [
         ("Retrieval", _retrieval(card, colours)),
         ("Agreement", _agreement(card)),
         ("Frame weights", _flatness(card, colours)),
         ("Suggested weights", _weights(card, colours)),
         ("Captions in doubt", _doubtful(card, colours)),
     ]
-    footer = f"teachclip cache report; {duration(card.seconds)}"
-    return page("Teachers' report card", [lead, note], sections, footer)
 
 
 def weights_options(weights: Mapping[str, float], between: str = " ") -> str:
@@ -60,22 +65,14 @@ def weights_options(weights: Mapping[str, float], between: str = " ") -> str:
     return between.join(f"--set {shlex.quote(each)}" for each in sets)
 
 
-def _name(teacher: str, colours: _Colours) -> Markup:
-    return tag("th", dot(colours[teacher]), teacher, scope="row")
-
-
-def _head(*labels: str) -> Markup:
-    return tag("tr", *(tag("th", label, scope="col") for label in labels))
-
-
 def _retrieval(card: "ReportCard", colours: _Colours) -> Markup:
     def metrics(title: str, of: "Callable[[TeacherCard], Metrics | None]") -> Markup:
         body = []
         for each in card.teachers:
             found = of(each)
             cells = [number(getattr(found, key) if found else None, form) for key, (_, form) in METRICS.items()]
-            body.append(tag("tr", _name(each.teacher, colours), *(tag("td", cell) for cell in cells)))
-        return table(_head(title, *(label for label, _ in METRICS.values())), body)
+            body.append(row(each.teacher, *cells, colour=colours[each.teacher]))
+        return table(heads(title, *(label for label, _ in METRICS.values())), body)
 
     tables = tag(
         "div",
@@ -84,52 +81,58 @@ def _retrieval(card: "ReportCard", colours: _Colours) -> Markup:
         class_="columns",
     )
     body = [
-        tag(
-            "tr",
-            _name(each.teacher, colours),
-            tag("td", f"{each.texts:,}"),
-            tag("td", f"{each.left_out:,}"),
-            tag("td", f"{each.most:,}" if each.fewest == each.most else f"{each.fewest:,} to {each.most:,}"),
-            tag("td", number(each.normalised, ".4f")),
-            tag("td", number(each.separation, ".2f")),
+        row(
+            each.teacher,
+            f"{each.texts:,}",
+            f"{each.left_out:,}",
+            f"{each.most:,}" if each.fewest == each.most else f"{each.fewest:,} to {each.most:,}",
+            number(each.normalised, ".4f"),
+            number(each.separation, ".2f"),
+            colour=colours[each.teacher],
         )
         for each in card.teachers
     ]
-    heads = ("", "captions", "not scored yet", "ranked among", "mean normalised rank", "own video stands out by")
-    note = (
+    labels = (
+        "teacher",
+        "captions",
+        "not scored yet",
+        "ranked among",
+        "mean normalised rank",
+        "own video stands out by",
+    )
+    text = (
         "R@K: percent of captions whose own video is among the first K; ties share their places. Normalised rank: 0 is "
         "the first place, 1 the last, 0.5 chance. The own video stands out by so many standard deviations of its row, "
         "on average."
     )
-    return join(tables, _wide(heads, body, note))
+    return join(tables, _wide(labels, body, text))
 
 
-def _wide(heads: Sequence[str], body: Sequence[Markup], note: str, *others: Markup | None) -> Markup:
+def _wide(labels: Sequence[str], body: Sequence[Markup], text: str, *others: Markup | None) -> Markup:
     """A table over the whole width, what belongs to it, and what it means."""
-    shown = tag("div", tag("div", table(_head(*heads), body), class_="columns"), class_="costs")
-    return join(shown, *others, tag("p", note, class_="note"))
+    shown = tag("div", tag("div", table(heads(*labels), body), class_="columns"), class_="costs")
+    return join(shown, *others, note(text))
 
 
 def _agreement(card: "ReportCard") -> Markup | None:
     if not card.agreement:
         return None
     body = [
-        tag(
-            "tr",
-            tag("th", f"{each.first} and {each.second}", scope="row"),
-            tag("td", f"{each.texts:,}"),
-            tag("td", number(each.pearson, ".3f")),
-            tag("td", percent(each.same_first)),
-            tag("td", percent(each.top10)),
+        row(
+            f"{each.first} and {each.second}",
+            f"{each.texts:,}",
+            number(each.pearson, ".3f"),
+            percent(each.same_first),
+            percent(each.top10),
         )
         for each in card.agreement
     ]
-    note = (
+    text = (
         "Over pairs that both have scored. Correlation: Pearson, of each caption's row, mean over captions. First ten: "
         "how many of them both have among theirs."
     )
-    heads = ("", "captions", "correlation", "same first video", "of the first ten")
-    return _wide(heads, body, note)
+    labels = ("teachers", "captions", "correlation", "same first video", "of the first ten")
+    return _wide(labels, body, text)
 
 
 def percent(share: float | None) -> str:
@@ -143,27 +146,27 @@ def _flatness(card: "ReportCard", colours: _Colours) -> Markup | None:
         return None
     shown = (5, 25, 50, 75, 95)
     body = [
-        tag(
-            "tr",
-            _name(teacher, colours),
-            tag("td", f"{flatness.texts:,}"),
-            tag("td", f"{flatness.mean:.5f}"),
-            *(tag("td", f"{flatness.quantiles[each]:.5f}") for each in shown),
-            tag("td", f"{flatness.peak:.3f}"),
+        row(
+            teacher,
+            f"{flatness.texts:,}",
+            f"{flatness.mean:.5f}",
+            *(f"{flatness.quantiles[each]:.5f}" for each in shown),
+            f"{flatness.peak:.3f}",
+            colour=colours[teacher],
         )
         for teacher, flatness in known
     ]
-    heads = ("", "captions", "mean entropy", *(f"{each}%" for each in shown), "largest weight x frames")
+    labels = ("teacher", "captions", "mean entropy", *(f"{each}%" for each in shown), "largest weight x frames")
     lines = [
         Line(teacher, colours[teacher], [(float(share), value) for share, value in flatness.quantiles.items()])
         for teacher, flatness in known
     ]
-    note = (
+    text = (
         "Entropy of y_f, the softmax of a teacher's frame-text scores at temperature 1, over that of equal weights: 1 "
         "is flat and teaches nothing about frames, 0 is a single frame. train.loss.fine_temperature sharpens it."
     )
     chart = line_chart("Normalised entropy of y_f", lines, "percent of captions with less")
-    return _wide(heads, body, note, tag("div", chart, class_="columns charts"))
+    return _wide(labels, body, text, tag("div", chart, class_="columns charts"))
 
 
 def _weights(card: "ReportCard", colours: _Colours) -> Markup | None:
@@ -176,30 +179,32 @@ def _weights(card: "ReportCard", colours: _Colours) -> Markup | None:
             tag("span", name, class_="name"),
             tag("span", tag("i", style=f"width:{100 * weight / most:.2f}%"), class_="track"),
             tag("b", f"{weight:.3f}"),
-            class_=f"c{colours[name]}",
+            class_=colour_class(colours[name]),
         )
         for name, weight in card.weights.items()
     ]
     return join(
         tag("ul", *rows, class_="bars"),
         tag("pre", weights_options(card.weights, " \\\n")),
-        tag("p", RULE, class_="note"),
+        note(RULE),
     )
 
 
 def _doubtful(card: "ReportCard", colours: _Colours) -> Markup | None:
     if not card.doubtful:
         return None
-    note = "Captions whose own video all teachers rank badly: the caption may belong to another video, or to many."
+    text = "Captions whose own video all teachers rank badly: the caption may belong to another video, or to many."
     changed = f" {card.other_captions:,} captions have changed since they were scored." if card.other_captions else ""
-    return join(tag("p", note + changed, class_="note"), *(_one_in_doubt(each, colours) for each in card.doubtful))
+    shown = [_one_in_doubt(each, colours) for each in card.doubtful]
+    more = unfold(f"{len(shown) - FIRST} more", *shown[FIRST:]) if len(shown) > FIRST else None
+    return join(note(text + changed), *shown[:FIRST], more)
 
 
 def _one_in_doubt(each: "DoubtfulCaption", colours: _Colours) -> Markup:
     ranks: Sequence[Markup] = [
         tag(
             "li",
-            tag("i", class_=f"c{colours[one.teacher]}"),
+            tag("i", class_=colour_class(colours[one.teacher])),
             f"{one.teacher}: rank ",
             tag("b", f"{one.rank:,g}"),
             f" of {one.candidates:,}",
@@ -211,6 +216,6 @@ def _one_in_doubt(each: "DoubtfulCaption", colours: _Colours) -> Markup:
     return tag(
         "article",
         tag("h3", f"“{each.caption}”" if each.caption is not None else each.id),
-        tag("p", f"{each.id}, of {each.video}", class_="note"),
+        note(f"{each.id}, of {each.video}"),
         tag("ul", *ranks, class_="legend"),
     )

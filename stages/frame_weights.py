@@ -125,22 +125,52 @@ def frame_weights(
     device = choose_device(config.evaluate.device)
     times = frames.times(found.videos)
     weighed = _Weighed(config, runs, found, ~np.isnan(times), frames, device, reporter)
-    scores = _teacher_scores(config, name, known, found, split, seen, device, reporter)
-    carrier = frame_carrier(name, found.videos, scores.times, times, padding_counts=False)
-    logits = scores.logits if carrier is None else carrier(scores.logits, found.text_video)
-    y_f = softmax_over(weighed.valid, logits / config.train.loss.fine_temperature)
+    temperature = config.train.loss.fine_temperature
+    y_f, source = teacher_weights(config, name, found, split, frames, seen, temperature, device, reporter)
     chosen = _find(queries, found) if queries else _most_changed(weighed.changed, found, count)
     shown = tuple(weighed.query(k, times[found.text_video[k]], y_f[k]) for k in chosen)
     return FrameWeights(
         split=split,
         teacher=name,
-        source=scores.source,
+        source=source,
         texts=len(found.texts),
         videos=len(found.videos),
         compared=int(weighed.comparable.sum()),
         closeness=weighed.closeness(y_f),
         queries=shown,
     )
+
+
+def teacher_weights(
+    config: Config,
+    name: str,
+    split: Split,
+    split_name: SplitName,
+    frames: FrameCache,
+    seen: FrameCache,
+    temperature: float,
+    device: torch.device,
+    reporter: Reporter,
+) -> tuple[np.ndarray, Source]:
+    """A teacher's weights [T, F] of texts and their own videos, on the students' frame slots; and where its scores come
+    from.
+
+    Args:
+        name: the teacher. split: the texts; split_name: where they come from.
+        frames: the students'; seen: the teacher's.
+        temperature: of the softmax over its frame-text scores.
+
+    Raises:
+        ConfigError: no such teacher, or one without frame scores.
+        CacheError: its scores are incomplete, or do not fit.
+        CheckpointError: it cannot be loaded.
+    """
+    known = next((each for each in config.score.teachers if each.name == name), None)
+    scores = _teacher_scores(config, name, known, split, split_name, seen, device, reporter)
+    times = frames.times(split.videos)
+    carrier = frame_carrier(name, split.videos, scores.times, times, padding_counts=False)
+    logits = scores.logits if carrier is None else carrier(scores.logits, split.text_video)
+    return softmax_over(~np.isnan(times)[split.text_video], logits / temperature), scores.source
 
 
 def thumbnails(config: Config, video: str, size: int = 112) -> np.ndarray:

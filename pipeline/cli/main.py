@@ -17,6 +17,7 @@ from . import (
     denoise,
     evaluate,
     prepare,
+    report,
     reproduce,
     score,
     search,
@@ -63,6 +64,7 @@ app.command(epilog=denoise.EXAMPLES)(denoise.denoise)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=search.EXAMPLES)(search.search)
+app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.command(epilog=sweep.EXAMPLES)(sweep.sweep)
 app.command(epilog=cost.EXAMPLES)(cost.cost)

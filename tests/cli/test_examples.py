@@ -128,12 +128,13 @@ def test_there_are_examples_of_every_verb() -> None:
     verbs = {line.split()[1] for line in examples()}
     assert verbs == {
         "demo", "prepare", "score", "denoise", "train", "evaluate", "search", "cost", "weights",
-        "cache", "data", "config", "checkpoint", "reproduce", "sweep",
+        "cache", "data", "config", "checkpoint", "reproduce", "sweep", "report",
     }  # fmt: skip
 
 
-# Those of `cache` run on real stores, in test_cache_verbs.py; those of sweeps in test_sweep_verbs.py.
-ELSEWHERE = ("teachclip cache ", "teachclip sweep ", "teachclip reproduce ")
+# Those of `cache` run on real stores, in test_cache_verbs.py; those of sweeps in test_sweep_verbs.py, of reports on
+# runs in test_run_report.py.
+ELSEWHERE = ("teachclip cache ", "teachclip sweep ", "teachclip reproduce ", "teachclip report ")
 
 
 @pytest.mark.parametrize("command", [line for line in examples() if not line.startswith(ELSEWHERE)])

@@ -27,6 +27,7 @@ SURFACE = {
     "search": {"QUERY...", *CONFIGURED},
     "cost": {"[CONFIG]", "--checkpoint", "--measure", "--videos", "--repeats", "--out", "--set", *COMMON},
     "weights": {"RUN...", "--teacher", "--split", "--query", "--count", *CONFIGURED},
+    "report": {"RUN...", "--out", "--split", "--title", *COMMON},
     "reproduce": {
         *("TABLE", "[CONFIG]", "--on", "--seeds", "--test", "--partial", "--dry-run", "--out", "--set"),
         *COMMON,
