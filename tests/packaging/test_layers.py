@@ -18,6 +18,7 @@ VERBS = {
     "prepare",
     "score",
     "denoise",
+    "check_data",
     "report_card",
     "train",
     "evaluate",
