@@ -9,11 +9,15 @@ videos; the ways take turns, each batch is the same for all; medians. The memory
 crc32c of every row. Cold: each way's files leave the page cache before each of its batches (posix_fadvise), but not the
 caches of a disk or a host below; `disk MB` is what the kernel then fetched for a batch.
 
-Steps: a step of some 100 ms, either matrix products on half of the cores or a busy Python interpreter, with the labels
-of 0, 1 and 3 teachers read ahead as training does. Rounds with and without take turns; `0 again` shows the noise.
-`labels` is the time until a step has its labels; `blocked` the time per step that the step's thread neither ran nor
-waited for a processor: another thread had the interpreter. A step's wall time also grows where reading and computing
-share a core.
+Steps: a step of some 100 ms with the labels of 1 and 3 teachers read ahead as training does, by a thread or by a
+process of their own (`train.label_reader`), and without. The step is matrix products on one core (the others are left,
+as beside a GPU), matrix products on all cores (none is left: what reading takes of them cannot be hidden), or a busy
+Python interpreter. The ways take turns, beginning with another one each round. `added` is against the round's own
+`none`, median and quartiles over rounds; `none again` shows what cannot be told from nothing. `had a core`: the same
+without the time that the step's thread waited for a processor, which on a busy machine is others' doing. `labels` is
+the time until a step has its labels; `blocked` the time per step that its thread neither ran nor waited for a
+processor: another thread had the interpreter; `reading` the processors' time that all but this thread took, above what
+they take without labels.
 
 Writing: shards of 1,024 texts, encoded, hashed, written, synced and read back, beside a scorer that is nothing but a
 dot product of 512 numbers, and both overlapped as `teachclip score` does it.
@@ -22,7 +26,6 @@ dot product of 512 numbers, and both overlapped as `teachclip score` does it.
 import argparse
 import json
 import os
-import resource
 import statistics
 import tempfile
 import threading
@@ -34,14 +37,16 @@ import numpy as np
 import torch
 from _machine import machine
 from _score_ways import FRAMES, OURS, SHARD, Way, make_tile, make_ways, open_reader, refuse_full, shards
-from teachclip.cache.reader import Labels, ScoreReader
+from teachclip.cache.label_process import LabelProcess
+from teachclip.cache.reader import ScoreReader
 from teachclip.cache.score_shards import write_shard
 from teachclip.cache.stream import read_ahead
 from teachclip.stages.scoring import ShardWriter
 
 STEP = 0.1
 STEPS = 10
-TEACHERS = {"0": 0, "1": 1, "3": 3, "0 again": 0}
+NONE = "none"
+TEACHERS = {NONE: 0, "thread, 1": 1, "thread, 3": 3, "process, 1": 1, "process, 3": 3, "none again": 0}
 BATCH = 240
 DEPTH = 4
 WIDTH = 512
@@ -50,9 +55,10 @@ MOST = 100
 PARTS = ("writing", "batches", "steps")
 
 type Numbers = dict[str, float]
+type Places = tuple[np.ndarray, np.ndarray]
 
 
-def _draw(rng: np.random.Generator, texts: int, videos: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+def _draw(rng: np.random.Generator, texts: int, videos: int, batch: int) -> Places:
     return rng.choice(texts, batch, replace=False), rng.choice(videos, batch, replace=False)
 
 
@@ -90,8 +96,8 @@ def measure_batches(
     }
 
 
-def _matrices() -> Callable[[], None]:
-    torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
+def _matrices(threads: int) -> Callable[[], None]:
+    torch.set_num_threads(threads)
     values, out = torch.rand(512, 512), torch.empty(512, 512)
 
     def products() -> None:
@@ -101,6 +107,8 @@ def _matrices() -> Callable[[], None]:
 
 
 def _interpreter() -> Callable[[], None]:
+    torch.set_num_threads(1)
+
     def busy() -> None:
         for _ in range(50_000):
             pass
@@ -108,58 +116,65 @@ def _interpreter() -> Callable[[], None]:
     return busy
 
 
-class Clock:
-    """Milliseconds since it was made: by the wall, and blocked (see above; 0 where the kernel does not say)."""
+STEP_KINDS: dict[str, Callable[[], Callable[[], None]]] = {
+    "matrix products on one core": lambda: _matrices(1),
+    "matrix products on all cores": lambda: _matrices(os.cpu_count() or 1),
+    "busy interpreter": _interpreter,
+}
 
-    def __init__(self) -> None:
+
+class Clock:
+    """What has passed since it was made: see `read`. Blocked time is 0 where the kernel does not say."""
+
+    def __init__(self, child: int | None) -> None:
         self.path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+        self.child = Path(f"/proc/{child}/schedstat")
         self.start = self._now()
 
     def _now(self) -> np.ndarray:
         wall = time.perf_counter_ns()
-        ran = sum(map(int, self.path.read_text().split()[:2])) if self.path.exists() else wall
-        switches = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-        return np.array([wall, wall - ran, switches])
+        ran, queued = map(int, self.path.read_text().split()[:2]) if self.path.exists() else (wall, 0)
+        others = time.process_time_ns() - time.thread_time_ns()
+        others += int(self.child.read_text().split()[0]) if self.child.exists() else 0
+        return np.array([wall, queued, wall - ran - queued, others])
 
-    def read(self) -> tuple[float, float, float]:
-        """Wall ms, blocked ms, and how often the thread went to sleep."""
-        wall, blocked, switches = (self._now() - self.start).tolist()
-        return wall / 1e6, blocked / 1e6, switches
+    def read(self) -> list[float]:
+        """Wall ms; of these waiting for a processor, and blocked; processors' ms of other threads and the child."""
+        passed: list[float] = ((self._now() - self.start) / 1e6).tolist()
+        return passed
 
 
 def _round(
-    work: Callable[[], None],
-    count: int,
-    readers: Sequence[ScoreReader],
-    batches: Sequence[tuple[np.ndarray, np.ndarray]],
+    work: Callable[[], None], count: int, read: Callable[[Places], object], batches: Sequence[Places], child: int | None
 ) -> Numbers:
-    """A round of steps: per step, wall and blocked ms, sleeps, and ms for labels."""
-
-    def read(places: tuple[np.ndarray, np.ndarray]) -> list[Labels]:
-        return [pending.result() for pending in [reader.start(*places) for reader in readers]]
-
+    """A round of steps: ms per step, by the wall, blocked, of others, and for labels."""
     with read_ahead(read, batches, DEPTH) as labels:
         next(labels)
         time.sleep(0.1)
-        clock, waited = Clock(), labels.waited
+        clock, waited = Clock(child), labels.waited
         for _ in range(STEPS):
             next(labels)
             for _ in range(count):
                 work()
-        wall, blocked, sleeps = clock.read()
+        wall, queued, blocked, others = clock.read()
         waited = labels.waited - waited
     return {
         "ms": wall / STEPS,
+        "core_ms": (wall - queued) / STEPS,
         "blocked_ms": blocked / STEPS,
-        "sleeps": sleeps / STEPS,
+        "reading_ms": others / STEPS,
         "labels_ms": 1e3 * waited / STEPS,
     }
+
+
+def _in_thread(readers: Sequence[ScoreReader]) -> Callable[[Places], object]:
+    return lambda places: [pending.result() for pending in [reader.start(*places) for reader in readers]]
 
 
 def measure_steps(
     work: Callable[[], None], readers: Sequence[ScoreReader], texts: int, videos: int, rounds: int
 ) -> dict[str, Numbers]:
-    """What the labels of 0, 1 and 3 teachers add to a step: medians over rounds, `added` against the round's own 0."""
+    """What labels add to a step, per way: medians over rounds, and quartiles of `added_percent`."""
     once = []
     for _ in range(50):
         begun = time.perf_counter()
@@ -168,14 +183,47 @@ def measure_steps(
     count = max(1, round(STEP / statistics.median(once)))
     rng = np.random.default_rng(0)
     found: dict[str, list[Numbers]] = {name: [] for name in TEACHERS}
-    for _ in range(rounds):
-        batches = [_draw(rng, texts, videos, BATCH) for _ in range(STEPS + 2 * DEPTH)]
-        for name, teachers in TEACHERS.items():
-            found[name].append(_round(work, count, readers[:teachers], batches))
-            found[name][-1]["added_percent"] = 100 * (found[name][-1]["ms"] / found["0"][-1]["ms"] - 1)
+    with LabelProcess(readers[:1]) as one, LabelProcess(readers) as three:
+        processes = {"process, 1": one, "process, 3": three}
+        for turn in range(rounds):
+            batches = [_draw(rng, texts, videos, BATCH) for _ in range(STEPS + 2 * DEPTH)]
+            names = list(TEACHERS)
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                process = processes.get(name)
+                read = _in_thread(readers[: TEACHERS[name]]) if process is None else _in_process(process)
+                found[name].append(_round(work, count, read, batches, process and process.pid))
+    for numbers in found.values():
+        for each, without in zip(numbers, found[NONE], strict=True):
+            each["added_percent"] = 100 * (each["ms"] / without["ms"] - 1)
+            each["added_core_percent"] = 100 * (each["core_ms"] / without["core_ms"] - 1)
+    idle = statistics.median(each["reading_ms"] for each in found[NONE])
+    return {name: _summary(numbers, idle) for name, numbers in found.items()}
+
+
+def _in_process(process: LabelProcess) -> Callable[[Places], object]:
+    return lambda places: process.start(*places).result()
+
+
+def _summary(numbers: Sequence[Numbers], idle: float) -> Numbers:
+    found = {key: statistics.median(each[key] for each in numbers) for key in numbers[0]}
+    for key in ("added_percent", "added_core_percent"):
+        found[f"{key}_low"], found[f"{key}_high"] = np.percentile([each[key] for each in numbers], [25, 75]).tolist()
+    return found | {"reading_ms": found["reading_ms"] - idle}
+
+
+def measure_start(readers: Sequence[ScoreReader]) -> Numbers:
+    """Milliseconds: of this process until the other is started; until it has given its first labels; until it ended."""
+    places = np.arange(BATCH), np.arange(BATCH)
+    begun = time.perf_counter()
+    with LabelProcess(readers) as process:
+        started = time.perf_counter()
+        process.start(*places).result()
+        first = time.perf_counter()
+    ended = time.perf_counter()
     return {
-        name: {key: statistics.median(each[key] for each in numbers) for key in numbers[0]}
-        for name, numbers in found.items()
+        "start_ms": 1e3 * (started - begun),
+        "first_labels_ms": 1e3 * (first - begun),
+        "end_ms": 1e3 * (ended - first),
     }
 
 
@@ -224,12 +272,16 @@ def _print_batches(found: dict[str, dict[str, Numbers]]) -> None:
 
 
 def _print_steps(found: dict[str, dict[str, Numbers]]) -> None:
-    for kind, teachers in found.items():
-        print(f"\n{kind}, batch of {BATCH}: ms a step, added %, ms for labels, ms blocked, sleeps")
-        for name, numbers in teachers.items():
+    for kind, ways in found.items():
+        print(f"\n{kind}, batch of {BATCH}: ms a step, added % (quartiles), had a core; ms: labels, blocked, reading")
+        for name, numbers in ways.items():
+            added = " ".join(
+                f"{numbers[key]:+7.2f} ({numbers[f'{key}_low']:+6.2f} to {numbers[f'{key}_high']:+6.2f})"
+                for key in ("added_percent", "added_core_percent")
+            )
             print(
-                f"  {name + ' teachers':18} {numbers['ms']:8.2f} {numbers['added_percent']:+7.2f} "
-                f"{numbers['labels_ms']:7.3f} {numbers['blocked_ms']:7.3f} {numbers['sleeps']:6.1f}"
+                f"  {name:10} {numbers['ms']:8.2f} {added} {numbers['labels_ms']:7.3f} {numbers['blocked_ms']:7.3f} "
+                f"{numbers['reading_ms']:6.1f}"
             )
 
 
@@ -249,7 +301,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[120, 240, 960])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seconds", type=float, default=0.5, help="for one way and batch; three batches at least")
-    parser.add_argument("--rounds", type=int, default=2, help="of 10 steps with 0, 1 and 3 teachers")
+    parser.add_argument("--rounds", type=int, default=2, help="of 10 steps with every way to read labels")
     parser.add_argument("--folder", type=Path, help="below which the stores are made and removed; else where TMPDIR is")
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
     chosen = parser.parse_args()
@@ -274,17 +326,24 @@ def main() -> None:
         readers = [open_reader(folder, **size, turn=k * chosen.texts // 3) for k in range(3)]
         steps = {
             kind: measure_steps(make(), readers, **size, rounds=chosen.rounds)
-            for kind, make in (("matrix products", _matrices), ("busy interpreter", _interpreter))
+            for kind, make in STEP_KINDS.items()
             if "steps" in chosen.parts
         }
+        start = measure_start(readers) if "steps" in chosen.parts else {}
     load.append(os.getloadavg()[0])
     print(f"{machine()}; load {load[0]:.1f} to {load[1]:.1f}; {chosen.texts:,} texts x {chosen.videos:,} videos")
     _print_batches(batches)
     _print_steps(steps)
+    if start:
+        print(
+            f"\nlabel process: started in {start['start_ms']:.1f} ms, first labels after "
+            f"{start['first_labels_ms']:.0f} ms, ended in {start['end_ms']:.0f} ms"
+        )
     if writing:
         _print_writing(writing)
     if chosen.out:
-        facts = {"machine": machine(), "load": load, **size, "batches": batches, "steps": steps, "writing": writing}
+        facts = {"machine": machine(), "load": load, **size, "batches": batches, "steps": steps}
+        facts |= {"label_process": start, "writing": writing}
         chosen.out.write_text(json.dumps(facts, indent=1) + "\n")
 
 

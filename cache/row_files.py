@@ -104,14 +104,11 @@ class FileRows(TileRows):
         Raises:
             ValueError, OSError: a row is missing or damaged.
         """
-        size, read = self._size, []
-        for handle, offset in self._places(rows):
-            raw = os.pread(handle, size, offset)
-            if len(raw) != size or google_crc32c.value(raw) != CHECKED:
+        read = np.empty((len(rows), self._size), np.uint8)
+        for raw, (handle, offset) in zip(read, self._places(rows), strict=True):
+            if os.preadv(handle, [raw], offset) != self._size or google_crc32c.value(raw) != CHECKED:
                 raise ValueError("a row is damaged")
-            read.append(raw)
-        shape = len(rows), self.tile.layout.videos
-        values = np.ndarray(shape, self._dtype, b"".join(read), strides=(size, self._dtype.itemsize))
+        values = read[:, :-4].view(self._dtype)
         return values if columns is None else values[:, columns]
 
     def _places(self, rows: np.ndarray) -> Iterator[tuple[int, int]]:
