@@ -1,5 +1,6 @@
 """What searching and training cost, network by network (TeachCLIP, table 1 and figure 1)."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,6 +103,7 @@ def cost(
     device = choose_device("auto" if config is None else config.search.device)
     speed: tuple[Speed, ...] = ()
     if measure:
+        _tell_of_others(reporter)
         timed = _timed(networks)
         sizes = {name: videos or (STUDENT_SIZES if _one_vector(each) else SIZES) for name, each in timed.items()}
         sizes[INDEX] = videos or STUDENT_SIZES
@@ -174,6 +176,13 @@ def _counted(name: str, network: NetworkConfig) -> Iterator[MethodCost]:
 def _is_the_papers(network: NetworkConfig) -> bool:
     slots = (network.frames, network.words) == (PAPER_FRAMES, PAPER_WORDS)
     return slots and (network.trunk.sizes or named_sizes(network.trunk.model)) == named_sizes(PAPER_MODEL)
+
+
+def _tell_of_others(reporter: Reporter) -> None:
+    """A machine with other work to do says little about how long a search takes."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > 0.75 * cores:
+        reporter.warn(f"this machine is busy (load {load:.1f} on {cores} cores): searches will take longer than alone")
 
 
 def _timed(networks: Mapping[str, NetworkConfig]) -> dict[str, NetworkConfig]:

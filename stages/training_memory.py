@@ -54,7 +54,8 @@ class TrainingMemory:
 def training_memory(name: str, settings: TrainConfig, precision: Precision, device: torch.device) -> TrainingMemory:
     """Count one step of `settings`, and measure it where `device` is a GPU.
 
-    The soft labels of `settings.teachers` are there, as if read from the cache.
+    The soft labels of `settings.teachers` are there, as if read from the cache. The whole batch is encoded at once, and
+    nothing is recomputed: `settings.chunk` and `settings.recompute`, which need less, are not looked at.
     """
     with FakeTensorMode():
         network = _prepared(fake_network(settings.network), settings)
@@ -112,13 +113,11 @@ def _loss(
             texts = network.encode_texts(torch.zeros(batch, config.words, dtype=torch.long))
             videos = encode_fake_videos(network, batch, tokens=settings.trunk == "frozen")
         else:
-            size = network.trunk.sizes.image_size
-            ids = torch.randint(network.trunk.sizes.vocab_size, (batch, config.words), device=device)
-            frames = torch.randint(256, (batch, config.frames, 3, size, size), dtype=torch.uint8, device=device)
-            if settings.trunk == "frozen":
-                frames = torch.randn(batch, config.frames, network.trunk.width, device=device)
+            vocabulary = network.trunk.sizes.vocab_size
+            ids = torch.randint(vocabulary - 1, (batch, config.words), device=device)
+            ids[:, -1] = vocabulary - 1  # the largest one ends a text: all slots are in use
             mask = torch.ones(batch, config.frames, dtype=torch.bool, device=device)
-            texts, videos = network.encode_texts(ids), network.encode_videos(frames, mask)
+            texts, videos = network.encode_texts(ids), network.encode_videos(_frames(network, settings, device), mask)
     with torch.autocast(where.type, enabled=False):
         scores = fake_score(network, texts, videos) if device is None else network.score(texts, videos)
         logits = network.logit_scale.exp() * scores
@@ -129,6 +128,14 @@ def _loss(
         # DRL's own loss picks words and frames by their values, which fake tensors have none of; it is not counted.
         auxiliary = None if device is None else network.auxiliary_loss(texts, videos)
     return parts.total if auxiliary is None else parts.with_auxiliary(auxiliary).total
+
+
+def _frames(network: VideoTextNetwork, settings: TrainConfig, device: torch.device) -> Tensor:
+    """Random uint8 frames, or class tokens of a frozen trunk."""
+    slots, size = (settings.batch_size, network.config.frames), network.trunk.sizes.image_size
+    if settings.trunk == "frozen":
+        return torch.randn(*slots, network.trunk.width, device=device)
+    return torch.randint(256, (*slots, 3, size, size), dtype=torch.uint8, device=device)
 
 
 def _measured(settings: TrainConfig, precision: Precision, device: torch.device) -> int:

@@ -83,8 +83,9 @@ def shown(report: "CostReport", out: Path | None = None) -> Iterator[RenderableT
     yield table("network", *heads, rows=map(_row, report.methods))
     if report.training:
         yield ""
-        parts = ("weights+Adam", "saved", "together", "measured")
+        parts = ("states", "saved", "together", "measured")
         yield table("training step", "precision", "batch", "parameters", *parts, rows=_training(report))
+        yield "states: weights, gradients, optimiser; saved: for the backward pass; measured: on a GPU alone"
         yield from _added_by_afa(report)
         paper = ", ".join(f"{size(count)} {what}" for what, count in report.paper_training.items())
         yield f"the paper's training step: {paper}"
