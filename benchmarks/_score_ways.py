@@ -12,6 +12,7 @@ import numpy as np
 import zarr
 from teachclip.cache.codes import decode_rows, encode_rows
 from teachclip.cache.identity import digest
+from teachclip.cache.label_process import LabelProcess
 from teachclip.cache.reader import ScoreReader
 from teachclip.cache.score_shards import write_shard
 from teachclip.cache.scores import ScoreStore
@@ -104,6 +105,7 @@ def make_ways(folder: Path, texts: int, videos: int) -> dict[str, Way]:
 def _readers(folder: Path, codec: np.ndarray, tile: Tile) -> dict[str, Way]:
     texts, videos = tile.layout.texts, tile.layout.videos
     reader = open_reader(folder, texts, videos)
+    apart = LabelProcess([reader])
     memory_map = np.memmap(folder / "map" / "codes", np.uint16, "r", shape=(texts, videos))
     rows_h5 = h5py.File(folder / "h5" / "codes.h5", "r")["codes"]
     squares = zarr.open_array(folder / "squares", mode="r")
@@ -126,6 +128,7 @@ def _readers(folder: Path, codec: np.ndarray, tile: Tile) -> dict[str, Way]:
 
     return {
         OURS: Way(folder / "ours", lambda texts, videos: reader.read(texts, videos).coarse),
+        f"{OURS}, a process of its own": Way(folder / "ours", lambda *places: apart.start(*places).result()[0].coarse),
         "numpy memory map": Way(folder / "map", from_map, memory_map.base),
         "h5py, chunks of a row": Way(folder / "h5", from_h5),
         "zarr-python, the same store": Way(folder / "ours", from_same),

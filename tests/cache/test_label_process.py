@@ -67,6 +67,7 @@ def test_the_same_labels_bit_for_bit_from_several_teachers(make_store: Any) -> N
         rng = np.random.default_rng(0)
         for size in (1, 21, 7):
             same(process, readers, rng.integers(21, size=size), rng.integers(13, size=13))
+        assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text()  # half a second, and memory
     assert not alive(process.pid)
 
 
