@@ -70,9 +70,8 @@ def running(
             given += [word for override in sets or () for word in ("--set", override)]
             command = _command()
             if isinstance(error, StoppedEarly) and error.signal != signal.SIGINT:
-                if launch().rank == 0:
-                    facts = {"stopped": error.step, "steps": error.steps, "go_on": command}
-                    output.result(facts, f"{error}; go on with: {command}")
+                facts = {"stopped": error.step, "steps": error.steps, "go_on": command}
+                output.result(facts, f"{error}; go on with: {command}")
                 return
             failure = explain(error, verb, command, shlex.join(given))
             if _first_to_tell():

@@ -38,7 +38,7 @@ def written(config: Config) -> Path:
 
 def wait_for_steps(config: Config) -> None:
     """Until the run has made some steps."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 150
     while len(RunFolder(config.run_folder).metrics()) < 4 and time.monotonic() < until:
         time.sleep(0.01)
 

@@ -1,9 +1,9 @@
 """A training run that is killed again and again, and gone on with.
 
-As a program: `training_process.py CONFIG KILLS SEED CHANGES` trains what CONFIG says; KILLS times it kills the process
-that trains, at a random moment or (CHANGES > 0) at one of its first CHANGES changes to the run folder, which are mostly
-those of checkpoints; then it lets the run end, and prints how often it killed. Processes are forked before torch has
-computed anything.
+As a program: `training_process.py CONFIG KILLS SEED` trains what CONFIG says; KILLS times it kills the process that
+trains, in turns at a random moment and at one of its first changes to the run folder, which are mostly those of
+checkpoints; then it lets the run end, and prints how often it killed. Processes are forked before torch has computed
+anything.
 """
 
 import os
@@ -24,7 +24,8 @@ from teachclip.stages.models import checkpoints
 sys.path.append(str(Path(__file__).parents[1] / "cache"))
 import faulty_disk
 
-SECONDS = 1.2  # in which a process is killed: it takes about as long from its start to its end
+SECONDS = 1.2  # in which a process is killed, or
+CHANGES = 120  # to the disk; it makes and takes about as many from its start to its end
 
 
 def save_file(tensors: dict[str, torch.Tensor], path: Path, metadata: Any = None) -> None:
@@ -53,13 +54,14 @@ def start(path: Path, at: int | None = None) -> int:
     return child
 
 
-def main(path: Path, kills: int, seed: int, changes: int) -> int:
+def main(path: Path, kills: int, seed: int) -> int:
     torch.set_num_threads(1)
     rng = random.Random(seed)
     killed = 0
-    for _ in range(kills):
-        child = start(path, rng.randrange(1, changes) if changes else None)
-        if not changes:
+    for turn in range(kills):
+        at = rng.randrange(1, CHANGES) if turn % 2 else None
+        child = start(path, at)
+        if at is None:
             time.sleep(rng.uniform(0.2, SECONDS))
             os.kill(child, signal.SIGKILL)
         killed += os.waitpid(child, 0)[1] == signal.SIGKILL
