@@ -1,9 +1,8 @@
 """The demo's results as a report."""
 
-import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +10,25 @@ import torch
 
 from .. import __version__
 from ..cache.frames import FrameCache
-from ..configs.loading import dump_config
 from ..configs.schema import Config
+from ..stages.bootstrap import Interval, difference
 from ..stages.data.captions import Dataset, read_dataset
 from ..stages.evaluate import EvaluateResult
-from ..stages.inputs import FrameInputs
 from ..stages.models.checkpoints import load_network
 from ..stages.models.student import Student
 from ..stages.reporting import Reporter
-from ..stages.runs import RunFolder
 from ..stages.search import SearchResult
-from ..stages.splits import usable_split
+from ..stages.search_speed import Speed, machine, search_speed
 from ..stages.train import TrainResult
-from .examples import View, choose_examples, gain_interval
+from .page import signed
 from .quantities import duration
-from .report import Clip, Cost, Found, ModelReport, Report, Search
+from .report import Found, Gain, ModelReport, Report, Search
+from .run_facts import comparisons, model_report
+from .run_queries import query_clips
+from .run_reading import read_runs
+from .run_report import ranks_of, report_card_of
 
+SPLIT = "test"
 SHOTS = 3  # frames shown of a video that a search found
 
 
@@ -60,98 +62,57 @@ class Roles:
 def build_report(
     models: Sequence[Model], roles: Roles, found: SearchResult, seconds: float, reporter: Reporter
 ) -> Report:
-    """Look at every model's ranks and frame weights on the test split, and say what came out."""
-    config = roles.taught.config
+    """The report of the demo's runs, what came out in words, and searches with the taught student."""
+    config, taught, alone = roles.taught.config, roles.taught.name, roles.alone.name
     dataset, frames = read_dataset(config.data), FrameCache.open(config.frames_folder)
-    split = usable_split(dataset, ["test"], frames)
-    inputs = FrameInputs(frames, split.videos)
-    temperature = config.train.network.pool_temperature
-    views = {model.name: View(load_network(Path(model.trained.run)), split, inputs, reporter) for model in models}
-    every = np.arange(len(split.texts))
-    before, after = (views[model.name].ranks(every) for model in (roles.alone, roles.taught))
-    examples = choose_examples(before, after, split.text_video)
+    left_out: list[str] = []
+    read = read_runs([Path(model.trained.run) for model in models])
+    runs = [replace(run, name=model.name) for run, model in zip(read, models, strict=True)]
+    ranks = ranks_of(runs, SPLIT, left_out)
+    gain = Gain(taught, alone, difference(ranks[taught], ranks[alone]))
+    speeds = _speeds(models, len(ranks[taught].video_ids), reporter)
+    clips, clips_note = query_clips(runs, ranks, reporter, left_out, focus=taught, against=alone)
+    shown = [model_report(run, SPLIT, ranks.get(run.name), left_out) for run in runs]
     return Report(
         title="Does teaching help? The teachclip demo",
-        lead=_lead(roles, gain_interval(before, after, split.text_video), len(split.videos)),
-        models=[_model(model, views[model.name].cost()) for model in models],
+        lead=_lead(roles, gain.sumr, len(ranks[taught].video_ids)),
+        models=[_model(model, report, speeds[model.name]) for model, report in zip(models, shown, strict=True)],
         data=_data(dataset, frames),
         machine=_machine(seconds),
-        clips=_clips(examples, roles, views, frames, temperature),
-        clips_note=(
-            "Queries of the test split with their clips. Under each frame: what it counts in the student's video "
-            "vector (AFA), and the teacher's frame scores for this query under the same softmax, temperature "
-            f"{temperature:g}. The dotted line is where all frames count alike."
-        ),
+        clips=clips,
+        clips_note=clips_note,
         searches=_searches(found, roles.taught, dataset, frames),
         footer=f"Written by teachclip {__version__}. The numbers of the page are those of this machine and this run.",
+        gains=[gain],
+        card=report_card_of(runs, reporter, left_out),
+        comparisons=comparisons(runs),
+        left_out=left_out,
     )
 
 
-def _lead(roles: Roles, interval: tuple[float, float], videos: int) -> list[str]:
+def _lead(roles: Roles, gain: Interval, videos: int) -> list[str]:
     teacher, alone, taught = (model.evaluated.t2v["sumr"] for model in (roles.teacher, roles.alone, roles.taught))
-    low, high = interval
     return [
         f"On {videos:,} clips that no model has seen, teaching moves the student's SumR from {alone:.1f} to "
-        f"{taught:.1f} ({_signed(taught - alone)}). Its teacher reaches {teacher:.1f}, comparing every word of a "
+        f"{taught:.1f} ({signed(gain.value)}). Its teacher reaches {teacher:.1f}, comparing every word of a "
         "sentence with every frame of every clip; the student keeps one vector per clip and answers by dot products.",
-        f"With the clips drawn again, 95 % of the differences lie between {_signed(low)} and {_signed(high)}. This is "
-        "one training seed, which alone can move SumR by some points; make bench-teaching measures three, with "
+        f"With the clips drawn again, 95 % of the differences lie between {signed(gain.low)} and {signed(gain.high)}. "
+        "This is one training seed, which alone can move SumR by some points; make bench-teaching measures three, with "
         "controls. The clips are rendered, and their design was chosen because teaching shows on it: say so where you "
         "quote these numbers.",
     ]
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
+def _speeds(models: Sequence[Model], videos: int, reporter: Reporter) -> dict[str, Speed]:
+    networks = {model.name: model.config.train.network for model in models}
+    timed = search_speed(networks, dict.fromkeys(networks, (videos,)), torch.device("cpu"), reporter=reporter)
+    return {speed.name: speed for speed in timed}
 
 
-def _model(model: Model, cost: Cost) -> ModelReport:
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for line in RunFolder(Path(model.trained.run)).metrics():
-        if line["kind"] == "val":
-            curves.setdefault("SumR on the validation split, text to video", []).append(
-                (line["step"], line["t2v"]["sumr"])
-            )
-        else:
-            curves.setdefault("InfoNCE of the training batches", []).append((line["step"], line["infonce"]))
-            for loss in ("coarse", "fine"):
-                if model.trained.teachers and getattr(model.config.train.loss, loss):
-                    curves.setdefault(f"{loss.capitalize()} loss of the training batches", []).append(
-                        (line["step"], line[loss])
-                    )
-    return ModelReport(
-        name=model.name,
-        note=model.note,
-        t2v=model.evaluated.t2v,
-        v2t=model.evaluated.v2t,
-        against=model.against,
-        curves=dict(sorted(curves.items(), key=lambda item: not item[0].startswith("SumR"))),
-        chosen=model.trained.best["step"],
-        cost=cost,
-        facts=_facts(model),
-        config=dump_config(model.config),
-    )
-
-
-def _facts(model: Model) -> dict[str, str]:
-    trained, settings = model.trained, model.config.train
-    loss, optim = settings.loss, settings.optim
-    network = settings.network
-    afa = f" (AFA {optim.afa_lr:g})" if network.kind == "student" and network.pooling == "afa" else ""
-    losses = f"InfoNCE {loss.infonce:g}"
-    if trained.teachers:
-        losses += f", coarse {loss.coarse:g} ({loss.coarse_kind}), fine {loss.fine:g} ({loss.fine_kind})"
-    return {
-        "trained on": f"{trained.videos:,} clips, {trained.texts:,} captions",
-        "taught by": ", ".join(trained.teachers) or "nobody",
-        "losses": losses,
-        "optimiser": f"{optim.optimiser}, rate {optim.lr:g}{afa}, decay {optim.weight_decay:g}",
-        "steps": f"{trained.steps:,} of {settings.batch_size} pairs",
-        "visual trunk": settings.trunk,
-        "chosen": f"step {trained.best['step']:,}, by {trained.best['chosen_by']}",
-        "seed": str(settings.seed),
-        "took": f"{duration(trained.seconds)}, {duration(trained.data_wait)} of it waiting for data",
-    }
+def _model(model: Model, report: ModelReport, speed: Speed) -> ModelReport:
+    assert report.cost is not None
+    cost = replace(report.cost, seconds_per_query=speed.milliseconds / 1e3, videos=speed.videos)
+    return replace(report, note=model.note, against=model.against, cost=cost)
 
 
 def _data(dataset: Dataset, frames: FrameCache) -> dict[str, str]:
@@ -167,40 +128,11 @@ def _data(dataset: Dataset, frames: FrameCache) -> dict[str, str]:
 
 def _machine(seconds: float) -> dict[str, str]:
     return {
-        "processor": f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}",
+        "processor": machine(torch.device("cpu")),
         "system": f"{platform.system()} {platform.release()}",
         "software": f"Python {platform.python_version()}, torch {torch.__version__}, teachclip {__version__}",
         "this run": f"{duration(seconds)}, steps that were found done included",
     }
-
-
-def _clips(
-    examples: Sequence[tuple[str, int]], roles: Roles, views: Mapping[str, View], frames: FrameCache, temperature: float
-) -> list[Clip]:
-    split = views[roles.taught.name].split
-    texts = np.array([text for _, text in examples])
-    ranks = {name: view.ranks(texts) for name, view in views.items()}
-    weights = {
-        model.name: views[model.name].weights(texts, temperature)
-        for model in (roles.teacher, roles.alone, roles.taught)
-    }
-    clips = []
-    for row, (why, text) in enumerate(examples):
-        video = split.videos[split.text_video[text]]
-        read = frames.read([video])
-        count = int(read.mask[0].sum())
-        clips.append(
-            Clip(
-                title=why if why == "drawn by lot" else f"{why} from teaching",
-                caption=split.texts[text].caption,
-                video=video,
-                frames=read.frames[0, :count].transpose(0, 2, 3, 1),
-                times=read.times[0, :count].tolist(),
-                weights={name: made[row, :count].tolist() for name, made in weights.items() if made is not None},
-                ranks={name: float(made[row]) for name, made in ranks.items()},
-            )
-        )
-    return clips
 
 
 @torch.inference_mode()

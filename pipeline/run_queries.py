@@ -1,23 +1,27 @@
 """Queries worth a look: the worst and best of a run, what changed most between two, with frames and what was found."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from ..cache.frames import FrameCache
 from ..configs.schema import Config
 from ..errors import CacheError, DataError, TeachclipError
+from ..stages.closeness import softmax_over
 from ..stages.data.captions import SPLITS, Text
+from ..stages.data.tokens import tokenize
 from ..stages.device import choose_device
 from ..stages.inputs import FrameInputs, check_fits
 from ..stages.models.checkpoints import load_network
+from ..stages.models.network import VideoTextNetwork
 from ..stages.reporting import Reporter, Silent
+from ..stages.retrieval import encode_videos
 from ..stages.splits import Split
 from ..stages.teacher_frames import teacher_frames
-from .examples import View, first_of_videos
 from .report import Clip, Found
 from .run_reading import Run
 
@@ -75,7 +79,7 @@ class Queries:
         return [
             Example(why, text)
             for why, order, count in orders
-            for text in first_of_videos(order, count, self.of.text_video, seen)
+            for text in _first_of_videos(order, count, self.of.text_video, seen)
         ]
 
     def split(self, examples: Sequence[Example]) -> Split:
@@ -279,5 +283,30 @@ def _weights_of(run: Run, split: Split, frames: FrameCache) -> np.ndarray | None
     assert run.config is not None
     network = load_network(run.folder, choose_device("auto")).eval()
     check_fits(network, frames, run.config.frames_folder)
-    view = View(network, split, FrameInputs(frames, split.videos), Silent())
-    return view.weights(np.arange(len(split.texts)), run.config.train.network.pool_temperature)
+    return _frame_weights(network, split, frames, run.config.train.network.pool_temperature)
+
+
+@torch.inference_mode()
+def _frame_weights(
+    network: VideoTextNetwork, split: Split, frames: FrameCache, temperature: float
+) -> np.ndarray | None:
+    """Softmax [T, F] of frame-text scores of texts with their own videos; None for a network that has none."""
+    inputs, own = FrameInputs(frames, split.videos), torch.from_numpy(split.text_video)
+    videos = encode_videos(network, inputs, Silent())
+    texts = network.encode_texts(tokenize(split.captions, network.config.words)[0].to(network.logit_scale.device))
+    logits = network.frame_logits(texts, {key: value[own] for key, value in videos.items()})
+    if logits is None:
+        return None
+    valid = ~np.isnan(frames.times(split.videos))[split.text_video]
+    return softmax_over(valid, logits.float().cpu().numpy() / temperature)
+
+
+def _first_of_videos(order: Iterable[np.integer], count: int, text_video: np.ndarray, seen: set[int]) -> list[int]:
+    """The first `count` texts of videos that are not in `seen`, which grows."""
+    found: list[int] = []
+    for text in order:
+        video = int(text_video[text])
+        if len(found) < count and video not in seen:
+            seen.add(video)
+            found.append(int(text))
+    return found

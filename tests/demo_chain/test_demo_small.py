@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,17 +15,11 @@ from typing import Self
 
 import numpy as np
 import pytest
-from teachclip.cache.frames import FrameCache
 from teachclip.configs.loading import load_config
 from teachclip.errors import TeachclipError
 from teachclip.pipeline.demo import DemoResult, run_demo
-from teachclip.pipeline.examples import View
-from teachclip.stages.data.captions import read_dataset
-from teachclip.stages.inputs import FrameInputs
-from teachclip.stages.models.checkpoints import load_network
-from teachclip.stages.reporting import Silent
+from teachclip.stages.query_ranks import read_query_ranks
 from teachclip.stages.search import search
-from teachclip.stages.splits import usable_split
 
 TINY = (
     "shapes.train_clips=12",
@@ -108,18 +103,21 @@ def test_result_compares_teacher_and_students_and_is_plain_data(finished: tuple[
 
 
 @pytest.mark.parametrize("number", [0, 3])
-def test_ranks_of_the_page_are_those_of_evaluation(finished: tuple[Path, DemoResult, Lines], number: int) -> None:
+def test_frame_weights_of_the_page_add_up_and_its_ranks_are_those_of_evaluation(
+    finished: tuple[Path, DemoResult, Lines], number: int
+) -> None:
     folder, result, _ = finished
-    config, model = load_config(folder / "demo.yaml"), result.models[number]
-    frames = FrameCache.open(config.frames_folder)
-    split = usable_split(read_dataset(config.data), ["test"], frames)
-    view = View(load_network(Path(model.run)), split, FrameInputs(frames, split.videos), Silent())
-    ranks = view.ranks(np.arange(len(split.texts)))
-    assert ranks.mean() == pytest.approx(model.t2v["mnr"])
-    assert np.median(ranks) == pytest.approx(model.t2v["mdr"])
-    weights = view.weights(np.array([0, 7]), 0.1)
-    assert weights is not None
-    np.testing.assert_allclose(weights.sum(axis=1), 1.0, rtol=1e-6)
+    model = result.models[number]
+    ranks = read_query_ranks(Path(model.run) / "ranks-test.npz")
+    assert ranks.texts.expected.mean() == pytest.approx(model.t2v["mnr"])
+    assert np.median(ranks.texts.expected) == pytest.approx(model.t2v["mdr"])
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    weights = [float(found) for found in re.findall(f'title="{model.name}: ([0-9.]+)"', page)]
+    clips = page.count('class="kicker"')
+    assert len(weights) >= clips >= 5
+    assert sum(weights) == pytest.approx(clips, abs=0.0006 * len(weights))
+    worst = max(range(len(ranks.captions)), key=lambda text: ranks.texts.expected[text])
+    assert number != 3 or f"{model.name}: rank <b>{ranks.texts.expected[worst]:,g}</b>" in page
 
 
 def test_page_shows_the_numbers_of_the_result(finished: tuple[Path, DemoResult, Lines]) -> None:
