@@ -89,13 +89,13 @@ class LabelProcess:
     def finish(self, due: "PendingProcess") -> list[Labels]:
         """What `start` promised last."""
         assert due is self._due, "only the batch that was begun last can be had"
-        coarse, frame_logits = self._receive(due)
-        for reader, scores in zip(self._readers, coarse, strict=True):
-            if any_absent(scores):
+        reply = self._receive(due)
+        if reply.absent:
+            for reader, scores in zip(self._readers, reply.coarse, strict=True):
                 reader.refuse_absent(due.texts, due.videos, np.isnan(scores))
-        return [Labels(*labels) for labels in zip(coarse, frame_logits, strict=True)]
+        return [Labels(*labels) for labels in zip(reply.coarse, reply.frame_logits, strict=True)]
 
-    def _receive(self, due: "PendingProcess") -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+    def _receive(self, due: "PendingProcess") -> "_Reply":
         self._due = None
         reply = _Reply(len(due.texts), len(due.videos), _widths(self._frame_logits))
         if not _receive(self._socket, reply.bytes):
@@ -105,7 +105,7 @@ class LabelProcess:
             if not _receive(self._socket, raised):
                 raise self._ended()
             raise ForkingPickler.loads(raised)
-        return reply.coarse, reply.frame_logits
+        return reply
 
     def _ended(self) -> TrainingError:
         with suppress(subprocess.TimeoutExpired):
@@ -153,14 +153,16 @@ def _widths(frame_logits: Iterable[np.ndarray | None]) -> list[int | None]:
 
 
 class _Reply:
-    """Labels of a batch in one piece of memory: bytes of an error that follows, then each teacher's arrays."""
+    """Labels of a batch in one piece of memory: size of an error that follows, whether a pair has no score, and each
+    teacher's arrays."""
 
     def __init__(self, texts: int, videos: int, widths: Sequence[int | None]) -> None:
         shapes = [(texts, videos) for _ in widths] + [(texts, width) for width in widths if width is not None]
         ends = np.cumsum([rows * columns for rows, columns in shapes]).tolist()
-        self._head = np.zeros(1 + -(-ends[-1] // 2), _NUMBER)
-        self.bytes = memoryview(self._head).cast("B")
-        values = self._head[1:].view(np.float32)
+        whole = np.empty(2 + -(-ends[-1] // 2), _NUMBER)
+        self.bytes, self._facts = memoryview(whole).cast("B"), whole[:2]
+        self._facts[:] = 0
+        values = whole[2:].view(np.float32)
         starts = [0, *ends[:-1]]
         arrays = [values[a:b].reshape(shape) for a, b, shape in zip(starts, ends, shapes, strict=True)]
         self.coarse, fine = arrays[: len(widths)], iter(arrays[len(widths) :])
@@ -168,11 +170,19 @@ class _Reply:
 
     @property
     def error_bytes(self) -> int:
-        return int(self._head[0])
+        return int(self._facts[0])
 
     @error_bytes.setter
     def error_bytes(self, size: int) -> None:
-        self._head[0] = size
+        self._facts[0] = size
+
+    @property
+    def absent(self) -> bool:
+        return bool(self._facts[1])
+
+    @absent.setter
+    def absent(self, absent: bool) -> None:
+        self._facts[1] = absent
 
 
 def _receive(connection: socket.socket, target: bytearray | memoryview) -> bool:
@@ -246,6 +256,7 @@ def _read(teachers: _Teachers, texts: np.ndarray, videos: np.ndarray, reply: _Re
         reply.coarse[k][...] = pending[k].result()
         if logits is not None:
             logits.take(texts, axis=0, out=reply.frame_logits[k])
+    reply.absent = any(map(any_absent, reply.coarse))
 
 
 def _most_files() -> int:
