@@ -30,7 +30,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class RowCost:
-    """Multiply-adds to score one more video for a text, and bytes kept per video (float32)."""
+    """Multiply-adds to score one more video for a text, and bytes kept per video (float32); KB are 1,024 of them."""
 
     pair: int
     bytes: int
@@ -121,7 +121,7 @@ def columns(result: SweepResult) -> list[str]:
     return [
         *("", *(["tested on"] if several else []), "seeds", *METRICS),
         *([f"SumR over {result.against}"] if result.against else []),
-        *(["multiply-adds per pair", "kB per video"] if _with_cost(result) else []),
+        *(["multiply-adds per pair", "KB per video"] if _with_cost(result) else []),
         *([f"paper ({', '.join(on)})" if on else "paper", "SumR minus paper's"] if result.paper else []),
     ]
 
@@ -242,7 +242,7 @@ def _with_cost(result: SweepResult) -> bool:
 
 
 def _cost(row: TableRow) -> list[str]:
-    return ["-", "-"] if row.cost is None else [f"{row.cost.pair:,}", f"{row.cost.bytes / 1000:.1f}"]
+    return ["-", "-"] if row.cost is None else [f"{row.cost.pair:,}", f"{row.cost.bytes / 1024:.1f}"]
 
 
 def _paper(row: TableRow) -> str:
