@@ -26,16 +26,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from _machine import machine
 from _training_world import KINDS, World
-from teachclip.cache.stream import read_ahead
-from teachclip.stages.batches import Batch
+from teachclip.stages.batches import Batch, BatchReader, on_device
 from teachclip.stages.data.images import normalise
 from teachclip.stages.material import open_material
 from teachclip.stages.reporting import Silent
@@ -77,33 +77,31 @@ def make_run(world: World, way: str, batch: int) -> Run:
     config = world.config(run=f"runs/{way.replace(' ', '-')}-{batch}", batch_size=batch, **settings)
     run = Run(config, open_material(config, Silent()), RunFolder(config.run_folder), Silent())
     if way == "published":
-        run.read = _with_float_pixels(run.read)
+        run.read = FloatPixels(**vars(run.read))
     run.network.train()
     return run
 
 
-def _with_float_pixels(read: Callable[[Any], Batch]) -> Callable[[Any], Batch]:
-    """Batches whose frames are normalised on the host, zeros in padded slots, as the published loader gives them."""
+class FloatPixels(BatchReader):
+    """Gives frames normalised on the host, zeros in padded slots, as the published loader does."""
 
-    def published(item: Any) -> Batch:
-        batch = read(item)
+    def __call__(self, item: tuple[int, np.ndarray]) -> Batch:
+        batch = super().__call__(item)
         pixels = normalise(batch.frames.flatten(0, 1), torch.float32).view(batch.frames.shape)
         return replace(batch, frames=pixels * batch.mask[..., None, None, None])
-
-    return published
 
 
 def take_steps(run: Run, first: int, count: int) -> tuple[float, float]:
     """Seconds of a step, and of them those that it waited for data; the first of `count` + 1 steps is not counted."""
-    items = run.order.steps(first, first + count + 1)
-    with read_ahead(run.read, items, run.settings.prefetch) as batches:
+    with run.batches(first, first + count + 1) as ahead:
+        batches = on_device(ahead, run.device)
         run.step(next(batches))
         _finish(run)
-        begun, waited = time.perf_counter(), batches.waited
+        begun, waited = time.perf_counter(), ahead.waited
         for batch in batches:
             run.step(batch)
         _finish(run)
-        return (time.perf_counter() - begun) / count, (batches.waited - waited) / count
+        return (time.perf_counter() - begun) / count, (ahead.waited - waited) / count
 
 
 def _finish(run: Run) -> None:

@@ -4,7 +4,8 @@ TeachCLIP section 3; the recipes are in configs/recipes.
 """
 
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -158,14 +159,12 @@ class Run:
         start = self._resume()
         self.network.train()
         self.began = self.saved = time.perf_counter()
-        items = self.order.steps(start, self.steps)
         title = f"train {self.folder.folder.name}"
         with (
             stop.heeded(),
             self.keeper,
             self.watch.from_step(start),
-            label_process(self.settings.label_reader, self.material.cached, self.device) as process,
-            read_ahead(replace(self.read, label_process=process), items, self.settings.prefetch) as batches,
+            self.batches(start, self.steps) as batches,
             self.reporter.progress(title, self.steps, "step", done=start) as progress,
         ):
             for batch in on_device(batches, self.device):
@@ -173,6 +172,16 @@ class Run:
                 self._after(batch.step + 1, batches, progress, stop)
             waited = batches.waited
         return self._result(waited)
+
+    @contextmanager
+    def batches(self, start: int, stop: int) -> Iterator[ReadAhead[Any, Batch]]:
+        """The batches of steps start <= step < stop, read ahead; `on_device` takes them on to where they are used."""
+        items, depth = self.order.steps(start, stop), self.settings.prefetch
+        with (
+            label_process(self.settings.label_reader, self.material.cached, self.device) as process,
+            read_ahead(replace(self.read, label_process=process), items, depth) as batches,
+        ):
+            yield batches
 
     def _resume(self) -> int:
         """The step to go on from, once it is said what the run does."""
