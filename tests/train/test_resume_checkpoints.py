@@ -236,6 +236,31 @@ def test_a_kill_while_the_network_is_chosen_leaves_the_choice_of_the_state(
     assert not folder.candidate(6).exists()
 
 
+def test_a_network_is_not_the_chosen_one_before_its_state_is_written(
+    keeper: Any, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = keeper()
+    fill(made, 3)
+    made.choose(3, 0, "sumr", 1.0)
+    made.save(3, 0.0)
+    made.finish()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(state_files, "save_file", full)
+    fill(made, 6)
+    made.choose(6, 1, "sumr", 2.0)
+    made.save(6, 0.0)
+    with pytest.raises(TrainingError, match="No space left"):
+        made.finish()
+    assert folder.best.read_text() == "3.0"
+    again = keeper()
+    assert again.resume() == 3
+    assert (again.best["step"], folder.best.read_text()) == (3, "3.0")
+    assert not list(folder.folder.glob("best-*"))
+
+
 def test_two_trainings_in_one_folder_are_kept_apart(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     with folder.locked():
