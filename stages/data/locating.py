@@ -31,10 +31,6 @@ class VideoFolder:
                 for key in _keys(name):
                     self._files[key].append(Path(folder, name))
 
-    def __len__(self) -> int:
-        """How many names there are."""
-        return len(self._files)
-
     def find(self, names: Iterable[str]) -> tuple[Path | None, str]:
         """The one file that has any of `names`; else None, and why when it is more than that it is not there."""
         found = list(dict.fromkeys(path for name in names for path in self._files.get(name, ())))

@@ -55,6 +55,18 @@ def test_pickles_of_python_2(file: Path) -> None:
     """Byte strings, which hold UTF-8, and old protocols; in the form that MSVD's captions have."""
     file.write_bytes(b"(dp0\nS'v1'\np1\n(lp2\n(lp3\nS'a'\np4\naS'cat'\np5\naa(lp6\ng4\naVcaf\\u00e9\np7\naas.")
     assert captions_in(unpickled(file), file) == {"v1": ("a cat", "a café")}
+    for written, meant in (
+        (r"'caf\xc3\xa9'", "café"),
+        (r"'caf\xe9'", "café"),
+        (r"'it\'s\t'", "it's\t"),
+        ('"it\'s"', "it's"),
+    ):
+        file.write_bytes(f"(dp0\nS'v1'\np1\n(lp2\nS{written}\np3\nas.".encode())
+        assert captions_in(unpickled(file), file) == {"v1": (meant,)}
+    for written in ("a", "'a", "'a'b'", "'a' + 'b'", r"'a\d'", "'a'.upper()", ""):
+        file.write_bytes(f"(dp0\nS'v1'\np1\n(lp2\nS{written}\np3\nas.".encode())
+        with pytest.raises(DataError, match="not quoted as Python 2 does"):
+            unpickled(file)
     text = "café".encode()
     words = b"".join(b"U" + struct.pack("<B", len(word)) + word for word in (b"a", text))
     file.write_bytes(b"\x80\x02}q\x00U\x02v1]q\x01](" + words + b"eas.")
