@@ -11,10 +11,13 @@ from teachclip.cache.frames import FrameCache
 from teachclip.configs.schema import Config
 from teachclip.errors import CheckpointError, ConfigError, DataError, TeachclipError
 from teachclip.stages.closeness import Closeness, closeness, ranks, softmax_over
+from teachclip.stages.data.captions import read_dataset
 from teachclip.stages.data.tokens import tokenize
 from teachclip.stages.frame_weights import FrameWeights, frame_weights, thumbnails
 from teachclip.stages.models.checkpoints import load_network
 from teachclip.stages.models.student import Student
+from teachclip.stages.models.teachers import load_teacher
+from teachclip.stages.prepare import prepare
 from teachclip.stages.train import train
 
 if TYPE_CHECKING:
@@ -89,6 +92,31 @@ def test_a_split_that_was_not_scored_is_asked_of_the_teacher(config: Config, fou
     assert again.source == "teacher"
     for one, other in zip(again.queries, found.queries, strict=True):
         np.testing.assert_allclose(one.teacher, other.teacher, atol=2e-4)
+
+
+def test_a_teacher_that_sees_more_frames_speaks_of_the_students(world: "World", config: Config) -> None:
+    prepare(world.config(prepare={"frames": "frames-6", "max_frames": 6}))
+    sizes = config.train.network.trunk.sizes
+    assert sizes is not None
+    openclip = {"sizes": sizes.model_dump(), "weights": str(config.work / "runs/xclip")}
+    more = {"name": "more", "openclip": openclip, "prepared": "frames-6", "frames": 6, "words": 10}
+    asking = world.config(score={"teachers": [more]})
+    longest = next(
+        video for video in FrameCache.open(config.work / "frames-6").usable if _frames_of(config, video) == 5
+    )
+    split = next(video.split for video in read_dataset(config.data).videos if video.id == longest)
+    (query,) = frame_weights(asking, [TAUGHT], split=split, queries=[longest]).queries
+    assert query.times == (0.0, 1.0, 2.0, 4.0)
+    teacher = load_teacher(asking.score.teachers[0], None)
+    clips = FrameCache.open(config.work / "frames-6").read([longest])
+    seen = teacher.encode_videos(*map(torch.from_numpy, (clips.frames, clips.mask, clips.times)))
+    logits = teacher.frame_logits(teacher.encode_texts([query.caption]), seen)
+    assert logits is not None
+    np.testing.assert_allclose(query.teacher, logits[0, [0, 1, 2, 4]].softmax(0), atol=1e-6)
+
+
+def _frames_of(config: Config, video: str) -> int:
+    return int(FrameCache.open(config.work / "frames-6").read([video]).mask.sum())
 
 
 def test_queries_are_those_that_changed_most_one_of_a_video(found: FrameWeights, config: Config) -> None:
