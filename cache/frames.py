@@ -101,6 +101,11 @@ class FrameCache:
             raise CacheError("the frame cache is not complete", where=str(folder), hint="go on: teachclip prepare")
         return cls(manifest.identity, [_open_shard(folder / name, manifest.identity) for name in manifest.shards])
 
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        """Of a video's frames: F, 3, S, S."""
+        return self.max_frames, 3, self.image_size, self.image_size
+
     def digest(self, video: str) -> bytes:
         """16 bytes: hash of the stored frames and times of a usable video."""
         shard, position = self._place(video)
@@ -114,15 +119,19 @@ class FrameCache:
             times[k, : frames.stop - frames.start] = shard.times[frames]
         return times
 
-    def read(self, videos: Sequence[str]) -> Clips:
+    def read(self, videos: Sequence[str], frames_into: NDArray[np.uint8] | None = None) -> Clips:
         """Frames, mask and times of V usable videos, in F = `max_frames` slots.
+
+        Args:
+            frames_into: uint8 [V, F, 3, S, S] that the frames are put into, whatever it holds; else new memory.
 
         Raises:
             CacheError: a video without frames, or a shard that cannot be read.
         """
-        size = self.image_size
+        if frames_into is None:
+            frames_into = np.empty((len(videos), *self.clip_shape), np.uint8)
         clips = Clips(
-            np.zeros((len(videos), self.max_frames, 3, size, size), np.uint8),
+            frames_into,
             np.zeros((len(videos), self.max_frames), np.bool_),
             np.full((len(videos), self.max_frames), np.nan),
         )
@@ -135,6 +144,7 @@ class FrameCache:
             count = frames.stop - frames.start
             clips.mask[k, :count] = True
             clips.times[k, :count] = shard.times[frames]
+            clips.frames[k, count:] = 0
             if self._shape is not None:
                 shard.read_into(frames, memoryview(clips.frames[k, :count].reshape(-1)))
         return clips

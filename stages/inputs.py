@@ -30,14 +30,15 @@ class VideoInputs(Protocol):
 
 
 class FrameInputs:
-    """uint8 frames [V, F, 3, S, S] straight from the frame cache."""
+    """uint8 frames [V, F, 3, S, S] straight from the frame cache; with `pin`, into page-locked memory."""
 
-    def __init__(self, cache: FrameCache, videos: Sequence[str]) -> None:
-        self.cache, self.videos = cache, videos
+    def __init__(self, cache: FrameCache, videos: Sequence[str], pin: bool = False) -> None:
+        self.cache, self.videos, self.pin = cache, videos, pin
 
     def read(self, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        clips = self.cache.read([self.videos[k] for k in index])
-        return torch.from_numpy(clips.frames), torch.from_numpy(clips.mask), torch.from_numpy(clips.times)
+        frames = torch.empty(len(index), *self.cache.clip_shape, dtype=torch.uint8, pin_memory=self.pin)
+        clips = self.cache.read([self.videos[k] for k in index], frames.numpy())
+        return frames, torch.from_numpy(clips.mask), torch.from_numpy(clips.times)
 
 
 class MemoryInputs:

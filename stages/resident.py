@@ -38,14 +38,14 @@ def frame_inputs(
         ConfigError: they do not fit, or there is no GPU to keep them on.
         CacheError: frames cannot be read.
     """
-    shape = len(videos), cache.max_frames, 3, cache.image_size, cache.image_size
+    shape = len(videos), *cache.clip_shape
     size = int(np.prod(shape))
     if where == "auto":
         where = _choice(size, cache, device, world)
     elif where != "stream":
         _refuse_too_large(where, size, device)
     if where == "stream":
-        return FrameInputs(cache, videos)
+        return FrameInputs(cache, videos, pin=device.type == "cuda")
     times = cache.times(videos)
     mask = ~np.isnan(times)
     inputs = FrameInputs(cache, videos)

@@ -75,6 +75,16 @@ def test_digests_depend_on_pixels_and_times() -> None:
     assert VideoRecord.of(base.status, changed, times, FileStamp()).digest != base.digest
 
 
+def test_frames_are_read_into_memory_that_held_others(folder: Path) -> None:
+    cache = FrameCache.open(folder)
+    videos = ["b", "a", "c ü"]
+    used = np.full((3, *cache.clip_shape), 77, np.uint8)
+    clips = cache.read(videos, used)
+    assert clips.frames is used
+    np.testing.assert_array_equal(used, cache.read(videos).frames)
+    assert not used[0, 1:].any()
+
+
 def test_others_can_read_the_shards_with_h5py(folder: Path) -> None:
     with h5py.File(folder / "00000.h5") as file:
         assert list(file["ids"].asstr("utf-8")) == ["a", "bad", "b"]
