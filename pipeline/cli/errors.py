@@ -34,7 +34,8 @@ _SYSTEM = {
 }
 _CODE_IN_TEXT = re.compile(r"(?:errno = |OS error |Errno )(\d+)")  # HDF5 and TensorStore put it in their text
 _VERB = re.compile(
-    r"\b(teachclip (?:prepare|score|denoise|train|evaluate|search|config show|cache (?:repair|extend)))\b(?: CONFIG\b)?"
+    r"\b(teachclip (?:prepare|score|denoise|train|evaluate|search|config show|data check|cache (?:repair|extend)))\b"
+    r"(?: CONFIG\b)?"
 )
 _SMALLER = {
     "prepare": "--set prepare.workers=1",
