@@ -90,9 +90,10 @@ def train(config: Config, reporter: Reporter | None = None, stop: StopRequest | 
 def _train(config: Config, reporter: Reporter, world: World, stop: StopRequest | None) -> TrainResult:
     material = open_material(config, reporter)
     folder = RunFolder(config.run_folder)
+    identity = material.identity() | loss_identity(config.train.loss) if world.main else {}
     with folder.locked() if world.main and folder.result is None else nullcontext():
         if world.main:
-            folder.claim(config, material.identity() | loss_identity(config.train.loss))
+            folder.claim(config, identity)
         if (done := world.broadcast(folder.result if world.main else None)) is not None:
             return TrainResult(**{**done, "teachers": tuple(done["teachers"]), "already_done": True})
         if material.train.left_out:

@@ -180,8 +180,8 @@ class _Stalls:
         self.told = True
         self.reporter.warn(
             f"{lost / seconds:.0%} of the last {count} steps were spent waiting for data, {1000 * lost / count:.0f} ms "
-            "a step: read further ahead (train.prefetch), move frames and scores to faster storage, or keep the frames "
-            "in memory where they fit"
+            "a step: read further ahead (train.prefetch), keep the frames in memory (train.frames: host or device), or "
+            "move frames and scores to faster storage"
         )
 
 

@@ -260,6 +260,12 @@ def test_train_shows_what_was_chosen(invoke: Invoke, stages: object) -> None:
     ]
 
 
+def test_train_shows_how_batches_are_drawn(invoke: Invoke, stages: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("teachclip.stages.train.train", lambda *_: replace(TRAINED, blocks=3, left_over=70))
+    words = "each of one of 3 blocks of videos; 70 of 5,000 captions of an epoch are left to others"
+    assert f"batches     {words}" in shown(invoke("train", "own_videos.yaml"))
+
+
 def test_evaluate_shows_a_table(invoke: Invoke, stages: object) -> None:
     assert shown(invoke("evaluate", "own_videos.yaml")) == [
         "runs/student: test, 1000 captions, 1000 videos; 3 videos left out",
