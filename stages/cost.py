@@ -28,8 +28,10 @@ STUDENT_SIZES = (1_000, 10_000, 100_000)
 
 @dataclass(frozen=True)
 class PaperCost:
-    """What the paper prints in table 1: multiply-adds per pair, bytes per video (float32), multiply-adds per video."""
+    """What a row of the paper's table 1 prints: multiply-adds per pair, bytes per video (float32), multiply-adds per
+    video."""
 
+    row: str
     pair: float
     bytes: float
     video: float
@@ -37,8 +39,8 @@ class PaperCost:
 
 # As far as this project's specifications quote the table (X-Pool 7, DRL 6): ViT-B/32, 12 frames, 32 words.
 PAPER = {
-    "xpool": PaperCost(pair=275.0e3, bytes=24 * 1024, video=53.49e9),
-    "drl": PaperCost(pair=220.4e3, bytes=26 * 1024, video=53.64e9),
+    "xpool": PaperCost("X-Pool", pair=275.0e3, bytes=24 * 1024, video=53.49e9),
+    "drl": PaperCost("DRL", pair=220.4e3, bytes=26 * 1024, video=53.64e9),
 }
 PAPER_MODEL, PAPER_FRAMES, PAPER_WORDS = "ViT-B-32-quickgelu", 12, 32
 
@@ -65,7 +67,7 @@ class CostReport:
     Attributes:
         convention: what is counted, in words.
         methods: network by network.
-        training: bytes of a training step; paper_training: what the paper prints of its own.
+        training: bytes of a training step; paper_training: what the paper prints of its own, for networks of its sizes.
         machine, speed: where searches were timed, and how long they took; None and empty unless asked for.
     """
 
@@ -109,11 +111,12 @@ def cost(
         sizes[INDEX] = videos or STUDENT_SIZES
         speed = search_speed(timed, sizes, device, repeats, reporter)
     methods = [method for name, network in networks.items() for method in _counted(name, network)]
+    trained = None if checkpoints and config is None else TrainConfig() if config is None else config.train
     return CostReport(
         convention=CONVENTION,
         methods=tuple(methods),
-        training=_training(config, device) if config is not None or not checkpoints else (),
-        paper_training=PAPER_TRAINING,
+        training=_training(trained, device) if trained else (),
+        paper_training=PAPER_TRAINING if trained and _is_the_papers(trained.network) else {},
         machine=machine(device) if measure else None,
         speed=speed,
     )
@@ -195,9 +198,8 @@ def _one_vector(network: NetworkConfig) -> bool:
     return network.kind in ("student", "openclip")
 
 
-def _training(config: Config | None, device: torch.device) -> tuple[TrainingMemory, ...]:
+def _training(settings: TrainConfig, device: torch.device) -> tuple[TrainingMemory, ...]:
     """With AFA, and with mean pooling; of a teacher that is trained, itself."""
-    settings = TrainConfig() if config is None else config.train
     network = settings.network
     ways: dict[str, NetworkConfig] = {network.kind: network}
     if network.kind == "student":

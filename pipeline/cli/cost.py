@@ -88,7 +88,8 @@ def shown(report: "CostReport", out: Path | None = None) -> Iterator[RenderableT
         yield "states: weights, gradients, optimiser; saved: for the backward pass; measured: on a GPU alone"
         yield from _added_by_afa(report)
         paper = ", ".join(f"{size(count)} {what}" for what, count in report.paper_training.items())
-        yield f"the paper's training step: {paper}"
+        if paper:
+            yield f"the paper's training step: {paper}"
     if report.speed:
         yield ""
         yield f"milliseconds per search, {report.machine}"

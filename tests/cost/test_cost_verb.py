@@ -92,7 +92,7 @@ def test_the_table_fits_and_shows_the_papers_figures_beside_ours(invoke: Invoke,
 def test_the_json_on_stdout_and_in_the_file_is_the_whole_report(invoke: Invoke, counted: object) -> None:
     printed = json.loads(invoke("--json", "--out", "cost.json").stdout)
     assert printed == json.loads(Path("cost.json").read_text())
-    assert printed["methods"][1]["paper"] == {"pair": 220.4e3, "bytes": 26 * 1024, "video": 53.64e9}
+    assert printed["methods"][1]["paper"] == {"row": "DRL", "pair": 220.4e3, "bytes": 26 * 1024, "video": 53.64e9}
     assert printed["methods"][0]["cost"]["pair"] == 238_880
 
 
@@ -112,6 +112,7 @@ def test_a_configurations_networks_are_counted_and_timed(configured: Path, invok
     ]  # fmt: skip
     assert report["methods"][1]["cost"]["pair"] == 2 * 4 * 64 + 3 * 4**2 + 3 * 4
     assert [(each["network"], each["batch"]) for each in report["training"]] == [("afa", 5), ("mean", 5)] * 2
+    assert report["paper_training"] == {}
     assert {each["name"] for each in report["speed"]} == {"train.network (student)", "pool", INDEX}
     assert "mine" in result.stderr  # what cannot be counted is said
 
