@@ -14,6 +14,7 @@ import torch
 
 from ..configs.schema import TrainConfig
 from .batches import Order
+from .losses import LossParts
 from .reporting import Reporter
 from .runs import RunFolder
 from .step import Done
@@ -95,26 +96,26 @@ class Watch:
         """
         if not self.unread:
             return {}
-        losses = [{key: float(value) for key, value in done.parts._asdict().items()} for done in self.unread]
-        for done, values in zip(self.unread, losses, strict=True):
-            self._judge(done, values)
+        read = list(zip(self.unread, *_from_device(self.unread), strict=True))
+        for done, losses, norm in read:
+            self._judge(done, losses, norm)
         times = self._times(waited)
         self.log(
             {
                 "kind": "train",
                 "step": done.step + 1,
                 "epoch": self.order.epoch(done.step),
-                "loss": values["total"],
-                **{key: value for key, value in values.items() if key != "total"},
-                "grad_norm": float(done.norm),
+                "loss": losses["total"],
+                **{key: value for key, value in losses.items() if key != "total"},
+                "grad_norm": norm,
                 "lr": done.lrs,
                 "seconds": seconds,
                 **times,
             }
-            for done, values in zip(self.unread, losses, strict=True)
+            for done, losses, norm in read
         )
         self.unread.clear()
-        return _shown(losses[-1], times)
+        return _shown(read[-1][1], times)
 
     def log(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Add lines to metrics.jsonl, and their numbers to TensorBoard's curves."""
@@ -138,12 +139,12 @@ class Watch:
         images = self.frames * sum(len(done.videos) for done in self.unread)
         return {"data_wait": share, "images_per_second": images / took, "memory": float(_memory(self.device))}
 
-    def _judge(self, done: Done, losses: Mapping[str, float]) -> None:
+    def _judge(self, done: Done, losses: Mapping[str, float], norm: float) -> None:
         step, total = done.step + 1, losses["total"]
         named = [f"videos of the batch: {', '.join(self.videos[k] for k in done.videos[:20])}"]
         if not all(math.isfinite(value) for value in losses.values()):
             raise self.folder.spoiled(f"the loss is not finite at step {step}: {losses}", named)
-        if not math.isfinite(norm := float(done.norm)):
+        if not math.isfinite(norm):
             raise self.folder.spoiled(f"the gradients are not finite at step {step}: their norm is {norm}", named)
         if self.max_ratio is None:
             return
@@ -157,6 +158,12 @@ class Watch:
             what = f"the loss explodes: {total:.4g} at step {step}, for {IN_A_ROW} steps more than {self.max_ratio:g} "
             what += f"times {usual:.4g}, the median of {HISTORY} steps before (train.max_loss_ratio)"
             raise self.folder.spoiled(what, named)
+
+
+def _from_device(steps: Sequence[Done]) -> tuple[list[dict[str, float]], list[float]]:
+    """The losses by name and the gradients' norms of steps; waits for the device once."""
+    rows = torch.stack([torch.stack([part.double() for part in (*done.parts, done.norm)]) for done in steps]).tolist()
+    return [dict(zip(LossParts._fields, row, strict=False)) for row in rows], [row[-1] for row in rows]
 
 
 class _Stalls:
