@@ -12,12 +12,11 @@ caches of a disk or a host below; `disk MB` is what the kernel then fetched for 
 Steps: a step of some 100 ms with the labels of 1 and 3 teachers read ahead as training does, by a thread or by a
 process of their own (`train.label_reader`), and without. The step is matrix products on one core (the others are left,
 as beside a GPU), matrix products on all cores (none is left: what reading takes of them cannot be hidden), or a busy
-Python interpreter. The ways take turns, beginning with another one each round. `added` is against the round's own
-`none`, median and quartiles over rounds; `none again` shows what cannot be told from nothing. `at best`: the same of
-the fastest tenth of all steps, without the time that their thread waited for a processor, for a machine that others
-use too. `labels` is the time until a step has its labels; `blocked` the time per step that its thread neither ran nor
-waited for a processor: another thread had the interpreter; `reading` the processors' time that all but this thread
-took, above what they take without labels.
+Python interpreter. The ways take turns step by step, each with a batch to read behind it, in an order that turns too.
+`added` is against the same turn's `none`: the median over turns, and its standard error; `none again` shows what cannot
+be told from nothing. `labels` is the time until a step has its labels; `blocked` the time that the step's thread
+neither ran nor waited for a processor: another thread had the interpreter; `reading` the processors' time that all but
+this thread took, above what they take without labels; medians too.
 
 Writing: shards of 1,024 texts, encoded, hashed, written, synced and read back, beside a scorer that is nothing but a
 dot product of 512 numbers, and both overlapped as `teachclip score` does it.
@@ -25,12 +24,14 @@ dot product of 512 numbers, and both overlapped as `teachclip score` does it.
 
 import argparse
 import json
+import math
 import os
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +41,10 @@ from _score_ways import FRAMES, OURS, SHARD, Way, make_tile, make_ways, open_rea
 from teachclip.cache.label_process import LabelProcess
 from teachclip.cache.reader import ScoreReader
 from teachclip.cache.score_shards import write_shard
-from teachclip.cache.stream import read_ahead
+from teachclip.cache.stream import ReadAhead, read_ahead
 from teachclip.stages.scoring import ShardWriter
 
 STEP = 0.1
-STEPS = 10
 NONE = "none"
 TEACHERS = {NONE: 0, "thread, 1": 1, "thread, 3": 3, "process, 1": 1, "process, 3": 3, "none again": 0}
 BATCH = 240
@@ -133,46 +133,39 @@ class Clock:
 
     def _now(self) -> np.ndarray:
         wall = time.perf_counter_ns()
-        ran, queued = map(int, self.path.read_text().split()[:2]) if self.path.exists() else (wall, 0)
+        ran = sum(map(int, self.path.read_text().split()[:2])) if self.path.exists() else wall  # or waited to
         others = time.process_time_ns() - time.thread_time_ns()
         others += int(self.child.read_text().split()[0]) if self.child.exists() else 0
-        return np.array([wall, queued, wall - ran - queued, others])
+        return np.array([wall, wall - ran, others])
 
-    def read(self) -> np.ndarray:
-        """Wall ms; of these waiting for a processor, and blocked; processors' ms of other threads and the child."""
-        return (self._now() - self.start) / 1e6
+    def read(self) -> list[float]:
+        """Wall ms, blocked ms, and processors' ms of other threads and the child."""
+        passed: list[float] = ((self._now() - self.start) / 1e6).tolist()
+        return passed
 
 
-def _round(
-    work: Callable[[], None], count: int, read: Callable[[Places], object], batches: Sequence[Places], child: int | None
-) -> tuple[Numbers, list[float]]:
-    """A round of steps: ms per step, by the wall, blocked, of others, and for labels; and of each, with a processor."""
-    steps = []
-    with read_ahead(read, batches, DEPTH) as labels:
-        next(labels)
-        time.sleep(0.1)
-        waited, passed = labels.waited, np.zeros(4)
-        clock = Clock(child)
-        for _ in range(STEPS):
-            next(labels)
-            for _ in range(count):
-                work()
-            before, passed = passed, clock.read()
-            steps.append(passed[0] - passed[1] - before[0] + before[1])
-        waited = labels.waited - waited
-    wall, _, blocked, others = (passed / STEPS).tolist()
-    numbers = {"ms": wall, "blocked_ms": blocked, "reading_ms": others, "labels_ms": 1e3 * waited / STEPS}
-    return numbers, steps
+def _step(work: Callable[[], None], count: int, labels: ReadAhead[Places, object], child: int | None) -> Numbers:
+    """Milliseconds of one step: by the wall, blocked, of others, and for labels."""
+    clock, waited = Clock(child), labels.waited
+    next(labels)
+    for _ in range(count):
+        work()
+    wall, blocked, others = clock.read()
+    return {"ms": wall, "blocked_ms": blocked, "reading_ms": others, "labels_ms": 1e3 * (labels.waited - waited)}
 
 
 def _in_thread(readers: Sequence[ScoreReader]) -> Callable[[Places], object]:
     return lambda places: [pending.result() for pending in [reader.start(*places) for reader in readers]]
 
 
+def _in_process(process: LabelProcess) -> Callable[[Places], object]:
+    return lambda places: process.start(*places).result()
+
+
 def measure_steps(
-    work: Callable[[], None], readers: Sequence[ScoreReader], texts: int, videos: int, rounds: int
+    work: Callable[[], None], readers: Sequence[ScoreReader], texts: int, videos: int, turns: int
 ) -> dict[str, Numbers]:
-    """What labels add to a step, per way: medians over rounds, and quartiles of `added_percent`."""
+    """What labels add to a step, per way; medians over turns."""
     once = []
     for _ in range(50):
         begun = time.perf_counter()
@@ -180,42 +173,36 @@ def measure_steps(
         once.append(time.perf_counter() - begun)
     count = max(1, round(STEP / statistics.median(once)))
     rng = np.random.default_rng(0)
+    batches = [_draw(rng, texts, videos, BATCH) for _ in range(turns + 2 * DEPTH)]
     found: dict[str, list[Numbers]] = {name: [] for name in TEACHERS}
-    steps: dict[str, list[float]] = {name: [] for name in TEACHERS}
-    with LabelProcess(readers[:1]) as one, LabelProcess(readers) as three:
-        processes = {"process, 1": one, "process, 3": three}
-        for turn in range(rounds):
-            batches = [_draw(rng, texts, videos, BATCH) for _ in range(STEPS + 2 * DEPTH)]
+    with ExitStack() as stack:
+        processes = {
+            name: stack.enter_context(LabelProcess(readers[:teachers]))
+            for name, teachers in TEACHERS.items()
+            if name.startswith("process")
+        }
+        streams = {}
+        for name, teachers in TEACHERS.items():
+            read = _in_process(processes[name]) if name in processes else _in_thread(readers[:teachers])
+            streams[name] = stack.enter_context(read_ahead(read, batches, DEPTH))
+            next(streams[name])
+        time.sleep(0.5)
+        for turn in range(turns):
             names = list(TEACHERS)
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                process = processes.get(name)
-                read = _in_thread(readers[: TEACHERS[name]]) if process is None else _in_process(process)
-                numbers, each = _round(work, count, read, batches, process and process.pid)
-                found[name].append(numbers)
-                steps[name] += each
-    for numbers in found.values():
-        for each, without in zip(numbers, found[NONE], strict=True):
-            each["added_percent"] = 100 * (each["ms"] / without["ms"] - 1)
-    best = {name: np.percentile(each, 10) for name, each in steps.items()}
-    idle = statistics.median(each["reading_ms"] for each in found[NONE])
-    return {
-        name: {
-            **_summary(numbers),
-            "added_at_best_percent": 100 * float(best[name] / best[NONE] - 1),
-            "reading_ms": statistics.median(each["reading_ms"] for each in numbers) - idle,
-        }
-        for name, numbers in found.items()
-    }
+                child = processes[name].pid if name in processes else None
+                found[name].append(_step(work, count, streams[name], child))
+    return {name: _summary(numbers, found[NONE]) for name, numbers in found.items()}
 
 
-def _in_process(process: LabelProcess) -> Callable[[Places], object]:
-    return lambda places: process.start(*places).result()
-
-
-def _summary(numbers: Sequence[Numbers]) -> Numbers:
-    low, high = np.percentile([each["added_percent"] for each in numbers], [25, 75]).tolist()
+def _summary(numbers: Sequence[Numbers], without: Sequence[Numbers]) -> Numbers:
     medians = {key: statistics.median(each[key] for each in numbers) for key in numbers[0]}
-    return medians | {"added_low": low, "added_high": high}
+    medians["reading_ms"] -= statistics.median(each["reading_ms"] for each in without)
+    added = [100 * (one["ms"] / other["ms"] - 1) for one, other in zip(numbers, without, strict=True)]
+    low, median, high = np.percentile(added, [25, 50, 75]).tolist()
+    # Of a median: 1.2533 sigma / sqrt(n); a quartile is 0.6745 sigma away.
+    error = 1.2533 * (high - low) / 1.349 / math.sqrt(len(added))
+    return medians | {"added_percent": median, "error_percent": error}
 
 
 def measure_start(readers: Sequence[ScoreReader]) -> Numbers:
@@ -280,13 +267,11 @@ def _print_batches(found: dict[str, dict[str, Numbers]]) -> None:
 
 def _print_steps(found: dict[str, dict[str, Numbers]]) -> None:
     for kind, ways in found.items():
-        print(f"\n{kind}, batch of {BATCH}: ms a step, added % (quartiles), at best; ms: labels, blocked, reading")
+        print(f"\n{kind}, batch of {BATCH}: ms a step, added % (error), ms for labels, blocked, of reading")
         for name, numbers in ways.items():
             print(
-                f"  {name:10} {numbers['ms']:8.2f} {numbers['added_percent']:+7.2f} "
-                f"({numbers['added_low']:+6.2f} to {numbers['added_high']:+6.2f}) "
-                f"{numbers['added_at_best_percent']:+7.2f} {numbers['labels_ms']:7.3f} {numbers['blocked_ms']:7.3f} "
-                f"{numbers['reading_ms']:6.1f}"
+                f"  {name:10} {numbers['ms']:8.2f} {numbers['added_percent']:+7.2f} ({numbers['error_percent']:.2f}) "
+                f"{numbers['labels_ms']:7.3f} {numbers['blocked_ms']:7.3f} {numbers['reading_ms']:6.1f}"
             )
 
 
@@ -306,7 +291,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[120, 240, 960])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seconds", type=float, default=0.5, help="for one way and batch; three batches at least")
-    parser.add_argument("--rounds", type=int, default=2, help="of 10 steps with every way to read labels")
+    parser.add_argument("--turns", type=int, default=20, help="of a step with each way to read labels")
+    parser.add_argument("--kinds", nargs="+", choices=list(STEP_KINDS), default=list(STEP_KINDS), help="of steps")
     parser.add_argument("--folder", type=Path, help="below which the stores are made and removed; else where TMPDIR is")
     parser.add_argument("--out", type=Path, help="JSON file for the numbers")
     chosen = parser.parse_args()
@@ -330,8 +316,8 @@ def main() -> None:
         }
         readers = [open_reader(folder, **size, turn=k * chosen.texts // 3) for k in range(3)]
         steps = {
-            kind: measure_steps(make(), readers, **size, rounds=chosen.rounds)
-            for kind, make in STEP_KINDS.items()
+            kind: measure_steps(STEP_KINDS[kind](), readers, **size, turns=chosen.turns)
+            for kind in chosen.kinds
             if "steps" in chosen.parts
         }
         start = measure_start(readers) if "steps" in chosen.parts else {}
