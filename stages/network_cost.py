@@ -74,7 +74,7 @@ def count_network(config: NetworkConfig, *, published_form: bool = False) -> Net
     """
     with FakeTensorMode():
         network = fake_network(config).train(published_form)
-        video, videos = _counted(lambda: _encode_video(network), last=0)
+        video, videos = _counted(lambda: encode_fake_videos(network, 1), last=0)
         text, texts = _counted(lambda: network.encode_texts(_ids(config)), last=config.words - 1)
         videos = needed(partial(fake_score, network), texts, videos)
         small, large = (_search(network, texts, videos, count) for count in TWO_SIZES)
@@ -172,10 +172,6 @@ def _flops_of_vectors(a: Any, b: Any, *_: Any, out_shape: Any = None, **__: Any)
 
 
 VECTORS = {torch.ops.aten.mv: _flops_of_vectors, torch.ops.aten.dot: _flops_of_vectors}
-
-
-def _encode_video(network: VideoTextNetwork) -> Features:
-    return encode_fake_videos(network, 1)
 
 
 def _ids(config: NetworkConfig) -> Tensor:

@@ -30,7 +30,7 @@ INDEX = "search (faiss, float16)"
 TOP = 10
 VALID_WORDS = 13  # with start and end: MSR-VTT's captions have 12.7 on average
 DISTINCT = 64  # videos that are encoded
-HELD_BYTES = {"cpu": 1 << 29, "cuda": 8 << 30}  # of one network's features, at most
+HELD_BYTES = {"cpu": 1 << 29, "cuda": 2 << 30}  # of one network's features, at most
 
 
 @dataclass(frozen=True)

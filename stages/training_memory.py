@@ -35,7 +35,7 @@ class TrainingMemory:
         network: its name; parameters: how many, trained: how many of them train.
         precision: of the forward pass; weights, gradients and optimiser state are float32.
         weights, gradients, optimiser, saved: bytes, counted; counted: their sum.
-        measured: the largest allocation of a real step; None where there is no GPU.
+        measured: the largest allocation of a real step; None without a GPU, and where the step does not fit on it.
     """
 
     network: str
@@ -138,8 +138,17 @@ def _frames(network: VideoTextNetwork, settings: TrainConfig, device: torch.devi
     return torch.randint(256, (*slots, 3, size, size), dtype=torch.uint8, device=device)
 
 
-def _measured(settings: TrainConfig, precision: Precision, device: torch.device) -> int:
-    """Bytes of the second of two real steps: from then on the optimiser's state is there."""
+def _measured(settings: TrainConfig, precision: Precision, device: torch.device) -> int | None:
+    """Bytes of the second of two real steps: from then on the optimiser's state is there. None: it does not fit."""
+    try:
+        return _largest_allocation(settings, precision, device)
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        torch.cuda.empty_cache()
+
+
+def _largest_allocation(settings: TrainConfig, precision: Precision, device: torch.device) -> int:
     trunk = settings.network.trunk.model_copy(update={"weights": None})
     network = build_network(settings.network.model_copy(update={"trunk": trunk})).to(device)
     network = _prepared(network, settings)
