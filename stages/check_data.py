@@ -12,7 +12,7 @@ from ..configs.schema import Config
 from ..configs.sets import PUBLISHED, Count, Split
 from ..configs.videos import DataConfig, PrepareConfig
 from ..errors import CacheError, DataError
-from .data.captions import SPLITS, Dataset, Video, dataset_of, read_clips
+from .data.captions import SPLITS, Dataset, Video, dataset_of, read_clips, with_validation
 from .data.decode import decode_videos
 from .data.sets.clips import Annotations
 from .reporting import Reporter, Silent
@@ -110,7 +110,7 @@ class _Check:
         clips = read_clips(config.data, self.problems.append, self._fail, self.annotations)
         as_given = config.data.model_copy(update={"val_fraction": 0.0, "validation": "held-out"})
         self.dataset = dataset_of(clips, as_given, self.problems.append)
-        self.validating = dataset_of(clips, config.data, lambda _: None)
+        self.validating = with_validation(self.dataset, config.data)
         self.frames = _frames(config.frames_folder)
         self.there = {video.id for video in self.dataset.videos if video.path.is_file()}
 

@@ -140,7 +140,7 @@ def dataset_of(clips: Iterable[Clip], config: DataConfig, problem: Callable[[str
         for id, clip in kept.items()
         for k, caption in enumerate(filter(None, map(str.strip, clip.captions)))
     )
-    return _with_validation(Dataset(videos, texts), config)
+    return with_validation(Dataset(videos, texts), config)
 
 
 def locator(config: DataConfig) -> Callable[[str], str]:
@@ -183,9 +183,11 @@ def _refusal(config: DataConfig, problems: list[str]) -> DataError:
     return DataError(f"{count} in the captions", where=str(config.origin), hint=hint, details=shown)
 
 
-def _with_validation(dataset: Dataset, config: DataConfig) -> Dataset:
-    """Where there are no validation videos: the test videos, if so configured, else `val_fraction` of the training
-    videos, of which at least one stays in training."""
+def with_validation(dataset: Dataset, config: DataConfig) -> Dataset:
+    """The data set with what validates it where it has no validation videos.
+
+    The test videos, if so configured; else `val_fraction` of the training videos, of which one at least stays.
+    """
     splits = {video.split for video in dataset.videos}
     if "val" in splits:
         return dataset

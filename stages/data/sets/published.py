@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ....configs.sets import PUBLISHED, SetName, Split
+from ....configs.sets import PUBLISHED, Needed, SetName, Split
 from ....errors import DataError
 from ..locating import VIDEO_SUFFIXES
 from ..plain import json_of, kind_of, list_of, text_of
@@ -146,7 +146,7 @@ def _lsmdc(annotations: Annotations, split: Split) -> list[Clip]:
     return [Clip(id, split, tuple(sentences[id]), place) for id, place in where.items()]
 
 
-def _needed(name: SetName, split: Split) -> list[Any]:
+def _needed(name: SetName, split: Split) -> list[Needed]:
     return [needed for needed in PUBLISHED[name].needed if split in needed.splits]
 
 
