@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from ..errors import CacheError, StoppedEarly, TeachclipError
+from ..errors import CacheError, StoppedEarly, TeachclipError, TrainingError
 from ..stages.frame_weights import FrameWeights, frame_weights
 from ..stages.reporting import Reporter, Silent
 from ..stages.stopping import StopRequest
@@ -16,6 +16,8 @@ from .measuring import Measurer
 from .steps import Steps
 from .sweep_plan import Plan
 from .sweep_runs import Run
+
+GO_ON = "given again, it goes on from its last checkpoint; other settings (a lower train.optim.lr) make another run"
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,12 @@ class _Attempt:
         except StoppedEarly:  # nothing failed: somebody asked for it
             raise
         except TeachclipError as error:
-            what, hint = error.what if error.where is None else f"{error.where}: {error.what}", error.hint
-            details = [*error.details]
+            what, details = error.what if error.where is None else f"{error.where}: {error.what}", [*error.details]
+            hint = GO_ON if isinstance(error, TrainingError) else error.hint
         except (torch.OutOfMemoryError, MemoryError):
-            gc.collect()
-            torch.cuda.empty_cache()
             what, hint, details = "not enough memory", "take less at a time: --set train.batch_size=32", []
+        gc.collect()  # out here the error is gone, and with it what it held of the run
+        torch.cuda.empty_cache()
         reporter.warn("; ".join([f"{run.title} failed: {what}", *details, *([hint] if hint else [])]))
         return RunResult(run.label, run.seed, str(run.folder), "failed", problem=what, hint=hint)
 

@@ -263,5 +263,7 @@ def _remarks(rows: Sequence[TableRow], results: Sequence[RunResult]) -> Iterator
     for mark in dict.fromkeys(mark for result in results for mark in result.marks):
         labels = dict.fromkeys(result.label for result in results if mark in result.marks)
         yield f"{', '.join(labels)}: {mark}."
+    if any(len(row.seeds) == 1 for row in rows):
+        yield "One seed alone can move SumR by a point or more: --seeds 3 shows the spread."
     if any(len(row.seeds) > 1 for row in rows):
         yield "Seeds vary the student; the teachers and their scores are the same."
