@@ -14,6 +14,7 @@ from ..cache.label_process import LabelProcess
 from ..cache.reader import Labels
 from .inputs import DeviceFrames, VideoInputs
 from .labels import CachedTeacher, UintFrames
+from .launch import rank_rows
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,6 @@ class Order:
             order, size = members[rng.permutation(len(members))], self._size(members)
             batches += [order[first : first + size] for first in range(0, len(order) - size + 1, size)]
         return batches if self.groups is None else [batches[k] for k in rng.permutation(len(batches))]
-
-
-def rank_rows(size: int, rank: int, ranks: int) -> slice:
-    """The rows of a batch of `size` that are one rank's: sizes differ by at most one, the larger ones come first."""
-    each, larger = divmod(size, ranks)
-    start = rank * each + min(rank, larger)
-    return slice(start, start + each + (rank < larger))
 
 
 class SoftLabels(NamedTuple):

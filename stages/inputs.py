@@ -15,6 +15,7 @@ from .device import plain_float32
 from .models.checkpoints import class_token_digest
 from .models.network import VideoTextNetwork
 from .reporting import Reporter
+from .world import World
 
 ENCODE_VIDEOS = 16
 
@@ -100,18 +101,36 @@ def check_fits(network: VideoTextNetwork, cache: FrameCache, folder: Path) -> No
 def frozen_inputs(
     network: VideoTextNetwork, cache: FrameCache, videos: Sequence[str], folder: Path, reporter: Reporter
 ) -> MemoryInputs:
-    """Class tokens of all `videos`, computed once per trunk and kept in `folder`; every slot, padded ones too."""
+    """Class tokens of all `videos`, computed once per trunk and kept in `folder`; every slot, padded ones too.
+
+    Of several processes each computes its share and reads the others'.
+    """
+    world = World.current()
     digests = [cache.digest(video) for video in videos]
     shards = FeatureShards(folder, {"kind": "class-tokens", "trunk": class_token_digest(network)})
-    parts = []
-    with reporter.progress("class tokens of the frozen trunk", len(videos), "video") as progress:
-        for group in shards.groups(digests):
+    groups = list(shards.groups(digests))
+    own = groups[world.rank :: world.ranks]
+    made = {}
+    total = sum(group.stop - group.start for group in own)
+    with reporter.progress("class tokens of the frozen trunk", total, "video") as progress:
+        for group in own:
             part = shards.read(digests[group])
             if part is None:
                 part = _encode(network, FrameInputs(cache, videos), np.arange(group.start, group.stop))
                 shards.write(digests[group], part)
-            parts.append(part)
+            made[group.start] = part
             progress.advance(group.stop - group.start)
+    world.barrier()
+    parts = []
+    for group in groups:
+        part = made.get(group.start) or shards.read(digests[group])
+        if part is None:
+            raise CacheError(
+                "class tokens that another process of this run computed are not here",
+                where=str(folder),
+                hint="`work` has to lie on a disk that all machines of the run share",
+            )
+        parts.append(part)
     tokens, mask, times = (np.concatenate([part[key] for part in parts]) for key in ("tokens", "mask", "times"))
     return MemoryInputs(videos, tokens, mask, times)
 

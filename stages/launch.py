@@ -1,4 +1,5 @@
-"""Which of several processes this one is, as torchrun says; imports nothing, so that the command line can ask."""
+"""Which of several processes this one is, as torchrun says, and what is its share; imports nothing heavy, so that the
+command line can ask."""
 
 import os
 from typing import NamedTuple
@@ -19,3 +20,10 @@ def launch() -> Launch:
     if not all(name in os.environ for name in _SET_BY_TORCHRUN):
         return Launch()
     return Launch(*(int(os.environ[name]) for name in _SET_BY_TORCHRUN[:3]))
+
+
+def rank_rows(size: int, rank: int, ranks: int) -> slice:
+    """The rows of a batch of `size` that are one rank's: sizes differ by at most one, the larger ones come first."""
+    each, larger = divmod(size, ranks)
+    start = rank * each + min(rank, larger)
+    return slice(start, start + each + (rank < larger))

@@ -13,8 +13,8 @@ import torch
 
 from ..cache.frames import FrameCache
 from ..errors import ConfigError
-from .batches import rank_rows
 from .inputs import DeviceFrames, FrameInputs, MemoryInputs, VideoInputs
+from .launch import rank_rows
 from .reporting import Reporter
 from .world import World
 

@@ -249,10 +249,9 @@ class Run:
         if self.settings.trunk == "full":
             train = frame_inputs(self.settings.frames, frames, train_videos, self.device, self.world, self.reporter)
             return train, FrameInputs(frames, val_videos)
-        with self.world.main_first():  # the others read what it has computed
-            tokens = frozen_inputs(
-                self.network, frames, train_videos + val_videos, self.config.features_folder, self.reporter
-            )
+        tokens = frozen_inputs(
+            self.network, frames, train_videos + val_videos, self.config.features_folder, self.reporter
+        )
         edge = len(train_videos)
         return tokens.part(0, edge), tokens.part(edge, edge + len(val_videos))
 

@@ -20,8 +20,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from ..errors import ConfigError, StoppedEarly, TrainingError
-from .batches import rank_rows
-from .launch import launch
+from .launch import launch, rank_rows
 
 PATIENCE = timedelta(minutes=10)  # with a process that is alive and says nothing; one that died is noticed at once
 TELLING = timedelta(seconds=5)
@@ -96,15 +95,6 @@ class World:
     def barrier(self) -> None:
         """Wait until all processes have come here."""
         self.agree(False)
-
-    @contextmanager
-    def main_first(self) -> Iterator[None]:
-        """The body runs in the main process, and when it is done there, in the others."""
-        if not self.main:
-            self.barrier()
-        yield
-        if self.main:
-            self.barrier()
 
 
 class _Gather(torch.autograd.Function):

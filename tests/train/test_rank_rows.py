@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from teachclip.stages.batches import Batch, BatchReader, Order, rank_rows
+from teachclip.stages.batches import Batch, BatchReader, Order
 from teachclip.stages.data.tokens import tokenize
 from teachclip.stages.inputs import FrameInputs
+from teachclip.stages.launch import rank_rows
 from teachclip.stages.material import open_material
 from teachclip.stages.reporting import Silent
 

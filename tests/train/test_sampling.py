@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from teachclip.configs.loading import load_config, shipped
-from teachclip.stages.batches import Order, rank_rows
+from teachclip.stages.batches import Order
+from teachclip.stages.launch import rank_rows
 from teachclip.stages.runs import RunFolder
 from teachclip.stages.train import train
 
