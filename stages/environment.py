@@ -18,10 +18,11 @@ from .world import World
 def environment(device: torch.device, from_step: int) -> dict[str, Any]:
     """What this process is, which works on a run from a step on; plain JSON."""
     cuda = device.type == "cuda"
+    program = Path(sys.argv[0]).name
     return {
         "from_step": from_step,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join(["teachclip" if program == "__main__.py" else program, *sys.argv[1:]]),
         "teachclip": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
