@@ -36,7 +36,7 @@ type _Teachers = list[tuple[PairScores, np.ndarray | None]]
 class LabelProcess:
     """Reads the labels of batches in another process; for one thread.
 
-    It starts at once and takes some half a second until the first labels. It ends with `close`, a `with` block, this
+    It starts at once, and has its first labels some 0.2 s later. It ends with `close`, a `with` block, this
     object or this process.
 
     Args:
@@ -71,7 +71,8 @@ class LabelProcess:
     def start(self, text_index: np.ndarray, video_index: np.ndarray) -> "PendingProcess":
         """Begin to read the labels of a batch, as `ScoreReader.start` does; what was begun before is dropped."""
         if self._due is not None:
-            self._receive(self._due)
+            with suppress(TeachclipError, RuntimeError):  # its errors, too, nobody wants
+                self._receive(self._due)
         texts, videos = np.asarray(text_index, _NUMBER), np.asarray(video_index, _NUMBER)
         request = np.concatenate([np.array([len(texts), len(videos)]), texts, videos]).tobytes()
         try:
@@ -83,6 +84,9 @@ class LabelProcess:
             self._socket.sendall(request)
         except OSError as error:
             raise self._ended() from error
+        except BaseException:  # Ctrl-C, perhaps in the middle
+            self.close()
+            raise
         self._due = PendingProcess(self, texts, videos)
         return self._due
 
@@ -98,12 +102,16 @@ class LabelProcess:
     def _receive(self, due: "PendingProcess") -> "_Reply":
         self._due = None
         reply = _Reply(len(due.texts), len(due.videos), _widths(self._frame_logits))
-        if not _receive(self._socket, reply.bytes):
+        try:
+            arrived = _receive(self._socket, reply.bytes)
+            raised = bytearray(reply.error_bytes if arrived else 0)
+            arrived = arrived and _receive(self._socket, raised)
+        except BaseException:  # Ctrl-C, perhaps in the middle
+            self.close()
+            raise
+        if not arrived:
             raise self._ended()
-        if reply.error_bytes:
-            raised = bytearray(reply.error_bytes)
-            if not _receive(self._socket, raised):
-                raise self._ended()
+        if raised:
             raise ForkingPickler.loads(raised)
         return reply
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from teachclip.cache import label_process
 from teachclip.cache.label_process import LabelProcess
 from teachclip.cache.row_files import FileRows, ShardFiles
 from teachclip.cache.scores import ScoreStore
@@ -160,7 +161,7 @@ def test_no_flipped_bit_of_the_scores_goes_unnoticed(make_store: Any, dtype: str
     path = made.tile.folder / "coarse/c.0.0"
     data = path.read_bytes()
     rows = np.arange(8)
-    for bit in range(0, 8 * len(data), 3):
+    for bit in range(0, 8 * len(data), 7):
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
@@ -247,6 +248,33 @@ def test_a_result_that_nobody_wanted_is_dropped(make_store: Any) -> None:
         same(process, [reader], TEXTS, VIDEOS)
 
 
+def test_an_error_that_nobody_wanted_is_dropped_too(make_store: Any) -> None:
+    made = make_store()
+    reader = made.cache.reader(made.texts, made.videos)
+    deleted(made.tile.folder / "coarse/c.1.0")
+    with LabelProcess([reader]) as process:
+        process.start(np.arange(8, 16), VIDEOS)
+        same(process, [reader], np.array([0, 20]), VIDEOS)
+
+
+@pytest.mark.usefixtures("no_process_left")
+def test_an_interrupted_wait_ends_the_process(make_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_store()
+    process = LabelProcess([made.cache.reader(made.texts, made.videos)])
+    due = process.start(TEXTS, VIDEOS)
+
+    def interrupted(*arguments: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(label_process, "_receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            due.result()
+    assert not alive(process.pid)
+    with pytest.raises(TrainingError):
+        process.start(TEXTS, VIDEOS)
+
+
 @pytest.mark.usefixtures("no_process_left")
 def test_read_ahead_stops_in_the_middle(make_store: Any) -> None:
     made = make_store()
@@ -264,6 +292,7 @@ def test_read_ahead_stops_in_the_middle(make_store: Any) -> None:
 PARENT = """
 import sys, time, numpy as np
 from pathlib import Path
+from teachclip.cache import label_process
 from teachclip.cache.label_process import LabelProcess
 from teachclip.cache.scores import ScoreStore
 
