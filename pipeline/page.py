@@ -57,10 +57,20 @@ def heads(*labels: str) -> Markup:
     return tag("tr", *(tag("th", label, scope="col") for label in labels))
 
 
-def row(name: str, *cells: str | None, colour: int | None = None, kind: str | None = None) -> Markup:
-    """A row of a table: what it is of, with its colour, and its cells; `kind` is a class of the style sheet."""
+def row(
+    name: str, *cells: str | None, colour: int | None = None, kind: str | None = None, labels: Sequence[str] = ()
+) -> Markup:
+    """A row of a table: what it is of, with its colour, and its cells.
+
+    Args:
+        kind: a class of the style sheet.
+        labels: of the cells, for where there is no room for columns.
+    """
     first = tag("th", None if colour is None else dot(colour), name, scope="row")
-    return tag("tr", first, *(tag("td", cell) for cell in cells), class_=kind)
+    told: Sequence[str | None] = labels or [None] * len(cells)
+    return tag(
+        "tr", first, *(tag("td", cell, data_label=label) for cell, label in zip(cells, told, strict=True)), class_=kind
+    )
 
 
 def note(*parts: str | None) -> Markup:

@@ -14,7 +14,7 @@ def duration(seconds: float) -> str:
 def latency(seconds: float) -> str:
     """`21 µs`, `41.3 ms`, `3.2 s`."""
     if seconds < 1e-3:
-        return f"{seconds * 1e6:.2g} µs"
+        return f"{float(f'{seconds * 1e6:.2g}'):g} µs"
     if seconds < 1:
         return f"{seconds * 1e3:.3g} ms"
     return duration(seconds)

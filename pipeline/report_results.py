@@ -164,9 +164,9 @@ def ranks(models: Sequence["ModelReport"], colours: Colours) -> Markup | None:
     shares = {model.name: _shares(model.ranks, edges) for model in shown}
     histogram = bar_chart(
         "Rank of a query's own video, % of queries",
-        labels,
+        [_short(edge) for edge in edges],
         [Bars(model.name, colours[model.name], shares[model.name]) for model in shown],
-        "rank",
+        "rank, up to",
     )
     recall = line_chart(
         "Recall within the first K, %",
@@ -185,11 +185,11 @@ def ranks(models: Sequence["ModelReport"], colours: Colours) -> Markup | None:
 
 
 def _label(low: int, high: int) -> str:
-    return f"{high:,}" if low == high else f"{_short(low)}–{_short(high)}"
+    return f"{high:,}" if low == high else f"{low:,}–{high:,}"
 
 
 def _short(rank: int) -> str:
-    return f"{rank // 1000}k" if rank >= 10_000 and rank % 1000 <= 1 else str(rank)
+    return f"{rank // 1000}k" if rank >= 1000 and rank % 1000 == 0 else str(rank)
 
 
 def _shares(ranks: Sequence[float], edges: Sequence[int]) -> list[float]:

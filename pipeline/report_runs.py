@@ -10,6 +10,8 @@ from .page import card, heads, note, row, table
 if TYPE_CHECKING:
     from .report import Comparison, ModelReport, Report
 
+COLUMNS = 6  # tables of more runs have no columns
+
 type Colours = Mapping[str, int]
 
 
@@ -50,12 +52,13 @@ def _compared(comparison: "Comparison") -> Markup:
     apart = {key for key, values in comparison.rows.items() if len(set(values)) > 1}
     mixed = 0 < len(apart) < len(comparison.rows)
     body = [
-        row(key, *values, kind="apart" if mixed and key in apart else None) for key, values in comparison.rows.items()
+        row(key, *values, kind="apart" if mixed and key in apart else None, labels=comparison.models)
+        for key, values in comparison.rows.items()
     ]
     return tag(
         "div",
         tag("h3", comparison.title),
         note(comparison.note) if comparison.note else None,
-        table(heads("", *comparison.models), body, "compared"),
+        table(heads("", *comparison.models), body, "compared many" if len(comparison.models) > COLUMNS else "compared"),
         class_="part",
     )

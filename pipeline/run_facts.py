@@ -25,7 +25,8 @@ LOSSES = {
     "fine": "Fine loss of the training batches",
     "auxiliary": "Auxiliary loss of the network's own training",
 }
-PLACES = {"work", "train.run", "evaluate.run", "search.run", "search.index"}  # where things lie, not what they are
+# Where things lie, not what they are.
+PLACES = {"work", "data.annotations", "train.run", "evaluate.run", "search.run", "search.index"}
 SHORT_DIGEST = 12
 
 

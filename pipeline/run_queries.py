@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ..stages.query_ranks import QueryRanks
 
 WORST, BEST, GAINED, LOST = 3, 2, 2, 1
+WEIGHED = 6  # runs whose frame weights are shown
 SHOTS = 3  # frames shown of a video that was found
 NO_FRAMES = np.zeros((0, 1, 1, 3), np.uint8)
 
@@ -178,12 +179,15 @@ def query_clips(
     queries = Queries(ranks, focus)
     for name in queries.others:
         left_out.append(f"Queries of {name}: it was asked others than {focus}.")
-    others = [name for name in queries.places if name != focus]
-    examples = queries.examples(against or (others[0] if others else None))
+    against = against or next((name for name in queries.places if name != focus), None)
+    examples = queries.examples(against)
     split = queries.split(examples)
     pictures = Pictures(_frames(next(run for run in runs if run.name == focus), left_out))
-    shown = [run for run in runs if run.name in queries.places]
-    weights = _weights(shown, split, queries.of.split, pictures, reporter, left_out)
+    first = dict.fromkeys([*([against] if against else []), focus, *queries.places])
+    weighed = sorted((run for run in runs if run.name in first), key=lambda run: list(first).index(run.name))
+    if len(weighed) > WEIGHED:
+        left_out.append(f"Frame weights of {len(weighed) - WEIGHED} runs: a page shows those of {WEIGHED}.")
+    weights = _weights(weighed[:WEIGHED], split, queries.of.split, pictures, reporter, left_out)
     clips = [
         _clip(queries, example, text, pictures, {name: made[row] for name, made in weights.items()})
         for row, (example, text) in enumerate(zip(examples, split.texts, strict=True))

@@ -23,6 +23,7 @@ from teachclip.pipeline.report import (
     render_report,
     write_report,
 )
+from teachclip.pipeline.report_frames import Album
 
 type Parse = Callable[[str], Any]
 
@@ -164,6 +165,16 @@ def test_file_is_published_and_of_sensible_size(report: Report, tmp_path: Path) 
     assert [entry.name for entry in path.parent.iterdir()] == ["report.html"]
     assert 50_000 < path.stat().st_size < 1_500_000
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_pictures_that_do_not_fit_are_counted(parse: Parse) -> None:
+    album = Album(budget=5000)
+    shown = parse("".join(album.image(frame, f"frame {k}") for k, frame in enumerate(frames(20))))
+    assert 0 < shown.elements.count("img") < 20
+    assert album.used < 5000 + 5000
+    assert album.dropped == 20 - shown.elements.count("img") == shown.texts.count("no room")
+    assert album.left_out[0].startswith(f"{album.dropped} frames: ")
+    assert Album().left_out == []
 
 
 def test_more_models_than_colours_still_render(parse: Parse) -> None:

@@ -40,6 +40,7 @@ TRUNK = {
     },
     "weights": None,
 }  # fmt: skip
+MEAN = "mean" + "pooling" * 14  # a name without a place to break it
 NETWORK = {"trunk": TRUNK, "words": 10, "frames": FRAMES, "temporal_layers": 1}
 
 
@@ -164,12 +165,12 @@ def write_scores(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs alone, mean, taught, and tutor, the teacher's own; the frames they saw, the scores that taught. All of it is
+    """Runs alone, MEAN, taught, and tutor, the teacher's own; the frames they saw, the scores that taught. All of it is
     moved afterwards."""
     top = tmp_path_factory.mktemp("report")
     work = top / "made" / "work"
     write_run(config(work, "alone"), 1, 1.0)
-    write_run(config(work, "mean", network={"pooling": "mean"}), 2, 1.5)
+    write_run(config(work, MEAN, network={"pooling": "mean"}), 2, 1.5)
     write_run(config(work, "taught", teachers=["tutor"], loss={"fine": 0}), 3, 2.0, "test")
     write_run(config(work, "tutor", network={"kind": "xclip"}), 4, 1.7)
     write_frames(work / "frames")
@@ -208,7 +209,7 @@ def report(work: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
 def whole(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of all four runs."""
     out = tmp_path_factory.mktemp("page") / "report.html"
-    runs = [str(made / "work/runs" / name) for name in ("alone", "mean", "taught", "tutor")]
+    runs = [str(made / "work/runs" / name) for name in ("alone", MEAN, "taught", "tutor")]
     result = CliRunner().invoke(app, ["report", *runs, "--out", str(out), "--title", f"Title {HOSTILE}"])
     assert (result.exit_code, result.stderr) == (0, "")
     return out
@@ -271,7 +272,7 @@ def test_queries_show_frames_weights_ranks_and_what_was_found(page: Any, made: P
     titles = [value for element, key, value in page.attributes if element == "span" and key == "title"]
     assert any(title.startswith("alone: 0.") for title in titles)
     assert any(title.startswith("tutor: 0.") for title in titles)
-    assert not any(title.startswith("mean: ") for title in titles)  # mean pooling weighs nothing
+    assert not any(title.startswith(MEAN) for title in titles)  # mean pooling weighs nothing
     assert "Found first" in page.text
 
 
@@ -438,6 +439,9 @@ def test_twenty_five_runs_stay_apart_and_the_page_small(report: Report, work: Pa
     page = parse(Path("report.html").read_text())
     dots = {value for element, key, value in page.attributes if element == "i" and key == "class" and "dot" in value}
     assert len(dots) == 24  # eight colours in three styles
+    assert "Frame weights of 19 runs: a page shows those of 6." in page.text
+    bars = [value for element, key, value in page.attributes if element == "span" and key == "title"]
+    assert len({title.split(":")[0] for title in bars if re.search(r": 0\.\d+$", title)}) == 6
 
 
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (360, True), (768, False), (1280, True)])
