@@ -81,5 +81,5 @@ def list_of(path: Path) -> list[tuple[int, str]]:
 
 def kind_of(value: Any) -> str:
     """What a JSON value is, in words."""
-    kinds = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    kinds = {bool: "a boolean", int: "a number", float: "a number", list: "a list", tuple: "a tuple", dict: "an object"}
     return "null" if value is None else kinds.get(type(value), "a string")

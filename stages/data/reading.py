@@ -91,7 +91,10 @@ def read_video(id: str, source: Source, config: PrepareConfig) -> VideoRecord:
 def _record(id: str, source: Source, config: PrepareConfig, stamp: FileStamp) -> VideoRecord:
     with _opened(source) as container:
         contents = _inspect(container, _video_stream(container))
-    if contents.claimed is not None and contents.end < SHORT * contents.claimed:
+    wanted = (
+        math.inf if config.last_second is None else config.last_second + 1.0
+    )  # what is cut off behind is not missed
+    if contents.claimed is not None and contents.end < SHORT * min(contents.claimed, wanted):
         raise Unusable("short", f"ends after {contents.end:.1f} of {contents.claimed:.1f} seconds", contents.end)
     numbers, taken = _take(source, contents, config)
     images = [taken.frames[number] for number in numbers]

@@ -229,3 +229,13 @@ def test_didemo_is_looked_at_up_to_second_31(
     whole = config.model_copy(update={"prepare": settings.model_copy(update={"last_second": None})})
     with pytest.raises(CacheMismatchError, match="last_second"):
         prepare(whole)
+
+
+def test_a_video_cut_off_behind_the_last_second_is_whole(tmp_path: Path, numbered: Numbered, encode: Encode) -> None:
+    path = encode(tmp_path / "a.mkv", numbered(60), fps=2)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    settings = PrepareConfig(image_size=96, max_frames=64)
+    assert read_video("a", path, settings).status.status == "short"
+    seen = read_video("a", path, settings.model_copy(update={"last_second": 9}))
+    assert (seen.status.status, seen.status.frames) == ("ok", 10)
+    assert read_video("a", path, settings.model_copy(update={"last_second": 28})).status.status == "short"
