@@ -134,12 +134,12 @@ def dry_run(plan: Plan) -> DryRun:
     """How far each run is, and how long the rest will take."""
     planned = tuple(_planned(run, plan.problems.get(run.folder)) for run in plan.runs)
     took = [_seconds(run) for run in plan.runs if run.trained and run.finished]
-    left = sum(each.state in ("begun", "to do") for each in planned)
+    left = sum(each.state != "finished" for each in planned)
     return DryRun(plan.sweep.name, planned, left, statistics.mean(took) * left if took else None)
 
 
 def _planned(run: Run, problem: TeachclipError | None) -> Planned:
-    state = "not scored" if problem is not None else run.state
+    state = "waiting" if problem is not None else run.state
     return Planned(run.label, run.seed, str(run.folder), state, problem.what if problem else None)
 
 

@@ -3,10 +3,12 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..cache.frames import FrameCache
 from ..cache.scores import ScoreStore
 from ..configs.schema import Config
-from ..errors import CacheError, ConfigError, TeachclipError
+from ..errors import CacheError, CheckpointError, ConfigError, TeachclipError
 from ..stages.material import open_material
+from ..stages.models.checkpoints import checkpoint_file
 from ..stages.reporting import Silent
 from .sweep_runs import Run
 
@@ -63,8 +65,14 @@ def _unmeasurable(run: Run) -> TeachclipError | None:
         known = ", ".join(each.name for each in run.config.score.teachers) or "nobody"
         what = f"score.teachers names {known}, not {run.teacher}"
         return MissingTeacherError(what, run.config, [run.teacher or ""])
-    if run.config.teacher_checkpoint(settings) is None:
+    if (path := run.config.teacher_checkpoint(settings)) is None:
         return ConfigError(f"{run.teacher} has no checkpoint that could be measured here")
+    try:
+        if not (file := checkpoint_file(path)).is_file():
+            return CheckpointError(f"the checkpoint of {run.teacher} is not there: {file}")
+        FrameCache.open(run.config.frames_folder)
+    except TeachclipError as error:
+        return error
     return None
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +11,13 @@ from typing import Any, Literal
 from ..cache.identity import canonical, digest_of
 from ..configs.schema import Config
 from ..configs.sweeps import Row
+from ..errors import CheckpointError
 from ..stages.models.checkpoints import checkpoint_digest
 from ..stages.runs import NOT_IDENTITY, RunFolder
 
-State = Literal["finished", "begun", "to do", "not scored"]
+State = Literal["finished", "begun", "to do", "waiting"]
 RUNS = Path("runs")  # below `work`
+MEASURED = "measured-*.json"
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,10 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return not self.trained or RunFolder(self.folder).result is not None
+        """Whether it is trained; of a teacher, whether it was measured on anything."""
+        if not self.trained:
+            return any(self.folder.glob(MEASURED))
+        return RunFolder(self.folder).result is not None
 
     @property
     def state(self) -> State:
@@ -76,8 +82,11 @@ def teacher_run(name: str, row: Row, config: Config) -> Run:
 
 
 def _teacher_digest(row: Row, checkpoint: Path | None) -> str:
-    there = checkpoint is not None and checkpoint.exists()
-    return checkpoint_digest(checkpoint) if there and checkpoint else digest_of([row.label])
+    """Stands for the teacher's weights; for its row where there is no checkpoint, which is told before it runs."""
+    if checkpoint is not None:
+        with suppress(CheckpointError):
+            return checkpoint_digest(checkpoint)
+    return digest_of([row.label])
 
 
 def _run_digest(config: Config) -> str:

@@ -33,7 +33,7 @@ LOST = replace(
 DONE = RunResult("taught", 42, "runs/mine/taught-seed42", "made", 60.0, {"own data": {"t2v": T2V, "v2t": T2V}})
 TABLE = SweepResult("mine", "Losses", ("a note",), "alone", True, (ROW, LOST), (DONE,), 0, 0)
 LISTED = DryRun(
-    "mine", (Planned("taught", 42, "runs/a", "finished", None), Planned("by drl", None, "runs/b", "not scored", "drl")),
+    "mine", (Planned("taught", 42, "runs/a", "finished", None), Planned("by drl", None, "runs/b", "waiting", "drl")),
     0, 60.0,
 )  # fmt: skip
 SWEEP = "base: own_videos.yaml\nruns:\n  - label: taught\n    overrides: {train.loss.fine: 0}\n"
@@ -125,7 +125,7 @@ def test_a_dry_run_lists_runs(invoke: Invoke, calls: dict[str, list[Any]]) -> No
     assert [line.split() for line in result.stdout.splitlines()] == [
         ["run", "seed", "state"],
         ["taught", "42", "finished"],
-        ["by", "drl", "-", "not", "scored", "drl"],
+        ["by", "drl", "-", "waiting", "drl"],
         ["0", "of", "2", "runs", "are", "left"],
     ]
     assert json.loads(invoke("sweep", "losses.yaml", "--dry-run", "--json").stdout)["runs"][1]["problem"] == "drl"

@@ -290,12 +290,24 @@ def test_missing_scores_are_told_before_anything_trains(world: "World", tmp_path
         "or run the other rows: teachclip sweep a.yaml --partial"
     )
     assert not (world.root / "work/runs/unscored").exists()
-    assert [run.state for run in dry_run(plan).runs] == ["to do", "not scored", "not scored", "not scored"]
+    assert [run.state for run in dry_run(plan).runs] == ["to do", "waiting", "waiting", "waiting"]
     results = run_sweep(plan)
     assert [result.state for result in results] == ["made", "left out", "left out", "left out"]
     table = make_table(plan, results)
     assert (table.failed, table.left_out) == (0, 3)
     assert problems(table)[0].startswith("by drl: not scored yet: drl; ")
+
+
+@pytest.mark.parametrize(("checkpoint", "told"), [("lost.bin", "is not there"), ("runs", "this run folder has no")])
+def test_a_teacher_that_is_not_there_is_told(world: "World", tmp_path: Path, checkpoint: str, told: str) -> None:
+    rows = [{"label": "lost", "teacher": "lost"}]
+    teachers = [{"name": "lost", "checkpoint": checkpoint}]
+    plan = planned(world, tmp_path, name="lost", rows=rows, overrides={"score.teachers": teachers})
+    with pytest.raises(CacheError) as caught:
+        refuse_unready(plan, "")
+    assert told in caught.value.details[0]
+    assert [(run.state, run.problem is None) for run in dry_run(plan).runs] == [("waiting", False)]
+    assert dry_run(plan).left == 1
 
 
 def test_scores_of_other_captions_are_told_before_anything_trains(world: "World", tmp_path: Path) -> None:
