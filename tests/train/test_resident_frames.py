@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 import torch
 from teachclip.cache.frames import FrameCache
 from teachclip.cache.label_process import LabelProcess
+from teachclip.configs.loading import dump_config
 from teachclip.errors import ConfigError, TrainingError
 from teachclip.stages import resident
 from teachclip.stages.batches import Batch, BatchReader, Order, on_device
@@ -136,6 +139,32 @@ def test_training_says_that_its_label_process_was_killed(world: Any, monkeypatch
     config = world.config(train={"run": "runs/killed", "teachers": ["xclip"], "label_reader": "process"})
     with pytest.raises(TrainingError, match="killed: SIGKILL"):
         train(config)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_preempted_program_leaves_no_process_and_no_noise(world: Any) -> None:
+    settings = {"run": "runs/preempted", "teachers": ["xclip"], "epochs": 10_000, "checkpoint_seconds": 1e-6}
+    config = world.config(train={**settings, "label_reader": "process", "tensorboard": False})
+    path = config.work / "preempted.yaml"
+    path.write_text(dump_config(config))
+    program = subprocess.Popen(
+        [sys.executable, "-m", "teachclip", "train", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not RunFolder(config.run_folder).states:
+        assert program.poll() is None, program.communicate()
+        time.sleep(0.05)
+    children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
+    assert any(b"label_process" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children)
+    os.killpg(program.pid, signal.SIGTERM)
+    _, errors = program.communicate(timeout=60)
+    assert program.returncode == 0, errors
+    assert "Traceback" not in errors
+    assert "label_process" not in errors
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
 
 
 def test_what_auto_chooses(cache: FrameCache, monkeypatch: pytest.MonkeyPatch) -> None:
