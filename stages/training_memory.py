@@ -18,6 +18,7 @@ from .device import autocast
 from .losses import Losses
 from .models.build import build_network
 from .models.network import VideoTextNetwork
+from .models.speed import prepare_for_speed
 from .network_cost import encode_fake_videos, fake_network, fake_score, longest
 from .optim import build_optimiser, freeze
 
@@ -54,8 +55,9 @@ class TrainingMemory:
 def training_memory(name: str, settings: TrainConfig, precision: Precision, device: torch.device) -> TrainingMemory:
     """Count one step of `settings`, and measure it where `device` is a GPU.
 
-    The soft labels of `settings.teachers` are there, as if read from the cache. The whole batch is encoded at once, and
-    nothing is recomputed: `settings.chunk` and `settings.recompute`, which need less, are not looked at.
+    The soft labels of `settings.teachers` are there, as if read from the cache. The whole batch is encoded at once:
+    `settings.chunk` is not looked at, a chunk counts like a batch of its size. With `settings.recompute`, what one block
+    at a time keeps once more while it is computed again is not counted.
     """
     with FakeTensorMode():
         network = _prepared(fake_network(settings.network), settings)
@@ -167,6 +169,7 @@ def _prepared(network: VideoTextNetwork, settings: TrainConfig) -> VideoTextNetw
     freeze(network, settings.optim)
     if settings.trunk == "frozen":
         network.freeze_class_tokens()
+    prepare_for_speed(network, recompute=settings.recompute)
     return network.train()
 
 
