@@ -3,10 +3,13 @@
 import json
 import pickle
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from teachclip.configs.videos import DataConfig
 from teachclip.errors import DataError
 from teachclip.stages.data.captions import Dataset, read_dataset
@@ -267,6 +270,33 @@ def test_only_the_files_of_the_splits_that_are_read_are_needed(tmp_path: Path) -
 def test_blank_captions_are_left_out_and_others_keep_their_order(tmp_path: Path) -> None:
     found = read(tmp_path, "msvd", GOOD | {"captions_msvd.json": {"a": ["", " one ", "two"]}}, splits=["test"])
     assert captions(found, "test") == {"a": ("one", "two")}
+
+
+KEYS = st.sampled_from(["a", "sentences", "video_id", "videoID", "caption", "enCap", "video", "description", "v_a"])
+DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | KEYS,
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(KEYS, below, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("documents")
+
+
+@settings(deadline=None, max_examples=30)
+@given(DOCUMENTS)
+def test_whatever_a_json_holds_it_is_read_or_refused(folder: Path, document: Any) -> None:
+    for name, file in (
+        ("msvd", "captions_msvd.json"),
+        ("vatex", "VATEX_data.json"),
+        ("activitynet", "val_1.json"),
+        ("didemo", "test_data.json"),
+    ):
+        with suppress(DataError):
+            found = read(folder, name, {"test_list.txt": "a\n", file: document}, splits=["test"])
+            assert all(text.caption for text in found.texts)
 
 
 @pytest.fixture(scope="session")
