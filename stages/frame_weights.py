@@ -120,7 +120,7 @@ def frame_weights(
     found = usable_split(read_dataset(config.data), [split], frames, seen)
     if not found.texts:
         raise DataError(
-            f"the {split} split has no usable captions", where=str(config.data.captions), hint="choose another split"
+            f"the {split} split has no usable captions", where=str(config.data.origin), hint="choose another split"
         )
     device = choose_device(config.evaluate.device)
     times = frames.times(found.videos)
