@@ -1,5 +1,6 @@
 """Runs that are asked to stop: preempted ones end well, saved, with the command to go on."""
 
+import errno
 import json
 import os
 import signal
@@ -15,10 +16,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from teachclip.cache import state as state_files
 from teachclip.cache.state import load_state
 from teachclip.configs.loading import dump_config
 from teachclip.configs.schema import Config
-from teachclip.errors import StoppedEarly
+from teachclip.errors import StoppedEarly, TrainingError
 from teachclip.pipeline.cli.main import app
 from teachclip.pipeline.cli.running import running
 from teachclip.stages.runs import RunFolder
@@ -91,6 +93,22 @@ def test_other_signals_save_as_well(world: Any, monkeypatch: pytest.MonkeyPatch,
     else:
         assert document["error"]["what"] == f"stopped at step {step} of 1200, which is saved"
         assert document["error"]["hint"] == f"go on with: teachclip {' '.join(arguments)}"
+
+
+def test_a_stop_that_cannot_be_saved_is_an_error(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = world.config(train={**SETTINGS, "run": "runs/not-saved", "epochs": 400})
+    stop = StopRequest()
+    stop.signal = signal.SIGTERM
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(state_files, "save_file", full)
+        with pytest.raises(TrainingError, match="No space left"):
+            train(config, stop=stop)
+    with pytest.raises(StoppedEarly, match="stopped at step 1 of 1200"):
+        train(config, stop=stop)
 
 
 class Clock:

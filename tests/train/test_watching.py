@@ -1,6 +1,7 @@
 """Watching a run: what is logged and shown, what is warned of, and what stops it."""
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,7 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
 def test_tensorboard_shows_the_numbers_of_the_log_once(world: Any, train_until: Any) -> None:
     config = world.config(train={"run": "runs/curves", "epochs": 4})
     train_until(config, 8)
+    time.sleep(1)  # event files are named by the second
     train(config)
     assert len(list(config.run_folder.glob("events.out.tfevents.*"))) == 2
     shown, lines = curves(config.run_folder), RunFolder(config.run_folder).metrics()
