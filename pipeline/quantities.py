@@ -1,5 +1,7 @@
 """Numbers with their units, for people."""
 
+from collections.abc import Sequence
+
 
 def duration(seconds: float) -> str:
     """`3.2 s`, `1 min 12 s`, `2 h 05 min`."""
@@ -22,17 +24,17 @@ def latency(seconds: float) -> str:
 
 def size(count: float) -> str:
     """Bytes: `512 B`, `1.2 MB`, `18.1 GB` (powers of ten)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.4g} TB"
+    return _scaled(count, (" B", " kB", " MB", " GB", " TB"))
 
 
 def count(number: float) -> str:
     """Operations, parameters: `512`, `1.02 k`, `151 M`, `105 G`, `1.3 T` (powers of ten)."""
-    for unit in ("", " k", " M", " G"):
+    return _scaled(number, ("", " k", " M", " G", " T"))
+
+
+def _scaled(number: float, units: Sequence[str]) -> str:
+    for unit in units[:-1]:
         if number < 1000:
             return f"{number:.3g}{unit}"
         number /= 1000
-    return f"{number:.4g} T"
+    return f"{number:.4g}{units[-1]}"

@@ -59,6 +59,10 @@ def _compared(comparison: "Comparison") -> Markup:
         "div",
         tag("h3", comparison.title),
         note(comparison.note) if comparison.note else None,
-        table(heads("", *comparison.models), body, "compared many" if len(comparison.models) > COLUMNS else "compared"),
+        table(
+            heads(comparison.title, *comparison.models),
+            body,
+            "compared many" if len(comparison.models) > COLUMNS else "compared",
+        ),
         class_="part",
     )
