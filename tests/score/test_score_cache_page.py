@@ -11,7 +11,7 @@ PAGE = Path(__file__).parents[2] / "docs/score-cache.md"
 
 def test_the_pages_examples_run(finished: Path, monkeypatch) -> None:
     monkeypatch.chdir(finished / "work")
-    plain, ours = (
+    plain, ours, ahead = (
         code.replace('"xclip', '"fake').replace("clips/a.mp4", "v003.mp4").replace("clips/b.mp4", "v011.mp4")
         for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     )
@@ -29,3 +29,7 @@ def test_the_pages_examples_run(finished: Path, monkeypatch) -> None:
     }
     exec(ours, names)
     np.testing.assert_allclose(names["logits"], 50.0 * np.array(names["scores"]), rtol=1e-6)
+    names |= {"other_reader": names["reader"], "batches": [(np.array([1]), np.array([1])), (np.array([0, 1]),) * 2]}
+    exec(ahead, names)
+    for read in (names["labels"], names["other_labels"]):
+        np.testing.assert_array_equal(50.0 * read.coarse, names["logits"])
