@@ -28,6 +28,7 @@ def epoch(order: Order, number: int) -> list[np.ndarray]:
     return [texts for _, texts in order.steps(first, first + order.steps_per_epoch)]
 
 
+@settings(deadline=None)
 @given(orders(), st.integers(0, 5))
 def test_each_caption_comes_once_per_epoch_but_for_those_left_to_others(order: Order, number: int) -> None:
     drawn = np.concatenate(epoch(order, number))
@@ -36,7 +37,7 @@ def test_each_caption_comes_once_per_epoch_but_for_those_left_to_others(order: O
     assert all(len(batch) <= order.batch_size for batch in epoch(order, number))
 
 
-@settings(max_examples=30)
+@settings(deadline=None, max_examples=30)
 @given(orders())
 def test_over_epochs_all_captions_come_up(order: Order) -> None:
     """An epoch leaves out less than half of a group, so that 40 epochs leave out one with a chance below 1e-12."""
@@ -44,6 +45,7 @@ def test_over_epochs_all_captions_come_up(order: Order) -> None:
     assert len(np.unique(drawn)) == order.texts
 
 
+@settings(deadline=None)
 @given(orders(), st.data())
 def test_a_run_that_goes_on_draws_what_the_whole_run_draws(order: Order, data: st.DataObject) -> None:
     stop = 3 * order.steps_per_epoch
@@ -53,6 +55,7 @@ def test_a_run_that_goes_on_draws_what_the_whole_run_draws(order: Order, data: s
     assert all(np.array_equal(one[1], other[1]) for one, other in zip(whole, rest, strict=True))
 
 
+@settings(deadline=None)
 @given(orders(), st.integers(1, 8))
 def test_the_processes_of_a_run_share_its_batches(order: Order, ranks: int) -> None:
     for batch in epoch(order, 0):
@@ -60,6 +63,7 @@ def test_the_processes_of_a_run_share_its_batches(order: Order, ranks: int) -> N
         assert np.array_equal(np.concatenate(shares), batch)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 60), st.integers(0, 100))
 def test_epochs_and_seeds_shuffle_differently(texts: int, seed: int) -> None:
     texts += 20
