@@ -334,7 +334,8 @@ class EvaluateConfig(Section):
         "captions; marked in every output, and not comparable with plain numbers (docs/evaluation.md).",
     )
     rerank_temperature: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Its temperature on raw scores (cosines); by default 1 / logit scale, and 0.05 for query-bank."
+        None,
+        description="Its temperature on raw scores (cosines); by default 1 / logit scale, and 0.05 for query-bank.",
     )
     bank_captions: Positive = Field(
         5000, description="Training captions in the query bank, drawn with a fixed seed; all when there are fewer."

@@ -56,8 +56,8 @@ def training_memory(name: str, settings: TrainConfig, precision: Precision, devi
     """Count one step of `settings`, and measure it where `device` is a GPU.
 
     The soft labels of `settings.teachers` are there, as if read from the cache. The whole batch is encoded at once:
-    `settings.chunk` is not looked at, a chunk counts like a batch of its size. With `settings.recompute`, what one block
-    at a time keeps once more while it is computed again is not counted.
+    `settings.chunk` is not looked at, a chunk counts like a batch of its size. With `settings.recompute`, what one
+    block at a time keeps once more while it is computed again is not counted.
     """
     with FakeTensorMode():
         network = _prepared(fake_network(settings.network), settings)

@@ -82,7 +82,7 @@ def test_nothing_else_is_in_the_wheel(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"teachclip", f"{wheel.name.split('-py3')[0]}.dist-info"}
     assert {name.split("/")[1] for name in names if name.startswith("teachclip/")} == {
-        *("__init__.py", "errors.py", "py.typed"),
+        *("__init__.py", "__main__.py", "errors.py", "py.typed"),
         *LAYERS,
     }
     assert any(name.endswith("licenses/LICENSE") for name in names)
