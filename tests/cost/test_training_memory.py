@@ -27,7 +27,9 @@ def counted(**changes: object) -> TrainingMemory:
     return training_memory("network", settings(**changes), "float32", CPU)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("changes", [{}, {"pooling": "mean"}, {"trunk": "frozen"}, {"optim": {"freeze": "none"}}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"pooling": "mean"}, {"trunk": "frozen"}, {"optim": {"freeze": "none"}}, {"recompute": True}]
+)
 def test_counting_without_memory_sees_what_a_real_step_saves(changes: dict[str, object]) -> None:
     chosen = settings(**changes)  # type: ignore[arg-type]
     network = _prepared(build_network(chosen.network), chosen)
@@ -70,7 +72,8 @@ def test_afa_takes_its_two_layers_and_little_else() -> None:
     assert 0 < afa.saved - mean.saved < 0.05 * mean.saved
 
 
-def test_bf16_saves_less_and_a_frozen_trunk_much_less() -> None:
+def test_bf16_saves_less_and_recomputed_blocks_and_a_frozen_trunk_much_less() -> None:
+    assert counted(recompute=True).saved < 0.6 * counted().saved
     assert training_memory("network", settings(), "bf16", CPU).saved < 0.8 * counted().saved
     assert counted(trunk="frozen").saved < 0.4 * counted().saved
 
