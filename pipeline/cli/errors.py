@@ -40,7 +40,7 @@ _VERB = re.compile(
 _SMALLER = {
     "prepare": "--set prepare.workers=1",
     "score": "--set score.video_batch=8 --set score.text_batch=32",
-    "train": "--set train.batch_size=32 --set train.run=runs/batch32",
+    "train": "--set train.chunk=16",
     "evaluate": "--set evaluate.block=128",
 }
 
