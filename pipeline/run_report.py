@@ -200,7 +200,7 @@ def _notices(runs: Sequence[Run], models: Sequence[ModelReport], evaluation: str
     sets = {(number(each, "texts"), number(each, "videos")) for each in measured}
     if len(sets) > 1:
         told.append("These runs were measured on different sets of captions or videos: their numbers do not compare.")
-    if len({each.get("ties") for each in measured}) > 1:
+    if len({str(each.get("ties")) for each in measured}) > 1:
         told.append("Ties are counted in different ways.")
     absent = [run.name for run in runs if evaluation and evaluation not in run.evaluations]
     if absent and measured:

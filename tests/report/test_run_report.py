@@ -349,6 +349,7 @@ def test_an_unfinished_run_shows_its_curves_so_far(report: Report, work: Path, p
         ("metrics.jsonl", b'\xff\xfe{"kind"\n[1]\n{"kind": "train", "step": "x", "loss": NaN}\n', "2 of the 3 lines"),
         ("evaluation-test.json", b"{", "evaluation-test.json is damaged"),
         ("evaluation-test.json", b'{"t2v": {"sumr": "high"}, "v2t": 3}', None),
+        ("evaluation-test.json", b'{"t2v": {"sumr": 3}, "ties": {"a": []}, "marks": 3, "confidence": [1]}', None),
         ("ranks-test.npz", b"PK\x03\x04", "this file of ranks is damaged"),
         ("result.json", b"[]", "result.json holds something else"),
         ("result.json", b'{"best": [], "steps": "many", "other_pixels": 3, "seconds": null}', None),
