@@ -17,7 +17,7 @@ import os
 import platform
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,13 @@ class RunFolder:
     def finish(self, result: Mapping[str, Any]) -> None:
         """The run is finished: publish its result, forget its states."""
         publish(self._result, json.dumps(result, indent=1).encode())
+        self.forget_states()
+
+    def forget_states(self) -> None:
+        """Remove the states of a finished run, which a process that was killed meanwhile has left."""
         for path in self.states:
-            path.unlink()
+            with suppress(OSError):  # somebody else's run, which may only be read
+                path.unlink()
 
     def state(self, step: int) -> Path:
         """Where the training state after `step` steps is kept."""

@@ -95,6 +95,7 @@ def _train(config: Config, reporter: Reporter, world: World, stop: StopRequest |
         if world.main:
             folder.claim(config, identity)
         if (done := world.broadcast(folder.result if world.main else None)) is not None:
+            folder.forget_states()
             return TrainResult(**{**done, "teachers": tuple(done["teachers"]), "already_done": True})
         if material.train.left_out:
             reporter.warn(f"{material.train.left_out} training videos have no usable frames and are left out")

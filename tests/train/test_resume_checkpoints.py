@@ -313,6 +313,14 @@ def test_options_that_came_since_must_be_at_their_defaults(world: Any, train_unt
         train(world.config(train={"run": "runs/old-differs", "epochs": 4, "select_by": "r1"}))
 
 
+def test_what_a_kill_after_the_end_left_is_removed(world: Any) -> None:
+    config = world.config(train={"run": "runs/ended", "max_steps": 1})
+    train(config)
+    RunFolder(config.run_folder).state(1).write_bytes(b"")
+    assert train(config).already_done
+    assert RunFolder(config.run_folder).states == []
+
+
 def test_a_run_tells_where_and_with_what_it_was_made(world: Any, train_until: Any) -> None:
     config = world.config(train={"run": "runs/environment", "epochs": 4, "batch_size": 9, "seed": 5})
     train_until(config, 4)
