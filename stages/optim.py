@@ -109,6 +109,10 @@ class Optimiser:
         """Go on from `state`."""
         self.done = int(state["done"])
         self._optimiser.load_state_dict(state["optimiser"])
+        for parameter, moments in self._optimiser.state.items():
+            for name, value in moments.items():
+                if value.shape == parameter.shape:  # torch's fused kernels pair elements by their places in memory
+                    moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
     def _clip(self) -> Tensor:
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]

@@ -8,6 +8,7 @@ import torch
 from teachclip.configs.schema import NetworkConfig, OptimConfig, TrunkConfig, TrunkSizes
 from teachclip.errors import ConfigError
 from teachclip.stages.models.build import build_network
+from teachclip.stages.models.speed import prepare_for_speed
 from teachclip.stages.optim import build_optimiser, parameter_groups, schedule
 
 SIZES = TrunkSizes(
@@ -84,8 +85,9 @@ def test_frozen_parameters_do_not_move_and_the_others_do(optimiser) -> None:
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
-def test_going_on_from_a_saved_state_is_the_same_as_not_stopping(optimiser, tmp_path) -> None:
-    config = _config(optimiser, trunk_lr=1e-3)
+@pytest.mark.parametrize("channels_last", [False, True])  # of the network that goes on: the same numbers, other places
+def test_going_on_from_a_saved_state_is_the_same_as_not_stopping(optimiser, channels_last, tmp_path) -> None:
+    config = _config(optimiser, trunk_lr=1e-3, freeze="none")
     whole = _network()
     steps = build_optimiser(whole, config, 8)
     for step in range(6):
@@ -96,6 +98,7 @@ def test_going_on_from_a_saved_state_is_the_same_as_not_stopping(optimiser, tmp_
         steps.step()
     weights, state = torch.load(tmp_path / "state", weights_only=True)
     other = _network(seed=1)
+    prepare_for_speed(other, channels_last=channels_last)
     other.load_state_dict(weights)
     again = build_optimiser(other, config, 8)
     again.load_state_dict(state)
