@@ -107,7 +107,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        gradient = gradient.contiguous()
+        gradient = gradient.clone(memory_format=torch.contiguous_format)  # others may have been given the same tensor
         dist.all_reduce(gradient)
         own = gradient.new_zeros((ctx.given, *gradient.shape[1:]))
         own[: ctx.rows.stop - ctx.rows.start] = gradient[ctx.rows]

@@ -221,3 +221,15 @@ def test_a_process_alone_is_a_world() -> None:
 def test_a_process_without_a_share_works_on_the_last_row() -> None:
     assert [World(rank, 4).rows(2) for rank in range(4)] == [slice(0, 1), slice(1, 2), slice(2, 2), slice(2, 2)]
     assert World(3, 4).some_rows(2) == slice(1, 2)
+
+
+def test_gathered_gradients_are_summed_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where two gathered tensors are given one gradient, as a sum gives them. Both processes hold the same."""
+    monkeypatch.setattr(dist, "all_gather_into_tensor", lambda whole, own: whole.copy_(torch.cat([own, own])))
+    monkeypatch.setattr(dist, "all_reduce", lambda gradient: gradient.mul_(2))
+    one, other = (torch.ones(1, 2, requires_grad=True) for _ in range(2))
+    total = World(1, 2).gather(one, 2) + World(1, 2).gather(other, 2)
+    (total * torch.tensor([[1.0, 2.0], [3.0, 4.0]])).sum().backward()
+    assert one.grad is not None
+    assert other.grad is not None
+    assert one.grad.tolist() == other.grad.tolist() == [[6.0, 8.0]]
