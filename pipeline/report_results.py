@@ -150,7 +150,7 @@ def _difference(differences: "Intervals", way: str, key: str) -> Markup:
     found = differences[way][key]
     clear = _verdict(found) != "not clear"
     text = tag("b", signed(found.value)) if clear else signed(found.value)
-    return join(text, tag("small", f"{signed(found.low)} ", tag("wbr"), f"to {signed(found.high)}"))
+    return join(text, tag("small", f"{signed(found.low)} ", tag("span", f"to {signed(found.high)}")))
 
 
 def ranks(models: Sequence["ModelReport"], colours: Colours) -> Markup | None:
