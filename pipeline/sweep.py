@@ -87,7 +87,7 @@ class _Attempt:
             what, details = error.what if error.where is None else f"{error.where}: {error.what}", [*error.details]
             hint = GO_ON if isinstance(error, TrainingError) else error.hint
         except (torch.OutOfMemoryError, MemoryError):
-            what, hint, details = "not enough memory", "take less at a time: --set train.batch_size=32", []
+            what, hint, details = "not enough memory", "take less at a time: --set train.chunk=16", []
         gc.collect()  # out here the error is gone, and with it what it held of the run
         torch.cuda.empty_cache()
         reporter.warn("; ".join([f"{run.title} failed: {what}", *details, *([hint] if hint else [])]))
