@@ -206,6 +206,7 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
 
 def _copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    copies.wait_stream(torch.cuda.current_stream(device))  # frames that are kept on the GPU have to be there
 
     def copied() -> tuple[Batch, torch.cuda.Event] | None:
         if (batch := next(batches, None)) is None:

@@ -158,8 +158,10 @@ class TrainingStep:
 
     def _same_video(self, videos: np.ndarray) -> Tensor:
         """Off-diagonal pairs [b, b] of a text with its own video again."""
-        same = torch.from_numpy(videos[:, None] == videos[None, :]).to(self.device)
-        return same.fill_diagonal_(False)
+        same = torch.from_numpy(videos[:, None] == videos[None, :]).fill_diagonal_(False)
+        if self.device.type == "cuda":
+            same = same.pin_memory()  # else the copy would wait until the GPU has encoded the batch
+        return same.to(self.device, non_blocking=True)
 
     def _soft_labels(self, batch: Batch) -> tuple[list[Tensor], list[Tensor | None]]:
         """Per teacher: video-text logits [b, b]; and frame-text logits [b, F], None where the fine loss does not want
