@@ -1,5 +1,7 @@
 """Watching a run: what is logged and shown, what is warned of, and what stops it."""
 
+import os
+import platform
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +14,7 @@ import torch
 from teachclip.configs.schema import TrainConfig
 from teachclip.errors import TrainingError
 from teachclip.stages.batches import Order
+from teachclip.stages.curves import Curves
 from teachclip.stages.losses import LossParts
 from teachclip.stages.reporting import Silent
 from teachclip.stages.runs import TIMES, RunFolder
@@ -204,6 +207,21 @@ def test_tensorboard_shows_the_numbers_of_the_log_once(world: Any, train_until: 
                 expected.append((line["step"], value[keys[1]] if len(keys) == 2 else value))
         assert [number for number, _ in shown[tag]] == [number for number, _ in expected], "no point twice"
         assert [value for _, value in shown[tag]] == pytest.approx([value for _, value in expected])
+
+
+def test_curves_are_there_at_once_and_name_no_machine(tmp_path: Path) -> None:
+    with Curves(tmp_path, 0) as made:
+        made.add({"step": 1, "loss": 2.0, "kind": "train"})
+        assert curves(tmp_path) == {"loss": [(1, 2.0)]}
+    assert [platform.node() in path.name for path in tmp_path.iterdir()] == [False]
+
+
+def test_curves_on_a_full_disk_fail_where_they_are_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Curves(tmp_path, 0) as made, open("/dev/full", "wb") as full:
+        os.dup2(full.fileno(), made._file.fileno())
+        with pytest.raises(OSError, match="No space left"):
+            made.add({"step": 1, "loss": 2.0})
+    assert capsys.readouterr() == ("", "")
 
 
 def test_without_curves_tensorboard_is_not_imported(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
