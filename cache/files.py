@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,16 @@ TEMPORARY = ".tmp-"
 _NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 IN_USE = 3600.0
 """Seconds: what was written to more recently may still be in the making."""
+_PRIVATE = 0o600
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)  # it can only be read by setting it
+    os.umask(mask)
+    return mask
+
+
+_MODE = 0o666 & ~_umask()
 
 
 def sync_folder(folder: Path) -> None:
@@ -90,6 +101,9 @@ def publishing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         with temporary.open("rb") as handle:
+            if stat.S_IMODE(os.fstat(handle.fileno()).st_mode) == _PRIVATE:  # safetensors' files, whatever the umask
+                with suppress(OSError):  # file systems without modes
+                    os.fchmod(handle.fileno(), _MODE)
             os.fsync(handle.fileno())
         temporary.replace(path)
         sync_folder(path.parent)

@@ -330,3 +330,9 @@ def test_a_run_tells_where_and_with_what_it_was_made(world: Any, train_until: An
     assert entries[0]["torch"] == torch.__version__
     assert os.uname().nodename not in json.dumps(entries)
     assert (result.seed, result.left_over) == (5, 28 - 27)
+
+
+def test_a_checkpoint_may_be_read_by_whom_other_files_may(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    save_state(tmp_path / "state", {"a": torch.ones(2)})
+    assert (tmp_path / "state").stat().st_mode == (tmp_path / "other").stat().st_mode
