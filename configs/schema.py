@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from .losses import LossConfig
-from .section import Fraction, Location, Name, Positive, Section, Weight
+from .section import Fraction, Location, Name, Positive, Section, Seed, Weight
 from .videos import DataConfig, PrepareConfig
 
 # Where a relative path in a YAML file starts. The first kind: at the file's folder. The second, checkpoints that are
@@ -257,7 +257,7 @@ class TrainConfig(Section):
     batch_size: Annotated[int, Field(gt=1)] = Field(120, description="Pairs per step (code: 120, paper: 240).")
     epochs: Positive = Field(10, description="Passes over the captions.")
     max_steps: Positive | None = Field(None, description="Stop after this many steps; the schedule ends there.")
-    seed: int = Field(42, description="Seed of weights, order and everything random.")
+    seed: Seed = Field(42, description="Seed of weights, order and everything random.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where training runs.")
     precision: Literal["auto", "float32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, else float32.")
     compile: bool = Field(
@@ -360,7 +360,7 @@ class ShapesConfig(Section):
     val_clips: Positive = Field(400, description="Clips to validate on.")
     test_clips: Positive = Field(400, description="Clips to test on.")
     size: Annotated[int, Field(ge=64, multiple_of=2)] = Field(64, description="Width and height of clips, in pixels.")
-    seed: int = Field(7, description="Seed of everything drawn.")
+    seed: Seed = Field(7, description="Seed of everything drawn.")
     pictures: Positive = Field(20_000, description="Captioned single pictures that the trunk is pre-trained on.")
     picture_steps: Positive = Field(1600, description="Steps of the pre-training.")
     picture_batch: Annotated[int, Field(gt=1)] = Field(128, description="Pictures per step of the pre-training.")

@@ -53,6 +53,7 @@ def test_an_empty_file_and_empty_sections_are_the_defaults(tmp_path: Path) -> No
         ("work: w\nbatch_size: 3\n", ":2: batch_size: no such key; did you mean train.batch_size?"),
         ("zzz: 3\n", ":1: zzz: no such key; known here: work, data, prepare, score, denoise, train, evaluate, search"),
         ("train:\n\n  batch_size: 1\n", ":3: train.batch_size: 1 must be greater than 1"),
+        ("train: {seed: -1}\n", ":1: train.seed: -1 must be at least 0"),
         ("train: {batch_size: '64'}\n", ":1: train.batch_size: '64' must be a whole number"),
         ("train: {batch_size: true}\n", ":1: train.batch_size: true must be a whole number"),
         ("train: {batch_size: 6.5}\n", ":1: train.batch_size: 6.5 must be a whole number"),
