@@ -132,8 +132,9 @@ class TrainingStep:
             videos = self._gathered(videos, batch)
             scale = self.network.logit_scale.exp()
             logits = scale * self._gather(self.network.score(texts, videos), batch)
-            if self.world.ranks > 1:
-                self._seed(batch.step)  # what the losses draw must be the same in every process
+            self._seed(
+                batch.step
+            )  # what the losses draw is the same in all processes, however many they and chunks are
             teacher_logits, teacher_frames = self._soft_labels(batch)
             parts = self.losses(
                 logits,

@@ -26,6 +26,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "mean": {"pooling": "mean", "temporal_layers": 0},
     "xclip": {"kind": "xclip"},
     "drl": {"kind": "drl", "drl": {"cdcr": 2}},
+    "drl-drawn": {"kind": "drl", "drl": {"cdcr": 1}},  # whose own loss draws random numbers
     "xpool": {"kind": "xpool", "temporal_layers": 0, "xpool": {"dropout": 0.0}},
     "ts2net": {"kind": "ts2net", "ts2net": {"shift_layers": [], "selected": 2, "sigma": 0.0}},
 }
