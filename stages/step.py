@@ -132,9 +132,7 @@ class TrainingStep:
             videos = self._gathered(videos, batch)
             scale = self.network.logit_scale.exp()
             logits = scale * self._gather(self.network.score(texts, videos), batch)
-            self._seed(
-                batch.step
-            )  # what the losses draw is the same in all processes, however many they and chunks are
+            self._seed(batch.step)  # what the losses draw is the same in all processes, whatever the chunks
             teacher_logits, teacher_frames = self._soft_labels(batch)
             parts = self.losses(
                 logits,
