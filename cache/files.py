@@ -96,6 +96,8 @@ def publishing(path: Path) -> Iterator[Path]:
 
     Readers see the old file, the new file or none; never a part. Two writers cost time, never data.
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     make_folder(path.parent)
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
     try:

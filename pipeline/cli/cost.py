@@ -73,7 +73,9 @@ def cost(
             reporter=output,
         )
         if out is not None:
-            out.write_text(jsonlib.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+            from ...cache.files import publish
+
+            publish(out, (jsonlib.dumps(asdict(report), indent=1) + "\n").encode())
         output.result(report, *shown(report, out))
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from types import TracebackType
@@ -112,7 +112,8 @@ class Output:
         if hint:
             self._say(Text(hint))
         if self.json and facts is not None:
-            self._write(document({"error": facts}))
+            with suppress(OSError):  # stdout cannot be written, and stderr has said so
+                self._write(document({"error": facts}))
 
     def close(self) -> None:
         """Take progress bars off the terminal and flush."""

@@ -1,5 +1,6 @@
 """The output sink: a terminal, a pipe, --json, --quiet, progress."""
 
+import errno
 import io
 import json
 from dataclasses import dataclass
@@ -185,6 +186,21 @@ class Closed(io.StringIO):
 
     def flush(self) -> None:
         raise BrokenPipeError
+
+
+class Full(io.StringIO):
+    """Stdout on a disk that is full."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_failure_is_told_though_stdout_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(json=True, stdout=Full())
+    with pytest.raises(OSError, match="No space left"):
+        output.result({"a": 1})
+    output.failure("error", ("no space left on the disk",), "free some", {"what": "no space"})
+    assert capsys.readouterr().err == "error: no space left on the disk\nfree some\n"
 
 
 @pytest.mark.parametrize("as_json", [True, False])
