@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -52,7 +53,7 @@ def read_weights(path: Path) -> Weights:
         CheckpointError: no such file, a damaged one, or one that holds anything but tensors.
     """
     if not path.is_file():
-        raise CheckpointError("there is no such checkpoint", where=str(path))
+        raise CheckpointError("there is no such checkpoint", where=str(path), hint=_beside(path))
     try:
         if _is_safetensors(path):
             with safe_open(path, framework="pt") as file:
@@ -135,6 +136,18 @@ _BROKEN = (
     zipfile.BadZipFile, zlib.error, RecursionError,
 )  # fmt: skip
 _LARGEST_PACKED = 64 * 2**20
+
+
+def _beside(path: Path) -> str:
+    """What may be meant by a path that is not there."""
+    try:
+        names = sorted(each.name for each in path.parent.iterdir() if each.is_dir() or each.suffix)
+    except OSError:
+        return f"{path.parent} is no folder, either; `teachclip train CONFIG` makes checkpoints"
+    near = get_close_matches(path.name, names, n=3)
+    if near:
+        return f"did you mean {' or '.join(str(path.parent / name) for name in near)}?"
+    return "name a file or a run folder; `teachclip train CONFIG` makes them"
 
 
 def _is_safetensors(path: Path) -> bool:

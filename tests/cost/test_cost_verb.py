@@ -1,5 +1,6 @@
 """`teachclip cost`."""
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -123,11 +124,34 @@ def test_checkpoints_are_counted_by_themselves(configured: Path, invoke: Invoke)
     assert report["training"] == []
 
 
-def test_a_missing_checkpoint_and_settings_of_nothing_are_refused(invoke: Invoke) -> None:
+def test_a_missing_checkpoint_and_settings_of_nothing_are_refused(configured: Path, invoke: Invoke) -> None:
     missing = invoke("--checkpoint", "nothing.bin")
     assert missing.exit_code == 1
     assert "nothing.bin: there is no such checkpoint" in missing.stderr
+    assert "name a file or a run folder" in missing.stderr
+    near = invoke("--checkpoint", "work/runs/xpol")
+    assert "did you mean work/runs/xpool?" in near.stderr
+    nowhere = invoke("--checkpoint", "elsewhere/xpool")
+    assert "elsewhere is no folder, either" in nowhere.stderr
     assert invoke("--set", "train.seed=1").exit_code == 2
+
+
+def test_a_file_is_complete_or_absent(configured: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = configured.parent / "folder"
+    folder.mkdir()
+    asked = ("--checkpoint", "work/runs/xpool", "--out")
+    result = invoke(*asked, "folder")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: folder: a folder stands where a file should be")
+    assert list(folder.iterdir()) == []
+
+    def full(path: Path, data: bytes) -> int:
+        path.open("wb").close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert invoke(*asked, "folder/cost.json").exit_code == 1
+    assert list(folder.iterdir()) == []
 
 
 def test_the_papers_figures_stand_only_beside_the_papers_sizes() -> None:
