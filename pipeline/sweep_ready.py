@@ -7,6 +7,7 @@ from ..cache.frames import FrameCache
 from ..cache.scores import ScoreStore
 from ..configs.schema import Config
 from ..errors import CacheError, CheckpointError, ConfigError, TeachclipError
+from ..stages.evaluate import measured_split
 from ..stages.material import open_material
 from ..stages.models.checkpoints import checkpoint_file
 from ..stages.reporting import Silent
@@ -47,10 +48,11 @@ def problems_of(runs: Sequence[Run]) -> Iterator[tuple[Path, TeachclipError]]:
 
 
 def _material_key(config: Config) -> tuple[object, ...]:
-    """What `open_material` looks at."""
+    """What `open_material` and `measured_split` look at."""
     settings = config.train
     return (
         config.data,
+        config.evaluate.split,
         config.frames_folder,
         config.score_store,
         *(settings.teachers, settings.teaching, settings.accept, settings.captions_mask, settings.init),
@@ -70,7 +72,7 @@ def _unmeasurable(run: Run) -> TeachclipError | None:
     try:
         if not (file := checkpoint_file(path)).is_file():
             return CheckpointError(f"the checkpoint of {run.teacher} is not there: {file}")
-        FrameCache.open(run.config.frames_folder)
+        measured_split(run.config, FrameCache.open(run.config.frames_folder))
     except TeachclipError as error:
         return error
     return None
@@ -85,7 +87,7 @@ def _unready(config: Config) -> TeachclipError | None:
     if missing:
         return MissingTeacherError(f"not scored yet: {', '.join(missing)}", config, missing)
     try:
-        open_material(config, Silent())
+        measured_split(config, open_material(config, Silent()).frames)
     except TeachclipError as error:
         return error
     return None

@@ -78,6 +78,24 @@ def evaluate(config: Config, reporter: Reporter | None = None) -> EvaluateResult
     return _Model(config, config.evaluate_run, reporter or Silent()).measure(config)
 
 
+def measured_split(config: Config, frames: FrameCache) -> Split:
+    """The videos and captions of `config.evaluate.split`.
+
+    Raises:
+        DataError: none of its captions has a video with frames.
+    """
+    name = config.evaluate.split
+    split = usable_split(read_dataset(config.data), [name], frames)
+    if not split.texts:
+        other = "test" if name == "val" else "val"
+        raise DataError(
+            f"the {name} split has no usable captions",
+            where=str(config.data.origin),
+            hint=f"choose another: --set evaluate.split={other}",
+        )
+    return split
+
+
 def evaluate_sets(
     config: Config,
     others: Mapping[str, Config],
@@ -165,16 +183,9 @@ class _Model:
         return result
 
     def _split(self, of: Config, frames: FrameCache) -> Split:
-        name = of.evaluate.split
-        split = usable_split(read_dataset(of.data), [name], frames)
-        if not split.texts:
-            raise DataError(
-                f"the {name} split has no usable captions",
-                where=str(of.data.origin),
-                hint="choose another: --set evaluate.split=val",
-            )
+        split = measured_split(of, frames)
         if split.left_out:
-            self.reporter.warn(f"{split.left_out} {name} videos have no usable frames and are left out")
+            self.reporter.warn(f"{split.left_out} {of.evaluate.split} videos have no usable frames and are left out")
         return split
 
     def _rank(self, split: Split, frames: FrameCache) -> tuple[Ranking, str | None]:

@@ -326,6 +326,18 @@ def test_scores_of_other_captions_are_told_before_anything_trains(world: "World"
     assert "caption" in caught.value.details[0]
 
 
+def test_a_test_split_without_captions_is_told_before_anything_trains(world: "World", tmp_path: Path) -> None:
+    captions = tmp_path / "captions.csv"
+    lines = (world.root / "captions.csv").read_text().splitlines()
+    captions.write_text("\n".join(line for line in lines if not line.endswith(",test")))
+    data = {"data.captions": str(captions), "data.videos": str(world.root)}
+    rows = [{"label": "a", "overrides": {"train.teachers": []}}, {"label": "X-CLIP", "teacher": "xclip"}]
+    plan = planned(world, tmp_path, name="untested", rows=rows, overrides=data)
+    with pytest.raises(CacheError) as caught:
+        refuse_unready(plan, "")
+    assert caught.value.details == ("a, X-CLIP: the test split has no usable captions",)
+
+
 def test_other_test_sets_are_rows_of_their_own(swept: tuple[Plan, list[RunResult]], world: "World") -> None:
     from teachclip.pipeline.measuring import TestSet
 
