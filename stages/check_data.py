@@ -230,7 +230,7 @@ def _validation(given: Dataset, split: Dataset, config: DataConfig) -> str:
     if own := len(given.videos_of("val")):
         return f"its own {own} validation videos"
     if held := len(split.videos_of("val")):
-        return f"{held} of the training videos are held out (data.val_fraction: {config.val_fraction:g})"
+        return f"{held} held out of the training videos (data.val_fraction: {config.val_fraction:g})"
     return "none: the last step is kept"
 
 

@@ -1,6 +1,7 @@
 """`teachclip data`: what a data set comes to, before anything is made of it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,6 +66,8 @@ def _wanted(decode: str | None) -> int | None:
 
 
 def _hint(found: "DataCheck") -> str:
+    if found.wanted and Path(found.annotations).is_file():
+        return "data.annotations names the folder of these files, not one of them."
     if found.wanted:
         return f"Put these files into {found.annotations}; docs/data.md says more."
     if found.problem_count or any(split.failed for split in found.splits):

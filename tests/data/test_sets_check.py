@@ -71,7 +71,7 @@ def test_counts_stand_beside_the_papers(tmp_path: Path) -> None:
     ]
     assert found.splits[0].files == ("MSRVTT_train.9k.csv", "MSRVTT_data.json")
     assert found.warnings[0] == "train: 20 videos, 8,980 fewer than the paper's 9,000"
-    assert found.validation == "2 of the training videos are held out (data.val_fraction: 0.1)"
+    assert found.validation == "2 held out of the training videos (data.val_fraction: 0.1)"
     assert found.missing_count == 23
     assert found.refused == "none of the 23 videos has a file, and none is prepared"
 

@@ -175,8 +175,24 @@ def test_what_is_no_whole_shard_is_refused(tmp_path: Path) -> None:
         assert caught.value.where == str(path)
     with tarfile.open(path, "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("a.mp4"))
-    with pytest.raises(DataError, match="not an uncompressed tar"):
+    with pytest.raises(DataError, match="not an uncompressed tar but a gzip file") as caught:
         read_dataset(in_shards(tmp_path))
+    assert "gunzip" in str(caught.value.hint)
+
+
+def test_a_folder_of_shards_that_is_none_is_told_as_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        read_dataset(in_shards(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="this is a file"):
+        read_dataset(in_shards(shard(tmp_path / "s.tar", {"a.txt": "x", "a.mp4": b"1"})))
+
+
+def test_a_folder_of_annotations_that_is_none_is_told_as_what_it_is(tmp_path: Path) -> None:
+    config = msvd(tmp_path, "a")
+    with pytest.raises(DataError, match="no such folder"):
+        read_dataset(config.model_copy(update={"annotations": tmp_path / "nowhere"}))
+    with pytest.raises(DataError, match="this is a file"):
+        read_dataset(config.model_copy(update={"annotations": config.annotations / "test_list.txt"}))
 
 
 def test_a_video_in_a_tar_decodes_as_the_file_does(

@@ -55,6 +55,12 @@ class Annotations:
         """
         path = self.optional(*names)
         if path is None:
+            if not self.folder.is_dir():
+                raise DataError(
+                    "this is a file" if self.folder.exists() else "no such folder",
+                    where=str(self.folder),
+                    hint="data.annotations names the folder of the data set's files",
+                )
             raise DataError(
                 f"no {names[0]}" if len(names) == 1 else f"none of {', '.join(names)}",
                 where=str(self.folder),

@@ -9,6 +9,7 @@ import posixpath
 import tarfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -37,8 +38,11 @@ def read_shards(folder: Path, problem: Callable[[str], None]) -> list[Clip]:
     """
     paths = sorted(path for path in folder.rglob("*.tar") if path.is_file())
     if not paths:
+        what = "no .tar file in this folder" if folder.is_dir() else "no such folder"
         raise DataError(
-            "no .tar file in this folder", where=str(folder), hint="name the folder of the shards: data.videos"
+            "this is a file" if folder.is_file() else what,
+            where=str(folder),
+            hint="name the folder of the shards: data.videos",
         )
     return [clip for path in paths for clip in _Shard(path, folder, problem).clips()]
 
@@ -56,8 +60,13 @@ class _Shard:
                 for member in tar:
                     self._add(tar, member, samples)
         except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+            compressed = _is_gzip(self.path)
             raise DataError(
-                f"not an uncompressed tar, or cut off: {error}", where=str(self.path), hint="get this shard again"
+                "not an uncompressed tar but a gzip file"
+                if compressed
+                else f"not an uncompressed tar, or cut off: {error}",
+                where=str(self.path),
+                hint="put what `gunzip -c` makes of it in its place" if compressed else "get this shard again",
             ) from None
         for key, sample in samples.items():
             yield from self._clip(key, sample)
@@ -128,6 +137,12 @@ class _Sample:
         self.name = ""
         self.captions: list[str] = []
         self.split: Split | None = None
+
+
+def _is_gzip(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+    return False
 
 
 def _named_split(name: str) -> Split:
