@@ -18,11 +18,12 @@ from .loading import SHIPPED, changed, read_document, read_given
 from .marked import Marked
 from .messages import config_error, nearest
 from .schema import Config
-from .section import Name, Positive, Section
+from .section import Name, Section
 from .sets import SetName
 
 TABLES = SHIPPED / "tables"
 TAKEN = ("train.run", "evaluate.run")  # a sweep names its runs itself
+MOST_SEEDS = 1000
 Percent = Annotated[float, Field(ge=0.0, le=100.0)]
 Label = Annotated[str, Field(min_length=1, max_length=60)]
 Overrides = dict[str, Any]
@@ -79,7 +80,9 @@ class SweepConfig(Section):
         default_factory=dict, description="Dotted key: values; every combination is a row (of every one of `runs`)."
     )
     runs: tuple[RowConfig, ...] = Field((), description="Rows by name.")
-    seeds: Positive = Field(1, description="Runs of each row: train.seed, and the next ones.")
+    seeds: Annotated[int, Field(gt=0, le=MOST_SEEDS)] = Field(
+        1, description="Runs of each row: train.seed, and the next ones."
+    )
     against: Label | None = Field(None, description="Row that the others' SumR is compared with, seed by seed.")
     show: Literal["metrics", "cost", "frame-weights"] = Field(
         "metrics",

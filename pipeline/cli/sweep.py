@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
-from ...configs.sweeps import Sweep, load_sweep
+from ...configs.sweeps import MOST_SEEDS, Sweep, load_sweep
 from ...errors import ConfigError, TeachclipError
 from ...stages.stopping import StopRequest
 from ..quantities import duration
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ..sweep_table import SweepResult
 
 Seeds = Annotated[
-    int | None, typer.Option("--seeds", metavar="N", min=1, help="Runs of each row: train.seed and the next ones.")
+    int | None,
+    typer.Option("--seeds", metavar="N", min=1, max=MOST_SEEDS, help="Runs of each row: train.seed and the next ones."),
 ]
 Tests = Annotated[
     list[Path] | None,

@@ -173,6 +173,7 @@ def test_on_the_demo_it_says_so(invoke: Invoke, calls: dict[str, list[Any]]) -> 
         ),
         (["reproduce", "table8", "own_videos.yaml"], "no such table: table8; did you mean table7?"),
         (["reproduce", "table5"], "name your configuration, or --on demo, one of them"),
+        (["reproduce", "table5", "--on", "dmeo"], "--on dmeo: no such folder"),
         (["reproduce", "table5", "own_videos.yaml", "--on", "demo"], "one of them"),
         (["reproduce", "table6", "own_videos.yaml"], "table6 measures students on other data sets, and none is named"),
     ],
