@@ -9,6 +9,7 @@ nothing.
 import json
 import math
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -24,6 +25,9 @@ from .launch import launch, rank_rows
 
 PATIENCE = timedelta(minutes=10)  # with a process that is alive and says nothing; one that died is noticed at once
 TELLING = timedelta(seconds=5)
+SETTLING = 0.2
+"""Seconds for gloo's threads to let go of their last tensors. They need the interpreter for it: if it ends meanwhile,
+they abort the process, and a group that is destroyed meanwhile waits for them for ever."""
 
 
 class World:
@@ -34,6 +38,7 @@ class World:
     """
 
     _current: "World | None" = None
+    _joined = 0
 
     def __init__(self, rank: int = 0, ranks: int = 1) -> None:
         self.rank, self.ranks = rank, ranks
@@ -147,9 +152,9 @@ def joined(device: Literal["auto", "cpu", "cuda"] = "auto") -> Iterator[World]:
         World._current = World(place.rank, place.ranks)
         yield World._current
         World._current.barrier()
-        dist.destroy_process_group()
+        _leave()
     except StoppedEarly:  # which all have agreed on
-        dist.destroy_process_group()
+        _leave()
         raise
     except RuntimeError as error:
         if not _is_of_connection(error):
@@ -164,17 +169,26 @@ def joined(device: Literal["auto", "cpu", "cuda"] = "auto") -> Iterator[World]:
         World._current = None
 
 
+def _leave() -> None:
+    time.sleep(SETTLING)
+    dist.destroy_process_group()
+
+
 def _connect(local_rank: int, device: str) -> None:
-    if device == "cpu" or not torch.cuda.is_available():
-        dist.init_process_group("gloo", timeout=PATIENCE)
-        return
-    if local_rank >= torch.cuda.device_count():
-        raise ConfigError(
-            f"there is no GPU for process {local_rank + 1} of this machine, which has {torch.cuda.device_count()}",
-            hint=f"start as many as there are GPUs: torchrun --nproc-per-node={torch.cuda.device_count()}",
-        )
-    torch.cuda.set_device(local_rank)
-    dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE)
+    backend = "gloo"
+    if device != "cpu" and torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise ConfigError(
+                f"there is no GPU for process {local_rank + 1} of this machine, which has {torch.cuda.device_count()}",
+                hint=f"start as many as there are GPUs: torchrun --nproc-per-node={torch.cuda.device_count()}",
+            )
+        torch.cuda.set_device(local_rank)
+        backend = "cpu:gloo,cuda:nccl"
+    World._joined += 1
+    store, rank, ranks = next(dist.rendezvous("env://", timeout=PATIENCE))  # type: ignore[attr-defined]
+    # A name of its own: addresses that processes left when they were connected before must not be found again.
+    meeting = dist.PrefixStore(f"teachclip-{World._joined}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=meeting, rank=rank, world_size=ranks, timeout=PATIENCE)
 
 
 def _is_of_connection(error: RuntimeError) -> bool:
