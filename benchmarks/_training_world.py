@@ -21,11 +21,11 @@ SHARD = 64
 SMALL: dict[str, Any] = {
     "sizes": {
         "image_size": 64,
-        "patch_size": 16,
+        "patch_size": 32,
         "vision_width": 128,
         "vision_layers": 3,
         "text_width": 128,
-        "text_layers": 3,
+        "text_layers": 2,
         "embed_dim": 128,
     },
     "weights": None,
@@ -45,7 +45,7 @@ class World:
         """The world's configuration with these settings of `train`."""
         network = {"trunk": LARGE if self.large else SMALL, "words": WORDS, "frames": FRAMES}
         if not self.large:
-            network["ts2net"] = {"shift_layers": [1], "samples": 100}
+            network["ts2net"] = {"shift_layers": [], "samples": 100}
         network |= train.pop("network", {})
         sections: dict[str, Any] = {
             "work": self.folder,

@@ -1,6 +1,6 @@
 """What teaching costs: a training step without teachers, with one and three cached, with one and three online.
 
-    python benchmarks/training.py [--batch 120 240] [--rounds 3 --steps 3] [--out training.json]
+    python benchmarks/training.py [--batch 120 240] [--rounds 3 --steps 2] [--out training.json]
     make bench-train
 
 All ways train the same student on the same batches, from the same frame cache; the ways take turns, round by round;
@@ -211,7 +211,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, nargs="+", default=[120, 240])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3, help="of a round, after one that is not counted")
+    parser.add_argument("--steps", type=int, default=2, help="of a round, after one that is not counted")
     parser.add_argument("--videos", type=int, default=512, help="with two captions each")
     parser.add_argument("--ways", nargs="+", choices=[*WAYS, *OPTIONS], help="by default all; the options on a GPU")
     parser.add_argument("--large", action="store_true", help="ViT-B/32, 224 pixels, on a CPU too")
