@@ -141,9 +141,15 @@ class _Check:
             same_frames=tuple(same[:SHOWN]),
             same_frames_count=len(same),
             wanted=self._wanted(),
-            warnings=tuple(_against_the_paper(splits)),
+            warnings=(*_against_the_paper(splits), *self._without()),
             refused=self._refused(),
         )
+
+    def _without(self) -> Iterable[str]:
+        """Splits that a later verb will ask for in vain."""
+        for split, verb in (("train", "train"), ("test", "evaluate")) if self.published is None else ():
+            if split in self.data.splits and not self.dataset.videos_of(split):
+                yield f"no {split} videos: `teachclip {verb}` will find nothing"
 
     def _concerns(self, split: Split) -> bool:
         if self.published is None:

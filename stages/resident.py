@@ -4,6 +4,7 @@ import mmap
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
@@ -75,7 +76,20 @@ def _free(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     facts = Path("/proc/meminfo")
     lines = facts.read_text().splitlines() if facts.exists() else []
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), 0)
+    available = next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), 0)
+    return min(available, _left_in_container())
+
+
+def _left_in_container(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that a container or job may still take (control groups, version 2); very many where nothing limits it."""
+    own = Path("/proc/self/cgroup").read_text().splitlines() if Path("/proc/self/cgroup").exists() else []
+    names = [line.removeprefix("0::/") for line in own if line.startswith("0::/")]
+    folders = [root, *(root / name for name in names)]
+    left = [sys.maxsize]
+    for limit, used in ((folder / "memory.max", folder / "memory.current") for folder in folders):
+        with suppress(OSError, ValueError):  # no such file, or "max": no limit
+            left.append(max(0, int(limit.read_text()) - int(used.read_text())))
+    return min(left)
 
 
 def _refuse_too_large(where: Where, size: int, device: torch.device) -> None:

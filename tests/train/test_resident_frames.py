@@ -251,3 +251,12 @@ def test_batches_are_on_the_gpu_before_they_are_used(cache: FrameCache, reader: 
         same(batch.to(CPU), reader(item))
     with pytest.raises(Failing):  # not before the batches that came first
         next(batches)
+
+
+def test_what_a_container_may_take_counts_as_free(tmp_path: Path) -> None:
+    assert resident._left_in_container(tmp_path) == sys.maxsize
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "memory.current").write_text("300\n")
+    assert resident._left_in_container(tmp_path) == sys.maxsize
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert resident._left_in_container(tmp_path) == 700
