@@ -14,6 +14,7 @@ SetName = Literal[
     "activitynet",
     "didemo",
     "lsmdc",
+    "teachclip-files",
 ]
 Split = Literal["train", "val", "test"]
 
@@ -192,6 +193,16 @@ PUBLISHED: dict[SetName, PublishedSet] = {
             Needed(("LSMDC16_annos_training.csv",), ("train",), "LSMDC (a licence has to be signed)"),
             Needed(("LSMDC16_annos_val.csv",), ("val",), "LSMDC (a licence has to be signed)"),
             Needed(("LSMDC16_challenge_1000_publictect.csv",), ("test",), "LSMDC (a licence has to be signed)"),
+        ),
+    ),
+    "teachclip-files": PublishedSet(
+        "TeachCLIP's text files",
+        "github.com/ruc-aimc-lab/TeachCLIP",
+        "named by their ids",
+        tuple(
+            needed
+            for folder in ("VideoSet", "QuerySet", "Annotations")
+            for needed in _lists(_ALL, f"{folder}/{{}}.txt", f"{TEACHCLIP}, each named for its split")
         ),
     ),
 }

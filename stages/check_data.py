@@ -160,7 +160,7 @@ class _Check:
         videos = self.dataset.videos_of(split)
         usable = None if self.frames is None else set(self.frames.usable)
         needed = [needed for needed in (self.published.needed if self.published else ()) if split in needed.splits]
-        read = {path.name for path in self.annotations.read}
+        read = {path.relative_to(self.annotations.folder).as_posix() for path in self.annotations.read}
         return SplitCheck(
             split=split,
             videos=len(videos),

@@ -101,6 +101,23 @@ def test_files_that_are_missing_are_named_with_where_they_come_from(tmp_path: Pa
     assert found.home == "ms-multimedia-challenge.com/2017/dataset"
 
 
+def test_files_in_folders_are_named_with_them(tmp_path: Path) -> None:
+    for folder, line in (("VideoSet", "a"), ("QuerySet", "a#0\ta cat"), ("Annotations", "a#0\ta")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test.txt").write_text(line)
+    (tmp_path / "a.mp4").touch()
+    config = DataConfig(set="teachclip-files", annotations=tmp_path, splits=("test",))
+    found = checked(config, tmp_path)
+    assert [(each.files, each.videos, each.texts, each.on_disk, each.paper) for each in found.splits] == [
+        (("VideoSet/test.txt", "QuerySet/test.txt", "Annotations/test.txt"), 1, 1, 1, None)
+    ]
+    assert (found.refused, found.warnings, found.wanted) == (None, (), ())
+    (tmp_path / "QuerySet/test.txt").unlink()
+    found = checked(config, tmp_path)
+    assert found.refused == "1 splits cannot be read: test"
+    assert [each.names for each in found.wanted] == [("QuerySet/test.txt",)]
+
+
 def test_videos_without_captions_ask_for_the_other_files(tmp_path: Path) -> None:
     config = msrvtt(tmp_path)
     (tmp_path / "MSRVTT_data.json").rename(tmp_path / "sgn_val.json")

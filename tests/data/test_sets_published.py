@@ -29,6 +29,7 @@ MSRVTT_TEST = 'key,vid_key,video_id,sentence\nret0,msr9,video9,"a man, singing"\
 def written(folder: Path, files: Files) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         if isinstance(content, bytes):
             (folder / name).write_bytes(content)
         else:
@@ -162,6 +163,33 @@ def test_lsmdc(tmp_path: Path) -> None:
     assert captions(found, "train") == {"1_FILM_00.00.01.000-00.00.02.000": ('SOMEONE says "hi".', "She leaves.")}
 
 
+VIDEOS, QUERIES, TRUTH = (f"{folder}/test.txt" for folder in ("VideoSet", "QuerySet", "Annotations"))
+QUERY_FILES = {
+    VIDEOS: "b\na\n",
+    QUERIES: "a#0\ta cat\nb#0\ta dog\nq 7\tthe\ttabbed dog\n",
+    TRUTH: "a#0\ta\nq 7\tb\nb#0\tb\n",
+}
+
+
+def test_teachclip_files(tmp_path: Path) -> None:
+    """Videos in the order of the video set, each one's queries in that of the ground truth."""
+    found = read(tmp_path, "teachclip-files", QUERY_FILES, splits=["test"])
+    assert captions(found, "test") == {"b": ("the\ttabbed dog", "a dog"), "a": ("a cat",)}
+
+
+def test_teachclip_files_of_every_split(tmp_path: Path) -> None:
+    """Saved on Windows, with a byte order mark; lines of a video need not stand together."""
+    files = dict(QUERY_FILES)
+    for split, id in (("train", "c"), ("val", "d")):
+        files[f"VideoSet/{split}.txt"] = f"\ufeff{id}1\r\n{id}2"
+        files[f"QuerySet/{split}.txt"] = "\ufeff1\tone\r\n2\ttwo\r\n\r\n3\tthree\r\n"
+        files[f"Annotations/{split}.txt"] = f"\ufeff3\t{id}2\r\n1\t{id}1\r\n2\t{id}2\r\n"
+    found = read(tmp_path, "teachclip-files", files)
+    assert captions(found, "train") == {"c1": ("one",), "c2": ("three", "two")}
+    assert captions(found, "val") == {"d1": ("one",), "d2": ("three", "two")}
+    assert list(captions(found, "test")) == ["b", "a"]
+
+
 def refused(folder: Path, name: str, files: Files, **data: Any) -> DataError:
     with pytest.raises(DataError) as caught:
         read(folder, name, files, **data)
@@ -214,6 +242,18 @@ GOOD = {"test_list.txt": "a\n", "captions_msvd.json": {"a": ["one"]}}
         ("didemo", {"test_data.json": MOMENTS}, "", "none of test_list.txt, ce_test_list.txt"),
         ("lsmdc", {"LSMDC16_challenge_1000_publictect.csv": "a\tb\n"}, "LSMDC16_challenge_1000_publictect.csv:1",
          "2 fields instead of 6"),
+        ("teachclip-files", {}, "", "no VideoSet/test.txt"),
+        ("teachclip-files", {VIDEOS: "a\n", QUERIES: "a#0\tx\n"}, "", "no Annotations/test.txt"),
+        ("teachclip-files", QUERY_FILES | {VIDEOS: ""}, VIDEOS, "names no video"),
+        ("teachclip-files", QUERY_FILES | {VIDEOS: "a\nb\na\n"}, VIDEOS + ":3", "the id 'a' again"),
+        ("teachclip-files", QUERY_FILES | {QUERIES: "a#0\tx\nb#0 y\n"}, QUERIES + ":2", "not a query id, a tab and a"),
+        ("teachclip-files", QUERY_FILES | {QUERIES: "a#0\tx\nb#0\t\n"}, QUERIES + ":2", "not a query id, a tab and a"),
+        ("teachclip-files", QUERY_FILES | {QUERIES: "a#0\tx\n\na#0\ty\n"}, QUERIES + ":3",
+         "a second text for query 'a#0'; the first is in line 1"),
+        ("teachclip-files", QUERY_FILES | {QUERIES: b"a#0\tx\nb#0\tcaf\xe9\n"}, QUERIES + ":2", "byte 0xe9 is not UTF"),
+        ("teachclip-files", QUERY_FILES | {TRUTH: "a#0 a\n"}, TRUTH + ":1", "not a query id, a tab and a video"),
+        ("teachclip-files", QUERY_FILES | {TRUTH: "a#0\ta\na#0\tb\n"}, TRUTH + ":2",
+         "a second video for query 'a#0'; the first is in line 1"),
     ],
 )  # fmt: skip
 def test_a_wrong_file_is_one_error_with_file_and_line_or_key(
@@ -248,6 +288,21 @@ def test_a_wrong_video_is_named(tmp_path: Path, files: Files, problem: str) -> N
     error = refused(tmp_path, "msvd", files, splits=["test"])
     assert error.what == "1 problem in the captions"
     assert problem in error.details[0]
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({QUERIES: QUERY_FILES[QUERIES] + "lone\tx\n"}, f"{QUERIES}:4: query 'lone' has no video in {TRUTH}"),
+        ({TRUTH: QUERY_FILES[TRUTH] + "lone\ta\n"}, f"{TRUTH}:4: query 'lone' is not in {QUERIES}"),
+        ({VIDEOS: "a\n"}, f"{TRUTH}:2: video 'b' of query 'q 7' is not in {VIDEOS}"),
+        ({VIDEOS: "a\nb\nc\n"}, f"{VIDEOS}:3: 'c' has no query in {TRUTH}"),
+        ({TRUTH: "a#0\ta\nq 7\tb\nb#0\tb\t1\n"}, rf"{TRUTH}:3: video 'b\t1' of query 'b#0' is not in {VIDEOS}"),
+    ],
+)
+def test_files_that_do_not_fit_together_are_named(tmp_path: Path, files: Files, problem: str) -> None:
+    error = refused(tmp_path, "teachclip-files", QUERY_FILES | dict(files), splits=["test"])
+    assert error.details[0] == problem
 
 
 def test_a_video_in_two_splits_is_named(tmp_path: Path) -> None:

@@ -146,6 +146,49 @@ def _lsmdc(annotations: Annotations, split: Split) -> list[Clip]:
     return [Clip(id, split, tuple(sentences[id]), place) for id, place in where.items()]
 
 
+def _teachclip_files(annotations: Annotations, split: Split) -> list[Clip]:
+    """The videos, in their order; their queries in that of the ground truth, whose lines need not be grouped."""
+    videos, queries, truth = (needed.names[0] for needed in _needed("teachclip-files", split))
+    listed = read_list(annotations.file(videos)).where
+    texts, answers = _by_query(annotations, queries, "text"), _by_query(annotations, truth, "video")
+    captions: dict[str, list[str]] = {video: [] for _, video in answers.values()}
+    for query, (line, video) in answers.items():
+        if video not in listed:
+            annotations.problem(f"{truth}:{line}: video {video!r} of query {query!r} is not in {videos}")
+        if query in texts:
+            captions[video].append(texts[query][1])
+        else:
+            annotations.problem(f"{truth}:{line}: query {query!r} is not in {queries}")
+    for query, (line, _) in texts.items():
+        if query not in answers:
+            annotations.problem(f"{queries}:{line}: query {query!r} has no video in {truth}")
+    clips = []
+    for id, where in listed.items():
+        where = f"{posixpath.dirname(videos)}/{where}"
+        if id not in captions:
+            annotations.problem(f"{where}: {id!r} has no query in {truth}")
+        clips.append(Clip(id, split, tuple(captions.get(id, ())), where))
+    return clips
+
+
+def _by_query(annotations: Annotations, name: str, what: str) -> dict[str, tuple[int, str]]:
+    """The lines of query id, tab and `what`: each query's line number and `what`."""
+    path = annotations.file(name)
+    found: dict[str, tuple[int, str]] = {}
+    for number, line in list_of(path):
+        query, tab, rest = line.partition("\t")
+        if not tab:
+            raise DataError(f"not a query id, a tab and a {what}", where=f"{path}:{number}")
+        if query in found:
+            raise DataError(
+                f"a second {what} for query {query!r}; the first is in line {found[query][0]}",
+                where=f"{path}:{number}",
+                hint="a query has one text and one video: one line in each file",
+            )
+        found[query] = number, rest.strip()
+    return found
+
+
 def _needed(name: SetName, split: Split) -> list[Needed]:
     return [needed for needed in PUBLISHED[name].needed if split in needed.splits]
 
@@ -159,4 +202,5 @@ READERS: dict[SetName, Reader] = {
     "activitynet": _activitynet,
     "didemo": _didemo,
     "lsmdc": _lsmdc,
+    "teachclip-files": _teachclip_files,
 }
