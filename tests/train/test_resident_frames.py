@@ -136,14 +136,14 @@ def test_training_says_that_its_label_process_was_killed(world: Any, monkeypatch
         return start(process, *places)
 
     monkeypatch.setattr(LabelProcess, "start", killed)
-    config = world.config(train={"run": "runs/killed", "teachers": ["xclip"], "label_reader": "process"})
+    config = world.config(train={"run": "runs/reader-killed", "teachers": ["xclip"], "label_reader": "process"})
     with pytest.raises(TrainingError, match="killed: SIGKILL"):
         train(config)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_preempted_program_leaves_no_process_and_no_noise(world: Any) -> None:
-    settings = {"run": "runs/preempted", "teachers": ["xclip"], "epochs": 10_000, "checkpoint_seconds": 1e-6}
+    settings = {"run": "runs/reader-preempted", "teachers": ["xclip"], "epochs": 10_000, "checkpoint_seconds": 1e-6}
     config = world.config(train={**settings, "label_reader": "process", "tensorboard": False})
     path = config.work / "preempted.yaml"
     path.write_text(dump_config(config))
