@@ -196,7 +196,7 @@ def parse() -> Callable[[str], Page]:
     return Page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: pages that stay open go on working
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A running Chromium; TEACHCLIP_CHROMIUM names one that is not on the PATH."""
     program = os.environ.get("TEACHCLIP_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
