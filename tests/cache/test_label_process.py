@@ -181,18 +181,32 @@ def test_a_removed_store_is_told(make_store: Any) -> None:
             process.start(TEXTS, VIDEOS).result()
 
 
-def test_files_are_closed_when_too_many_are_open(make_store: Any) -> None:
+def test_files_are_closed_when_too_many_are_open(make_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_store(texts=64)
     few = ShardFiles(2)
     file_rows, rows = FileRows(made.tile, few), np.array([63, 0, 20, 31, 9, 40, 1])
-    before = len(os.listdir("/proc/self/fd"))
     scores = made.cache.reader(made.texts, made.videos).read(rows, np.arange(13)).coarse
     part = made.cache.reader(made.texts, made.videos).pair_scores
     part.parts[0].tile_rows = file_rows
+    still, counts, opens, closes = set[int](), list[int](), os.open, os.close
+
+    def opened(*arguments: Any) -> int:
+        handle = opens(*arguments)
+        still.add(handle)
+        counts.append(len(still))
+        return handle
+
+    def closed(handle: int) -> None:
+        still.discard(handle)
+        closes(handle)
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "close", closed)
     np.testing.assert_array_equal(part.start(rows, np.arange(13)).result(), scores)
-    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    assert len(counts) > 2
+    assert max(counts) == 2
     few.close()
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert not still
 
 
 def test_a_store_at_an_address(put: Any) -> None:
