@@ -56,17 +56,21 @@ class Marked:
             return [child.plain() for child in self.value]
         return self.value
 
+    def child(self, key: str | int) -> "Marked | None":
+        """The value below a key of a mapping, or at a place of a list; None where there is none."""
+        if isinstance(self.value, dict) and key in self.value:
+            return self.value[str(key)]
+        if isinstance(self.value, list) and isinstance(key, int) and key < len(self.value):
+            return self.value[key]
+        return None
+
     def find(self, keys: "tuple[str | int, ...]") -> "Marked":
         """The value at `keys`, or the innermost one on the way that exists."""
         here = self
         for key in keys:
-            children = here.value
-            if isinstance(children, dict) and key in children:
-                here = children[str(key)]
-            elif isinstance(children, list) and isinstance(key, int) and key < len(children):
-                here = children[key]
-            else:
+            if (below := here.child(key)) is None:
                 break
+            here = below
         return here
 
 

@@ -214,13 +214,9 @@ def _entries(values: Marked) -> list[Marked]:
 def _changes(given: Marked, *keys: str | int) -> tuple[tuple[str, Marked], ...]:
     here = given
     for key in keys:
-        children = here.value
-        if isinstance(children, dict) and key in children:
-            here = children[str(key)]
-        elif isinstance(children, list) and isinstance(key, int) and key < len(children):
-            here = children[key]
-        else:
+        if (below := here.child(key)) is None:
             return ()
+        here = below
     assert isinstance(here.value, dict)
     _refuse_taken(here.value)
     return tuple(here.value.items())
