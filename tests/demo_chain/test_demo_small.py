@@ -21,20 +21,9 @@ from teachclip.pipeline.demo import DemoResult, run_demo
 from teachclip.stages.query_ranks import read_query_ranks
 from teachclip.stages.search import search
 
-TINY = (
-    "shapes.train_clips=12",
-    "shapes.val_clips=6",
-    "shapes.test_clips=8",
-    "shapes.pictures=64",
-    "shapes.picture_steps=6",
-    "shapes.picture_batch=16",
-    "prepare.workers=1",
-    "score.chance_check=false",
-    "train.batch_size=16",
-    "train.max_steps=6",
-    "train.device=cpu",
-)
 STEPS = 11
+
+type Overrides = tuple[str, ...]
 
 
 class Lines:
@@ -78,9 +67,9 @@ def numbers(result: DemoResult) -> dict[str, tuple[object, object]]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DemoResult, Lines]:
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Overrides) -> tuple[Path, DemoResult, Lines]:
     folder, lines = tmp_path_factory.mktemp("demo") / "my demo", Lines()
-    return folder, run_demo(folder, lines, TINY), lines
+    return folder, run_demo(folder, lines, tiny), lines
 
 
 def test_every_step_is_announced_and_timed(finished: tuple[Path, DemoResult, Lines]) -> None:
@@ -132,10 +121,10 @@ def test_page_shows_the_numbers_of_the_result(finished: tuple[Path, DemoResult, 
     assert page.count("data:image/jpeg") >= 5 * 12  # example clips, each frame
 
 
-def test_given_again_it_finds_everything(finished: tuple[Path, DemoResult, Lines]) -> None:
+def test_given_again_it_finds_everything(finished: tuple[Path, DemoResult, Lines], tiny: Overrides) -> None:
     folder, result, _ = finished
     lines = Lines()
-    again = run_demo(folder, lines, TINY)
+    again = run_demo(folder, lines, tiny)
     assert [step.found for step in again.steps] == [True] * 8 + [False] * 3
     assert sum(": found, " in line for line in lines.lines) == 8
     assert len(lines.lines) == 8 + 2 * 3
@@ -155,27 +144,27 @@ def test_its_settings_serve_every_verb(finished: tuple[Path, DemoResult, Lines])
     assert [answer.cosine for answer in found.answers] == pytest.approx([a.cosine for a in first.answers], abs=1e-5)
 
 
-def test_other_settings_are_refused_by_name(finished: tuple[Path, DemoResult, Lines]) -> None:
+def test_other_settings_are_refused_by_name(finished: tuple[Path, DemoResult, Lines], tiny: Overrides) -> None:
     folder, _, _ = finished
     with pytest.raises(TeachclipError, match="picture_steps") as caught:
-        run_demo(folder, None, [*TINY, "shapes.picture_steps=7"])
+        run_demo(folder, None, [*tiny, "shapes.picture_steps=7"])
     assert "teachclip demo OTHER" in str(caught.value.hint)
 
 
 def test_stopped_anywhere_it_goes_on_to_the_same_numbers(
-    finished: tuple[Path, DemoResult, Lines], tmp_path: Path
+    finished: tuple[Path, DemoResult, Lines], tiny: Overrides, tmp_path: Path
 ) -> None:
     _, result, lines = finished
     stops = 0
     for stop in range(3, lines.events, lines.events // 9):
         try:
-            run_demo(tmp_path / "demo", Lines(stop), TINY)
+            run_demo(tmp_path / "demo", Lines(stop), tiny)
         except KeyboardInterrupt:
             stops += 1
         else:
             break
     assert stops >= 4
-    assert numbers(run_demo(tmp_path / "demo", None, TINY)) == numbers(result)
+    assert numbers(run_demo(tmp_path / "demo", None, tiny)) == numbers(result)
 
 
 SCRIPT = """
@@ -187,11 +176,13 @@ if __name__ == "__main__":
 """
 
 
-def test_killed_in_training_it_goes_on(finished: tuple[Path, DemoResult, Lines], tmp_path: Path) -> None:
+def test_killed_in_training_it_goes_on(
+    finished: tuple[Path, DemoResult, Lines], tiny: Overrides, tmp_path: Path
+) -> None:
     _, result, _ = finished
     script, folder = tmp_path / "demo.py", tmp_path / "demo"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(folder), *TINY]
+    command = [sys.executable, str(script), str(folder), *tiny]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True)
     try:
         for _ in ticking(60.0):
@@ -201,7 +192,7 @@ def test_killed_in_training_it_goes_on(finished: tuple[Path, DemoResult, Lines],
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert not (folder / "report.html").exists()
-    assert numbers(run_demo(folder, None, TINY)) == numbers(result)
+    assert numbers(run_demo(folder, None, tiny)) == numbers(result)
 
 
 def ticking(seconds: float) -> Iterator[None]:

@@ -9,24 +9,12 @@ from teachclip.pipeline.sweep import RunResult, run_sweep
 from teachclip.pipeline.sweep_plan import dry_run, plan_sweep, refuse_unready
 from teachclip.pipeline.sweep_table import SweepResult, columns, make_table
 
-TINY = (
-    "shapes.train_clips=12",
-    "shapes.val_clips=6",
-    "shapes.test_clips=8",
-    "shapes.pictures=64",
-    "shapes.picture_steps=6",
-    "shapes.picture_batch=16",
-    "prepare.workers=1",
-    "score.chance_check=false",
-    "train.batch_size=16",
-    "train.max_steps=6",
-    "train.device=cpu",
-)
+type Overrides = tuple[str, ...]
 
 
-def made(name: str, folder: Path) -> tuple[Ground, list[RunResult], SweepResult]:
+def made(name: str, folder: Path, tiny: Overrides) -> tuple[Ground, list[RunResult], SweepResult]:
     sweep = table(name)
-    ground = demo_ground(sweep, folder, None, (), TINY)
+    ground = demo_ground(sweep, folder, None, (), tiny)
     plan = plan_sweep(sweep, ground.base, ground.overrides, tests=ground.tests)
     refuse_unready(plan, "")
     results = run_sweep(plan)
@@ -34,9 +22,9 @@ def made(name: str, folder: Path) -> tuple[Ground, list[RunResult], SweepResult]
 
 
 @pytest.fixture(scope="module")
-def table5(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[RunResult], SweepResult]:
+def table5(tmp_path_factory: pytest.TempPathFactory, tiny: Overrides) -> tuple[Path, list[RunResult], SweepResult]:
     folder = tmp_path_factory.mktemp("reproduce") / "demo"
-    _, results, result = made("table5", folder)
+    _, results, result = made("table5", folder, tiny)
     return folder, results, result
 
 
@@ -54,9 +42,10 @@ def test_table_5_on_the_demo(table5: tuple[Path, list[RunResult], SweepResult]) 
 
 def test_table_6_takes_its_students_from_table_5_and_other_clips(
     table5: tuple[Path, list[RunResult], SweepResult],
+    tiny: Overrides,
 ) -> None:
     folder, results, before = table5
-    ground, again, result = made("table6", folder)
+    ground, again, result = made("table6", folder, tiny)
     assert {run.run for run in again} <= {run.run for run in results}
     assert [row.tested_on for row in result.rows] == ["own data"] * 3 + ["other-clips"] * 3
     taught = next(row for row in before.rows if row.label == "AFA, coarse and fine")
@@ -65,22 +54,26 @@ def test_table_6_takes_its_students_from_table_5_and_other_clips(
     other = ground.tests[0].config
     assert other.frames_folder == folder / "other/work/frames"
     assert other.shapes.seed != 7
-    _, third, _ = made("table6", folder)
+    _, third, _ = made("table6", folder, tiny)
     assert {run.state for run in third} == {"found"}
 
 
-def test_a_dry_run_makes_nothing(table5: tuple[Path, list[RunResult], SweepResult], tmp_path: Path) -> None:
+def test_a_dry_run_makes_nothing(
+    table5: tuple[Path, list[RunResult], SweepResult], tiny: Overrides, tmp_path: Path
+) -> None:
     sweep = table("table5")
     ground = demo_unmade(tmp_path / "demo")
     looked = dry_run(plan_sweep(sweep, ground.base, ground.overrides, check=False))
     assert (looked.left, looked.seconds) == (6, None)
     assert not (tmp_path / "demo").exists()
-    ground = demo_unmade(table5[0], TINY)
+    ground = demo_unmade(table5[0], tiny)
     assert dry_run(plan_sweep(sweep, ground.base, ground.overrides, check=False)).left == 0
 
 
-def test_the_demo_goes_on_in_the_same_folder(table5: tuple[Path, list[RunResult], SweepResult]) -> None:
-    result = run_demo(table5[0], None, TINY)
+def test_the_demo_goes_on_in_the_same_folder(
+    table5: tuple[Path, list[RunResult], SweepResult], tiny: Overrides
+) -> None:
+    result = run_demo(table5[0], None, tiny)
     assert [step.title for step in result.steps if step.found] == [
         "render captioned clips",
         "prepare: clips to frames",

@@ -1,0 +1,21 @@
+"""A demo so small that all of it runs in seconds."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny() -> tuple[str, ...]:
+    """Overrides that make it so."""
+    return (
+        "shapes.train_clips=12",
+        "shapes.val_clips=6",
+        "shapes.test_clips=8",
+        "shapes.pictures=64",
+        "shapes.picture_steps=6",
+        "shapes.picture_batch=16",
+        "prepare.workers=1",
+        "score.chance_check=false",
+        "train.batch_size=16",
+        "train.max_steps=6",
+        "train.device=cpu",
+    )
