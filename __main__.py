@@ -3,8 +3,8 @@
 import os
 import sys
 
-from .pipeline.cli.main import main
-from .stages.launch import launch
+from teachclip.pipeline.cli.main import main
+from teachclip.stages.runtime.launch import launch
 
 if __name__ == "__main__":
     try:

@@ -10,13 +10,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import zarr
-from teachclip.cache.codes import decode_rows, encode_rows
-from teachclip.cache.identity import digest
-from teachclip.cache.label_process import LabelProcess
-from teachclip.cache.reader import ScoreReader
-from teachclip.cache.score_shards import write_shard
-from teachclip.cache.scores import ScoreStore
-from teachclip.cache.tiles import Key, Tile, TileContents
+from teachclip.cache.scores.format.codes import decode_rows, encode_rows
+from teachclip.cache.scores.reading.process import LabelProcess
+from teachclip.cache.scores.reading.reader import ScoreReader
+from teachclip.cache.scores.shard import write_shard
+from teachclip.cache.scores.store import ScoreStore
+from teachclip.cache.scores.tile import Key, Tile, TileContents
+from teachclip.cache.storage.identity import digest
 
 type Gather = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Places of texts [b] and videos [b] -> float32 [b,b]."""

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from teachclip.cache.files import publishing
-from teachclip.cache.frames import FrameFolder
-from teachclip.cache.records import FileStamp, VideoRecord, VideoStatus
+from teachclip.cache.frames.cache import FrameFolder
+from teachclip.cache.frames.record import FileStamp, VideoRecord, VideoStatus
+from teachclip.cache.storage.publish import publishing
 from teachclip.configs.schema import Config
 from teachclip.stages.models.build import build_network
-from teachclip.stages.models.checkpoints import save_network
-from teachclip.stages.prepare import identity
-from teachclip.stages.score import score
+from teachclip.stages.models.checkpoints.files import save_network
+from teachclip.stages.prepare.plan import identity
+from teachclip.stages.score.stage import score
 
 FRAMES, WORDS = 12, 32
 KINDS = ("xclip", "ts2net", "drl")

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from _machine import machine
-from teachclip.stages.evaluate import evaluate
-from teachclip.stages.prepare import prepare
-from teachclip.stages.pretrain import pretrain
-from teachclip.stages.render import render
-from teachclip.stages.score import score
-from teachclip.stages.train import train
+from teachclip.stages.demo.pretrain import pretrain
+from teachclip.stages.demo.render import render
+from teachclip.stages.evaluate.stage import evaluate
+from teachclip.stages.prepare.stage import prepare
+from teachclip.stages.score.stage import score
+from teachclip.stages.train.stage import train
 from teaching import METRICS, STUDENTS, config_of, deviation
 
 DENSE = "dense"

@@ -12,10 +12,10 @@ from statistics import median
 from typing import Any
 
 import torch
-from teachclip.cache.state import save_state
-from teachclip.stages.keeping import Keeper
-from teachclip.stages.reporting import Silent
-from teachclip.stages.runs import RunFolder
+from teachclip.cache.training_state import save_state
+from teachclip.stages.runtime.reporting import Silent
+from teachclip.stages.runtime.run_folder import RunFolder
+from teachclip.stages.train.record.checkpoints import Keeper
 
 EVERY = 10
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from _machine import machine
 from teachclip.configs.schema import NetworkConfig, TrunkConfig, TrunkSizes, Ts2NetConfig
-from teachclip.stages.models.blocks import score_in_blocks
 from teachclip.stages.models.build import build_network
-from teachclip.stages.models.network import Features
+from teachclip.stages.models.common.network import Features
+from teachclip.stages.models.common.pair_blocks import score_in_blocks
 from torch import Tensor
 from torch.nn import functional
 

@@ -25,16 +25,16 @@ from typing import Any
 import numpy as np
 import torch
 from _machine import machine
-from teachclip.cache.frames import FrameCache, FrameFolder, frame_identity
-from teachclip.cache.identity import text_digest
-from teachclip.cache.records import FileStamp, VideoRecord, VideoStatus
-from teachclip.cache.scores import ScoreStore
+from teachclip.cache.frames.cache import FrameCache, FrameFolder, frame_identity
+from teachclip.cache.frames.record import FileStamp, VideoRecord, VideoStatus
+from teachclip.cache.scores.store import ScoreStore
+from teachclip.cache.storage.identity import text_digest
 from teachclip.configs.schema import Config
-from teachclip.stages.batches import Order
-from teachclip.stages.data.captions import read_dataset
-from teachclip.stages.estimate import estimate_scores
-from teachclip.stages.score import score
-from teachclip.stages.splits import usable_split
+from teachclip.stages.data.dataset import read_dataset
+from teachclip.stages.data.usable_split import usable_split
+from teachclip.stages.score.estimate import estimate_scores
+from teachclip.stages.score.stage import score
+from teachclip.stages.train.dataloader.sampler import Order
 
 CAPTIONS, WIDTH, NUMBERS, BATCH = 5, 64, 1 << 17, 240
 

@@ -38,11 +38,11 @@ import numpy as np
 import torch
 from _machine import machine
 from _score_ways import FRAMES, OURS, SHARD, Way, make_tile, make_ways, open_reader, refuse_full, shards
-from teachclip.cache.label_process import LabelProcess
-from teachclip.cache.reader import ScoreReader
-from teachclip.cache.score_shards import write_shard
-from teachclip.cache.stream import ReadAhead, read_ahead
-from teachclip.stages.scoring import ShardWriter
+from teachclip.cache.read_ahead import ReadAhead, read_ahead
+from teachclip.cache.scores.reading.process import LabelProcess
+from teachclip.cache.scores.reading.reader import ScoreReader
+from teachclip.cache.scores.shard import write_shard
+from teachclip.stages.score.shard_writer import ShardWriter
 
 STEP = 0.1
 NONE = "none"

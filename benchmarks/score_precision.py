@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from _machine import machine
-from teachclip.cache.codes import decode_scores, encode_scores
-from teachclip.cache.layout import ITEM_BYTES, TileLayout
-from teachclip.cache.sizes import shard_bytes
+from teachclip.cache.scores.format.arrays import ITEM_BYTES, TileLayout
+from teachclip.cache.scores.format.codes import decode_scores, encode_scores
+from teachclip.cache.scores.format.sizes import shard_bytes
 from teachclip.configs.schema import ScoreConfig
-from teachclip.stages.losses import coarse_loss
+from teachclip.stages.train.losses.teaching import coarse_loss
 
 REAL = "data/scores/Cap4Video_msrvtt_video_matrix.npy"
 SHARED = Path(os.environ.get("TEACHCLIP_SHARED", Path(__file__).resolve().parents[2] / "shared"))

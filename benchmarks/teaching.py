@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from teachclip.configs.loading import load_config
 from teachclip.configs.schema import Config
-from teachclip.stages.evaluate import evaluate
-from teachclip.stages.prepare import prepare
-from teachclip.stages.pretrain import pretrain
-from teachclip.stages.render import render
-from teachclip.stages.score import score
-from teachclip.stages.train import train
+from teachclip.stages.demo.pretrain import pretrain
+from teachclip.stages.demo.render import render
+from teachclip.stages.evaluate.stage import evaluate
+from teachclip.stages.prepare.stage import prepare
+from teachclip.stages.score.stage import score
+from teachclip.stages.train.stage import train
 
 METRICS = ("r1", "r5", "r10", "sumr")
 DEMO = Path(__file__).parents[1] / "configs/demo.yaml"

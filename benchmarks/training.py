@@ -35,12 +35,13 @@ import numpy as np
 import torch
 from _machine import machine
 from _training_world import KINDS, World
-from teachclip.stages.batches import Batch, BatchReader, on_device
-from teachclip.stages.data.images import normalise
-from teachclip.stages.material import open_material
-from teachclip.stages.reporting import Silent
-from teachclip.stages.runs import RunFolder
-from teachclip.stages.train import Run
+from teachclip.stages.models.clip.pixels import normalise
+from teachclip.stages.runtime.reporting import Silent
+from teachclip.stages.runtime.run_folder import RunFolder
+from teachclip.stages.train.dataloader.batch import Batch, BatchReader
+from teachclip.stages.train.dataloader.to_device import on_device
+from teachclip.stages.train.run import Run
+from teachclip.stages.train.training_data import open_material
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import CacheError
-from .documents import damaged, file_size, read_file, real_folder, unwritable
-from .files import TEMPORARY, publish, publishing, sync_above
+from .storage.publish import TEMPORARY, publish, publishing, sync_above
+from .storage.untrusted import damaged, file_size, read_file, real_folder, unwritable
 
 Arrays = dict[str, np.ndarray]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CacheError
-from .files import publish, publishing
+from .storage.publish import publish, publishing
 
 FORMAT = 1
 

@@ -14,12 +14,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from ..errors import ConfigError
-from .loading import SHIPPED, changed, read_document, read_given
-from .marked import Marked
-from .messages import config_error, nearest
-from .schema import Config
-from .section import Name, Section
-from .sets import SetName
+from .loading import SHIPPED, Marked, changed, config_error, nearest, read_document, read_given
+from .published_sets import SetName
+from .schema import Config, Name, Section
 
 TABLES = SHIPPED / "tables"
 TAKEN = ("train.run", "evaluate.run")  # a sweep names its runs itself

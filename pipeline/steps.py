@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..stages.reporting import Progress, Reporter, Silent
-from .quantities import duration
+from ..stages.runtime.reporting import Progress, Reporter, Silent
+from .wording import duration
 
 
 @dataclass(frozen=True)

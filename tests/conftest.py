@@ -1,19 +1,25 @@
-"""Where the tests find their material."""
+"""Where the tests find their material: real data, a bucket, and a tiny world of clips, frames and scores."""
 
+import csv
 import http.client
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported, here and in processes that tests start: one thread each, since pytest-xdist keeps the cores
 # busy and the last bits of a product depend on the number of threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import numpy as np
 import pytest
+from teachclip.configs.schema import Config
+from teachclip.stages.demo.write_h264 import write_h264
+from teachclip.stages.runtime.reporting import Silent
 
 # A run in the background (nohup, `&`) ignores these, and the processes that tests stop with them would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -80,6 +86,113 @@ def bucket(s3_server: int, request: pytest.FixtureRequest, monkeypatch: pytest.M
     made = Bucket(s3_server, f"bucket-{abs(hash(request.node.nodeid)):x}")
     made.request("PUT")
     return made
+
+
+COLOURS = {
+    "red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 80, 230), "yellow": (230, 220, 60),
+    "white": (240, 240, 240), "purple": (150, 50, 180),
+}  # fmt: skip
+PLACES = {"left": (24, 4), "right": (24, 44), "top": (4, 24), "bottom": (44, 24)}
+TRUNK = {
+    "sizes": {
+        "image_size": 32, "patch_size": 16, "vision_width": 64, "vision_layers": 2,
+        "text_width": 64, "text_layers": 1, "embed_dim": 64, "context_length": 16,
+    },
+    "weights": None,
+}  # fmt: skip
+
+
+def clip(colour: str, place: str, frames: int) -> np.ndarray:
+    """A coloured square at a place, on grey [N, 64, 64, 3]."""
+    video = np.full((frames, 64, 64, 3), 90, np.uint8)
+    top, left = PLACES[place]
+    for k in range(frames):
+        video[k, top : top + 16, left : left + 16] = COLOURS[colour]
+        video[k, k * 4 : k * 4 + 3] = 160
+    return video
+
+
+@dataclass(frozen=True)
+class World:
+    """Where the tiny world lies, and configurations that live in it."""
+
+    root: Path
+
+    def config(self, **sections: dict[str, Any]) -> Config:
+        """The world's configuration with `sections` merged in, one level deep."""
+        network = {"trunk": TRUNK, "words": 10, "frames": 4, "temporal_layers": 1}
+        base: dict[str, dict[str, Any]] = {
+            "data": {"captions": self.root / "captions.csv"},
+            "prepare": {"image_size": 32, "max_frames": 4, "workers": 1, "shard_videos": 8},
+            "score": {"teachers": [{"name": "xclip", "checkpoint": "runs/xclip"}], "shard_texts": 16,
+                      "chance_check": False},
+            "train": {"network": network, "batch_size": 8, "epochs": 2, "optim": {"lr": 1e-3, "trunk_lr": 1e-3},
+                      "device": "cpu"},
+        }  # fmt: skip
+        network.update(sections.get("train", {}).pop("network", {}))
+        for name, values in sections.items():
+            base.setdefault(name, {}).update(values)
+        return Config.model_validate({"work": self.root / "work", **base})
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """24 clips (14 train, 4 val, 6 test), two captions each, one broken file; a teacher; scores in both precisions."""
+    from teachclip.stages.prepare.stage import prepare
+    from teachclip.stages.score.stage import score
+    from teachclip.stages.train.stage import train
+
+    root = tmp_path_factory.mktemp("world")
+    rows = []
+    for k, (colour, place) in enumerate((colour, place) for colour in COLOURS for place in PLACES):
+        name = f"clips/{k:02d}.mp4"
+        (root / "clips").mkdir(exist_ok=True)
+        write_h264(root / name, clip(colour, place, 3 + k % 3), fps=1)
+        split = "test" if k % 4 == 3 else "val" if k % 6 == 4 else "train"
+        rows += [(name, f"a {colour} square at the {place}", split), (name, f"{place}: something {colour}", split)]
+    (root / "clips/broken.mp4").write_bytes(b"<html>not found</html>")
+    rows.append(("clips/broken.mp4", "nothing to see", "train"))
+    with (root / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("video", "caption", "split"), *rows])
+    made = World(root)
+    prepare(made.config())
+    train(made.config(train={"run": "runs/xclip", "network": {"kind": "xclip"}, "epochs": 4}))
+    score(made.config())
+    score(made.config(score={"store": "exact.zarr", "coarse": "float32"}))
+    return made
+
+
+class _Stop(Exception):
+    """Stands for a kill."""
+
+
+class _StopsAfter(Silent):
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def progress(self, title: str, total: int | None, unit: str, done: int = 0) -> Any:
+        progress = super().progress(title, total, unit, done)
+        if title.startswith("train"):
+
+            def advance(n: int = 1, **fields: float | str) -> None:
+                self.left -= n
+                if self.left <= 0:
+                    raise _Stop
+
+            progress.advance = advance  # type: ignore[method-assign]
+        return progress
+
+
+@pytest.fixture(scope="session")
+def train_until() -> Callable[[Config, int], None]:
+    """`train_until(config, steps)`: a run that ends, as if killed, when it has gone on by at least that many steps."""
+    from teachclip.stages.train.stage import train
+
+    def run(config: Config, steps: int) -> None:
+        with pytest.raises(_Stop):
+            train(config, _StopsAfter(steps))
+
+    return run
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from teachclip.pipeline.cli.output import Output, table
+from teachclip.pipeline.cli.shell.output import Output, table
 
 
 class Results:

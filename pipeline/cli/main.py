@@ -7,25 +7,10 @@ from typing import Annotated
 import typer
 
 from ... import __version__
-from . import (
-    cache,
-    checkpoint,
-    config,
-    cost,
-    data,
-    demo,
-    denoise,
-    evaluate,
-    prepare,
-    report,
-    reproduce,
-    score,
-    search,
-    sweep,
-    train,
-    weights,
-)
-from .running import examples
+from .groups import checkpoint, config, data
+from .groups.cache import verbs as cache
+from .shell.running import examples
+from .verbs import cost, demo, denoise, evaluate, prepare, report, reproduce, score, search, sweep, train, weights
 
 app = typer.Typer(
     name="teachclip", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False

@@ -3,17 +3,17 @@
 from importlib import import_module
 
 from ...configs.schema import NetworkConfig
-from .clip import build_trunk
-from .network import VideoTextNetwork
+from .clip.trunk import build_trunk
+from .common.network import VideoTextNetwork
 
 # Module and class of each kind.
 KINDS = {
     "student": ("student", "Student"),
-    "xclip": ("xclip", "XClip"),
-    "xpool": ("xpool", "XPool"),
-    "openclip": ("openclip", "OpenClip"),
-    "ts2net": ("ts2net", "Ts2Net"),
-    "drl": ("drl", "Drl"),
+    "xclip": ("teachers.xclip", "XClip"),
+    "xpool": ("teachers.xpool", "XPool"),
+    "openclip": ("teachers.openclip", "OpenClip"),
+    "ts2net": ("teachers.ts2net", "Ts2Net"),
+    "drl": ("teachers.drl", "Drl"),
 }
 
 

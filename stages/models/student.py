@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...configs.schema import NetworkConfig
-from .clip import ClipTrunk
-from .network import Features, VideoTextNetwork, masked_mean
-from .temporal import INIT_STD
+from .clip.trunk import ClipTrunk
+from .common.network import Features, VideoTextNetwork, masked_mean
+from .common.temporal import INIT_STD
 
 
 class AttentionalAggregation(nn.Module):

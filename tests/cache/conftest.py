@@ -11,10 +11,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from teachclip.cache.identity import JSON, digest, text_digest
-from teachclip.cache.score_shards import write_shard
-from teachclip.cache.scores import ScoreCache, ScoreStore
-from teachclip.cache.tiles import Key, Tile, TileContents
+from teachclip.cache.scores.shard import write_shard
+from teachclip.cache.scores.store import ScoreCache, ScoreStore
+from teachclip.cache.scores.tile import Key, Tile, TileContents
+from teachclip.cache.storage.identity import JSON, digest, text_digest
 
 IDENTITY: dict[str, JSON] = {"weights": "aa" * 16, "score_version": 1, "words": 8, "frames.choice": "uniform"}
 
@@ -92,7 +92,7 @@ def put(bucket, make_store: Make):
 
 def _load(name: str) -> ModuleType:
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "faults" / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
         sys.modules[name] = importlib.util.module_from_spec(spec)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from teachclip.cache.stream import read_ahead
+from teachclip.cache.read_ahead import read_ahead
 
 
 def threads() -> list[threading.Thread]:

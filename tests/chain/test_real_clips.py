@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from teachclip.configs.schema import Config
-from teachclip.stages.evaluate import evaluate
-from teachclip.stages.index import index
-from teachclip.stages.prepare import prepare
-from teachclip.stages.score import score
-from teachclip.stages.search import search
-from teachclip.stages.train import train
+from teachclip.stages.evaluate.stage import evaluate
+from teachclip.stages.prepare.stage import prepare
+from teachclip.stages.score.stage import score
+from teachclip.stages.search.index import index
+from teachclip.stages.search.stage import search
+from teachclip.stages.train.stage import train
 
 TRUNK = {
     "sizes": {

@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from teachclip.configs.comparing import Difference, Side, differences
-from teachclip.configs.loading import named, shipped
+from teachclip.configs.loading import Difference, Side, differences, named, shipped
 from teachclip.errors import ConfigError
 from teachclip.pipeline.cli.main import app
 from typer.testing import CliRunner, Result

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from teachclip.configs.loading import dump_config, load_config, shipped
-from teachclip.configs.marked import Place, parse
-from teachclip.configs.messages import every_key
+from teachclip.configs.loading import Place, dump_config, every_key, load_config, parse, shipped
 from teachclip.configs.schema import CHECKPOINT_PATHS, FILE_PATHS, Config, Section
 
 ROWS = {  # the fifteen rows of docs/recipes.md: which keys each of them is about

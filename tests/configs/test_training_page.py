@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from teachclip.configs.schema import OptimConfig, TrainConfig
-from teachclip.configs.section import Section
+from teachclip.configs.schema import OptimConfig, Section, TrainConfig
 
 PAGE = Path(__file__).parents[2] / "docs/training.md"
 SECTIONS: dict[str, type[Section]] = {"": TrainConfig, "optim.": OptimConfig}

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from teachclip.configs.schema import DrlConfig, NetworkConfig, TrunkConfig, TrunkSizes
-from teachclip.stages.losses import info_nce
 from teachclip.stages.models.build import build_network
-from teachclip.stages.models.cdcr import cdcr
-from teachclip.stages.models.checkpoints import from_published
-from teachclip.stages.models.drl import Drl
-from teachclip.stages.models.network import Features
+from teachclip.stages.models.checkpoints.files import from_published
+from teachclip.stages.models.common.network import Features
+from teachclip.stages.models.teachers.cdcr import cdcr
+from teachclip.stages.models.teachers.drl import Drl
+from teachclip.stages.train.losses.contrastive import info_nce
 from torch import Tensor
 
 # The tolerances of the goldens' README.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from teachclip.stages.data.choice import Choice, chosen, sampled_numbers
+from teachclip.stages.data.video.frame_choice import Choice, chosen, sampled_numbers
 
 CHOICES: dict[int, Choice] = {0: "head", 1: "tail", 2: "uniform"}
 

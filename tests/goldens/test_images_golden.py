@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from teachclip.stages.data.images import MEAN, STD, normalise, resize_crop
+from teachclip.stages.data.video.resize import resize_crop
+from teachclip.stages.models.clip.pixels import MEAN, STD, normalise
 
 
 def images(golden: Any) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from teachclip.errors import CheckpointError
-from teachclip.stages.convert import convert
-from teachclip.stages.inspection import inspect
 from teachclip.stages.models.build import build_network
-from teachclip.stages.models.checkpoints import from_published
-from teachclip.stages.models.names import our_name
-from teachclip.stages.models.network import VideoTextNetwork
-from teachclip.stages.models.published import published_state, read_published
+from teachclip.stages.models.checkpoints.convert import convert
+from teachclip.stages.models.checkpoints.files import from_published
+from teachclip.stages.models.checkpoints.inspect import inspect
+from teachclip.stages.models.checkpoints.published import published_state, read_published
+from teachclip.stages.models.common.network import VideoTextNetwork
+from teachclip.stages.models.weights.names import our_name
 
 type Shapes = dict[str, tuple[int, ...]]
 

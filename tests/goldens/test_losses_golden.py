@@ -5,7 +5,7 @@ import pytest
 import torch
 from teachclip.configs.loading import load_config, shipped
 from teachclip.configs.schema import LossConfig
-from teachclip.stages.losses import Losses
+from teachclip.stages.train.losses.combined import Losses
 
 KINDS = {"pear": "pearson", "ce": "ce", "l1": "huber"}
 TOLERANCE = {"rtol": 0.0, "atol": 1e-9}

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from teachclip.stages.metrics import Metrics, count_ranks, retrieval_metrics
-from teachclip.stages.rerank import dual_softmax
+from teachclip.stages.retrieval.metrics import Metrics, count_ranks, retrieval_metrics
+from teachclip.stages.retrieval.rerank import dual_softmax
 
 NAMES = {"R1": "r1", "R5": "r5", "R10": "r10", "R50": "r50", "MedianR": "mdr", "MR": "mdr", "MeanR": "mnr"}
 

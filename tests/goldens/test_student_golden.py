@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from teachclip.stages.models.checkpoints import from_published
+from teachclip.stages.models.checkpoints.files import from_published
 from teachclip.stages.models.student import Student
 
 # float64 against float64: absolute; float32 against float32: relative to the array's largest value.

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from teachclip.configs.schema import LossConfig
-from teachclip.stages.losses import Losses, mean_similarity
+from teachclip.stages.train.losses.combined import Losses
+from teachclip.stages.train.losses.teaching import mean_similarity
 
 TOLERANCE = {"rtol": 0.0, "atol": 2e-6}  # the goldens' for cosines; they are float32, computed here in float64
 
@@ -85,7 +86,7 @@ def test_gradients_in_float32(golden) -> None:
 @pytest.mark.golden("original_teachtext")
 @pytest.mark.parametrize("kind", ["masked", "unmasked"])
 def test_captions_are_picked_uniformly_among_those_a_mask_keeps(golden, kind: str) -> None:
-    """What a mask means. The rule that makes masks is not published; stages/denoise.py has its own."""
+    """What a mask means. The rule that makes masks is not published; stages/labels/denoise.py has its own."""
     masks = golden.group("in/caption_mask/")
     picks = golden[f"out/picked_caption_{kind}"]
     draws = np.random.RandomState(golden.meta["seed"])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from teachclip.stages.data.tokens import tokenize
+from teachclip.stages.models.clip.tokens import tokenize
 
 
 def _strings(golden) -> list[str]:

@@ -5,10 +5,10 @@ import pytest
 import torch
 from teachclip.configs.loading import load_config, shipped
 from teachclip.configs.schema import TrainConfig
-from teachclip.stages.losses import Losses
-from teachclip.stages.models.checkpoints import from_published
-from teachclip.stages.models.published import our_name
-from teachclip.stages.optim import build_optimiser, parameter_groups
+from teachclip.stages.models.checkpoints.files import from_published
+from teachclip.stages.models.weights.names import our_name
+from teachclip.stages.train.losses.combined import Losses
+from teachclip.stages.train.step.optimizer import build_optimiser, parameter_groups
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-9}
 METHODS = {"pear": "pearson", "ce": "ce", "l1": "huber"}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from teachclip.stages.models.checkpoints import from_published
-from teachclip.stages.models.ts2net import Ts2Net
+from teachclip.stages.models.checkpoints.files import from_published
+from teachclip.stages.models.teachers.ts2net import Ts2Net
 
 
 def _network(state, dtype=torch.float32, **settings) -> Ts2Net:

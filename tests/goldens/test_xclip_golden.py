@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from teachclip.stages.models.checkpoints import from_published
-from teachclip.stages.models.xclip import XClip
+from teachclip.stages.models.checkpoints.files import from_published
+from teachclip.stages.models.teachers.xclip import XClip
 
 
 def _network(golden, dtype=torch.float32) -> XClip:

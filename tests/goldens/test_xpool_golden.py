@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from teachclip.stages.models.checkpoints import from_published
-from teachclip.stages.models.published import our_name
-from teachclip.stages.models.xpool import TextConditionedPooling, XPool
+from teachclip.stages.models.checkpoints.files import from_published
+from teachclip.stages.models.teachers.xpool import TextConditionedPooling, XPool
+from teachclip.stages.models.weights.names import our_name
 
 
 def _network(golden, dtype=torch.float32) -> XPool:

@@ -1,0 +1,318 @@
+"""The frame cache: decoded frames of every video in HDF5 shards, and why the others have none.
+
+A folder holds `frames.json` (what the cache was made with; and its shards, once it is complete) and `00000.h5` ...
+"""
+
+import io
+import json
+import os
+import re
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import CacheError
+from ..storage.identity import JSON, differences, identity_digest, refuse_difference
+from ..storage.publish import TEMPORARY, publish
+from .record import VideoRecord, VideoStatus
+from .shard import FORMAT, VERSION, Shard, write_shard
+
+__all__ = ["Clips", "FrameCache", "FrameFolder", "VideoStatus", "frame_identity"]
+
+MANIFEST = "frames.json"
+SHARD = re.compile(r"\d{5,12}\.h5")
+FIELDS: dict[str, type] = {"sample_fps": int, "choice": str, "max_frames": int, "image_size": int, "storage": str}
+MANIFEST_BYTES = 256 * 2**20
+JPEG_THREADS = 8
+
+
+def frame_identity(
+    *,
+    sample_fps: int,
+    choice: str,
+    max_frames: int,
+    image_size: int,
+    storage: str,
+    jpeg_quality: int,
+    last_second: int | None = None,
+) -> dict[str, JSON]:
+    """What decides the stored bytes, beside the videos: settings that may not change within a cache."""
+    identity: dict[str, JSON] = {
+        "sample_fps": sample_fps,
+        "choice": choice,
+        "max_frames": max_frames,
+        "image_size": image_size,
+        "storage": storage,
+    }
+    if last_second is not None:
+        identity["last_second"] = last_second
+    return identity | {"jpeg_quality": jpeg_quality} if storage == "jpeg" else identity
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Frames of V videos in F slots, padded with zeros at the end.
+
+    Attributes:
+        frames: uint8 [V, F, 3, S, S].
+        mask: bool [V, F], true where there is a frame.
+        times: float64 [V, F], seconds from the video's first frame, NaN in padding.
+    """
+
+    frames: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    times: NDArray[np.float64]
+
+
+class FrameCache:
+    """A complete frame cache, read-only and safe to use from several threads and processes.
+
+    Attributes:
+        identity: what it was made with: frame choice, image size, storage.
+        statuses: what became of each video, by id.
+        usable: ids with status ok, in the order they were prepared (that of the data set, later additions behind).
+    """
+
+    def __init__(self, identity: dict[str, JSON], shards: Sequence[Shard]) -> None:
+        self.identity = identity
+        self.max_frames, self.image_size = _int(identity, "max_frames"), _int(identity, "image_size")
+        self._shape = _frame_shape(identity)
+        self._places = {status.video: (shard, k) for shard in shards for k, status in enumerate(shard.statuses)}
+        self.statuses = {video: shard.statuses[k] for video, (shard, k) in self._places.items()}
+        self.usable = tuple(video for video, status in self.statuses.items() if status.status == "ok")
+
+    @classmethod
+    def open(cls, folder: Path) -> "FrameCache":
+        """Open the cache in `folder`.
+
+        Raises:
+            CacheError: there is none, it is not complete, or a shard is damaged or foreign.
+        """
+        manifest = _read_manifest(folder)
+        if manifest is None:
+            raise CacheError("no frame cache here", where=str(folder), hint="make it: teachclip prepare")
+        if manifest.shards is None:
+            raise CacheError("the frame cache is not complete", where=str(folder), hint="go on: teachclip prepare")
+        return cls(manifest.identity, [_open_shard(folder / name, manifest.identity) for name in manifest.shards])
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        """Of a video's frames: F, 3, S, S."""
+        return self.max_frames, 3, self.image_size, self.image_size
+
+    def digest(self, video: str) -> bytes:
+        """16 bytes: hash of the stored frames and times of a usable video."""
+        shard, position = self._place(video)
+        return shard.digests[position]
+
+    def times(self, videos: Sequence[str]) -> NDArray[np.float64]:
+        """Seconds [V, F] of the stored frames, NaN in padding, without reading any frame."""
+        times = np.full((len(videos), self.max_frames), np.nan)
+        for k, (shard, position) in enumerate(map(self._place, videos)):
+            frames = shard.frames_of(position)
+            times[k, : frames.stop - frames.start] = shard.times[frames]
+        return times
+
+    def read(self, videos: Sequence[str], frames_into: NDArray[np.uint8] | None = None) -> Clips:
+        """Frames, mask and times of V usable videos, in F = `max_frames` slots.
+
+        Args:
+            frames_into: uint8 [V, F, 3, S, S] that the frames are put into, whatever it holds; else new memory.
+
+        Raises:
+            CacheError: a video without frames, or a shard that cannot be read.
+        """
+        if frames_into is None:
+            frames_into = np.empty((len(videos), *self.clip_shape), np.uint8)
+        clips = Clips(
+            frames_into,
+            np.zeros((len(videos), self.max_frames), np.bool_),
+            np.full((len(videos), self.max_frames), np.nan),
+        )
+        places = [self._place(video) for video in videos]
+        if self._shape is None:
+            with ThreadPoolExecutor(min(JPEG_THREADS, os.cpu_count() or 1)) as pool:
+                list(pool.map(self._read_jpeg, places, clips.frames))
+        for k, (shard, position) in enumerate(places):
+            frames = shard.frames_of(position)
+            count = frames.stop - frames.start
+            clips.mask[k, :count] = True
+            clips.times[k, :count] = shard.times[frames]
+            clips.frames[k, count:] = 0
+            if self._shape is not None:
+                shard.read_into(frames, memoryview(clips.frames[k, :count].reshape(-1)))
+        return clips
+
+    def _place(self, video: str) -> tuple[Shard, int]:
+        status = self.statuses.get(video)
+        if status is None or status.status != "ok":
+            why = "is not in the frame cache" if status is None else f"has no frames: {status.status}, {status.reason}"
+            raise CacheError(f"video {video!r} {why}", hint="teachclip prepare")
+        return self._places[video]
+
+    def _read_jpeg(self, place: tuple[Shard, int], target: NDArray[np.uint8]) -> None:
+        from PIL import Image
+
+        shard, position = place
+        record = shard.record(position, None)
+        ends = np.cumsum(record.lengths)
+        for k, (end, length) in enumerate(zip(ends, record.lengths, strict=True)):
+            try:
+                with Image.open(io.BytesIO(record.images[end - length : end]), formats=["JPEG"]) as image:
+                    if image.size != (self.image_size, self.image_size) or image.mode != "RGB":
+                        raise ValueError(f"a JPEG of {image.size}, {image.mode}")
+                    target[k] = np.asarray(image).transpose(2, 0, 1)
+            except (OSError, ValueError, SyntaxError) as error:
+                video = shard.statuses[position].video
+                reason = f"frame {k} of {video!r} is damaged: {error}"
+                raise CacheError(reason, where=str(shard.path), hint="delete it and run: teachclip prepare") from None
+
+
+class FrameFolder:
+    """The frame cache while prepare writes it: shards are added or replaced whole, then the cache is completed."""
+
+    def __init__(self, folder: Path, identity: dict[str, JSON]) -> None:
+        self.folder, self.identity = folder, identity
+        self.frame_shape = _frame_shape(identity)
+        self.shards: dict[int, Shard] = {}
+        self.damaged: list[str] = []
+        for path in sorted(folder.glob("*.h5")):
+            if SHARD.fullmatch(path.name):
+                self._load(path)
+
+    @classmethod
+    def look(cls, folder: Path, identity: dict[str, JSON]) -> "FrameFolder":
+        """The cache in `folder`, new or begun earlier; writes nothing.
+
+        Raises:
+            CacheMismatchError: it was begun with other settings; names them.
+            CacheError: the folder holds something else.
+        """
+        manifest = _read_manifest(folder)
+        if manifest is None and folder.exists() and (not folder.is_dir() or _foreign(folder)):
+            raise CacheError(
+                "this is no frame cache, and not empty",
+                where=str(folder),
+                hint="choose another: --set prepare.frames=...",
+            )
+        if manifest is not None and any(SHARD.fullmatch(path.name) for path in folder.iterdir()):
+            hint = f"keep both: --set prepare.frames=OTHER; or delete {folder}"
+            refuse_difference(identity, manifest.identity, str(folder), hint)
+        return cls(folder, identity)
+
+    @classmethod
+    def claim(cls, folder: Path, identity: dict[str, JSON]) -> "FrameFolder":
+        """Take `folder` for a cache with this identity, new or begun earlier.
+
+        Raises:
+            CacheMismatchError: it was begun with other settings; names them.
+            CacheError: the folder holds something else, or cannot be written.
+        """
+        found = cls.look(folder, identity)
+        manifest = _read_manifest(folder)
+        if manifest is None or differences(identity, manifest.identity):
+            _publish_manifest(folder, identity, None)
+        _remove_leftovers(folder)
+        return found
+
+    def write(self, number: int, records: Sequence[VideoRecord]) -> None:
+        """Publish shard `number`.
+
+        Raises:
+            CacheError: it cannot be written.
+        """
+        path = self.folder / f"{number:05d}.h5"
+        write_shard(path, identity_digest(self.identity), records, self.frame_shape)
+        self.shards[number] = _open_shard(path, self.identity)
+
+    def complete(self) -> None:
+        """Publish the list of shards: from now on readers see them."""
+        shards = [shard.path.name for _, shard in sorted(self.shards.items())]
+        manifest = _read_manifest(self.folder)
+        if manifest is None or manifest.shards != shards:
+            _publish_manifest(self.folder, self.identity, shards)
+
+    def _load(self, path: Path) -> None:
+        try:
+            self.shards[int(path.stem)] = _open_shard(path, self.identity)
+        except CacheError as error:
+            self.damaged.append(f"{path.name}: {error.what}")
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    identity: dict[str, JSON]
+    shards: list[str] | None  # names, None while incomplete
+
+
+def _read_manifest(folder: Path) -> _Manifest | None:
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > MANIFEST_BYTES:
+            raise ValueError("it is absurdly long")
+        document = json.loads(path.read_bytes())
+        return _parsed(document)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        hint = f"delete {folder} and run teachclip prepare"
+        raise CacheError(f"this does not describe a frame cache: {error}", where=str(path), hint=hint) from None
+
+
+def _parsed(document: Any) -> _Manifest:
+    if document["format"] != FORMAT or document["version"] != VERSION:
+        raise ValueError(f"format {document['format']!r}, version {document['version']!r}")
+    identity = document["identity"]
+    for field, kind in FIELDS.items():
+        if type(identity[field]) is not kind:
+            raise ValueError(f"{field} is {identity[field]!r}")
+    if not (0 < identity["max_frames"] <= 65536 and 0 < identity["image_size"] <= 8192):
+        raise ValueError("its sizes are absurd")
+    if document["shards"] is None:
+        return _Manifest(identity, None)
+    if not all(SHARD.fullmatch(name) for name in document["shards"]):
+        raise ValueError("a shard's name is not one")
+    return _Manifest(identity, list(document["shards"]))
+
+
+def _publish_manifest(folder: Path, identity: dict[str, JSON], shards: list[str] | None) -> None:
+    document = {"format": FORMAT, "version": VERSION, "identity": identity, "shards": shards}
+    try:
+        publish(folder / MANIFEST, json.dumps(document, indent=1).encode())
+    except OSError as error:
+        raise CacheError(f"the frame cache cannot be written: {error.strerror}", where=str(folder)) from None
+
+
+def _open_shard(path: Path, identity: dict[str, JSON]) -> Shard:
+    return Shard.open(path, identity_digest(identity), _int(identity, "max_frames"), _frame_shape(identity))
+
+
+def _foreign(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(TEMPORARY)]
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Temporary files of killed runs; a living run's are younger than an hour."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        try:
+            if time.time() - path.stat().st_mtime > 3600:
+                path.unlink()
+        except OSError:
+            continue
+
+
+def _frame_shape(identity: dict[str, JSON]) -> tuple[int, int, int] | None:
+    size = _int(identity, "image_size")
+    return None if identity["storage"] == "jpeg" else (3, size, size)
+
+
+def _int(identity: dict[str, JSON], field: str) -> int:
+    value = identity[field]
+    assert isinstance(value, int)
+    return value

@@ -1,0 +1,73 @@
+"""What prepare keeps of one video: its frames and times, or the reason why there are none."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..storage.identity import DIGEST_BYTES, array_digest
+
+Status = Literal["ok", "short", "missing", "corrupt", "timeout"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+
+@dataclass(frozen=True)
+class VideoStatus:
+    """What became of one video.
+
+    Attributes:
+        video: its id.
+        status: ok: usable; short: the file ends well before its container says; missing: no file that can be opened;
+            corrupt: no video, or damaged where frames were wanted; timeout: not decoded within the limit.
+        reason: why it is not ok, or what is remarkable although it is; else empty.
+        frames: frames stored, 0 unless ok.
+        duration: seconds of video in the file, None when unknown.
+    """
+
+    video: str
+    status: Status
+    reason: str = ""
+    frames: int = 0
+    duration: float | None = None
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """Size and modification time of a video file when it was read; -1 when there was none."""
+
+    size: int = -1
+    mtime_ns: int = -1
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """A video as a shard holds it.
+
+    Attributes:
+        status: what became of it.
+        images: uint8, raw [F, 3, S, S] or the bytes of F JPEG files, one after the other.
+        lengths: bytes of each frame in `images` [F].
+        times: seconds from the video's first frame [F].
+        stamp: the file it was read from.
+        digest: 16 bytes: hash of images, lengths and times; zeros when there are none.
+    """
+
+    status: VideoStatus
+    images: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    times: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0, np.float64))
+    stamp: FileStamp = FileStamp()
+    digest: bytes = bytes(DIGEST_BYTES)
+
+    @classmethod
+    def of(
+        cls, status: VideoStatus, images: Sequence[NDArray[np.uint8]], times: Sequence[float], stamp: FileStamp
+    ) -> "VideoRecord":
+        """The record of a video whose frames are `images`: each uint8 [3, S, S], or the bytes of one JPEG file."""
+        jpeg = bool(images) and images[0].ndim == 1
+        joined = np.concatenate(images) if jpeg else np.stack(images)
+        lengths = np.array([image.nbytes for image in images], np.int64)
+        when = np.array(times, np.float64)
+        return cls(status, joined, lengths, when, stamp, array_digest(joined, lengths, when))

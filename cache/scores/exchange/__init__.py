@@ -1,0 +1,1 @@
+"""Stores merged, exported, imported, uploaded."""

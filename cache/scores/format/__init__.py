@@ -1,0 +1,1 @@
+"""Arrays and codes of a tile, their metadata and sizes."""

@@ -1,0 +1,169 @@
+"""The arrays of a score store's tile: which there are and what their metadata must say.
+
+docs/score-cache.md is the specification; this file is its other half.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ...storage.locations import Place
+from ...storage.sealed import whole_number
+from ...storage.untrusted import Document, damaged
+from .codes import NOT_SCORED, Dtype
+
+FORMAT = "teachclip-scores"
+VERSION = 1
+
+# Bytes of a score.
+ITEM_BYTES: dict[Dtype, int] = {"uint16": 2, "float16": 2, "float32": 4}
+
+# What one tile may hold: no declared size makes a reader allocate more than the data it was asked for.
+MAX_TEXTS, MAX_VIDEOS, MAX_FRAMES, MAX_SHARD = 2**26, 2**20, 2**12, 2**16
+_MAX_ID_BYTES = 1024
+_MAX_STATIC = 2**30
+"""Bytes of an array that is written with its tile and read as a whole."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+_PLAIN: list[Document] = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+_BYTES: list[Document] = [{"name": "bytes"}, {"name": "crc32c"}]
+
+
+def valid_name(name: str) -> bool:
+    """Whether a teacher or tile may be called so: letters, digits, `_`, `.`, `-`; no path."""
+    return _NAME.fullmatch(name) is not None
+
+
+def _array(shape: list[int], dtype: str, chunk: list[int], names: list[str], codecs: list[Document]) -> Document:
+    fill: Any = {"uint16": NOT_SCORED, "float16": "NaN", "float32": "NaN", "float64": "NaN"}.get(dtype, 0)
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": fill,
+        "codecs": codecs,
+        "dimension_names": names,
+        "attributes": {},
+    }
+
+
+def _static(shape: list[int], dtype: str, names: list[str]) -> Document:
+    return _array(shape, dtype, shape, names, _BYTES if dtype == "uint8" else _PLAIN)
+
+
+@dataclass(frozen=True)
+class TileLayout:
+    """Sizes of a tile; they say what its arrays look like.
+
+    Args:
+        texts, videos: rows and columns.
+        frames: frame slots of the teacher.
+        frame_logits: whether the teacher gives frame-text logits.
+        dtype: codes, or scores as they are.
+        shard_texts: rows per shard.
+        text_id_bytes, video_id_bytes: length of the id lists.
+    """
+
+    texts: int
+    videos: int
+    frames: int
+    frame_logits: bool
+    dtype: Dtype
+    shard_texts: int
+    text_id_bytes: int
+    video_id_bytes: int
+
+    @property
+    def shards(self) -> int:
+        """How many shards the rows fill."""
+        return -(-self.texts // self.shard_texts)
+
+    def rows(self, shard: int) -> range:
+        """The rows of a shard."""
+        return range(shard * self.shard_texts, min((shard + 1) * self.shard_texts, self.texts))
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The arrays that are written shard by shard, in the order in which they are published."""
+        codec = ("coarse_codec",) if self.dtype == "uint16" else ()
+        return ("coarse", *codec, *(("fine",) if self.frame_logits else ()))
+
+    def arrays(self) -> dict[str, Document]:
+        """The zarr.json of every array."""
+        texts, videos, frames, shard = self.texts, self.videos, self.frames, self.shard_texts
+        sharding: Document = {
+            "name": "sharding_indexed",
+            "configuration": {
+                "chunk_shape": [1, videos],
+                "codecs": _PLAIN,
+                "index_codecs": _PLAIN,
+                "index_location": "end",
+            },
+        }
+        arrays = {
+            "text_ids": _static([self.text_id_bytes], "uint8", ["byte"]),
+            "video_ids": _static([self.video_id_bytes], "uint8", ["byte"]),
+            "text_digests": _static([texts, 16], "uint8", ["text", "byte"]),
+            "video_digests": _static([videos, 16], "uint8", ["video", "byte"]),
+            "text_video": _static([texts], "int64", ["text"]),
+            "frame_times": _static([videos, frames], "float64", ["video", "frame"]),
+            "coarse": _array([texts, videos], self.dtype, [shard, videos], ["text", "video"], [sharding]),
+        }
+        if self.dtype == "uint16":
+            arrays["coarse_codec"] = _array([texts, 2], "float64", [shard, 2], ["text", "scale_offset"], _PLAIN)
+        if self.frame_logits:
+            arrays["fine"] = _array([texts, frames], "float32", [shard, frames], ["text", "frame"], _PLAIN)
+        return arrays
+
+    def static_bytes(self) -> dict[str, int]:
+        """Size of the one chunk of each array that is written with the tile, checksum included."""
+        return {
+            "text_ids": self.text_id_bytes + 4,
+            "video_ids": self.video_id_bytes + 4,
+            "text_digests": 16 * self.texts + 4,
+            "video_digests": 16 * self.videos + 4,
+            "text_video": 8 * self.texts + 4,
+            "frame_times": 8 * self.videos * self.frames + 4,
+        }
+
+    @property
+    def too_large(self) -> str | None:
+        """An array that is written with the tile and would take more bytes than a reader would hold."""
+        return next((name for name, size in self.static_bytes().items() if size > _MAX_STATIC + 4), None)
+
+    def attributes(self) -> Document:
+        """What the tile's own zarr.json says of it."""
+        return {
+            "texts": self.texts,
+            "videos": self.videos,
+            "shard_texts": self.shard_texts,
+            "text_id_bytes": self.text_id_bytes,
+            "video_id_bytes": self.video_id_bytes,
+        }
+
+    @classmethod
+    def read(cls, attributes: Document, frames: int, frame_logits: bool, dtype: Dtype, path: Place) -> "TileLayout":
+        """The layout that a tile's attributes describe.
+
+        Raises:
+            CacheError: a size is missing or absurd.
+        """
+        texts = whole_number(attributes, "texts", 1, MAX_TEXTS, path)
+        videos = whole_number(attributes, "videos", 1, MAX_VIDEOS, path)
+        layout = cls(
+            texts,
+            videos,
+            frames,
+            frame_logits,
+            dtype,
+            whole_number(attributes, "shard_texts", 1, MAX_SHARD, path),
+            whole_number(attributes, "text_id_bytes", texts, _MAX_ID_BYTES * texts, path),
+            whole_number(attributes, "video_id_bytes", videos, _MAX_ID_BYTES * videos, path),
+        )
+        if large := layout.too_large:
+            raise damaged(path, f"{large} would have more than {_MAX_STATIC:,} bytes")
+        return layout

@@ -1,0 +1,1 @@
+"""Labels out of a store, batch by batch, in this process or another."""

@@ -1,0 +1,1 @@
+"""A store listed, checked, compared, tidied."""

@@ -1,0 +1,1 @@
+"""Complete or absent files, where a store lies, what it was made from, sealed documents."""

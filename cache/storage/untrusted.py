@@ -1,0 +1,195 @@
+"""Files of a store read without trusting them: sizes, links, hashes; folders published whole."""
+
+import hashlib
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ...errors import CacheError
+from .identity import DIGEST_BYTES
+from .locations import Place, Remote
+from .publish import TEMPORARY, make_folder, sync_folder
+
+type Document = dict[str, Any]
+type Stamp = tuple[int, int, int] | bytes
+BLOCK = 2**20
+_MAX_DOCUMENT = 2**20
+
+
+def damaged(path: Place, why: str, hint: str | None = None) -> CacheError:
+    """The error for a file that is not what this format writes."""
+    fallback = "restore it from a copy, or remove the store and score again: teachclip score CONFIG"
+    return CacheError(why, where=str(path), hint=hint or fallback)
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a regular file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        CacheError: it is a link or something else.
+    """
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise damaged(path, "not a plain file; links are not followed inside a score store", "remove it")
+    return status.st_size
+
+
+def size_problem(path: Place, size: int) -> str | None:
+    """Why a file is not a plain one of `size` bytes, or None.
+
+    Raises:
+        CacheError: it is a link or something else.
+    """
+    if isinstance(path, Remote):
+        longer = path.holds(size)
+        shorter = longer is False and size > 0 and not path.holds(size - 1)
+        fault = "has more" if longer else "has fewer"
+        return "is missing" if longer is None else f"{fault} than {size} bytes" if longer or shorter else None
+    try:
+        found = file_size(path)
+    except FileNotFoundError:
+        return "is missing"
+    return None if found == size else f"has {found} bytes instead of {size}"
+
+
+def file_stamp(path: Place) -> Stamp | None:
+    """What another file in the same place would differ in: inode, time and size, or a tag; None when there is none."""
+    if isinstance(path, Remote):
+        return path.stamp()
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def real_folder(path: Place) -> bool:
+    """Whether `path` is a folder; at an address there are none, nor links: there it is as good as one.
+
+    Raises:
+        CacheError: it is a link or something else.
+    """
+    if isinstance(path, Remote):
+        return True
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISDIR(mode):
+        raise damaged(path, "not a plain folder; links are not followed inside a score store", "remove it")
+    return True
+
+
+def listed(folder: Place) -> list[str]:
+    """Names of what is in a folder."""
+    if isinstance(folder, Remote):
+        return sorted({name.partition("/")[0] for name in folder.files()})
+    return sorted(path.name for path in folder.iterdir())
+
+
+def read_file(path: Place, size: int | None = None, most: int = _MAX_DOCUMENT) -> bytes:
+    """The bytes of a plain file.
+
+    Raises:
+        CacheError: it is absent, a link, not of `size` bytes or larger than `most`.
+    """
+    if isinstance(path, Remote):
+        raw = path.read(size, most)
+        if raw is None:
+            raise damaged(path, "missing")
+        return raw
+    try:
+        found = file_size(path)
+        if found > most or size not in (None, found):
+            raise damaged(path, f"has {found:,} bytes" + (f" instead of {size:,}" if size else f", more than {most:,}"))
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise damaged(path, "missing") from error
+    except OSError as error:
+        raise CacheError(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def read_optional(path: Place) -> bytes | None:
+    """The bytes of a document, or None when there is none; else as `read_file`."""
+    if isinstance(path, Remote):
+        return path.read(most=_MAX_DOCUMENT)
+    return read_file(path) if path.exists() else None
+
+
+def file_blocks(path: Place, size: int) -> Iterator[bytes]:
+    """The bytes of a plain file one after the other; not many more than `size`, if it has more.
+
+    Raises:
+        OSError: it is missing, a link (the system refuses them) or cannot be read.
+    """
+    if isinstance(path, Remote):
+        yield from path.blocks(size)
+        return
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as handle:
+        while size >= 0 and (block := handle.read(BLOCK)):
+            size -= len(block)
+            yield block
+
+
+def file_digest(path: Place, size: int) -> str:
+    """BLAKE2b of a plain file of `size` bytes in hexadecimal; OSError as for `file_blocks`."""
+    total = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for block in file_blocks(path, size):
+        total.update(block)
+    return total.hexdigest()
+
+
+def unwritable(path: Path, error: Exception, hint: str | None = None) -> CacheError:
+    """The error for a disk that is full or may not be written."""
+    fallback = "what is finished is kept; make room or choose another folder, then: teachclip score CONFIG"
+    why = getattr(error, "strerror", None) or error
+    return CacheError(f"cannot be written: {why}", where=str(path), hint=hint or fallback)
+
+
+def publish_folder(path: Path, files: Mapping[str, bytes], folders: tuple[str, ...] = ()) -> bool:
+    """Make a folder with these files, complete or not at all; False when there is one already.
+
+    Raises:
+        CacheError: the disk cannot be written.
+    """
+    if path.is_dir() and any(path.iterdir()):
+        return False
+    try:
+        return _publish_folder(path, files, folders)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _publish_folder(path: Path, files: Mapping[str, bytes], folders: tuple[str, ...]) -> bool:
+    make_folder(path.parent)
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+    try:
+        inside = {
+            Path(),
+            *map(Path, folders),
+            *(parent for name in (*folders, *files) for parent in Path(name).parents),
+        }
+        for folder in sorted(inside):  # each once: whoever takes the folder away meanwhile gets nothing half made again
+            (temporary / folder).mkdir()
+        for name, data in files.items():
+            with (temporary / name).open("wb") as handle:
+                handle.write(data)
+                handle.flush()
+                os.fsync(handle.fileno())
+        for name, _, _ in os.walk(temporary):
+            sync_folder(Path(name))
+        try:
+            temporary.replace(path)
+        except OSError:
+            if path.exists():  # another worker was faster
+                return False
+            raise
+        sync_folder(path.parent)
+        return True
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

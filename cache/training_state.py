@@ -1,0 +1,137 @@
+"""Nested state (an optimiser's, a run's) as one safetensors file: tensors beside JSON, no code."""
+
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..errors import CheckpointError
+from .storage.publish import publishing
+
+_TENSOR = "__tensor__"
+
+
+@dataclass(frozen=True)
+class HostState:
+    """Nested state whose tensors are on the host.
+
+    Attributes:
+        tree: dicts, lists, numbers and strings, with the names of tensors in their places; tensors: by these names.
+        copied: when the copies from the GPU are there; None where they are already.
+    """
+
+    tree: Any
+    tensors: dict[str, torch.Tensor]
+    copied: torch.cuda.Event | None = None
+
+    def wait(self) -> None:
+        """Until the copies from the GPU are there."""
+        if self.copied is not None:
+            self.copied.synchronize()
+
+    def part(self, key: str) -> dict[str, torch.Tensor]:
+        """The tensors of the dict `state[key]`, by their keys."""
+        start = f"/{key}/"
+        return {name.removeprefix(start): value for name, value in self.tensors.items() if name.startswith(start)}
+
+    @property
+    def not_finite(self) -> str | None:
+        """The name of a tensor that holds NaN or infinity; None when there is none."""
+        for name, value in self.tensors.items():
+            if value.is_floating_point() and value.numel() and not torch.stack(value.aminmax()).isfinite().all():
+                return name
+        return None
+
+
+class HostCopy:
+    """Room on the host for a copy of nested state, used again for the next one: no page is asked for twice.
+
+    Of tensors on the GPU it is page-locked: their copies are queued behind the work that is queued already, and nobody
+    waits for them before `HostState.wait`.
+    """
+
+    def __init__(self) -> None:
+        self._room: dict[str, torch.Tensor] = {}
+
+    def take(self, state: dict[str, Any]) -> HostState:
+        """A copy of `state`, which may be changed from now on; the copy taken before is overwritten."""
+        tensors: dict[str, torch.Tensor] = {}
+        tree = _split(state, "", tensors)
+        copied = None
+        for name, value in tensors.items():
+            room = self._room.get(name)
+            if room is None or room.shape != value.shape or room.dtype != value.dtype:
+                room = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+            tensors[name] = self._room[name] = room.copy_(value, non_blocking=True)
+            if value.is_cuda and copied is None:
+                copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        if copied is not None:
+            copied.record()
+        return HostState(tree, tensors, copied)
+
+
+def _split(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        tensors[path] = value.detach()
+        return {_TENSOR: path}
+    if isinstance(value, dict):
+        return {"keys": list(value), "values": [_split(v, f"{path}/{k}", tensors) for k, v in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_split(item, f"{path}/{k}", tensors) for k, item in enumerate(value)]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{path}: {type(value).__name__} cannot be saved as state")
+
+
+def _join(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_join(item, tensors) for item in value]
+    if isinstance(value, dict):
+        if _TENSOR in value:
+            return tensors[value[_TENSOR]]
+        return {key: _join(item, tensors) for key, item in zip(value["keys"], value["values"], strict=True)}
+    return value
+
+
+def _checksum(tensors: dict[str, torch.Tensor]) -> int:
+    """CRC-32 over all tensors, by name."""
+    value = 0
+    for name in sorted(tensors):
+        value = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), value)
+    return value
+
+
+def save_state(path: Path, state: dict[str, Any] | HostState) -> None:
+    """Publish `state` (dicts, lists, tensors, numbers, strings) as one file, complete or not at all."""
+    host = state if isinstance(state, HostState) else HostCopy().take(state)
+    host.wait()
+    metadata = {"state": json.dumps(host.tree), "crc32": str(_checksum(host.tensors))}
+    with publishing(path) as temporary:
+        save_file(host.tensors, temporary, metadata=metadata)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """What `save_state` saved, on the CPU.
+
+    Raises:
+        CheckpointError: the file is damaged or not a state file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tree = json.loads(metadata["state"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if "crc32" in metadata and int(metadata["crc32"]) != _checksum(tensors):
+            raise ValueError("its checksum is another")
+        state = _join(tree, tensors)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            "this training state is damaged", where=str(path), hint=f"remove it to start this run again: rm {path}"
+        ) from error
+    assert isinstance(state, dict)
+    return state

@@ -1,0 +1,264 @@
+"""YAML files and `--set` arguments -> one checked `Config`.
+
+A file may say `extends:` with the name of a shipped YAML (`recipes/official`), a path ending in .yaml that starts at
+its own folder, or a list of these: later ones win over earlier ones, the file wins over all of them, `--set` over the
+file. Relative paths start where `schema.FILE_PATHS` and `schema.CHECKPOINT_PATHS` say.
+"""
+
+import json
+import os
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from ...errors import ConfigError
+from ..schema import CHECKPOINT_PATHS, FILE_PATHS, Config, Section
+from .messages import config_error, nearest
+from .yaml_lines import Dumper, Marked, Place, merge, parse
+
+SHIPPED = Path(__file__).parents[1]
+MAX_BYTES = 1 << 20
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of `path` (None: the defaults), changed by `overrides`, its paths absolute.
+
+    Args:
+        path: a YAML file.
+        overrides: `--set` arguments, `train.batch_size=64`; paths in them start at the current folder.
+
+    Raises:
+        ConfigError: names the file and line or the override, the offending value and the nearest valid name.
+    """
+    return checked(_resolved(read_given(path, overrides)))
+
+
+def read_given(path: Path | None, overrides: Sequence[str] = ()) -> Marked:
+    """What `path`, the files it extends and `overrides` set, each value with its place; not checked, nothing resolved.
+
+    Raises:
+        ConfigError: a file cannot be read, or an override is not key=value.
+    """
+    here = Path.cwd()
+    given = Marked({}, Place("defaults", here)) if path is None else _read_file(path, ())
+    for override in overrides:
+        given = _override(given, override, here)
+    return _filled(given, Config)
+
+
+def changed(given: Marked, changes: Sequence[tuple[str, Marked]]) -> Config:
+    """The configuration of what was given, with values set by dotted key, later ones over earlier; paths absolute.
+
+    Args:
+        changes: values with their places; a relative path among them starts at its place's folder.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
+    for key, value in changes:
+        given = _assigned(given, key.split("."), value)
+    return checked(_resolved(_filled(given, Config)))
+
+
+def read_document(path: Path, hint: str) -> Marked:
+    """A YAML file that is no configuration of stages, and extends nothing; each value with its place.
+
+    Args:
+        hint: where to learn how it is written, told when there is no such file.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no keys.
+    """
+    given = parse(_text(path, hint), Place(str(path), path.parent.absolute()))
+    if not isinstance(given.value, dict):
+        raise ConfigError("it should hold keys and values", where=str(given.place), hint=hint)
+    return given
+
+
+def checked(given: Marked) -> Config:
+    """The configuration of what was given, paths as they stand.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
+    try:
+        return Config.model_validate_json(json.dumps(given.plain()), strict=True)
+    except ValidationError as error:
+        raise config_error(error, given) from None
+
+
+def dump_config(config: Config) -> str:
+    """`config` as YAML that `load_config` reads back to an equal one."""
+    return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def shipped() -> dict[str, Path]:
+    """The YAMLs that come with the package, by the name that `extends` calls them."""
+    paths = (path for path in sorted(SHIPPED.rglob("*.yaml")) if path.parent.name != "tables")  # those are sweeps
+    return {path.relative_to(SHIPPED).with_suffix("").as_posix(): path for path in paths}
+
+
+def named(name: str) -> Path:
+    """The YAML that `name` means: one that comes with the package (`recipes/official`), else a file.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    path = Path(name).expanduser()
+    if name in shipped() and not path.is_file():
+        return shipped()[name]
+    if path.exists() or name.endswith((".yaml", ".yml")):
+        return path
+    raise ConfigError(
+        f"neither a file nor a YAML that comes with teachclip{nearest(name, list(shipped()))}", where=name,
+        hint=f"Shipped: {', '.join(shipped())}",
+    )  # fmt: skip
+
+
+def _read_file(path: Path, above: tuple[Path, ...]) -> Marked:
+    place = Place(str(path), path.parent.absolute())
+    given = parse(_text(path), place)
+    if given.value is None:
+        return Marked({}, place)
+    if not isinstance(given.value, dict):
+        raise ConfigError(
+            "not a configuration: it should hold sections with keys and values", where=str(given.place),
+            hint="teachclip config template prints one to start from.",
+        )  # fmt: skip
+    sections = dict(given.value)
+    extends = sections.pop("extends", None)
+    own = Marked(sections, place)
+    if extends is None:
+        return own
+    line = (*above, path.resolve())
+    base = Marked({}, place)
+    for entry in extends.value if isinstance(extends.value, list) else [extends]:
+        base = merge(base, _read_file(_extended(entry, path.parent, line), line))
+    return merge(base, own)
+
+
+def _text(path: Path, hint: str | None = None) -> str:
+    try:
+        if path.is_file() and path.stat().st_size > MAX_BYTES:
+            raise ConfigError("too large to be a configuration", where=str(path))
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        names = [file.name for file in path.parent.glob("*.y*ml")]
+        hint = hint or f"teachclip config template > {shlex.quote(str(path))} writes one to start from."
+        raise ConfigError(f"no such file{nearest(path.name, names)}", where=str(path), hint=hint) from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"not text: byte {error.object[error.start]:#04x} at {error.start}", where=str(path)
+        ) from None
+
+
+def _extended(entry: Marked, folder: Path, above: tuple[Path, ...]) -> Path:
+    name, where = entry.value, str(entry.place)
+    if not isinstance(name, str):
+        raise ConfigError("extends: give a name, a path or a list of these", where=where)
+    if name.endswith((".yaml", ".yml")):
+        path = folder / _home(name)
+        if not os.path.exists(path):
+            raise ConfigError(f"extends: no such file {str(path)!r}", where=where)
+    elif name in shipped():
+        path = shipped()[name]
+    else:
+        raise ConfigError(
+            f"extends: {name!r} does not come with teachclip{nearest(name, list(shipped()))}", where=where,
+            hint=f"Shipped: {', '.join(shipped())}. A file of your own ends in .yaml.",
+        )  # fmt: skip
+    if path.resolve() in above:
+        circle = " -> ".join(file.name for file in (*above[above.index(path.resolve()) :], path))
+        raise ConfigError(f"extends: goes in a circle, {circle}", where=where)
+    return path
+
+
+def _override(given: Marked, override: str, here: Path) -> Marked:
+    place = Place(f"--set {override}", here)
+    key, equals, text = override.partition("=")
+    keys = key.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError("give it as key=value", where=str(place), hint="For example --set train.batch_size=64")
+    return _assigned(given, keys, parse(text, place, count_lines=False))
+
+
+def _assigned(given: Marked, keys: Sequence[str], value: Marked) -> Marked:
+    if not keys:
+        return merge(given, value)
+    first, rest = keys[0], keys[1:]
+    nothing = Marked(None, value.place)
+    if isinstance(given.value, list) and first.isdecimal() and len(first) < 10:
+        if int(first) >= len(given.value):
+            raise ConfigError(f"there are {len(given.value)} entries, counted from 0", where=str(value.place))
+        entries = list(given.value)
+        entries[int(first)] = _assigned(entries[int(first)], rest, value)
+        return replace(given, value=entries)
+    section = given.value if isinstance(given.value, dict) else {}
+    return Marked(section | {first: _assigned(section.get(first, nothing), rest, value)}, given.place)
+
+
+def _filled(given: Marked, section: type[Section]) -> Marked:
+    """A section without keys (all of them commented out) reads as null; here it becomes an empty section."""
+    if not isinstance(given.value, dict):
+        return given
+    children = dict(given.value)
+    for name, field in section.model_fields.items():
+        below = field.annotation
+        if name in children and isinstance(below, type) and issubclass(below, Section):
+            child = children[name]
+            children[name] = replace(child, value={}) if child.value is None else _filled(child, below)
+    return replace(given, value=children)
+
+
+def _resolved(given: Marked) -> Marked:
+    """Paths that start at a file's folder made absolute; those of `by_default` also where they are not given."""
+    data = {name: Marked(str(getattr(Config().data, name)), given.place) for name in ("captions", "annotations")}
+    by_default = {"work": Marked(str(Config().work), given.place), "data": Marked(data, given.place)}
+    given = merge(Marked(by_default, given.place), given)
+    for key in FILE_PATHS:
+        given = _changed(given, key.split("."), lambda text, folder: folder / text)
+    work = given.find(("work",)).value
+    for key in CHECKPOINT_PATHS:
+        choose = _weights if key.endswith(".weights") else _checkpoint
+        given = _changed(given, key.split("."), partial(choose, work=Path(str(work))))
+    return given
+
+
+def _changed(given: Marked, keys: Sequence[str], change: Callable[[Path, Path], Path]) -> Marked:
+    """The text at `keys` (`*`: each entry of a list) passed with its place's folder through `change`."""
+    if not keys:
+        text = given.value
+        return replace(given, value=str(change(_home(text), given.place.folder))) if isinstance(text, str) else given
+    first, rest = keys[0], keys[1:]
+    if first == "*" and isinstance(given.value, list):
+        return replace(given, value=[_changed(entry, rest, change) for entry in given.value])
+    if isinstance(given.value, dict) and first in given.value:
+        return replace(given, value=given.value | {first: _changed(given.value[first], rest, change)})
+    return given
+
+
+def _home(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # `~nobody`: no such user, so it is the name of a folder
+        return Path(text)
+
+
+def _checkpoint(path: Path, folder: Path, work: Path) -> Path:
+    return folder / path if os.path.exists(folder / path) else path
+
+
+def _weights(path: Path, folder: Path, work: Path) -> Path:
+    """A weights file or run folder beside the YAML or below `work`; any other text is an open_clip tag."""
+    return next((place for place in (folder / path, work / path) if _has_weights(place)), path)
+
+
+def _has_weights(path: Path) -> bool:
+    return os.path.isfile(path) or os.path.isfile(path / "best.safetensors")

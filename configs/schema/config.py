@@ -1,0 +1,134 @@
+"""The whole configuration: all its sections, and the paths that follow from them."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from .data import DataConfig
+from .demo import ShapesConfig
+from .denoise import DenoiseConfig
+from .evaluate import EvaluateConfig
+from .prepare import PrepareConfig
+from .score import ScoreConfig, TeacherConfig
+from .search import SearchConfig
+from .section import Section
+from .train import TrainConfig
+
+# Where a relative path in a YAML file starts. The first kind: at the file's folder. The second, checkpoints that are
+# read: at the file's folder when there is such a file or folder, else at `work`. Every other path lies below `work`.
+FILE_PATHS = ("work", "data.captions", "data.annotations", "data.videos")
+CHECKPOINT_PATHS = (
+    "train.init",
+    "train.network.trunk.weights",
+    "score.teachers.*.checkpoint",
+    "score.teachers.*.openclip.weights",
+    "evaluate.run",
+    "search.run",
+)
+
+
+class Config(Section):
+    """One file configures every stage; each stage reads its own section."""
+
+    work: Path = Field(Path("work"), description="Folder where everything made is kept.")
+    data: DataConfig = Field(default_factory=DataConfig, description="Your captions and videos.")
+    prepare: PrepareConfig = Field(default_factory=PrepareConfig, description="Videos -> frame cache.")
+    score: ScoreConfig = Field(default_factory=ScoreConfig, description="Frozen teachers -> score cache.")
+    denoise: DenoiseConfig = Field(
+        default_factory=DenoiseConfig, description="Score cache -> mask of captions to leave out."
+    )
+    train: TrainConfig = Field(default_factory=TrainConfig, description="Score cache -> student.")
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="Model -> ranks and metrics.")
+    search: SearchConfig = Field(default_factory=SearchConfig, description="Model -> vectors, answers to sentences.")
+    shapes: ShapesConfig = Field(default_factory=ShapesConfig, description="The demo's rendered data set.")
+
+    @property
+    def frames_folder(self) -> Path:
+        """The frame cache."""
+        return self.work / self.prepare.frames
+
+    @property
+    def score_store(self) -> Path | str:
+        """The score store: a folder, or an address."""
+        store = self.score.store
+        return store if isinstance(store, str) else self.work / store
+
+    @property
+    def features_folder(self) -> Path:
+        """Class tokens of a frozen trunk, cached by training."""
+        return self.work / "features"
+
+    @property
+    def denoise_mask(self) -> Path:
+        """The mask that `denoise` writes."""
+        return self.work / self.denoise.mask
+
+    @property
+    def captions_mask(self) -> Path | None:
+        """The mask that training reads."""
+        return None if self.train.captions_mask is None else self.work / self.train.captions_mask
+
+    @property
+    def run_folder(self) -> Path:
+        """What training writes."""
+        return self.work / self.train.run
+
+    @property
+    def init_checkpoint(self) -> Path | None:
+        """What training starts from."""
+        return None if self.train.init is None else self.work / self.train.init
+
+    @property
+    def evaluate_run(self) -> Path:
+        """The run folder or checkpoint that is evaluated."""
+        return self.work / self.evaluate.run
+
+    @property
+    def search_run(self) -> Path:
+        """The run folder or checkpoint that embeds."""
+        return self.work / self.search.run
+
+    @property
+    def index_folder(self) -> Path:
+        """The vectors that are searched."""
+        return self.work / self.search.index
+
+    def teacher_checkpoint(self, teacher: TeacherConfig) -> Path | None:
+        """The checkpoint file or run folder of `teacher`, when it has one."""
+        return None if teacher.checkpoint is None else self.work / teacher.checkpoint
+
+    def teacher_frames(self, teacher: TeacherConfig) -> Path:
+        """The frame cache that `teacher` sees."""
+        return self.work / (teacher.prepared or self.prepare.frames)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        # Each message starts with the key it is about: that is how the loader finds the line.
+        names = [teacher.name for teacher in self.score.teachers]
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"score.teachers: each needs a name of its own, {', '.join(sorted(repeated))} is repeated")
+        for key, named in (("train.teachers", self.train.teachers), ("denoise.teachers", self.denoise.teachers)):
+            if twice := sorted({name for name in named if named.count(name) > 1}):
+                raise ValueError(f"{key}: {', '.join(twice)} is named twice")
+        if self.train.teaching == "online" and (unknown := sorted(set(self.train.teachers) - set(names))):
+            raise ValueError(f"train.teachers: teaching online needs {', '.join(unknown)} among score.teachers")
+        if self.train.optim.optimiser == "adam" and self.train.optim.weight_decay > 0:
+            raise ValueError(
+                "train.optim.weight_decay: Adam has no decoupled decay; set it to 0 or train.optim.optimiser to adamw"
+            )
+        if mistake := self.train.loss.mistake(self.train.teachers):
+            raise ValueError(mistake)
+        network = self.train.network
+        if network.kind != "student" and self.train.teachers:
+            raise ValueError(
+                f"train.teachers: a teacher is trained by itself; leave `teachers` empty for kind {network.kind}"
+            )
+        if network.kind == "ts2net" and self.train.trunk == "frozen":
+            raise ValueError("train.trunk: TS2-Net reads every patch of the trunk, not class tokens alone; use `full`")
+        if network.pooling == "mean" and self.train.teachers and self.train.loss.fine > 0:
+            raise ValueError(
+                "train.loss.fine: mean pooling has no frame weights to teach; "
+                "set train.loss.fine to 0 or train.network.pooling to afa"
+            )
+        return self

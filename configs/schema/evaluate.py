@@ -1,0 +1,32 @@
+"""Section `evaluate`: how a model is measured."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .section import Positive, Section
+
+
+class EvaluateConfig(Section):
+    """Ranks and metrics of a model on a split."""
+
+    run: Path = Field(Path("runs/student"), description="Run folder or checkpoint that is evaluated.")
+    split: Literal["train", "val", "test"] = Field("test", description="Split that is evaluated.")
+    ties: Literal["fair", "published"] = Field(
+        "fair", description="fair: expected rank among equals; published: every tied position counts."
+    )
+    rerank: Literal["none", "dual-softmax", "query-bank"] = Field(
+        "none",
+        description="Change scores at test time: dual-softmax looks at the other test queries, query-bank at training "
+        "captions; marked in every output, and not comparable with plain numbers (docs/evaluation.md).",
+    )
+    rerank_temperature: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="Its temperature on raw scores (cosines); by default 1 / logit scale, and 0.05 for query-bank.",
+    )
+    bank_captions: Positive = Field(
+        5000, description="Training captions in the query bank, drawn with a fixed seed; all when there are fewer."
+    )
+    block: Positive = Field(512, description="Texts and videos compared at a time.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")

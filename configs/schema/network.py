@@ -1,0 +1,117 @@
+"""Section `train.network`: trunk, student and teacher networks."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from .section import Fraction, Positive, Section, Weight
+
+
+class TrunkSizes(Section):
+    """Sizes of a CLIP trunk built from scratch (heads are width // 64 unless given)."""
+
+    image_size: Positive = 224
+    patch_size: Positive = 32
+    vision_width: Positive = 768
+    vision_layers: Positive = 12
+    vision_heads: Positive | None = None
+    vision_mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+    text_width: Positive = 512
+    text_layers: Positive = 12
+    text_heads: Positive | None = None
+    embed_dim: Positive = 512
+    context_length: Positive = 77
+    vocab_size: Positive = 49408
+    quick_gelu: bool = True
+
+
+class TrunkConfig(Section):
+    """The CLIP trunk: an open_clip model by name, or sizes of one's own."""
+
+    model: str = Field("ViT-B-32-quickgelu", description="open_clip model name; ignored when `sizes` is given.")
+    sizes: TrunkSizes | None = Field(None, description="Build a trunk of these sizes instead of a named model.")
+    weights: str | None = Field(
+        "openai", description="open_clip pretrained tag, a weights file, or null for random weights."
+    )
+
+
+class Ts2NetConfig(Section):
+    """What is special to TS2-Net: token shift and token selection (specs: TS2-Net 1, 2)."""
+
+    shift_layers: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (10, 11), description="Visual blocks with token shift, from 0 (authors: 10, 11; TeachCLIP runs it with none)."
+    )
+    selected: Positive = Field(3, description="Patches selected per frame.")
+    samples: Positive = Field(500, description="Samples of the perturbed top-k.")
+    sigma: Weight = Field(0.05, description="Standard deviation of its noise; 0 is the hard top-k.")
+
+
+class XPoolConfig(Section):
+    """What is special to X-Pool (specs: X-Pool 3, 4)."""
+
+    heads: Positive = Field(1, description="Heads of the pooling attention (released: 1).")
+    dropout: Fraction = Field(0.3, description="Dropout of the pooling, in training (released: 0.3, or 0.4).")
+
+
+class DrlConfig(Section):
+    """What is special to DRL (specs: DRL 1, 4, 5)."""
+
+    interaction: Literal["wti", "ti", "dp"] = Field(
+        "wti", description="Weighted token-wise interaction (published), unweighted, or the dot product of two vectors."
+    )
+    layers: Literal[1, 2, 3] = Field(2, description="Linear layers of the weight networks (published: 2).")
+    frame_scores: Literal["temporal", "trunk", "best-word"] = Field(
+        "temporal",
+        description="Frame-text scores: the sentence with frames after the temporal transformer, with CLIP's frames, "
+        "or each frame's best word; no released code says which.",
+    )
+    cdcr: Literal[0, 1, 2, 3] = Field(3, description="Channel decorrelation in training: 0 for none (published: 3).")
+    cdcr_alpha1: Weight = Field(0.11, description="Its weight on the diagonal (README 0.11, script 0.14).")
+    cdcr_alpha2: Weight = Field(0.0, description="Its weight off the diagonal (published: 0).")
+    cdcr_weight: Weight = Field(0.001, description="Its weight beside InfoNCE (published: 0.001).")
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Self:
+        if self.cdcr == 3 and self.interaction != "wti":
+            raise ValueError(
+                f"cdcr: 3 takes the weights of words and frames, which interaction {self.interaction} does not have; "
+                "set cdcr to 0, 1 or 2, or interaction to wti"
+            )
+        return self
+
+
+class NetworkConfig(Section):
+    """The network that is trained: the student, or a teacher by itself."""
+
+    kind: Literal["student", "xclip", "ts2net", "xpool", "drl", "openclip"] = Field(
+        "student", description="The light student, or a teacher; openclip is CLIP with the mean of its frames."
+    )
+    pooling: Literal["afa", "mean"] = Field(
+        "afa", description="How the student makes one vector of its frames (afa: TeachCLIP; mean: CLIP4Clip)."
+    )
+    trunk: TrunkConfig = Field(default_factory=TrunkConfig, description="The CLIP trunk.")
+    words: Annotated[int, Field(ge=3)] = Field(32, description="Word slots per caption, SOT and EOT included.")
+    frames: Positive = Field(12, description="Frame slots per video.")
+    temporal_layers: Annotated[int, Field(ge=0)] = Field(
+        4,
+        description="Layers of the temporal transformer; X-Pool and openclip have none, whatever is set here.",
+        validate_default=True,
+    )
+    mask_padding: bool = Field(
+        True,
+        description="Leave padded frames out of the AFA weights, X-Pool's attention and the fine loss "
+        "(published code: no).",
+    )
+    pool_temperature: Annotated[float, Field(gt=0)] = Field(
+        0.1, description="Temperature of the AFA weights that pool; the supervised ones are at 1 (code: 0.1, paper: 1)."
+    )
+    normalise_frames: bool = Field(True, description="L2-normalise frames before pooling (code: yes, paper: no).")
+    ts2net: Ts2NetConfig = Field(default_factory=Ts2NetConfig, description="TS2-Net's own settings.")
+    xpool: XPoolConfig = Field(default_factory=XPoolConfig, description="X-Pool's own settings.")
+    drl: DrlConfig = Field(default_factory=DrlConfig, description="DRL's own settings.")
+
+    @field_validator("temporal_layers")
+    @classmethod
+    def _without_temporal_transformer(cls, layers: int, info: ValidationInfo) -> int:
+        """Recipes set the layers for every kind; here they become what the network has, so that networks compare."""
+        return 0 if info.data.get("kind") in ("xpool", "openclip") else layers

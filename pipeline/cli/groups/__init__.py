@@ -1,0 +1,1 @@
+"""One file per noun that has verbs of its own."""

@@ -1,0 +1,1 @@
+"""`teachclip cache`."""

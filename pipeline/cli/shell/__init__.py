@@ -1,0 +1,1 @@
+"""What every verb runs inside: options, output, errors."""

@@ -1,0 +1,131 @@
+"""Exceptions in words: what happened, what to do next, and the exit code. Nothing here shows a traceback by itself."""
+
+import errno
+import os
+import re
+import sys
+import tempfile
+import traceback
+from dataclasses import dataclass
+from datetime import datetime
+
+from .... import __version__
+from ....errors import StoppedEarly, TeachclipError
+
+STOPPED, TERMINATED, UNEXPECTED, READER_GONE = 130, 143, 70, 141
+
+_SYSTEM = {
+    errno.ENOSPC: ("no space left on the disk", "Free some space, or name another disk: --set work=/other/folder"),
+    errno.EDQUOT: ("your disk quota is used up", "Free some space, or name another disk: --set work=/other/folder"),
+    errno.EACCES: (
+        "permission denied",
+        "Make it readable and writable for you, or name another folder: --set work=...",
+    ),
+    errno.EPERM: ("not permitted", "Make it readable and writable for you, or name another folder: --set work=..."),
+    errno.EROFS: ("this disk is read-only", "Name a folder that can be written to: --set work=/other/folder"),
+    errno.ENOENT: (
+        "no such file or folder",
+        "Check the path in your configuration; `teachclip config show` prints it.",
+    ),
+    errno.ENOTDIR: ("a file stands where a folder should be", "Move it away, or name another folder."),
+    errno.EISDIR: ("a folder stands where a file should be", "Move it away, or name another file."),
+    errno.EMFILE: ("too many open files", "Raise the limit first: ulimit -n 4096"),
+    errno.EIO: ("the disk reports an error", "Check the disk; what is written already is verified when it is read."),
+}
+_CODE_IN_TEXT = re.compile(r"(?:errno = |OS error |Errno )(\d+)")  # HDF5 and TensorStore put it in their text
+_VERB = re.compile(
+    r"\b(teachclip (?:prepare|score|denoise|train|evaluate|search|config show|data check|cache (?:repair|extend)))\b"
+    r"(?: CONFIG\b)?"
+)
+_SMALLER = {
+    "prepare": "--set prepare.workers=1",
+    "score": "--set score.video_batch=8 --set score.text_batch=32",
+    "train": "--set train.chunk=16",
+    "evaluate": "--set evaluate.block=128",
+}
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends like Ctrl-C, with its own exit code."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How a verb ended without a result.
+
+    Attributes:
+        kind: what the first line starts with ("error"), or "".
+        lines: the first says what and where, the others are details.
+        hint: what to do next.
+    """
+
+    kind: str
+    lines: tuple[str, ...]
+    hint: str | None
+    exit_code: int
+
+    def facts(self) -> dict[str, object]:
+        """For `--json`."""
+        what, *details = self.lines
+        return {"what": what, "details": details, "hint": self.hint, "exit_code": self.exit_code}
+
+
+def explain(error: BaseException, verb: str, command: str, config: str = "CONFIG") -> Failure:
+    """What to tell about `error`.
+
+    Args:
+        verb: what was run.
+        command: the command line, to be given again.
+        config: its CONFIG and --set, which hints such as `teachclip prepare` leave open.
+    """
+    if isinstance(error, StoppedEarly):
+        return Failure("", (str(error),), f"go on with: {command}", STOPPED)
+    if isinstance(error, TeachclipError):
+        what = f"{error.where}: {error.what}" if error.where else error.what
+        return Failure("error", (what, *error.details), _named(error.hint, config), error.exit_code)
+    if isinstance(error, KeyboardInterrupt):
+        code = TERMINATED if isinstance(error, Terminated) else STOPPED
+        return Failure("", ("stopped; everything finished is kept",), f"go on with: {command}", code)
+    if _out_of_memory(error):
+        where = "on the GPU" if type(error).__name__ == "OutOfMemoryError" else "on this machine"
+        smaller = f"Take less at a time: {command} {_SMALLER[verb]}" if verb in _SMALLER else None
+        return Failure("error", (f"not enough memory {where}",), smaller, 1)
+    if known := _SYSTEM.get(_system_code(error)):
+        what, hint = known
+        name = error.filename if isinstance(error, OSError) else None
+        where = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
+        return Failure("error", (f"{where}{what}",), _named(hint, config), 1)
+    return _unexpected(error, command)
+
+
+def _named(hint: str | None, config: str) -> str | None:
+    return None if hint is None else _VERB.sub(lambda found: f"{found[1]} {config}", hint)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}  # torch's own class, without importing torch
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+def _system_code(error: BaseException) -> int:
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if isinstance(error, OSError | ValueError | RuntimeError) and (found := _CODE_IN_TEXT.search(str(error))):
+        return int(found.group(1))
+    return 0
+
+
+def _unexpected(error: BaseException, command: str) -> Failure:
+    text = "".join(traceback.format_exception(error))
+    first = f"unexpected {type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f"teachclip-{stamp}-", suffix=".txt", text=True)
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"teachclip {__version__}, Python {sys.version}\n{command}\n\n{text}")
+    except OSError:
+        return Failure("error", (first,), "This should not happen; --debug shows where it did.", UNEXPECTED)
+    hint = f"This should not happen. Where it did is written in {name}; please report it with that file."
+    return Failure("error", (first,), hint, UNEXPECTED)

@@ -1,0 +1,152 @@
+"""`teachclip cost`: what searching and training cost, network by network."""
+
+import json as jsonlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import RenderableType
+
+from ....configs.loading import load_config
+from ...wording import size
+from ..shell.output import facts, table
+from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, running
+
+if TYPE_CHECKING:
+    from ....stages.analysis.cost.table import CostReport, MethodCost
+
+EXAMPLES = examples(
+    "teachclip cost",
+    "teachclip cost own_videos.yaml --set train.network.trunk.model=ViT-B-16-quickgelu",
+    "teachclip cost --measure --videos 1000 --videos 100000 --out cost.json",
+    "teachclip cost --checkpoint runs/student --checkpoint teacher.bin --json",
+)
+
+
+def cost(
+    config: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[CONFIG]", help="Count this configuration's networks; by default every method at ViT-B/32."
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option("--checkpoint", metavar="FILE", help="Count this network; a run folder will do. May be repeated."),
+    ] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="Time searches, too.")] = False,
+    videos: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--videos", metavar="N", min=1, help="Time searches among N videos, instead of the usual. May be repeated."
+        ),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option("--repeats", metavar="N", min=1, help="Repeats of a search; the median counts.")
+    ] = 5,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the numbers as JSON, too.")] = None,
+    sets: Overrides = None,
+    json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Count what a search, a video and a training step cost with each network; nothing has to be there.
+
+    Operations are counted from the networks' own modules, without weights. With --measure searches are timed: among
+    1,000 and 10,000 videos, and for a student 100,000.
+    """
+    if sets and config is None:
+        raise typer.BadParameter("--set changes a CONFIG, and none is given")
+    with running("cost", json, quiet, debug, config, sets) as output:
+        settings = None if config is None else load_config(config, sets or ())
+        with output.waiting("counting"):
+            from ....stages.analysis.cost.table import cost as run
+
+        report = run(
+            settings,
+            checkpoint or (),
+            measure=measure or bool(videos),
+            videos=tuple(videos or ()),
+            repeats=repeats,
+            reporter=output,
+        )
+        if out is not None:
+            from ....cache.storage.publish import publish
+
+            publish(out, (jsonlib.dumps(asdict(report), indent=1) + "\n").encode())
+        output.result(report, *shown(report, out))
+
+
+def shown(report: "CostReport", out: Path | None = None) -> Iterator[RenderableType]:
+    """What a person sees of costs."""
+    heads = ("per pair", "paper", "KB f16", "f32", "paper", "per video", "paper", "per text")
+    yield table("network", *heads, rows=map(_row, report.methods))
+    if report.training:
+        yield ""
+        parts = ("states", "saved", "together", "measured")
+        yield table("training step", "precision", "batch", "parameters", *parts, rows=_training(report))
+        yield "states: weights, gradients, optimiser; saved: for the backward pass; measured: on a GPU alone"
+        yield from _added_by_afa(report)
+        paper = ", ".join(f"{size(count)} {what}" for what, count in report.paper_training.items())
+        if paper:
+            yield f"the paper's training step: {paper}"
+    if report.speed:
+        yield ""
+        yield f"milliseconds per search, {report.machine}"
+        yield from _speed(report)
+    yield ""
+    yield report.convention
+    if out is not None:
+        yield facts(("written", out))
+
+
+def _row(method: "MethodCost") -> tuple[str, ...]:
+    found, paper = method.cost, method.paper
+    pair, kept, video = (
+        (_count(paper.pair), f"{paper.bytes / 1024:.0f}", _count(paper.video)) if paper else ("", "", "")
+    )
+    sizes = (f"{count / 1024:.1f}" for count in (found.bytes_float16, found.bytes_float32))
+    return (method.name, _count(found.pair), pair, *sizes, kept, _count(found.video), video, _count(found.text))
+
+
+def _training(report: "CostReport") -> Iterator[tuple[object, ...]]:
+    for each in report.training:
+        fixed = size(each.weights + each.gradients + each.optimiser)
+        measured = "-" if each.measured is None else size(each.measured)
+        sizes = (fixed, size(each.saved), size(each.counted), measured)
+        yield (each.network, each.precision, each.batch, f"{each.parameters:,}", *sizes)
+
+
+def _added_by_afa(report: "CostReport") -> Iterator[str]:
+    by_name = {(each.network, each.precision): each for each in report.training}
+    for precision in dict.fromkeys(each.precision for each in report.training):
+        afa, mean = by_name.get(("afa", precision)), by_name.get(("mean", precision))
+        if afa and mean:
+            bytes_more = afa.counted - mean.counted
+            share = f"{100 * bytes_more / mean.counted:.3f}%"
+            more = f"{afa.parameters - mean.parameters:,} parameters, {size(bytes_more)} ({share})"
+            yield f"AFA takes {more} more than mean pooling in {precision}"
+
+
+def _speed(report: "CostReport") -> Iterator[RenderableType]:
+    sizes = sorted({each.videos for each in report.speed})
+    found = {(each.name, each.videos): each for each in report.speed}
+    rows = []
+    for name in dict.fromkeys(each.name for each in report.speed):
+        cells = [found.get((name, count)) for count in sizes]
+        shown = [f"{c.milliseconds:,.2f}{'*' * (c.held < c.videos)}" if c else "-" for c in cells]
+        rows.append((name, *shown))
+    yield table("among", *(f"{count:,} videos" for count in sizes), rows=rows)
+    if any(each.held < each.videos for each in report.speed):
+        yield "* features of so many videos are not held in memory: blocks of fewer are scored again and again"
+
+
+def _count(number: float) -> str:
+    """`512`, `12.8 K`, `49.55 G`."""
+    for unit, digits in (("", 0), (" K", 1), (" M", 1)):
+        if number < 1000:
+            return f"{number:.{digits}f}{unit}"
+        number /= 1000
+    return f"{number:.2f} G"

@@ -1,0 +1,77 @@
+"""`teachclip score`: frozen teachers -> score cache."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import RenderableType
+
+from ....configs.loading import load_config
+from ....stages.score.worker_part import WHOLE, Part
+from ...wording import duration
+from ..shell.output import table
+from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
+
+if TYPE_CHECKING:
+    from ....stages.score.one_teacher import TeacherScores
+    from ....stages.score.stage import ScoreResult
+
+# How the captions' own videos rank in one shard: the sign of a teacher that works.
+RANKS = ("own video MdR", "R@1", "R@10", "among")
+
+EXAMPLES = examples(
+    "teachclip score own_videos.yaml",
+    'teachclip score own_videos.yaml --set "score.teachers=[{name: clip, openclip: {model: ViT-B-32-quickgelu}}]"',
+    'teachclip score own_videos.yaml --set "score.teachers=[{name: xclip, checkpoint: runs/teacher}]"',
+    'teachclip score own_videos.yaml --set "score.teachers=[{name: mine, plugin: my_module:MyTeacher}]"',
+    "teachclip score own_videos.yaml --shard 0/8",
+    "teachclip score own_videos.yaml --set score.device=cpu --json",
+)
+
+
+def score(
+    config: ConfigFile,
+    sets: Overrides = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="i/n", help="Make part i of n, from 0/n to n-1/n; each is a run of its own."),
+    ] = None,
+    json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Run each teacher once and keep its scores.
+
+    A teacher is an open_clip model as it is, a network trained here or a published one, or a class of your own
+    (docs/teachers.md). The scores of the training split serve every student to come; no teacher is needed while one
+    trains. After the first shard the ranks of the captions' own videos are shown; near chance it stops, since a
+    teacher that was loaded wrongly teaches nothing.
+
+    What is complete is never made again, and captions and videos that are new are added. Several machines may each make
+    a part (--shard), in one shared store, or in stores of their own that `teachclip cache merge` brings together.
+    """
+    with running("score", json, quiet, debug, config, sets) as output:
+        part = Part.parse(shard) if shard is not None else WHOLE
+        settings = load_config(config, sets or ())
+        with output.waiting("loading"):
+            from ....stages.score.stage import score as run
+
+        result = run(settings, output, part)
+        output.result(result, *shown(result))
+
+
+def shown(result: "ScoreResult") -> Iterator[RenderableType]:
+    """What a person sees of the scores that were made."""
+    left_out = f"; {result.left_out_videos} videos left out" if result.left_out_videos else ""
+    yield f"{result.store}: {duration(result.seconds)}{left_out}"
+    for each in result.teachers:
+        if each.shards_left:
+            yield f"{each.teacher}: part {result.part} is complete; {each.shards_left:,} shards are left to other parts"
+    heads = ("teacher", "captions", "videos", "shards", "made now", *RANKS)
+    yield table(*heads, rows=map(_row, result.teachers))
+
+
+def _row(scores: "TeacherScores") -> tuple[object, ...]:
+    ranks = scores.own_ranks
+    shown = (f"{ranks.median:g}", f"{ranks.r1:.1f}", f"{ranks.r10:.1f}", ranks.videos) if ranks else ("-",) * len(RANKS)
+    return (scores.teacher, scores.texts, scores.videos, scores.shards, scores.shards_now, *shown)

@@ -1,0 +1,243 @@
+"""The demo: the whole chain on clips that it renders, from video files to a page."""
+
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...cache.storage.publish import publish
+from ...configs.loading import load_config
+from ...configs.schema import Config
+from ...errors import CacheMismatchError
+from ...stages.demo.pretrain import PretrainResult, pretrain
+from ...stages.demo.render import render
+from ...stages.evaluate.stage import evaluate
+from ...stages.prepare.stage import prepare
+from ...stages.runtime.reporting import Reporter, Silent
+from ...stages.score.stage import ScoreResult, score
+from ...stages.search.index import index
+from ...stages.search.stage import SearchResult, search
+from ...stages.train.run import TrainResult
+from ...stages.train.stage import train
+from ..report.page.render import write_report
+from ..steps import Step, Steps
+from .report import Model, Roles, build_report
+
+QUERIES = (
+    "a yellow star moves to the right",
+    "a red star moves left, and then a circle goes up",
+    "something white slides downwards",
+)
+TRUNK = Path("trunk.safetensors")  # below `work`
+# What every verb takes, so that a reader can go on from the demo. The student that searches is the taught one.
+SETTINGS = f"""\
+# The demo's configuration, for every verb: teachclip search demo.yaml "a red circle moves left"
+extends: demo
+work: work
+data:
+  captions: captions.csv
+train:
+  run: runs/taught
+  teachers: [xclip]
+  network:
+    trunk:
+      weights: work/{TRUNK}
+evaluate:
+  run: runs/taught
+search:
+  run: runs/taught
+"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network of the demo.
+
+    Args:
+        name, note: what tables call it, and what it is.
+        run: its run folder.
+        overrides: how its configuration differs from `SETTINGS`.
+        against: name of the network it is compared with.
+    """
+
+    name: str
+    note: str
+    run: str
+    overrides: tuple[str, ...] = ()
+    against: str | None = None
+
+
+_ALONE = ("train.teachers=[]", "train.loss.infonce=1", "train.loss.coarse=0", "train.loss.fine=0")
+_TEACHER = (*_ALONE, "train.max_steps=400")
+TEACHER = Recipe(
+    "X-CLIP teacher",
+    "compares every word with every frame",
+    "runs/xclip",
+    (*_TEACHER, "train.network.kind=xclip"),
+)
+MEAN = Recipe(
+    "mean pooling alone",
+    "one vector per clip, all frames count alike",
+    "runs/mean",
+    (*_ALONE, "train.network.pooling=mean"),
+)
+ALONE = Recipe("student alone", "one vector per clip, frames weighted (AFA)", "runs/alone", _ALONE)
+TAUGHT = Recipe("student taught", "the same, and the teacher's scores to learn from", "runs/taught", (), ALONE.name)
+
+
+@dataclass(frozen=True)
+class DemoModel:
+    """A trained network: its run folder, and its text-to-video and video-to-text metrics on the test clips."""
+
+    name: str
+    run: str
+    t2v: Mapping[str, Any]
+    v2t: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made.
+
+    Attributes:
+        report: the page.
+        settings: a configuration that every verb takes; its student is the taught one.
+        searches: three sentences, asked of the taught student.
+    """
+
+    report: str
+    settings: str
+    models: tuple[DemoModel, ...]
+    searches: SearchResult
+    steps: tuple[Step, ...]
+    seconds: float
+
+
+def run_demo(folder: Path, reporter: Reporter | None = None, overrides: Sequence[str] = ()) -> DemoResult:
+    """Render clips, train a teacher and students without and with teaching, compare them, write `folder`/report.html.
+
+    Every step keeps what it made: a demo that was stopped goes on where it was, a finished one only measures again.
+
+    Args:
+        folder: everything is made here.
+        overrides: changes to the shipped configuration `demo`, as `load_config` takes them.
+
+    Raises:
+        TeachclipError: the folder holds something that was made with other settings, or a stage fails.
+    """
+    began = time.perf_counter()
+    chain = Chain(folder, reporter or Silent(), tuple(overrides))
+    try:
+        models, searches = _run(chain, began)
+    except CacheMismatchError as error:
+        hint = f"take another folder (teachclip demo OTHER), or start this one again: rm -r {shlex.quote(str(folder))}"
+        raise CacheMismatchError(error.what, where=error.where, hint=hint, details=error.details) from error
+    return DemoResult(
+        report=str(chain.page),
+        settings=str(chain.settings),
+        models=tuple(DemoModel(m.name, m.trained.run, m.evaluated.t2v, m.evaluated.v2t) for m in models),
+        searches=searches,
+        steps=tuple(chain.steps.done),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _run(chain: "Chain", began: float) -> tuple[Sequence[Model], SearchResult]:
+    chain.make_data()
+    results = {TEACHER: chain.train("train the teacher", TEACHER)}
+    chain.score()
+    results[MEAN] = chain.train("train the mean-pooling student", MEAN)
+    results[ALONE] = chain.train("train the student without teaching", ALONE)
+    results[TAUGHT] = chain.train("train the student with teaching", TAUGHT)
+    models = chain.evaluate(results)
+    searches = chain.search()
+    chain.report(models, searches, began)
+    return tuple(models.values()), searches
+
+
+class Chain:
+    """The demo's steps; each is a stage with its own configuration."""
+
+    def __init__(self, folder: Path, reporter: Reporter, overrides: tuple[str, ...], steps: int = 11) -> None:
+        self.folder, self.overrides = folder, overrides
+        self.settings, self.page = folder / "demo.yaml", folder / "report.html"
+        self.steps = Steps(reporter, total=steps)
+        if not self.settings.exists():
+            publish(self.settings, SETTINGS.encode())
+
+    def config(self, recipe: Recipe = TAUGHT) -> Config:
+        """The configuration of one network of the demo."""
+        runs = (f"train.run={recipe.run}", f"evaluate.run={recipe.run}")
+        return load_config(self.settings, (*recipe.overrides, *runs, *self.overrides))
+
+    def make_data(self) -> None:
+        """Clips, their frames, and a trunk that has seen pictures."""
+        config = self.config()
+        trunk = config.train.network.trunk.sizes
+        assert trunk is not None
+        words, weights = config.train.network.words, config.work / TRUNK
+
+        def pictures(output: Reporter) -> PretrainResult:
+            return pretrain(config.shapes, trunk, words, weights, output)
+
+        self.steps.run(
+            "render captioned clips",
+            lambda output: render(config.shapes, self.folder, output),
+            lambda made: not made.drawn,
+        )
+        self.steps.run(
+            "prepare: clips to frames", lambda output: prepare(config, output), lambda made: not made.decoded
+        )
+        self.steps.run("pre-train a small CLIP on pictures", pictures, lambda made: made.already_done)
+
+    def train(self, title: str, recipe: Recipe) -> TrainResult:
+        config = self.config(recipe)
+        return self.steps.run(title, lambda output: train(config, output), lambda made: made.already_done)
+
+    def train_teacher(self, kind: str) -> TrainResult:
+        """A teacher of the kind `kind`; xclip is the demo's own."""
+        recipe = Recipe(f"{kind} teacher", "", f"runs/{kind}", (*_TEACHER, f"train.network.kind={kind}"))
+        return self.train(f"train the teacher {kind}", recipe)
+
+    def score(self) -> None:
+        """The soft labels of every teacher in `score.teachers`."""
+        config = self.config()
+
+        def nothing_new(made: ScoreResult) -> bool:
+            return not any(teacher.shards_now for teacher in made.teachers)
+
+        self.steps.run("score: the teacher's soft labels, once", lambda output: score(config, output), nothing_new)
+
+    def evaluate(self, results: Mapping[Recipe, TrainResult]) -> dict[Recipe, Model]:
+        """Every network on the test clips."""
+
+        def measure(output: Reporter) -> dict[Recipe, Model]:
+            models = {}
+            for recipe, trained in results.items():
+                config = self.config(recipe)
+                evaluated = evaluate(config, output)
+                models[recipe] = Model(recipe.name, recipe.note, recipe.against, config, trained, evaluated)
+            return models
+
+        return self.steps.run("evaluate on clips that no model has seen", measure)
+
+    def search(self) -> SearchResult:
+        """Three sentences, asked of the taught student."""
+        config = self.config()
+
+        def ask(output: Reporter) -> SearchResult:
+            index(config, output)
+            return search(config, QUERIES, output)
+
+        return self.steps.run("search with sentences", ask)
+
+    def report(self, models: Mapping[Recipe, Model], searches: SearchResult, began: float) -> None:
+        roles = Roles(models[TEACHER], models[ALONE], models[TAUGHT])
+
+        def write(output: Reporter) -> None:
+            seconds = time.perf_counter() - began
+            write_report(build_report(list(models.values()), roles, searches, seconds, output), self.page)
+
+        self.steps.run("write the page", write)

@@ -1,0 +1,106 @@
+"""Whether runs can be made: frames, scores and teachers are looked for before anything trains."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ...cache.frames.cache import FrameCache
+from ...cache.scores.store import ScoreStore
+from ...configs.schema import Config
+from ...errors import CacheError, CheckpointError, ConfigError, TeachclipError
+from ...stages.evaluate.one_model import measured_split
+from ...stages.models.checkpoints.files import checkpoint_file
+from ...stages.runtime.reporting import Silent
+from ...stages.train.training_data import open_material
+from .runs import Run
+
+
+class MissingTeacherError(CacheError):
+    """Teachers that are not configured, or have no scores in the store."""
+
+    def __init__(self, what: str, config: Config, teachers: Sequence[str]) -> None:
+        super().__init__(what, where=str(config.score_store), hint=score_hint(config, teachers))
+        self.teachers = tuple(teachers)
+
+
+def score_hint(config: Config, missing: Sequence[str]) -> str:
+    """How these teachers come to be scored."""
+    known = {teacher.name for teacher in config.score.teachers}
+    unknown = [name for name in missing if name not in known]
+    first = f"name {', '.join(unknown)} among score.teachers (docs/teachers.md), then " if unknown else ""
+    return f"{first}score: teachclip score CONFIG"
+
+
+def problems_of(runs: Sequence[Run]) -> Iterator[tuple[Path, TeachclipError]]:
+    """Runs that cannot be made, and why; what several have in common is looked at once."""
+    asked: dict[tuple[object, ...], TeachclipError | None] = {}
+    for run in runs:
+        if not run.trained:
+            if (unmeasurable := _unmeasurable(run)) is not None:
+                yield run.folder, unmeasurable
+            continue
+        if run.finished:
+            continue
+        key = _material_key(run.config)
+        if key not in asked:
+            asked[key] = _unready(run.config)
+        if (error := asked[key]) is not None:
+            yield run.folder, error
+
+
+def _material_key(config: Config) -> tuple[object, ...]:
+    """What `open_material` and `measured_split` look at."""
+    settings = config.train
+    return (
+        config.data,
+        config.evaluate.split,
+        config.frames_folder,
+        config.score_store,
+        *(settings.teachers, settings.teaching, settings.accept, settings.captions_mask, settings.init),
+        *(settings.loss.fine > 0, settings.network.mask_padding, settings.network.trunk.weights),
+    )
+
+
+def _unmeasurable(run: Run) -> TeachclipError | None:
+    """Why a teacher cannot be measured; None when it can."""
+    settings = next((each for each in run.config.score.teachers if each.name == run.teacher), None)
+    if settings is None:
+        known = ", ".join(each.name for each in run.config.score.teachers) or "nobody"
+        what = f"score.teachers names {known}, not {run.teacher}"
+        return MissingTeacherError(what, run.config, [run.teacher or ""])
+    if (path := run.config.teacher_checkpoint(settings)) is None:
+        return ConfigError(f"{run.teacher} has no checkpoint that could be measured here")
+    try:
+        if not (file := checkpoint_file(path)).is_file():
+            return CheckpointError(f"the checkpoint of {run.teacher} is not there: {file}")
+        measured_split(run.config, FrameCache.open(run.config.frames_folder))
+    except TeachclipError as error:
+        return error
+    return None
+
+
+def _unready(config: Config) -> TeachclipError | None:
+    """Why a run cannot be trained; None when it can."""
+    try:
+        missing = _unscored(config)
+    except TeachclipError as error:
+        return error
+    if missing:
+        return MissingTeacherError(f"not scored yet: {', '.join(missing)}", config, missing)
+    try:
+        measured_split(config, open_material(config, Silent()).frames)
+    except TeachclipError as error:
+        return error
+    return None
+
+
+def _unscored(config: Config) -> list[str]:
+    """The teachers whose scores a run reads that have none in the store.
+
+    Raises:
+        CacheError: this is no score store, or a damaged one.
+    """
+    store = config.score_store
+    if config.train.teaching == "online" or not config.train.teachers:
+        return []
+    there = () if isinstance(store, Path) and not store.exists() else ScoreStore.open(store).teachers
+    return [name for name in config.train.teachers if name not in there]

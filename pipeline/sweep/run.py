@@ -1,0 +1,131 @@
+"""A sweep: what is finished is read, what is missing is trained and measured, and a run that fails stops no other."""
+
+import gc
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from ...errors import CacheError, StoppedEarly, TeachclipError, TrainingError
+from ...stages.analysis.frame_weights import FrameWeights, frame_weights
+from ...stages.evaluate.measured import Measurer
+from ...stages.runtime.reporting import Reporter, Silent
+from ...stages.runtime.stopping import StopRequest
+from ...stages.train.stage import train
+from ..steps import Steps
+from .plan import Plan
+from .runs import Run
+
+GO_ON = "given again, it goes on from its last checkpoint; other settings (a lower train.optim.lr) make another run"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A run that ended.
+
+    Attributes:
+        state: read as it was found, made now, failed, or left out for want of scores.
+        measured: metrics by test set: `t2v` and `v2t` of `evaluate`.
+        marks: why its metrics do not compare with others, in words.
+        problem, hint: why there are no metrics, and what to do.
+    """
+
+    label: str
+    seed: int | None
+    run: str
+    state: Literal["found", "made", "failed", "left out"]
+    seconds: float | None = None
+    measured: Mapping[str, Mapping[str, Any]] | None = None
+    marks: tuple[str, ...] = ()
+    problem: str | None = None
+    hint: str | None = None
+
+
+def run_sweep(plan: Plan, reporter: Reporter | None = None, stop: StopRequest | None = None) -> list[RunResult]:
+    """Train and measure what is missing, read what is there.
+
+    Runs of `plan.problems` are left out. A run that fails is told and the others go on; an interruption ends it all,
+    and given again it goes on.
+
+    Args:
+        stop: a request to stop where a run can go on later.
+
+    Raises:
+        StoppedEarly: `stop` asked for it; the run that was being trained is saved.
+    """
+    reporter = reporter or Silent()
+    runs, measurer = plan.runs, Measurer(plan.tests)
+    steps, results = Steps(reporter, total=len(runs)), {}
+    for run in runs:
+        if (problem := plan.problems.get(run.folder)) is not None:
+            reporter.warn(f"{run.title}: left out, {problem.what}")
+            results[run.folder] = RunResult(
+                run.label, run.seed, str(run.folder), "left out", problem=problem.what, hint=problem.hint
+            )
+            steps.total -= 1
+        else:
+            results[run.folder] = steps.run(
+                run.title, _Attempt(run, measurer, stop), lambda made: made.state == "found"
+            )
+    return [results[run.folder] for run in runs]
+
+
+class _Attempt:
+    """One run, from training to metrics; an error that is its own becomes part of its result."""
+
+    def __init__(self, run: Run, measurer: Measurer, stop: StopRequest | None) -> None:
+        self.run, self.measurer, self.stop = run, measurer, stop
+
+    def __call__(self, reporter: Reporter) -> RunResult:
+        run = self.run
+        try:
+            return self._made(reporter)
+        except StoppedEarly:  # nothing failed: somebody asked for it
+            raise
+        except TeachclipError as error:
+            what, details = error.what if error.where is None else f"{error.where}: {error.what}", [*error.details]
+            hint = GO_ON if isinstance(error, TrainingError) else error.hint
+        except (torch.OutOfMemoryError, MemoryError):
+            what, hint, details = "not enough memory", "take less at a time: --set train.chunk=16", []
+        gc.collect()  # out here the error is gone, and with it what it held of the run
+        torch.cuda.empty_cache()
+        reporter.warn("; ".join([f"{run.title} failed: {what}", *details, *([hint] if hint else [])]))
+        return RunResult(run.label, run.seed, str(run.folder), "failed", problem=what, hint=hint)
+
+    def _made(self, reporter: Reporter) -> RunResult:
+        run, seconds, found = self.run, None, True
+        if run.trained:
+            trained = train(run.config, reporter, self.stop)
+            seconds, found = trained.seconds, trained.already_done
+        measured = self.measurer(run.config, run.folder, reporter)
+        for name, error in measured.failed:
+            reporter.warn(f"{run.title} on {name}: {error}")
+        state: Literal["found", "made", "failed"] = "found" if found and measured.found else "made"
+        failed = measured.failed[0] if measured.failed else None
+        return RunResult(
+            run.label,
+            run.seed,
+            str(run.folder),
+            "failed" if failed else state,
+            seconds,
+            measured.metrics,
+            measured.marks,
+            problem=f"{failed[0]}: {failed[1].what}" if failed else None,
+            hint=failed[1].hint if failed else None,
+        )
+
+
+def weigh_frames(plan: Plan, results: Sequence[RunResult], reporter: Reporter) -> FrameWeights:
+    """Frame weights of the rows' first seeds beside the teacher of the first row that has one (TeachCLIP, figure 3).
+
+    Raises:
+        TeachclipError: a run is missing, has no AFA, or the teacher cannot be asked.
+    """
+    made = {result.run for result in results if result.measured}
+    first = [runs[0] for _, runs in plan.rows if runs and runs[0].trained]
+    lacking = [run.label for run in first if str(run.folder) not in made]
+    if lacking:
+        raise CacheError(f"no frame weights: {', '.join(lacking)} is missing")
+    taught = next((run for run in first if run.config.train.teachers), first[0])
+    return frame_weights(taught.config, [run.folder for run in first], reporter=reporter)

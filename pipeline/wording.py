@@ -1,0 +1,52 @@
+"""Numbers in words: units, metrics, signs; for pages and the command line."""
+
+import math
+from collections.abc import Sequence
+
+
+def duration(seconds: float) -> str:
+    """`3.2 s`, `1 min 12 s`, `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def latency(seconds: float) -> str:
+    """`21 µs`, `41.3 ms`, `3.2 s`."""
+    if seconds < 1e-3:
+        return f"{float(f'{seconds * 1e6:.2g}'):g} µs"
+    if seconds < 1:
+        return f"{seconds * 1e3:.3g} ms"
+    return duration(seconds)
+
+
+def size(count: float) -> str:
+    """Bytes: `512 B`, `1.2 MB`, `18.1 GB` (powers of ten)."""
+    return _scaled(count, (" B", " kB", " MB", " GB", " TB"))
+
+
+def count(number: float) -> str:
+    """Operations, parameters: `512`, `1.02 k`, `151 M`, `105 G`, `1.3 T` (powers of ten)."""
+    return _scaled(number, ("", " k", " M", " G", " T"))
+
+
+def _scaled(number: float, units: Sequence[str]) -> str:
+    for unit in units[:-1]:
+        if number < 1000:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.4g}{units[-1]}"
+
+
+def number(value: float | None, form: str) -> str:
+    """A number, or a dash where there is none."""
+    return "–" if value is None or not math.isfinite(value) else format(value, form)
+
+
+def signed(value: float, form: str = ".1f") -> str:
+    """A difference: `+1.5`, `−2.0`, and `0.0` without a sign."""
+    text = format(value, form)
+    return text.lstrip("-") if float(text) == 0 else f"{'+' if value > 0 else '−'}{text.lstrip('-')}"

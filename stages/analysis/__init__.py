@@ -1,0 +1,1 @@
+"""What teachers know, what students look at, what it costs."""

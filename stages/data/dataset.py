@@ -1,0 +1,202 @@
+"""Videos and texts of a data set, whichever it is: checked before anything runs."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import get_args
+
+from ...configs.published_sets import Split
+from ...configs.schema import DataConfig
+from ...errors import DataError
+from .readers.clip import Annotations, Clip
+from .readers.own import read_own
+from .readers.published import read_published
+from .readers.video_folder import VideoFolder, bad_id, encodes
+from .readers.webdataset import read_shards
+from .video.source import Source, file_of
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video and where its bytes are.
+
+    `id`: own: its POSIX path below the video folder, extension included; published: what the data set calls it;
+    webdataset: its shard and its name there.
+    """
+
+    id: str
+    source: Source
+    split: Split
+
+    @property
+    def path(self) -> Path:
+        """The file it is in."""
+        return file_of(self.source)
+
+
+@dataclass(frozen=True)
+class Text:
+    """One caption of one video. `id` is `{video}#{k}`, k counting that video's captions in file order."""
+
+    id: str
+    video: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """V videos and T texts, in order of first appearance in the caption file.
+
+    `validation`: the split that chooses the best network: `test` only where `data.validation` says so.
+    """
+
+    videos: tuple[Video, ...]
+    texts: tuple[Text, ...]
+    validation: Split = "val"
+
+    def videos_of(self, split: Split) -> tuple[Video, ...]:
+        return tuple(video for video in self.videos if video.split == split)
+
+    def texts_of(self, split: Split) -> tuple[Text, ...]:
+        return tuple(text for text in self.texts if self._splits[text.video] == split)
+
+    @cached_property
+    def _splits(self) -> dict[str, Split]:
+        return {video.id: video.split for video in self.videos}
+
+
+def read_dataset(config: DataConfig) -> Dataset:
+    """Read the data set and check every video and caption of it.
+
+    Own captions come as CSV (a header with `video`, `caption` and perhaps `split`; further columns are ignored) or
+    JSONL (one object a line with the same names, `caption` a string or a list of strings), in UTF-8, with or without a
+    byte order mark; published sets and WebDataset shards as docs/data.md says. Where no video is `val`, `val_fraction`
+    of the training videos become so: those whose ids have the smallest hashes, so that the choice does not depend on
+    the order of the file. With `validation: test`, and test videos, none does, and the test videos validate.
+
+    Raises:
+        DataError: a file cannot be read, or something is wrong with single videos; `details` names up to 20 of them.
+    """
+    problems: list[str] = []
+    dataset = dataset_of(read_clips(config, problems.append), config, problems.append)
+    if problems:
+        raise _refusal(config, problems)
+    if not dataset.videos:
+        raise DataError("no captions in the file", where=str(config.origin))
+    return dataset
+
+
+def read_clips(
+    config: DataConfig,
+    problem: Callable[[str], None],
+    failed: Callable[[Split, DataError], None] | None = None,
+    annotations: Annotations | None = None,
+) -> list[Clip]:
+    """The clips of `config.splits` as their files give them.
+
+    Args:
+        problem: told what is wrong with single videos.
+        failed: told of splits of a published set whose files cannot be read; by default that is raised.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    if config.set in ("own", "webdataset"):
+        read = read_own(config, problem) if config.set == "own" else read_shards(config.video_folder, problem)
+        return [clip for clip in read if clip.split in config.splits]
+    annotations = annotations or Annotations(config.annotations, problem)
+    clips: list[Clip] = []
+    for split in (split for split in SPLITS if split in config.splits):
+        try:
+            clips += read_published(config.set, annotations, split)
+        except DataError as error:
+            if failed is None:
+                raise
+            failed(split, error)
+    return clips
+
+
+def dataset_of(clips: Iterable[Clip], config: DataConfig, problem: Callable[[str], None]) -> Dataset:
+    """The data set that `clips` come to; what is wrong with single ones goes to `problem`, and they are left out."""
+    folder = VideoFolder(config.video_folder) if config.set not in ("own", "webdataset") else None
+    kept: dict[str, Clip] = {}
+    sources: dict[str, Source] = {}
+    for clip in clips:
+        source, wrong = (clip.source, "") if folder is None else _found(folder, clip)
+        if clip.id in kept:
+            wrong = f"is in split {clip.split!r} here and in {kept[clip.id].split!r} before"
+        if wrong := wrong or _unusable(clip):
+            problem(f"{clip.where}: video {clip.id!r} {wrong}")
+        elif source is not None and clip.captions:
+            kept[clip.id], sources[clip.id] = clip, source
+    videos = tuple(Video(id, sources[id], clip.split) for id, clip in kept.items())
+    texts = tuple(
+        Text(f"{id}#{k}", id, caption)
+        for id, clip in kept.items()
+        for k, caption in enumerate(filter(None, map(str.strip, clip.captions)))
+    )
+    return with_validation(Dataset(videos, texts), config)
+
+
+def locator(config: DataConfig) -> Callable[[str], str]:
+    """Tells people where a video is, by its id: its file, or the tar, a slash and its name there."""
+    root = config.video_folder
+    if config.set == "own":
+        return lambda id: str(root / id)
+    if config.set == "webdataset":
+        tars = {path.relative_to(root).as_posix().removesuffix(".tar"): path for path in root.rglob("*.tar")}
+        return lambda id: next((f"{tars[stem]}{id[len(stem) :]}" for stem in tars if id.startswith(f"{stem}/")), id)
+    folder = VideoFolder(root)
+    return lambda id: str(folder.find((id, id.removeprefix("v_")))[0] or root / id)
+
+
+def _found(folder: VideoFolder, clip: Clip) -> tuple[Source, str]:
+    """The clip's file; one that is not there may be missing when all that is asked of it is in the frame cache."""
+    if "/" in clip.id or bad_id(clip.id):
+        return folder.root, bad_id(clip.id) or "holds a slash"
+    path, wrong = folder.find((clip.id, *clip.names))
+    return path or folder.root / f"{clip.id}.mp4", wrong
+
+
+def _unusable(clip: Clip) -> str:
+    if not all(map(encodes, clip.captions)):
+        return "has a caption with half a character (a lone surrogate)"
+    if clip.captions and not any(map(str.strip, clip.captions)):
+        return "has only empty captions"
+    return bad_id(clip.id) or ""
+
+
+def _refusal(config: DataConfig, problems: list[str]) -> DataError:
+    shown = problems[:SHOWN]
+    if len(problems) > SHOWN:
+        shown.append(f"... and {len(problems) - SHOWN} more")
+    own = config.set == "own"
+    hint = "correct these rows and run again" if own else "`teachclip data check` says more; docs/data.md, what is what"
+    if own and any("the same caption" in problem for problem in problems):
+        hint += "; or keep the first of equal captions: --set data.duplicates=keep-first"
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return DataError(f"{count} in the captions", where=str(config.origin), hint=hint, details=shown)
+
+
+def with_validation(dataset: Dataset, config: DataConfig) -> Dataset:
+    """The data set with what validates it where it has no validation videos.
+
+    The test videos, if so configured; else `val_fraction` of the training videos, of which one at least stays.
+    """
+    splits = {video.split for video in dataset.videos}
+    if "val" in splits:
+        return dataset
+    if config.validation == "test" and "test" in splits:
+        return replace(dataset, validation="test")
+    train = [video.id for video in dataset.videos if video.split == "train"]
+    if config.val_fraction == 0 or len(train) < 2:
+        return dataset
+    count = min(max(1, round(len(train) * config.val_fraction)), len(train) - 1)
+    chosen = set(sorted(train, key=lambda id: hashlib.blake2b(id.encode()).digest())[:count])
+    videos = tuple(replace(video, split="val") if video.id in chosen else video for video in dataset.videos)
+    return replace(dataset, videos=videos)

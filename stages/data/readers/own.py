@@ -1,0 +1,111 @@
+"""Your own captions and videos: a CSV or JSONL file, checked row by row before anything runs."""
+
+import difflib
+from collections import defaultdict
+from collections.abc import Callable
+from typing import get_args
+
+from ....configs.published_sets import Split
+from ....configs.schema import DataConfig
+from .clip import Clip
+from .own_rows import Row, read_rows
+from .video_folder import bad_id, encodes
+
+
+def read_own(config: DataConfig, problem: Callable[[str], None]) -> list[Clip]:
+    """The videos of the caption file, in order of first appearance; rows without a split are `train`.
+
+    What is wrong with single rows goes to `problem`.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    checker = _Checker(config, problem)
+    for row in read_rows(config.captions, problem):
+        checker.add(row)
+    checker.finish()
+    return [checker.clip(id) for id in checker.named if id in checker.splits]
+
+
+class _Checker:
+    """Collects videos, their captions and everything that is wrong with them."""
+
+    def __init__(self, config: DataConfig, problem: Callable[[str], None]) -> None:
+        self.name, self.problem = config.captions.name, problem
+        self.keep_first = config.duplicates == "keep-first"
+        self.folder = config.videos or config.captions.parent
+        self.root = self.folder.resolve()
+        self.splits: dict[str, Split] = {}
+        self.captions: dict[str, list[str]] = defaultdict(list)
+        self.named: dict[str, int] = {}
+        self._refused: set[str] = set()
+        self._seen: dict[str, dict[str, int]] = defaultdict(dict)
+
+    def add(self, row: Row) -> None:
+        if not self._known(row):
+            return
+        self._check_split(row)
+        for caption in row.captions:
+            self._check_caption(row, caption.strip())
+
+    def finish(self) -> None:
+        """Videos that no row captions, once all rows are read."""
+        for id, line in self.named.items():
+            if not self._seen[id]:
+                self.problem(f"{self.name}:{line}: video {id!r} has no caption")
+
+    def clip(self, id: str) -> Clip:
+        where = f"{self.name}:{self.named[id]}"
+        return Clip(id, self.splits[id], tuple(self.captions[id]), where, source=self.folder / id)
+
+    def _known(self, row: Row) -> bool:
+        if row.video in self.named:
+            return True
+        if row.video in self._refused:
+            return False
+        wrong = bad_id(row.video) or self._escapes(row.video)
+        if wrong:
+            self._refused.add(row.video)
+            self._tell(row, f"video {_quoted(row.video)} {wrong}")
+            return False
+        self.named[row.video] = row.line
+        return True
+
+    def _escapes(self, id: str) -> str | None:
+        try:
+            real = (self.folder / id).resolve()
+        except (OSError, RuntimeError) as error:
+            return f"cannot be resolved ({error.__class__.__name__})"
+        return None if real.is_relative_to(self.root) else "is a link out of the video folder"
+
+    def _check_split(self, row: Row) -> None:
+        split: Split | None = next((name for name in get_args(Split) if name == (row.split or "train")), None)
+        if split is None:
+            near = difflib.get_close_matches(row.split.lower(), get_args(Split), n=1, cutoff=0.4)
+            meant = f", did you mean {near[0]!r}?" if near else ""
+            self._tell(row, f"unknown split {_quoted(row.split)} (train, val or test{meant})")
+            return
+        first = self.splits.setdefault(row.video, split)
+        if first != split:
+            self._tell(row, f"video {row.video!r} is in split {split!r} here and in {first!r} before")
+
+    def _check_caption(self, row: Row, caption: str) -> None:
+        seen = self._seen[row.video]
+        if not caption:
+            self._tell(row, f"empty caption for video {row.video!r}")
+        elif not encodes(caption):
+            self._tell(row, f"the caption of video {row.video!r} holds half a character (a lone surrogate)")
+        elif caption not in seen:
+            seen[caption] = row.line
+            self.captions[row.video].append(caption)
+            return
+        elif not self.keep_first:
+            self._tell(row, f"the same caption of video {row.video!r} as in line {seen[caption]}: {_quoted(caption)}")
+        seen.setdefault(caption, row.line)  # a video whose captions are all wrong is named for those alone
+
+    def _tell(self, row: Row, text: str) -> None:
+        self.problem(f"{self.name}:{row.line}: {text}")
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "...")

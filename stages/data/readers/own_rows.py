@@ -1,0 +1,109 @@
+"""Rows of a caption file, CSV or JSONL, each with its line number."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ....errors import DataError
+from .text_files import kind_of, text_of
+
+CAPTION_LIMIT = 1_000_000  # characters of one CSV field
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row as written: nothing checked yet but its form. `line` counts from 1; `split` is "" when absent."""
+
+    line: int
+    video: str
+    captions: tuple[str, ...]
+    split: str
+
+
+def read_rows(path: Path, problem: Callable[[str], None]) -> Iterator[Row]:
+    """Rows of `path`; what is wrong with a single row goes to `problem`, as `captions.csv:12: ...`.
+
+    Raises:
+        DataError: the file as a whole cannot be read: absent, not UTF-8, no header, broken quotes.
+    """
+    readers = {".csv": _csv_rows, ".jsonl": _jsonl_rows}
+    if path.suffix.lower() not in readers:
+        raise DataError(
+            f"captions are read from .csv or .jsonl files, not {path.suffix or 'files without extension'}",
+            where=str(path),
+        )
+    text = text_of(path, "caption file", "name yours: --set data.captions=captions.csv")
+    return readers[path.suffix.lower()](path, text, problem)
+
+
+def _csv_rows(path: Path, text: str, problem: Callable[[str], None]) -> Iterator[Row]:
+    csv.field_size_limit(CAPTION_LIMIT)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    line = 1
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        columns = _columns(path, names)
+        line = reader.line_num + 1
+        for fields in reader:
+            if len(fields) == len(names):
+                values = {name: fields[at].strip() for name, at in columns.items()}
+                yield Row(line, values["video"], (values["caption"],), values.get("split", ""))
+            elif fields:
+                told = f"{len(fields)} fields where the header names {len(names)}"
+                problem(f"{path.name}:{line}: {told} (a field that holds a comma needs double quotes)")
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"not a readable CSV from here on: {error}",
+            where=f"{path}:{line}",
+            hint="quote fields that hold commas or quotes, and double the quotes inside them",
+        ) from None
+
+
+def _columns(path: Path, names: list[str]) -> dict[str, int]:
+    missing = [name for name in ("video", "caption") if name not in names]
+    if missing:
+        raise DataError(
+            f"no column {' and no column '.join(missing)}",
+            where=f"{path}:1",
+            hint="the first line names the columns: video,caption or video,caption,split",
+            details=[f"found: {', '.join(names) or 'an empty file'}"],
+        )
+    wanted = [name for name in ("video", "caption", "split") if name in names]
+    twice = [name for name in wanted if names.count(name) > 1]
+    if twice:
+        raise DataError(f"two columns named {twice[0]}", where=f"{path}:1")
+    return {name: names.index(name) for name in wanted}
+
+
+def _jsonl_rows(path: Path, text: str, problem: Callable[[str], None]) -> Iterator[Row]:
+    # not splitlines: JSON strings may hold U+2028, U+0085 and other line ends of Unicode
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield _jsonl_row(number, json.loads(line))
+        except json.JSONDecodeError as error:
+            problem(f"{path.name}:{number}: not JSON: {error.msg} (column {error.colno})")
+        except RecursionError:
+            problem(f"{path.name}:{number}: not JSON that can be read: nested too deeply")
+        except ValueError as error:
+            problem(f"{path.name}:{number}: {error}")
+
+
+def _jsonl_row(number: int, row: Any) -> Row:
+    if not isinstance(row, dict):
+        raise ValueError('each line is an object: {"video": "a.mp4", "caption": "..."}')
+    video, caption, split = row.get("video"), row.get("caption", []), row.get("split")
+    if not isinstance(video, str):
+        raise ValueError('no "video"' if video is None else f'"video" is {kind_of(video)}, not a string')
+    captions = [caption] if isinstance(caption, str) else caption
+    if not isinstance(captions, list) or not all(isinstance(one, str) for one in captions):
+        raise ValueError(f'"caption" is {kind_of(caption)}, not a string or a list of strings')
+    if not (split is None or isinstance(split, str)):
+        raise ValueError(f'"split" is {kind_of(split)}, not a string')
+    return Row(number, video.strip(), tuple(captions), (split or "").strip())

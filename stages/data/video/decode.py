@@ -1,0 +1,370 @@
+"""Read one video: what its container says, then the chosen frames, decoded in order.
+
+Frames are never sought: every frame up to the last chosen one is decoded, and only the chosen ones are converted.
+Seeking by number, as decord2 3.4 does it, returned other frames than asked for, without an error, in MPEG-TS, H.264 in
+AVI, MPEG-4 with B-frames, HEVC and open-GOP H.264 (27 of 70 frames of an HEVC MP4); read in order, it still loses the
+first pictures of MPEG-TS and says nothing about pictures it had to fill in. PyAV gives the same pixels at the same
+speed, the time of every frame, and notices damage. What no decoder notices, garbage inside a VP9 packet, stays unseen.
+"""
+
+import errno
+import io
+import math
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import av
+import numpy as np
+from av.stream import Disposition
+from numpy.typing import NDArray
+from PIL import Image
+
+from ....cache.frames.record import FileStamp, Status, VideoRecord, VideoStatus
+from ....configs.schema import PrepareConfig
+from .frame_choice import frame_numbers
+from .resize import resize_crop
+from .source import Part, Source, file_of, open_bytes, stamp_of
+
+# Formats that hold video or sound in one file. Everything else is refused, above all those that name other files
+# (playlists, concatenations) and text and images that FFmpeg would render as video.
+FORMATS = (
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,m4v,h264,hevc,obu,ivf,mxf,nut,rm,dv,wtv,"
+    "mp3,wav,aac,flac,amr,ac3,eac3"
+)
+OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
+STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}  # fail on a damaged picture rather than fill it in
+TOLERATED_LOSS = 0.1  # share of the frames that may be damaged when none of them was chosen
+SHORT = 0.95  # of the duration that the container claims
+
+
+class Unusable(Exception):
+    """Why a video has no frames to keep."""
+
+    def __init__(self, status: Status, reason: str, duration: float | None = None) -> None:
+        super().__init__(reason)
+        self.status, self.reason, self.duration = status, reason, duration
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a video file holds: `pictures`, at `fps`, the last of which ends at second `end` of `claimed`.
+
+    A pause of more than `hole` seconds between two of them means that some were lost.
+    """
+
+    pictures: int
+    fps: float
+    end: float
+    claimed: float | None
+    hole: float
+
+
+@dataclass
+class Taken:
+    """Chosen frames as they are stored and their times, by frame number, and what happened on the way."""
+
+    frames: dict[int, NDArray[np.uint8]]
+    times: dict[int, float | None]
+    damaged: set[int]
+    decoded: int
+    lost: int
+
+
+def read_video(id: str, source: Source, config: PrepareConfig) -> VideoRecord:
+    """Decode one video. Whatever is wrong with it becomes a status; nothing is raised."""
+    stamp = FileStamp()
+    try:
+        stamp = _stamp(source)
+        return _record(id, source, config, stamp)
+    except Unusable as why:
+        return VideoRecord(VideoStatus(id, why.status, why.reason, 0, why.duration), stamp=stamp)
+    except Exception as error:  # decoders are fed arbitrary bytes: one video's failure is that video's status
+        reason = f"{type(error).__name__}: {error}"
+        return VideoRecord(VideoStatus(id, "corrupt", reason), stamp=stamp)
+
+
+def _record(id: str, source: Source, config: PrepareConfig, stamp: FileStamp) -> VideoRecord:
+    with _opened(source) as container:
+        contents = _inspect(container, _video_stream(container))
+    wanted = (
+        math.inf if config.last_second is None else config.last_second + 1.0
+    )  # what is cut off behind is not missed
+    if contents.claimed is not None and contents.end < SHORT * min(contents.claimed, wanted):
+        raise Unusable("short", f"ends after {contents.end:.1f} of {contents.claimed:.1f} seconds", contents.end)
+    numbers, taken = _take(source, contents, config)
+    images = [taken.frames[number] for number in numbers]
+    status = VideoStatus(id, "ok", _remark(taken), len(images), contents.end)
+    return VideoRecord.of(status, images, _seconds(numbers, taken, contents.fps), stamp)
+
+
+def _stamp(source: Source) -> FileStamp:
+    path = file_of(source)
+    try:
+        found, stamp = path.stat(), stamp_of(source)
+        if stat.S_ISREG(found.st_mode):
+            with path.open("rb"):
+                pass
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise Unusable("missing", "no such file") from None
+        raise Unusable("missing", f"cannot be opened: {error.strerror}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise Unusable("missing", "is a folder" if stat.S_ISDIR(found.st_mode) else "is no regular file")
+    if stamp.size == 0:
+        raise Unusable("corrupt", "the file is empty")
+    return stamp
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[Any]:
+    with ExitStack() as files:
+        opened = files.enter_context(open_bytes(source)) if isinstance(source, Part) else os.fspath(source.absolute())
+        try:
+            container = files.enter_context(av.open(opened, options=OPTIONS))
+        except (av.FFmpegError, ValueError):
+            raise Unusable("corrupt", _guess(source)) from None
+        yield container
+
+
+def _guess(source: Source) -> str:
+    """Why a file may not open as a video, from its first bytes."""
+    with open_bytes(source) as file:
+        head = file.read(4096)
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:256].lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<script")) or b"<html" in start:
+        return "an HTML page, not a video"
+    if not head.strip(b"\0"):
+        return "nothing but zeros"
+    if head[4:8] == b"ftyp":
+        return "its index (moov) is missing or damaged: the file was probably cut off"
+    if head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"RIFF")) and b"AVI" not in head[:16]:
+        return "an image, not a video"
+    if not any(byte < 9 for byte in head):
+        return "text, not a video"
+    return "not a video that can be read"
+
+
+def _video_stream(container: Any) -> Any:
+    videos = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
+    if not videos:
+        sound = "only sound" if container.streams.audio else "nothing that can be shown"
+        raise Unusable("corrupt", f"holds {sound}, no video")
+    best = container.streams.best("video")
+    return best if best in videos else videos[0]
+
+
+def _inspect(container: Any, stream: Any) -> Contents:
+    """Go through all packets without decoding them."""
+    starts: dict[int, float] = {}
+    ends: dict[int, float] = {}
+    shown: list[float] = []
+    pictures = 0
+    try:
+        for packet in container.demux():
+            if packet.size == 0 or packet.is_discard:
+                continue
+            index, when = packet.stream_index, packet.dts if packet.pts is None else packet.pts
+            if index == stream.index:
+                pictures += 1
+            if when is None or packet.time_base is None:
+                continue
+            second = float(when * packet.time_base)
+            starts[index] = min(second, starts.get(index, second))
+            ends[index] = max(second + float((packet.duration or 0) * packet.time_base), ends.get(index, second))
+            if index == stream.index:
+                shown.append(second)
+    except av.FFmpegError:
+        pass  # what came before counts; that something is missing shows in the times
+    if pictures == 0:
+        raise Unusable("corrupt", "holds no picture")
+    fps = _rate(stream, shown)
+    start, end = starts.get(stream.index, 0.0), ends.get(stream.index, pictures / fps)
+    end = max(end, max(shown, default=0.0) + 1 / fps)
+    claimed = _claimed(container, stream, pictures, fps, starts, ends)
+    return Contents(pictures, fps, end - start, claimed, _hole(container, shown))
+
+
+def _rate(stream: Any, shown: list[float]) -> float:
+    """Frames per second as the container says, unless its frames' times say something else altogether."""
+    rate = float(stream.average_rate or 0)
+    span = max(shown, default=0.0) - min(shown, default=0.0)
+    if span <= 0:
+        return rate or 1.0
+    measured = (len(shown) - 1) / span
+    return rate if 0.5 < rate / measured < 2 else measured
+
+
+def _hole(container: Any, shown: list[float]) -> float:
+    """How long a pause in a steady stream means that packets are gone, which decoders do not notice."""
+    if len(shown) < 3 or container.format.name.startswith("mov"):  # an index that names every packet loses none
+        return math.inf
+    pauses = np.diff(np.sort(shown))
+    usual = float(np.median(pauses))
+    steady = float(np.mean(pauses < 1.5 * usual)) > 0.95
+    return max(0.5, 2 * usual) if steady else math.inf
+
+
+def _claimed(
+    container: Any, stream: Any, pictures: int, fps: float, starts: dict[int, float], ends: dict[int, float]
+) -> float | None:
+    """Seconds the container claims, when that can be compared with what the file holds."""
+    if container.format.name == "avi":  # FFmpeg derives an AVI's duration from the file's size
+        return stream.frames / fps if stream.frames else None
+    if stream.duration:
+        complete = 0 < stream.frames <= pictures
+        return None if complete else float(stream.duration * stream.time_base)
+    if not container.duration or not ends:
+        return None
+    # the longest stream sets it: when sound goes on to the end, the file is whole
+    claimed = container.duration / av.time_base
+    reached = max(ends.values()) - min(0.0, *starts.values())
+    return claimed if reached < SHORT * claimed else None
+
+
+def _take(source: Source, contents: Contents, config: PrepareConfig) -> tuple[list[int], Taken]:
+    """The chosen frames, none of them damaged."""
+    count = contents.pictures
+    for _ in range(2):  # a second time when the decoder gives fewer frames than the container has packets
+        numbers = _numbers(count, contents.fps, config)
+        if not numbers:
+            break
+        taken = _decode(source, set(numbers), contents.hole, config)
+        if len(taken.frames) == len(numbers):
+            break
+        count = taken.decoded
+    if count == 0 or not numbers:
+        raise Unusable("corrupt", "no picture of it can be decoded", contents.end)
+    bad = len(taken.damaged) + taken.lost
+    if taken.damaged & set(numbers) or bad > TOLERATED_LOSS * (taken.decoded + taken.lost):
+        raise Unusable("corrupt", f"{bad} of {taken.decoded + taken.lost} pictures are damaged", contents.end)
+    return numbers, taken
+
+
+def _numbers(count: int, fps: float, config: PrepareConfig) -> list[int]:
+    return frame_numbers(count, fps, config.sample_fps, config.max_frames, config.choice, config.last_second)
+
+
+def _decode(source: Source, numbers: set[int], hole: float, config: PrepareConfig) -> Taken:
+    """Decode up to the last of `numbers`."""
+    taken, health = Taken({}, {}, set(), 0, 0), _Health(hole)
+    first: float | None = None
+    with _opened(source) as container:
+        stream = _video_stream(container)
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        stream.codec_context.options = STRICT
+        for frame in _decoded(container, stream, health):
+            number, sound = taken.decoded, health.sound(frame)
+            if not sound and first is None:  # cut out of a longer video: what comes before the first key frame
+                health.lost += 1
+                continue
+            if not sound:
+                taken.damaged.add(number)
+            first = frame.time if first is None else first
+            if number in numbers:
+                taken.frames[number] = _stored(_rgb(frame), config)
+                taken.times[number] = None if frame.time is None or first is None else frame.time - first
+            taken.decoded += 1
+            if taken.decoded > max(numbers):
+                break
+    taken.lost = health.lost
+    return taken
+
+
+class _Health:
+    """Which pictures are damaged: those from a loss on, until the next key frame.
+
+    Pictures come out of a decoder later than they go in, so a packet that fails is made good by the first key packet
+    behind it; a hole in the times, which is seen on the pictures, by the first key picture. In a clip that was cut out
+    of a longer video, pictures shown ahead of the first key picture fail, and the next packets may complain about it:
+    that breaks nothing behind.
+    """
+
+    def __init__(self, hole: float) -> None:
+        self.hole, self.lost = hole, 0
+        self._broken = self._after_hole = self._timed = False
+        self._heals: int | None = None
+        self._key: int | None = None
+        self._before: float | None = None
+
+    def sees(self, packet: Any) -> None:
+        self._timed |= packet.pts is not None
+        if packet.is_keyframe:
+            self._key = packet.pts
+            if self._broken and self._heals is None:
+                self._heals = packet.pts
+
+    def fails(self, packet: Any) -> None:
+        if packet.is_keyframe:
+            self._key = None
+        ahead = packet.pts is not None and self._key is not None and packet.pts < self._key
+        begins = self._before is None and (ahead or self._heals is not None)
+        self.lost += 1
+        self._broken, self._heals = True, self._key if begins else None
+
+    def sound(self, frame: Any) -> bool:
+        if not self._timed:  # AVI: packets without presentation times
+            self._broken = self._broken and not frame.key_frame
+        elif self._heals is not None and frame.pts is not None and frame.pts >= self._heals:
+            self._broken = False
+        paused = frame.time is not None and self._before is not None and frame.time - self._before > self.hole
+        self._after_hole = (self._after_hole or paused) and not frame.key_frame
+        self._before = frame.time
+        return not (self._broken or self._after_hole or frame.is_corrupt)
+
+
+def _decoded(container: Any, stream: Any, health: _Health) -> Iterator[Any]:
+    """Frames in order."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except (StopIteration, av.FFmpegError):
+            return
+        health.sees(packet)
+        if packet.is_corrupt:
+            health.fails(packet)
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            health.fails(packet)
+            continue
+        yield from frames
+
+
+def _rgb(frame: Any) -> NDArray[np.uint8]:
+    image: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _stored(image: NDArray[np.uint8], config: PrepareConfig) -> NDArray[np.uint8]:
+    """uint8 [3, S, S], or the bytes of a JPEG file."""
+    try:
+        kept = resize_crop(image, config.image_size)
+    except ValueError as error:
+        raise Unusable("corrupt", str(error)) from None
+    if config.storage == "raw":
+        return np.ascontiguousarray(kept.transpose(2, 0, 1))
+    buffer = io.BytesIO()
+    Image.fromarray(kept).save(buffer, "JPEG", quality=config.jpeg_quality, subsampling=0)
+    return np.frombuffer(buffer.getvalue(), np.uint8)
+
+
+def _seconds(numbers: list[int], taken: Taken, fps: float) -> list[float]:
+    """Seconds from the first frame; number / fps where the container gives no ascending times."""
+    times = [taken.times[number] for number in numbers]
+    known = [time for time in times if time is not None]
+    if len(known) == len(numbers) and all(a < b for a, b in pairwise(known)):
+        return known
+    return [number / fps for number in numbers]
+
+
+def _remark(taken: Taken) -> str:
+    bad = len(taken.damaged) + taken.lost
+    return f"{bad} of {taken.decoded + taken.lost} pictures are damaged, none of them kept" if bad else ""

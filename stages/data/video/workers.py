@@ -1,0 +1,209 @@
+"""Decode videos in worker processes: a decoder that hangs or crashes costs its one video, nothing else."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from multiprocessing.reduction import ForkingPickler
+
+from ....cache.frames.record import FileStamp, Status, VideoRecord, VideoStatus
+from ....configs.schema import PrepareConfig
+from ....errors import DataError
+from .decode import read_video
+from .source import Source, stamp_of
+
+Reader = Callable[[str, Source, PrepareConfig], VideoRecord]
+START_LIMIT = 300.0  # seconds a worker may take to import what it needs
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """One video's record; `index` is its place among the jobs, `seconds` what its worker took."""
+
+    index: int
+    record: VideoRecord
+    seconds: float
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def decode_videos(
+    jobs: Sequence[tuple[str, Source]], config: PrepareConfig, ahead: int, reader: Reader = read_video
+) -> Generator[Decoded, None, None]:
+    """Decode `jobs` (id, source), in any order, on `config.workers` processes.
+
+    A video that takes longer than `config.timeout` gets status `timeout`, one that ends its worker `corrupt`; the
+    worker is replaced. Workers end with the iterator (close it), and when this process dies, however it dies.
+
+    Args:
+        ahead: how far a job may be ahead of the oldest unfinished one, which bounds what the caller has to hold.
+        reader: what decodes one video, importable by name.
+
+    Raises:
+        DataError: workers cannot start.
+    """
+    crew = _Crew(config, reader, min(config.workers or cores(), len(jobs)))
+    try:
+        yield from crew.run(jobs, ahead)
+    finally:
+        crew.end()
+
+
+class _Worker:
+    """One process and what it is doing."""
+
+    def __init__(self, config: PrepareConfig, reader: Reader) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process: SpawnProcess = context.Process(target=_work, args=(theirs, config, reader), daemon=True)
+        with _untouched_by_interrupts():
+            self.process.start()
+        theirs.close()  # so that a dead worker reads as the end of the connection
+        self.ready = False
+        self.job: int | None = None
+        self.since = time.monotonic()
+
+    def give(self, index: int, job: tuple[str, Source]) -> None:
+        self.job, self.since = index, time.monotonic()
+        # Connection.send() keeps a view of a buffer; Ctrl-C inside it leaves the two to the garbage collector, which
+        # then crashes the interpreter (CPython 3.12). Bytes are safe.
+        self.connection.send_bytes(bytes(ForkingPickler.dumps(job)))
+
+    def kill(self) -> int | None:
+        """End the process; its exit code."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+        return self.process.exitcode
+
+
+class _Crew:
+    def __init__(self, config: PrepareConfig, reader: Reader, size: int) -> None:
+        self.config, self.reader = config, reader
+        self.workers: list[_Worker] = []
+        for _ in range(size):
+            self.workers.append(_Worker(config, reader))
+
+    def run(self, jobs: Sequence[tuple[str, Source]], ahead: int) -> Iterator[Decoded]:
+        self.jobs = jobs
+        waiting = deque(range(len(jobs)))
+        unfinished = set(waiting)
+        oldest = 0
+        while unfinished:
+            while oldest not in unfinished:
+                oldest += 1
+            for worker in self.workers:
+                if worker.ready and worker.job is None and waiting and waiting[0] < oldest + ahead:
+                    index = waiting.popleft()
+                    worker.give(index, jobs[index])
+            for decoded in self._results():
+                unfinished.discard(decoded.index)
+                yield decoded
+
+    def end(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+
+    def _results(self) -> list[Decoded]:
+        """What has arrived, died or run out of time, once something has."""
+        busy = [worker for worker in self.workers if worker.job is not None or not worker.ready]
+        now = time.monotonic()
+        nearest = min(worker.since + self._limit(worker) for worker in busy)
+        arrived = wait([worker.connection for worker in busy], max(0.0, nearest - now))
+        found = [self._receive(worker) for worker in busy if worker.connection in arrived]
+        now = time.monotonic()
+        late = [
+            worker for worker in busy if worker.connection not in arrived and now > worker.since + self._limit(worker)
+        ]
+        found += [self._give_up(worker) for worker in late]
+        return [decoded for decoded in found if decoded is not None]
+
+    def _limit(self, worker: _Worker) -> float:
+        return self.config.timeout if worker.ready else START_LIMIT
+
+    def _receive(self, worker: _Worker) -> Decoded | None:
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):
+            return self._lost(worker)
+        if not worker.ready:
+            worker.ready = True
+            return None
+        index, worker.job = worker.job, None
+        assert index is not None
+        record, seconds = message
+        return Decoded(index, record, seconds)
+
+    def _lost(self, worker: _Worker) -> Decoded:
+        """Its process died by itself."""
+        worker.process.join(5)
+        code = worker.kill()
+        if worker.job is None:
+            raise DataError(
+                f"a decoding process ended with exit code {code} before it began",
+                hint="see its message above; a script that calls prepare() needs `if __name__ == '__main__':`",
+            )
+        how = f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
+        return self._replace(worker, "corrupt", f"the decoder crashed ({how})")
+
+    def _give_up(self, worker: _Worker) -> Decoded:
+        worker.kill()
+        if worker.job is None:
+            raise DataError(f"a decoding process did not start within {START_LIMIT:.0f} seconds")
+        return self._replace(worker, "timeout", f"not decoded within {self.config.timeout:g} seconds")
+
+    def _replace(self, worker: _Worker, status: Status, reason: str) -> Decoded:
+        assert worker.job is not None
+        id, source = self.jobs[worker.job]
+        self.workers[self.workers.index(worker)] = _Worker(self.config, self.reader)
+        record = VideoRecord(VideoStatus(id, status, reason), stamp=_stamp(source))
+        return Decoded(worker.job, record, time.monotonic() - worker.since)
+
+
+def _stamp(source: Source) -> FileStamp:
+    try:
+        return stamp_of(source)
+    except OSError:
+        return FileStamp()
+
+
+@contextmanager
+def _untouched_by_interrupts() -> Iterator[None]:
+    """A process started inside never sees Ctrl-C: the parent does, and ends it."""
+    resource_tracker.ensure_running()  # it would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(connection: Connection, config: PrepareConfig, reader: Reader) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    connection.send(None)
+    while True:
+        try:
+            id, source = connection.recv()
+        except EOFError:
+            return
+        begun = time.monotonic()
+        record = reader(id, source, config)
+        connection.send((record, time.monotonic() - begun))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""Models and test sets -> ranks and metrics."""

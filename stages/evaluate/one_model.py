@@ -1,0 +1,206 @@
+"""One model on one test split: load, rank, mark, keep."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ...cache.frames.cache import FrameCache
+from ...cache.storage.publish import publish
+from ...configs.schema import Config
+from ...errors import DataError
+from ..data.dataset import read_dataset
+from ..data.usable_split import Split, usable_split
+from ..data.video_inputs import FrameInputs
+from ..models.checkpoints.files import load_network
+from ..models.clip.tokens import tokenize
+from ..retrieval.confidence import Intervals, confidence
+from ..retrieval.encode import comparing
+from ..retrieval.fits import check_fits
+from ..retrieval.metrics import Ranking, Scores, rank
+from ..retrieval.query_ranks import TOP, QueryRanks, save_query_ranks
+from ..retrieval.rerank import BANK_TEMPERATURE, dual_softmax, query_bank
+from ..runtime.device import choose_device
+from ..runtime.reporting import Reporter
+from ..runtime.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """Text-to-video and video-to-text metrics: r1, r5, r10, r50, sumr (percent), mdr, mnr (1-based), queries.
+
+    Attributes:
+        marks: in words, why these numbers do not compare with others: the network was chosen on the test split, or
+            scores were re-ranked; empty for plain numbers.
+        chosen_by: how training chose the network that was measured; None when the run does not say.
+        confidence: per way and metric the 95 % interval over queries: value, low, high (`bootstrap.confidence`).
+        ranks: the file with the ranks of single queries; None when a checkpoint file was measured.
+        data: name of the test set, where there are several.
+    """
+
+    run: str
+    split: str
+    ties: str
+    texts: int
+    videos: int
+    left_out_videos: int
+    t2v: dict[str, Any]
+    v2t: dict[str, Any]
+    marks: tuple[str, ...] = ()
+    chosen_by: str | None = None
+    confidence: dict[str, Any] = field(default_factory=dict)
+    ranks: str | None = None
+    data: str = ""
+
+
+def measured_split(config: Config, frames: FrameCache) -> Split:
+    """The videos and captions of `config.evaluate.split`.
+
+    Raises:
+        DataError: none of its captions has a video with frames.
+    """
+    name = config.evaluate.split
+    split = usable_split(read_dataset(config.data), [name], frames)
+    if not split.texts:
+        other = "test" if name == "val" else "val"
+        raise DataError(
+            f"the {name} split has no usable captions",
+            where=str(config.data.origin),
+            hint=f"choose another: --set evaluate.split={other}",
+        )
+    return split
+
+
+class OneModel:
+    """A network that is measured, as `config` says how, on the test sets of any configurations."""
+
+    def __init__(self, config: Config, run: Path, reporter: Reporter) -> None:
+        self.config, self.run, self.reporter = config, run, reporter
+        self.settings = config.evaluate
+        self.network = load_network(run).to(choose_device(self.settings.device))
+        self.folder = RunFolder(run) if run.is_dir() else None
+        result = self.folder.result if self.folder else None
+        self.chosen_by: str | None = result["best"].get("chosen_by") if result else None
+
+    def measure(self, of: Config, name: str = "") -> EvaluateResult:
+        """Metrics on the test set of a configuration; written down when it is a run that is measured."""
+        frames = FrameCache.open(of.frames_folder)
+        split = self._split(of, frames)
+        check_fits(self.network, frames, of.frames_folder)
+        found, rerank_mark = self._rank(split, frames)
+        marks = tuple(mark for mark in (_mark_of_choice(self.chosen_by), rerank_mark) if mark)
+        queries = QueryRanks(
+            run=str(self.run),
+            split=of.evaluate.split,
+            marks=marks,
+            text_ids=tuple(text.id for text in split.texts),
+            captions=tuple(split.captions),
+            video_ids=split.videos,
+            text_video=split.text_video,
+            texts=found.texts,
+            videos=found.videos,
+            first=found.first,
+            data=name,
+        )
+        metrics = queries.metrics(self.settings.ties)
+        kept = self._file_names(of.evaluate.split, name if of is not self.config else "")
+        result = EvaluateResult(
+            run=str(self.run),
+            split=of.evaluate.split,
+            ties=self.settings.ties,
+            texts=len(split.texts),
+            videos=len(split.videos),
+            left_out_videos=split.left_out,
+            t2v=asdict(metrics["t2v"]),
+            v2t=asdict(metrics["v2t"]),
+            marks=marks,
+            chosen_by=self.chosen_by,
+            confidence=_plain(confidence(queries)),
+            ranks=str(kept[1]) if kept else None,
+            data=name,
+        )
+        if kept:
+            save_query_ranks(kept[1], queries)
+            publish(kept[0], json.dumps(asdict(result), indent=1).encode())
+        return result
+
+    def _split(self, of: Config, frames: FrameCache) -> Split:
+        split = measured_split(of, frames)
+        if split.left_out:
+            self.reporter.warn(f"{split.left_out} {of.evaluate.split} videos have no usable frames and are left out")
+        return split
+
+    def _rank(self, split: Split, frames: FrameCache) -> tuple[Ranking, str | None]:
+        """Ranks, and what to say of scores that were changed."""
+        videos = len(split.videos)
+
+        def ranked(scores: Scores) -> Ranking:
+            return rank(scores, split.text_video, videos, block=self.settings.block, top=TOP)
+
+        with comparing(self.network, FrameInputs(frames, split.videos), self.reporter) as scores_of:
+            scores = scores_of(self._tokens(split.captions))
+            texts_ask, videos_ask, mark = self._changed(scores, scores_of, len(split.texts), videos)
+            found = ranked(texts_ask)
+            if videos_ask is not texts_ask:
+                found = replace(found, videos=ranked(videos_ask).videos)
+        return found, mark
+
+    def _changed(
+        self, scores: Scores, scores_of: Callable[[Tensor], Scores], texts: int, videos: int
+    ) -> tuple[Scores, Scores, str | None]:
+        """The scores when texts ask and when videos ask, and what to say of them."""
+        settings = self.settings
+        if settings.rerank == "none":
+            return scores, scores, None
+        if settings.rerank == "dual-softmax":
+            temperature = settings.rerank_temperature or math.exp(-float(self.network.logit_scale.detach()))
+            mark = f"re-ranked by dual softmax at temperature {temperature:.3g}, which looks at the other test queries"
+            return *dual_softmax(scores, texts, videos, temperature, settings.block), mark
+        bank, temperature = self._bank, settings.rerank_temperature or BANK_TEMPERATURE
+        mark = (
+            f"text to video re-ranked with a bank of {len(bank):,} training captions at temperature {temperature:.3g}"
+        )
+        of_bank = scores_of(self._tokens(bank))
+        return query_bank(scores, texts, of_bank, len(bank), videos, temperature, settings.block), scores, mark
+
+    @cached_property
+    def _bank(self) -> list[str]:
+        """Training captions, of the data that the configuration names."""
+        captions = [text.caption for text in read_dataset(self.config.data).texts_of("train")]
+        if not captions:
+            raise DataError(
+                "there are no training captions to make a query bank of",
+                where=str(self.config.data.origin),
+                hint="evaluate as it is: --set evaluate.rerank=none",
+            )
+        size = min(self.settings.bank_captions, len(captions))
+        return [captions[k] for k in np.sort(np.random.default_rng(0).permutation(len(captions))[:size])]
+
+    def _tokens(self, captions: Sequence[str]) -> Tensor:
+        return tokenize(captions, self.network.config.words)[0]
+
+    def _file_names(self, split: str, name: str) -> tuple[Path, Path] | None:
+        """Where metrics and ranks are kept; nowhere for a checkpoint file."""
+        if self.folder is None:
+            return None
+        kind = () if self.settings.rerank == "none" else (self.settings.rerank,)
+        end = "-".join((*((name,) if name else ()), split, *kind))
+        folder = self.folder.folder
+        return folder / f"evaluation-{end}.json", folder / f"ranks-{end}.npz"
+
+
+def _mark_of_choice(chosen_by: str | None) -> str | None:
+    """The published habit is told wherever its numbers are, on other data sets too."""
+    if not chosen_by or "on the test split" not in chosen_by:
+        return None
+    return f"the network was chosen by {chosen_by}, of the data set it was trained on"
+
+
+def _plain(intervals: Intervals) -> dict[str, Any]:
+    return {way: {name: asdict(interval) for name, interval in each.items()} for way, each in intervals.items()}

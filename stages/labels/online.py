@@ -1,0 +1,97 @@
+"""OnlineTeacher: a teacher inside the training step, the published way."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...cache.frames.cache import FrameCache
+from ...configs.schema import Config
+from ..data.teacher_frames import TeacherFrames
+from ..data.usable_split import Split
+from ..data.video_inputs import FrameInputs, VideoInputs
+from ..runtime.reporting import Reporter
+from .cached import UintFrames
+from .frame_scores import carrier_of, no_frame_scores, tell_without
+from .frame_times import FrameCarrier
+
+if TYPE_CHECKING:
+    from ..models.frozen.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class OnlineTeacher:
+    """A teacher inside the training step, the published way.
+
+    Attributes:
+        folder: its frame cache, by which it finds its frames in a batch.
+        frame_scores: whether the fine loss wants its frame scores, and it has any.
+        carrier: takes them to the student's frames; None where both see the same.
+    """
+
+    name: str
+    teacher: "Teacher"
+    folder: Path
+    frame_scores: bool
+    carrier: FrameCarrier | None
+
+    @property
+    def scale(self) -> float:
+        return self.teacher.scale
+
+    @torch.no_grad()
+    def labels(
+        self, captions: Sequence[str], videos: np.ndarray, frames: Mapping[Path, UintFrames], device: torch.device
+    ) -> tuple[Tensor, Tensor | None]:
+        """Raw scores [b, b], and frame-text logits of the pairs [b, F].
+
+        Args:
+            captions: b captions; videos: indices of their videos [b]; frames: of these videos, by frame cache.
+        """
+        encoded = self.teacher.encode_videos(*(tensor.to(device) for tensor in frames[self.folder]))
+        texts = self.teacher.encode_texts(captions)
+        scores = self.teacher.score(texts, encoded)
+        logits = self.teacher.frame_logits(texts, encoded) if self.frame_scores else None
+        if logits is not None and self.carrier is not None:
+            logits = torch.from_numpy(self.carrier(logits.float().cpu().numpy(), videos))
+        return scores.to(device), None if logits is None else logits.to(device)
+
+
+def online_teachers(
+    config: Config, split: Split, frames: FrameCache, seen: TeacherFrames, device: torch.device, reporter: Reporter
+) -> tuple[OnlineTeacher, ...]:
+    """The teachers of `train.teachers`, loaded; see `cached_teachers`.
+
+    Raises:
+        CheckpointError: a teacher cannot be loaded.
+        CacheMismatchError: frame scores that cannot be carried to the student's frames.
+        ConfigError: there is a fine loss, and no teacher with frame scores.
+    """
+    from ..models.frozen.teacher import load_teacher  # training from the cache knows no teacher
+    from .frame_scores import gives_frame_logits
+
+    known = {teacher.name: teacher for teacher in config.score.teachers}
+    fine = config.train.loss.fine > 0
+    teachers = []
+    for name in config.train.teachers:
+        teacher = load_teacher(known[name], config.teacher_checkpoint(known[name]), device)
+        video, caption = split.videos[0], split.texts[0].caption
+        has = fine and gives_frame_logits(teacher, seen[name], video, caption, device)
+        if fine and not has:
+            tell_without(name, reporter)
+        carrier = carrier_of(config, name, split, seen[name].times(split.videos), frames, reporter) if has else None
+        teachers.append(OnlineTeacher(name, teacher, seen.folders[name], has, carrier))
+    if fine and not any(teacher.frame_scores for teacher in teachers):
+        raise no_frame_scores(config)
+    return tuple(teachers)
+
+
+def teacher_inputs(
+    teachers: Sequence[OnlineTeacher], seen: TeacherFrames, videos: Sequence[str]
+) -> dict[Path, VideoInputs]:
+    """uint8 frames for teachers inside the step, each cache once."""
+    return {teacher.folder: FrameInputs(seen.caches[teacher.folder], videos) for teacher in teachers}

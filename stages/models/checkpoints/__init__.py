@@ -1,0 +1,1 @@
+"""Networks as files: ours and published ones."""

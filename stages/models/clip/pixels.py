@@ -1,0 +1,19 @@
+"""uint8 frames as CLIP sees them: scaled and normalised."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def normalise(frames: "torch.Tensor", dtype: "torch.dtype | None" = None) -> "torch.Tensor":
+    """uint8 frames [..., 3, S, S] -> pixels as CLIP takes them, float32 unless `dtype` says otherwise."""
+    import torch
+
+    dtype = dtype or torch.float32
+    mean, std = (torch.tensor(values, dtype=dtype, device=frames.device).view(3, 1, 1) for values in (MEAN, STD))
+    return frames.to(dtype).div_(255).sub_(mean).div_(std)

@@ -1,0 +1,249 @@
+"""The CLIP trunk: open_clip's own modules, under open_clip's own weight names.
+
+open_clip's `encode_text` takes `context_length` words and returns one vector, its `encode_image` one vector per image
+after the last block computed every token. Here its modules are called with as many words as there are, every word
+vector can be had, and of the last visual block only the class token is computed; the numbers are the same.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ....configs.schema import TrunkConfig, TrunkSizes
+from ....errors import CheckpointError, ConfigError
+from ..weights.files import load_into, read_weights
+from .catalog import named_sizes, weights_file
+
+HEAD_WIDTH = 64
+SHIFT_PARTS = 7  # one token in so many comes from the previous frame, another from the next
+CLIP_NOTES = ("input_resolution", "context_length", "vocab_size")  # numbers that OpenAI's files hold beside weights
+
+
+def head_count(width: int, heads: int | None = None) -> int:
+    """Attention heads of a transformer: `heads`, or width // 64 (at least 1), as CLIP and the published code have it.
+
+    Raises:
+        ConfigError: the heads do not divide the width.
+    """
+    heads = heads or max(1, width // HEAD_WIDTH)
+    if width % heads:
+        raise ConfigError(f"a width of {width} cannot be divided among {heads} attention heads")
+    return heads
+
+
+class ClipTrunk(nn.Module):
+    """Image and text towers of CLIP (specs: trunk of TeachCLIP 1.1 and 1.2, X-CLIP 2).
+
+    LayerNorm eps is 1e-5, heads are width // 64 unless given. Notation: N images, T texts, W words, D embed_dim.
+    """
+
+    def __init__(self, sizes: TrunkSizes) -> None:
+        super().__init__()
+        vision_heads = head_count(sizes.vision_width, sizes.vision_heads)
+        clip = CLIP(
+            sizes.embed_dim,
+            CLIPVisionCfg(
+                layers=sizes.vision_layers,
+                width=sizes.vision_width,
+                head_width=sizes.vision_width // vision_heads,
+                mlp_ratio=sizes.vision_mlp_ratio,
+                patch_size=sizes.patch_size,
+                image_size=sizes.image_size,
+            ),
+            CLIPTextCfg(
+                context_length=sizes.context_length,
+                vocab_size=sizes.vocab_size,
+                width=sizes.text_width,
+                heads=head_count(sizes.text_width, sizes.text_heads),
+                layers=sizes.text_layers,
+            ),
+            quick_gelu=sizes.quick_gelu,
+        )
+        self.sizes = sizes
+        self.visual: Any = clip.visual
+        self.token_embedding: nn.Embedding = clip.token_embedding
+        self.positional_embedding: nn.Parameter = clip.positional_embedding
+        self.transformer: Any = clip.transformer
+        self.ln_final: nn.LayerNorm = clip.ln_final
+        self.text_projection: nn.Parameter = clip.text_projection
+        self.logit_scale: nn.Parameter = clip.logit_scale
+
+    @property
+    def width(self) -> int:
+        """Width of a class token."""
+        return self.sizes.vision_width
+
+    @property
+    def embed_dim(self) -> int:
+        """D, the width of the common space."""
+        return self.sizes.embed_dim
+
+    def class_tokens(self, pixels: Tensor) -> Tensor:
+        """Class tokens [N, width] of normalised images [N, 3, S, S], after the last block, before `ln_post`."""
+        x = self._embed_patches(pixels)
+        *blocks, last = self.visual.transformer.resblocks
+        for block in blocks:
+            x = self._through(block, x)
+        # Nothing reads the other tokens of the last block.
+        normed = last.ln_1(x)
+        token = x[:, :1] + last.attention(normed[:, :1], normed, normed)
+        token = token + last.mlp(last.ln_2(token))
+        return cast(Tensor, token[:, 0])
+
+    def all_tokens(self, pixels: Tensor, slots: Tensor, shift_layers: Collection[int] = ()) -> Tensor:
+        """Every token of every frame [V, F, tokens, D], projected, not normalised, the class token first.
+
+        Args:
+            pixels: normalised images [N, 3, S, S], in any order; an image that fills several slots need come but once.
+            slots: which image stands in each of the F frame slots of V videos [V, F].
+            shift_layers: blocks, from 0, whose attention sees tokens of the neighbouring frames (`shift_tokens`).
+        """
+        x = self._embed_patches(pixels)
+        first_shifted = min(shift_layers, default=None)
+        for index, block in enumerate(self.visual.transformer.resblocks):
+            if index == first_shifted:
+                x = x[slots.flatten()]  # from here on an image depends on its neighbours
+            if index in shift_layers:
+                normed = block.ln_1(x)
+                x = x + block.attention(shift_tokens(normed.view(*slots.shape, *normed.shape[1:])).flatten(0, 1))
+                x = x + block.mlp(block.ln_2(x))
+            else:
+                x = self._through(block, x)
+        tokens = self.project(x)
+        return tokens[slots] if first_shifted is None else tokens.view(*slots.shape, *tokens.shape[1:])
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Features [..., D], not normalised, of tokens [..., width] after the last block; in the weights' precision."""
+        features = self.visual.ln_post(tokens.to(self.dtype)) @ self.visual.proj
+        return cast(Tensor, features).to(self.dtype)
+
+    def encode_frames(self, pixels: Tensor) -> Tensor:
+        """Frame features [N, D], not normalised, of normalised images [N, 3, S, S]."""
+        return self.project(self.class_tokens(pixels))
+
+    def encode_words(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Word features [T, W, D] and sentence features [T, D], not normalised, of token ids [T, W].
+
+        W is any number up to the context length. Padding is not masked: causal attention keeps it from the words
+        before it. The sentence is the word with the largest id, the first of them: EOT.
+        """
+        words = (self.ln_final(self._hidden_words(ids)) @ self.text_projection).to(self.dtype)
+        return words, words[torch.arange(len(ids), device=ids.device), ids.argmax(-1)]
+
+    def encode_sentences(self, ids: Tensor) -> Tensor:
+        """Sentence features [T, D], as `encode_words` gives them, without computing what follows the last EOT."""
+        ends = ids.argmax(-1)
+        hidden = self._hidden_words(ids[:, : int(ends.max()) + 1])
+        sentences = hidden[torch.arange(len(ids), device=ids.device), ends]
+        return cast(Tensor, self.ln_final(sentences) @ self.text_projection).to(self.dtype)
+
+    def freeze_class_tokens(self) -> None:
+        """Stop training everything that class tokens depend on; `ln_post` and `proj` go on."""
+        visual = self.visual
+        visual.class_embedding.requires_grad_(False)
+        visual.positional_embedding.requires_grad_(False)
+        for module in (visual.conv1, visual.ln_pre, visual.transformer):
+            module.requires_grad_(False)
+
+    def recompute(self) -> None:
+        """Keep only the inputs of blocks for the backward pass, which computes the rest again; blocks of TS2-Net whose
+        attention sees neighbouring frames, and the class token's last block, are kept whole."""
+        self.visual.transformer.grad_checkpointing = True
+        self.transformer.grad_checkpointing = True
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self.logit_scale.dtype
+
+    def _through(self, block: nn.Module, x: Tensor) -> Tensor:
+        """Images' tokens [N, tokens, width] after one block."""
+        if self.visual.transformer.grad_checkpointing and torch.is_grad_enabled():
+            return cast(Tensor, checkpoint(block, x, use_reentrant=False, preserve_rng_state=False))  # no noise in it
+        return cast(Tensor, block(x))
+
+    def _embed_patches(self, pixels: Tensor) -> Tensor:
+        """Class token and patches before the first block, [N, tokens, width]."""
+        visual = self.visual
+        patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
+        first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        x = torch.cat([first, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
+        return cast(Tensor, visual.ln_pre(x))
+
+    def _hidden_words(self, ids: Tensor) -> Tensor:
+        """Text tower before `ln_final`, [T, W, text width]."""
+        words = ids.shape[1]
+        x = self.token_embedding(ids) + self.positional_embedding[:words]
+        causal = torch.full((words, words), float("-inf"), dtype=x.dtype, device=x.device).triu_(1)
+        return cast(Tensor, self.transformer(x, attn_mask=causal))
+
+
+def shift_tokens(tokens: Tensor) -> Tensor:
+    """Tokens [V, F, N, width] of which some are the previous or the next frame's (specs: TS2-Net 1).
+
+    Every `shift_step`-th one from 1 comes from the previous frame; every such one from 4 comes from the next, which
+    wins where both would. The first and the last frame keep theirs. Padding is not looked at.
+    """
+    step = shift_step(tokens.shape[2])
+    shifted = tokens.clone()
+    shifted[:, 1:, 1::step] = tokens[:, :-1, 1::step]
+    shifted[:, :-1, 4::step] = tokens[:, 1:, 4::step]
+    return shifted
+
+
+def shift_step(tokens: int) -> int:
+    """The distance between tokens of a frame that are shifted one way.
+
+    Raises:
+        ConfigError: too few tokens.
+    """
+    if tokens < SHIFT_PARTS:
+        raise ConfigError(
+            f"token shift needs {SHIFT_PARTS} tokens a frame; this trunk has {tokens}",
+            hint="use smaller patches, or no shift: --set train.network.ts2net.shift_layers=[]",
+        )
+    return tokens // SHIFT_PARTS
+
+
+def build_trunk(config: TrunkConfig) -> ClipTrunk:
+    """The trunk that `config` describes, with its weights; without any, drawn from torch's global generator.
+
+    Weights may be an open_clip tag, a file of open_clip's or OpenAI's (TorchScript), or any checkpoint that holds a
+    trunk of these sizes: ours, a run folder's, a published student's or X-CLIP's.
+
+    Raises:
+        ConfigError: the model is unknown, or not made of open_clip's own ViT and text transformer.
+        CheckpointError: the weights cannot be had, or are of another network.
+    """
+    sizes = config.sizes or named_sizes(config.model)
+    path = weights_file(config, sizes)
+    trunk = ClipTrunk(sizes)
+    if path is not None:
+        _load_trunk(trunk, path)
+    return trunk
+
+
+def _load_trunk(trunk: ClipTrunk, path: Path) -> None:
+    weights = read_weights(path)
+    if weights.torchscript and not trunk.sizes.quick_gelu:
+        raise CheckpointError(
+            "OpenAI's weights were trained with QuickGELU, which this trunk does not use",
+            where=str(path),
+            hint="use a -quickgelu model, or sizes.quick_gelu: true",
+        )
+    load_into(trunk, trunk_tensors(weights.tensors) or weights.tensors, str(path))
+
+
+def trunk_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a CLIP by OpenAI's names, wherever in a checkpoint it lies; empty where there is none."""
+    anchor = "visual.class_embedding"
+    prefix = next((name.removesuffix(anchor) for name in tensors if name.endswith(anchor)), None)
+    if prefix is None:
+        return {}
+    found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return {name: value for name, value in found.items() if name not in CLIP_NOTES}

@@ -1,0 +1,1 @@
+"""What every video-text network has."""

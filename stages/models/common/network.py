@@ -1,0 +1,115 @@
+"""What every network that compares texts with videos offers: the student and the teachers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ....configs.schema import NetworkConfig, TrunkConfig
+from ..clip.pixels import normalise
+from ..clip.trunk import ClipTrunk
+from .temporal import TemporalTransformer
+
+Features = dict[str, Tensor]
+
+
+class VideoTextNetwork(nn.Module, ABC):
+    """A CLIP trunk, a temporal transformer, and a score between T texts and V videos.
+
+    Notation: F frame slots, W word slots, D embed_dim, S image size. A mask is True (or 1) where a frame is valid;
+    padded slots come last. With `temporal_layers: 0` there is no temporal transformer (published header `meanP`).
+
+    Attributes:
+        config: the network's configuration, the trunk's sizes resolved.
+        score_version: raised by hand whenever the same weights give other scores than before.
+    """
+
+    score_version: ClassVar[int] = 1
+
+    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
+        super().__init__()
+        resolved = TrunkConfig(model=config.trunk.model, sizes=trunk.sizes, weights=None)
+        self.config = config.model_copy(update={"trunk": resolved})
+        self.trunk = trunk
+        self.temporal: TemporalTransformer | None = None
+        if config.temporal_layers:
+            positions = max(trunk.sizes.context_length, config.frames)
+            self.temporal = TemporalTransformer(trunk.embed_dim, config.temporal_layers, positions)
+            self.temporal.initialise(trunk)
+
+    def settings(self) -> Sequence[Any]:
+        """Settings that change what the same weights compute, as JSON values; part of the network's digest."""
+        return ()
+
+    @property
+    def logit_scale(self) -> nn.Parameter:
+        """The logarithm of the scale: logits = exp(logit_scale) x score."""
+        return self.trunk.logit_scale
+
+    def freeze_class_tokens(self) -> None:
+        """Train only what lies behind the visual trunk's class tokens, which can then be cached."""
+        self.trunk.freeze_class_tokens()
+
+    def class_tokens(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Class tokens of every frame slot, the trunk's output before `ln_post` and projection.
+
+        Args:
+            frames: uint8 [V, F, 3, S, S], normalised here, where padded slots are zero after normalisation; or float
+                pixels [V, F, 3, S, S], used as they are, padded slots too.
+            mask: valid frames [V, F].
+
+        Returns:
+            [V, F, width]. A padded uint8 slot is the same blank image everywhere, so it is computed once.
+        """
+        pixels, slots = self.images(frames, mask)
+        return self.trunk.class_tokens(pixels)[slots]
+
+    def images(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The images that have to be computed [N, 3, S, S], of frames as `class_tokens` takes them, and which of them
+        stands in each slot [V, F]."""
+        if frames.dtype != torch.uint8:
+            return frames.flatten(0, 1), torch.arange(mask.numel(), device=mask.device).view_as(mask)
+        valid = mask.bool()
+        pixels = normalise(frames[valid], self.trunk.dtype)
+        blank = pixels.new_zeros((1, *frames.shape[2:]))
+        slots = valid.flatten().cumsum(0).view_as(valid) - 1
+        return torch.cat([pixels, blank]), slots.masked_fill(~valid, len(pixels))
+
+    def frame_features(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Frame features [V, F, D], not normalised, of frames as `class_tokens` takes them, or of class tokens
+        [V, F, width] computed earlier."""
+        tokens = frames if frames.ndim == 3 else self.class_tokens(frames, mask)
+        return self.trunk.project(tokens)
+
+    def over_time(self, frame_features: Tensor, mask: Tensor) -> Tensor:
+        """phi [V, F, D]: frame features after the temporal transformer and its outer residual."""
+        return frame_features if self.temporal is None else self.temporal(frame_features, mask)
+
+    @abstractmethod
+    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+        """What is compared with texts, per video; first dimension V. `frames` as in `frame_features`."""
+
+    @abstractmethod
+    def encode_texts(self, ids: Tensor) -> Features:
+        """What is compared with videos, per text; first dimension T. `ids` are token ids [T, W]."""
+
+    @abstractmethod
+    def score(self, texts: Features, videos: Features) -> Tensor:
+        """Raw scores [T, V], without exp(logit_scale); no pair depends on another."""
+
+    def auxiliary_loss(self, texts: Features, videos: Features) -> Tensor | None:
+        """What this network's own training adds to the losses, weighted, for b texts and, in order, their videos."""
+        return None
+
+    @abstractmethod
+    def frame_logits(self, texts: Features, videos: Features) -> Tensor | None:
+        """Frame-text scores [T, F] of text i with video i, before softmax; None when there are none."""
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean [V, D] over the valid slots of [V, F, D]; zero for a video without any."""
+    weights = mask.to(values.dtype)
+    total = weights.sum(dim=1, keepdim=True)
+    return torch.einsum("vf,vfd->vd", weights / total.clamp_min(1.0), values)

@@ -1,0 +1,1 @@
+"""A frozen teacher as stage one and online teaching meet it."""

@@ -1,0 +1,155 @@
+"""Frozen teachers: what stage one scores with and online teaching runs.
+
+A teacher takes uint8 frames, their times and captions as strings; tokens, resolution and normalisation are its own.
+A network of ours, an open_clip model as it is, or a class of the user's own (own.py).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ....configs.schema import NetworkConfig, TeacherConfig
+from ....errors import CheckpointError, ConfigError, TeachclipError
+from ...runtime.device import plain_float32
+from ..build import network_class
+from ..checkpoints.files import load_network, network_digest
+from ..checkpoints.published import FRAMES, WORDS
+from ..clip.tokens import VOCABULARY, tokenize
+from ..clip.trunk import build_trunk
+from ..common.network import Features, VideoTextNetwork
+from .own import OwnTeacher
+
+
+class Teacher(Protocol):
+    """What stage one asks of a teacher. Notation: T texts, V videos, F frame slots, S image size.
+
+    Attributes:
+        name: its name in the score store.
+        score_version: raised by hand whenever the same weights give other scores than before.
+        frames, words: slots a video and a caption are padded to, on which scores may depend; words 0: no limit.
+        scale: exp(logit_scale); a soft label is score x scale.
+        weights_digest: hash of everything the scores depend on beside frames and captions.
+    """
+
+    name: str
+    score_version: int
+    frames: int
+    words: int
+    scale: float
+    weights_digest: str
+
+    def encode_videos(self, frames: Tensor, mask: Tensor, times: Tensor) -> Features:
+        """Features of uint8 frames [V, F, 3, S, S], valid frames [V, F] and their seconds [V, F] (NaN in padding)."""
+        ...
+
+    def encode_texts(self, captions: Sequence[str]) -> Features:
+        """Features of T captions."""
+        ...
+
+    def score(self, texts: Features, videos: Features) -> Tensor:
+        """Raw scores [T, V]; no pair depends on another."""
+        ...
+
+    def frame_logits(self, texts: Features, videos: Features) -> Tensor | None:
+        """Frame-text scores [T, F] of text i with video i, before softmax, finite in padding too, or None."""
+        ...
+
+
+class NetworkTeacher:
+    """Any network of ours as a teacher: in evaluation mode, without gradients, in float32."""
+
+    def __init__(self, name: str, network: VideoTextNetwork) -> None:
+        self.name = name
+        self.network = network.eval().requires_grad_(False)
+        self.score_version = network.score_version
+        self.frames, self.words = network.config.frames, network.config.words
+        self.scale = float(network.logit_scale.exp())
+        self.weights_digest = network_digest(network)
+        if network.trunk.sizes.vocab_size != VOCABULARY:
+            raise CheckpointError(
+                f"teacher {name!r} knows {network.trunk.sizes.vocab_size} tokens, captions have {VOCABULARY}"
+            )
+
+    @torch.no_grad()
+    def encode_videos(self, frames: Tensor, mask: Tensor, times: Tensor) -> Features:
+        """See `Teacher`; times are not used.
+
+        Raises:
+            CheckpointError: frames of another number or size than the network takes.
+        """
+        size = self.network.trunk.sizes.image_size
+        if frames.shape[1] != self.frames or frames.shape[-1] != size:
+            raise CheckpointError(
+                f"teacher {self.name!r} takes {self.frames} frames of {size} pixels; "
+                f"these are {frames.shape[1]} of {frames.shape[-1]}",
+                hint=f"prepare others for it: teachclip prepare --set prepare.max_frames={self.frames} "
+                f"--set prepare.image_size={size} --set prepare.frames=OTHER, and its `prepared: OTHER`; where a "
+                "checkpoint does not record its number, `frames` sets it",
+            )
+        with plain_float32(self.network.logit_scale.device):
+            return self.network.encode_videos(frames, mask)
+
+    @torch.no_grad()
+    def encode_texts(self, captions: Sequence[str]) -> Features:
+        """See `Teacher`."""
+        ids, _ = tokenize(captions, self.words)
+        with plain_float32(self.network.logit_scale.device):
+            return self.network.encode_texts(ids.to(self.network.logit_scale.device))
+
+    @torch.no_grad()
+    def score(self, texts: Features, videos: Features) -> Tensor:
+        """See `Teacher`."""
+        with plain_float32(self.network.logit_scale.device):
+            return self.network.score(texts, videos)
+
+    @torch.no_grad()
+    def frame_logits(self, texts: Features, videos: Features) -> Tensor | None:
+        """See `Teacher`."""
+        with plain_float32(self.network.logit_scale.device):
+            return self.network.frame_logits(texts, videos)
+
+
+def load_teacher(config: TeacherConfig, checkpoint: Path | None, device: str | torch.device = "cpu") -> Teacher:
+    """The teacher that `config` describes.
+
+    Args:
+        checkpoint: where `config.checkpoint` lies: a run folder (a trained student teaches, too), a file of ours, or
+            a published one.
+
+    Raises:
+        CheckpointError: the checkpoint, or the open_clip model's weights, cannot be loaded.
+        ConfigError: there is no such open_clip model, or no such class.
+        PluginError: the class is not what a teacher should be.
+    """
+    if config.plugin is not None:
+        return OwnTeacher(config, torch.device(device))
+    if config.openclip is not None:
+        network = _zero_shot(config).to(device)
+    else:
+        assert checkpoint is not None
+        network = load_network(checkpoint, device, frames=config.frames, words=config.words)
+    return NetworkTeacher(config.name, network)
+
+
+def _zero_shot(config: TeacherConfig) -> VideoTextNetwork:
+    """An open_clip model as it is (network kind `openclip`)."""
+    assert config.openclip is not None
+    key = f"score.teachers.{config.name}.openclip"
+    if config.openclip.weights is None:
+        raise ConfigError("an open_clip model without weights knows nothing", where=f"{key}.weights")
+    try:
+        trunk = build_trunk(config.openclip)
+    except TeachclipError as error:  # which speaks of the network that is trained
+        where, hint = (text and text.replace("train.network.trunk", key) for text in (error.where, error.hint))
+        raise type(error)(error.what, where=where, hint=hint, details=error.details) from error
+    most = trunk.sizes.context_length
+    frames, words = config.frames or FRAMES, config.words or min(WORDS, most)
+    if words > most:
+        raise ConfigError(
+            f"{words} words are asked for; this model has {most} at most", where=f"score.teachers.{config.name}.words"
+        )
+    settings = NetworkConfig(kind="openclip", trunk=config.openclip, frames=frames, words=words, temporal_layers=0)
+    return network_class("openclip")(settings, trunk)

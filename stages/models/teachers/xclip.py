@@ -1,0 +1,114 @@
+"""X-CLIP: text and video compared at four grains (specs: X-CLIP)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ....configs.schema import NetworkConfig
+from ....errors import CheckpointError
+from ..clip.trunk import ClipTrunk
+from ..common.network import Features, VideoTextNetwork, masked_mean
+from ..common.pair_blocks import score_in_blocks
+
+TEMPERATURE = 0.01  # of the attention over similarities
+
+
+@dataclass(frozen=True)
+class XClipParts:
+    """The four parts of the score, each [T, V] without exp(logit_scale); the score is their mean."""
+
+    video_sentence: Tensor
+    video_word: Tensor
+    sentence_frame: Tensor
+    frame_word: Tensor
+
+    def mean(self) -> Tensor:
+        return (self.video_sentence + self.video_word + self.sentence_frame + self.frame_word) / 4
+
+
+class XClip(VideoTextNetwork):
+    """The X-CLIP teacher, as published.
+
+    Its learned matrices fix the number of words W and frames F: inputs are padded to exactly these. Padding is masked
+    only in the temporal transformer and in the video vector; padded words and frames take part in every softmax of
+    the score, whatever `mask_padding` says.
+    """
+
+    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
+        super().__init__(config, trunk)
+        width, words, frames = trunk.embed_dim, config.words, config.frames
+        self.global_mat_weight = _identity(width)
+        self.local_mat_weight = _identity(width)
+        self.word_logit_weight = _identity(words)
+        self.word_mat_weight = _identity(words)
+        self.word_mat_weight2 = _identity(words)
+        self.frame_logit_weight = _identity(frames)
+        self.frame_mat_weight = _identity(frames)
+        self.frame_mat_weight2 = _identity(frames)
+
+    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+        """`vector` [V, D] and `frames` [V, F, D] (from before the temporal transformer), unit length."""
+        self._refuse_other(mask.shape[1], self.config.frames, "frames a video")
+        features = self.frame_features(frames, mask)
+        phi = self.over_time(features, mask)
+        with torch.autocast(phi.device.type, enabled=False):
+            vector = masked_mean(functional.normalize(phi.to(self.trunk.dtype), dim=-1), mask)
+            return {"vector": functional.normalize(vector, dim=-1), "frames": functional.normalize(features, dim=-1)}
+
+    def encode_texts(self, ids: Tensor) -> Features:
+        """`sentence` [T, D] and `words` [T, W, D], padding included, unit length."""
+        self._refuse_other(ids.shape[1], self.config.words, "words a caption")
+        words, sentence = self.trunk.encode_words(ids)
+        return {"sentence": functional.normalize(sentence, dim=-1), "words": functional.normalize(words, dim=-1)}
+
+    def score(self, texts: Features, videos: Features) -> Tensor:
+        """Raw scores [T, V]; computed in blocks, so that no tensor grows with T x V x W x F."""
+        bytes_per_pair = self.config.words * self.config.frames * videos["frames"].element_size()
+        return score_in_blocks(lambda *block: self.parts(*block).mean(), texts, videos, bytes_per_pair)
+
+    def frame_logits(self, texts: Features, videos: Features) -> Tensor:
+        """Cosines [T, F] of sentence i with the frames of video i (y_f before softmax; padded frames too)."""
+        return torch.einsum("td,tfd->tf", texts["sentence"], videos["frames"])
+
+    def parts(self, texts: Features, videos: Features) -> XClipParts:
+        """The four parts of the score of every pair, in one piece (specs: X-CLIP 5)."""
+        with torch.autocast(videos["vector"].device.type, enabled=False):
+            sentence, words = texts["sentence"], texts["words"]
+            vector, frames = videos["vector"], videos["frames"].transpose(0, 1)
+            over_frames, over_words = self.frame_word_levels(words, videos["frames"])
+            return XClipParts(
+                video_sentence=sentence @ self.global_mat_weight @ vector.T,
+                video_word=_attend(words @ vector.T, self.word_logit_weight),
+                sentence_frame=_attend(
+                    (sentence @ frames.flatten(0, 1).T).view(-1, *frames.shape[:2]), self.frame_logit_weight
+                ),
+                frame_word=(_attend(over_words, self.frame_mat_weight2) + _attend(over_frames, self.word_mat_weight2))
+                / 2,
+            )
+
+    def frame_word_levels(self, words: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Frame-word similarities attended over frames [T, W, V], and over words [T, F, V].
+
+        Videos come last in all that is compared: attention along a dimension before them is what vectorises.
+        """
+        frames = frames.transpose(0, 1)
+        similarity = (words @ self.local_mat_weight) @ frames.flatten(0, 1).T
+        over_words = _attend(similarity, self.word_mat_weight).view(-1, *frames.shape[:2])
+        over_frames = _attend(similarity.view(*words.shape[:2], *frames.shape[:2]), self.frame_mat_weight)
+        return over_frames, over_words
+
+    def _refuse_other(self, found: int, wanted: int, what: str) -> None:
+        if found != wanted:
+            raise CheckpointError(f"this X-CLIP takes exactly {wanted} {what}, padded; it is given {found}")
+
+
+def _identity(size: int) -> nn.Parameter:
+    return nn.Parameter(torch.eye(size))
+
+
+def _attend(similarity: Tensor, matrix: Tensor) -> Tensor:
+    """Attention over similarities [..., N, V] along N words or frames, with a learned matrix [N, N]; [..., V]."""
+    weights = matrix.T @ (similarity / TEMPERATURE).softmax(dim=-2)
+    return (weights * similarity).sum(dim=-2)

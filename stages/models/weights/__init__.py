@@ -1,0 +1,1 @@
+"""Weights files, read without running code; tensor names and sizes."""

@@ -1,0 +1,193 @@
+"""Weights files: read without running code, and loaded entirely or not at all."""
+
+import pickle
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from ....errors import CheckpointError
+from .torchscript import is_torchscript, read_torchscript
+
+NAMED = 10  # tensors named in a message; the others are counted
+
+Format = Literal["safetensors", "torch", "torchscript"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors by name, as a file holds them.
+
+    Attributes:
+        metadata: of a safetensors file.
+        format: how the file is written; OpenAI's own files are TorchScript archives.
+        wrapped: what was around the tensors, in words.
+    """
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+    format: Format
+    wrapped: tuple[str, ...] = ()
+
+    @property
+    def torchscript(self) -> bool:
+        """Whether this is a TorchScript archive."""
+        return self.format == "torchscript"
+
+
+def read_weights(path: Path) -> Weights:
+    """The tensors of a safetensors file, a torch state dict or a TorchScript archive, on the CPU.
+
+    A dict under `state_dict` is unpacked, and the prefix `module.` of data-parallel training taken off. Nothing in the
+    file is run.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, or one that holds anything but tensors.
+    """
+    if not path.is_file():
+        raise CheckpointError("there is no such checkpoint", where=str(path), hint=_beside(path))
+    try:
+        if _is_safetensors(path):
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return _plain(tensors, file.metadata() or {}, "safetensors", path)
+        if is_torchscript(path):
+            return _plain(read_torchscript(path), {}, "torchscript", path)
+        return _plain(_read_torch(path), {}, "torch", path)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            "this checkpoint is damaged, or holds more than tensors and is not loaded, since that could run code",
+            where=str(path),
+            hint="save its state_dict alone, with torch.save or safetensors",
+        ) from error
+    except PermissionError:
+        raise
+    except _BROKEN as error:
+        reason = str(error).strip().splitlines()
+        raise CheckpointError(
+            "this checkpoint is damaged or cut short",
+            where=str(path),
+            details=[reason[0][:200]] if reason else [],
+        ) from error
+
+
+def load_into(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    where: str,
+    *,
+    assign: bool = False,
+    named: Callable[[str], str] = str,
+) -> None:
+    """Load exactly these tensors; floating ones take the module's precision (with `assign`: float32, the module may
+    have been built on the meta device).
+
+    Args:
+        named: what a tensor is called in messages, when the file has other names.
+
+    Raises:
+        CheckpointError: naming tensors that are missing, not known, of another shape, not floating or not finite.
+    """
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    misshaped = [
+        f"{named(name)}: {found[name]} instead of {shape}"
+        for name, shape in wanted.items()
+        if name in found and found[name] != shape
+    ]
+    details = [
+        *listed("missing", [named(name) for name in wanted if name not in found]),
+        *listed("not known here", [named(name) for name in found if name not in wanted]),
+        *listed("of another shape", misshaped),
+    ]
+    if details:
+        raise CheckpointError("these weights are of another network", where=where, details=details)
+    whole = [f"{named(name)}: {value.dtype}" for name, value in tensors.items() if not value.is_floating_point()]
+    if whole:
+        raise CheckpointError("weights are no floating numbers", where=where, details=listed("of another type", whole))
+    broken = [named(name) for name, value in tensors.items() if not value.isfinite().all()]
+    if broken:
+        raise CheckpointError("weights are not finite", where=where, details=listed("not finite", broken))
+    if assign:
+        tensors = {name: value.to(torch.float32, copy=True).contiguous() for name, value in tensors.items()}
+    module.load_state_dict(tensors, assign=assign)
+
+
+def listed(what: str, names: Iterable[str]) -> list[str]:
+    """Message lines that name the first of `names` and count the others."""
+    names = list(names)
+    if not names:
+        return []
+    lines = [f"{len(names)} {what}:", *(f"  {name}" for name in names[:NAMED])]
+    return lines if len(names) <= NAMED else [*lines, f"  and {len(names) - NAMED} more"]
+
+
+# What damaged files raise in safetensors, zipfile, torch's readers and ours.
+_BROKEN = (
+    SafetensorError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+    zipfile.BadZipFile, zlib.error, RecursionError,
+)  # fmt: skip
+_LARGEST_PACKED = 64 * 2**20
+
+
+def _beside(path: Path) -> str:
+    """What may be meant by a path that is not there."""
+    try:
+        names = sorted(each.name for each in path.parent.iterdir() if each.is_dir() or each.suffix)
+    except OSError:
+        return f"{path.parent} is no folder, either; `teachclip train CONFIG` makes checkpoints"
+    near = get_close_matches(path.name, names, n=3)
+    if near:
+        return f"did you mean {' or '.join(str(path.parent / name) for name in near)}?"
+    return "name a file or a run folder; `teachclip train CONFIG` makes them"
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(9)
+    return path.suffix == ".safetensors" or head[8:9] == b"{"
+
+
+def _read_torch(path: Path) -> object:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            packed = [entry for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+        if any(entry.file_size > _LARGEST_PACKED for entry in packed):
+            raise ValueError("it is compressed, as torch never does")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Detected pickle protocol|Validating sparse tensor")
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _plain(value: object, metadata: dict[str, str], kind: Format, path: Path) -> Weights:
+    wrapped = []
+    if isinstance(value, Mapping) and isinstance(value.get("state_dict"), Mapping):
+        beside = ", ".join(str(key) for key in value if key != "state_dict")
+        wrapped.append("the tensors lie under `state_dict`" + (f", beside {beside}" if beside else ""))
+        value = value["state_dict"]
+    if not isinstance(value, Mapping) or not all(isinstance(tensor, Tensor) for tensor in value.values()):
+        raise CheckpointError("this file holds no state_dict: names with tensors", where=str(path))
+    prefix = "module." if value and all(str(name).startswith("module.") for name in value) else ""
+    if prefix:
+        wrapped.append("every name starts with `module.`, from data-parallel training")
+    tensors = {str(name).removeprefix(prefix): tensor for name, tensor in value.items()}
+    if hollow := [name for name, tensor in tensors.items() if _is_hollow(tensor)]:
+        raise CheckpointError(
+            "tensors are not stored in full", where=str(path), details=listed("sparse, or larger than stored", hollow)
+        )
+    return Weights(tensors, metadata, kind, tuple(wrapped))
+
+
+def _is_hollow(tensor: Tensor) -> bool:
+    """A few stored numbers can be declared as a tensor of any size, which would fill the memory when it is copied."""
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return True
+    return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()

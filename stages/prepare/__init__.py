@@ -1,0 +1,1 @@
+"""Stage zero: videos and captions -> frame cache."""

@@ -1,0 +1,101 @@
+"""Bytes and minutes that prepare will take, before anything runs."""
+
+import shutil
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...cache.frames.cache import FrameFolder
+from ...configs.schema import Config
+from ...errors import CacheError
+from ..data.dataset import Dataset, read_dataset
+from ..data.video.workers import cores, decode_videos
+from .plan import ShardPlan, identity, plan_shards
+
+PROBED = 12
+
+
+@dataclass(frozen=True)
+class PrepareEstimate:
+    """What prepare would cost.
+
+    Attributes:
+        videos: V, videos of the data set.
+        remaining: videos that are still to be decoded.
+        bytes: disk that these take, as far as a few of them tell.
+        bytes_at_most: disk that they take when every video fills all its frames; None for JPEG.
+        seconds: time that they take on `workers` processes.
+        workers: decoding processes.
+        free: bytes free where the cache lies.
+        probed: videos decoded for this estimate.
+    """
+
+    videos: int
+    remaining: int
+    bytes: int
+    bytes_at_most: int | None
+    seconds: float
+    workers: int
+    free: int
+    probed: int
+
+
+def raw_bytes(videos: int, frames: int, image_size: int) -> int:
+    """Bytes of uint8 RGB frames: V x F x 3 x S x S."""
+    return videos * frames * 3 * image_size**2
+
+
+def estimate(config: Config) -> PrepareEstimate:
+    """What prepare would cost in bytes and seconds, from a few videos decoded as a probe; nothing is written.
+
+    Raises:
+        DataError: captions that cannot be used.
+        CacheMismatchError: the cache was begun with other settings.
+    """
+    dataset = read_dataset(config.data)
+    folder = FrameFolder.look(config.frames_folder, identity(config.prepare))
+    return _estimate(dataset, plan_shards(dataset, folder, config.prepare.shard_videos), config)
+
+
+def _estimate(dataset: Dataset, plans: Sequence[ShardPlan], config: Config) -> PrepareEstimate:
+    settings = config.prepare
+    videos = [video for plan in plans for video in plan.jobs]
+    probe = videos[:: max(1, len(videos) // PROBED)][:PROBED]
+    jobs = [(video.id, video.source) for video in probe]
+    with closing(decode_videos(jobs, settings, len(jobs))) as results:
+        seen = list(results)
+    share = len(videos) / max(1, len(seen))
+    workers = settings.workers or cores()
+    full = raw_bytes(len(videos), settings.max_frames, settings.image_size)
+    return PrepareEstimate(
+        videos=len(dataset.videos),
+        remaining=len(videos),
+        bytes=round(share * sum(decoded.record.images.nbytes for decoded in seen)),
+        bytes_at_most=None if settings.storage == "jpeg" else full,
+        seconds=share * sum(decoded.seconds for decoded in seen) / workers,
+        workers=workers,
+        free=_free(config.frames_folder),
+        probed=len(seen),
+    )
+
+
+def refuse_without_room(dataset: Dataset, plans: Sequence[ShardPlan], config: Config) -> None:
+    """Probe when full clips would not fit; refuse when what the probe tells would not either."""
+    settings, free = config.prepare, _free(config.frames_folder)
+    if raw_bytes(sum(len(plan.jobs) for plan in plans), settings.max_frames, settings.image_size) < free:
+        return
+    needed = _estimate(dataset, plans, config).bytes
+    if needed > free:
+        hint = "set work (or prepare.frames) to a larger disk"
+        raise CacheError(
+            f"the frames need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            where=str(config.frames_folder),
+            hint=hint if settings.storage == "jpeg" else f"{hint}, or store JPEG: --set prepare.storage=jpeg",
+        )
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,62 @@
+"""Which shards are to be written, and which videos are decoded for them."""
+
+from dataclasses import dataclass
+
+from ...cache.frames.cache import FrameFolder, frame_identity
+from ...cache.frames.record import FileStamp, VideoStatus
+from ...cache.frames.shard import Shard
+from ...cache.storage.identity import JSON
+from ...configs.schema import PrepareConfig
+from ..data.dataset import Dataset, Video
+from ..data.video.source import Source, stamp_of
+
+
+def identity(config: PrepareConfig) -> dict[str, JSON]:
+    """The settings that decide what the frame cache holds."""
+    return frame_identity(
+        sample_fps=config.sample_fps,
+        choice=config.choice,
+        max_frames=config.max_frames,
+        image_size=config.image_size,
+        storage=config.storage,
+        jpeg_quality=config.jpeg_quality,
+        last_second=config.last_second,
+    )
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """A shard to be written: `jobs` are decoded, the other videos of `old` are copied."""
+
+    number: int
+    jobs: tuple[Video, ...]
+    old: Shard | None = None
+
+
+def plan_shards(dataset: Dataset, folder: FrameFolder, shard_videos: int) -> list[ShardPlan]:
+    videos = {video.id: video for video in dataset.videos}
+    plans = []
+    for number, shard in sorted(folder.shards.items()):
+        stale = [
+            videos.pop(status.video)
+            for status, stamp in zip(shard.statuses, shard.stamps, strict=True)
+            if status.video in videos and _stale(status, stamp, videos[status.video].source)
+        ]
+        if stale:
+            plans.append(ShardPlan(number, tuple(stale), shard))
+        for status in shard.statuses:
+            videos.pop(status.video, None)
+    numbers = (number for number in range(len(folder.shards) + len(videos)) if number not in folder.shards)
+    new = list(videos.values())
+    plans += [
+        ShardPlan(next(numbers), tuple(new[start : start + shard_videos])) for start in range(0, len(new), shard_videos)
+    ]
+    return sorted(plans, key=lambda plan: plan.number)
+
+
+def _stale(status: VideoStatus, stamp: FileStamp, source: Source) -> bool:
+    try:
+        found = stamp_of(source)
+    except OSError:
+        return False
+    return found != stamp or status.status in ("missing", "timeout")

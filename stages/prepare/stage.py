@@ -1,0 +1,132 @@
+"""Stage zero: videos and captions -> frame cache, and what it will cost before it runs.
+
+Run again, prepare decodes only what is missing: videos that are in no shard yet, those whose file changed since (size
+or modification time), those whose file was missing and is there now, and those that ran out of time. A shard in which
+one of these lies is replaced whole, its other videos are copied. A video whose file is gone keeps its frames.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+
+from ...cache.frames.cache import FrameFolder
+from ...cache.frames.record import FileStamp, VideoRecord, VideoStatus
+from ...configs.schema import Config, PrepareConfig
+from ...errors import DataError
+from ..data.dataset import Dataset, read_dataset
+from ..data.video.workers import cores, decode_videos
+from ..runtime.reporting import Progress, Reporter, Silent
+from .estimate import refuse_without_room
+from .plan import ShardPlan, identity, plan_shards
+
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """What prepare made.
+
+    Attributes:
+        folder: the frame cache.
+        videos: V, videos of the data set.
+        counts: videos by status; statuses without videos are absent.
+        left_out: the first 20 videos that are not usable, with reasons.
+        decoded: videos decoded by this run; the others were there already.
+        seconds: time this run took.
+        videos_per_second: of the decoded ones.
+        bytes: size of the cache's shards.
+    """
+
+    folder: str
+    videos: int
+    counts: dict[str, int]
+    left_out: tuple[VideoStatus, ...]
+    decoded: int
+    seconds: float
+    videos_per_second: float
+    bytes: int
+
+
+def prepare(config: Config, reporter: Reporter = Silent()) -> PrepareResult:  # noqa: B008
+    """Decode every video of the data set into the frame cache; run again, only what is missing.
+
+    Raises:
+        DataError: captions that cannot be used, or no video at all that can.
+        CacheMismatchError: the cache was begun with other settings.
+        CacheError: the folder is not a frame cache, cannot be written, or has no room.
+    """
+    begun = time.monotonic()
+    dataset = read_dataset(config.data)
+    folder = FrameFolder.claim(config.frames_folder, identity(config.prepare))
+    for damage in folder.damaged:
+        reporter.warn(f"{damage}; made again")
+    plans = plan_shards(dataset, folder, config.prepare.shard_videos)
+    decoded = sum(len(plan.jobs) for plan in plans)
+    if decoded:
+        refuse_without_room(dataset, plans, config)
+        done = len(dataset.videos) - decoded
+        with reporter.progress("decode videos", len(dataset.videos), "video", done) as progress:
+            _make(plans, folder, config.prepare, progress)
+    folder.complete()
+    return _result(dataset, folder, decoded, time.monotonic() - begun)
+
+
+def _make(plans: Sequence[ShardPlan], folder: FrameFolder, config: PrepareConfig, progress: Progress) -> None:
+    """Decode, and write each shard in the background once its videos are there."""
+    jobs = [(video.id, video.source) for plan in plans for video in plan.jobs]
+    owner = [plan for plan in plans for _ in plan.jobs]
+    collected: dict[int, dict[str, VideoRecord]] = {plan.number: {} for plan in plans}
+    writing: Future[None] | None = None
+    ahead = config.shard_videos + 2 * (config.workers or cores())
+    with ThreadPoolExecutor(1) as writer, closing(decode_videos(jobs, config, ahead)) as results:
+        for decoded in results:
+            plan = owner[decoded.index]
+            records = collected[plan.number]
+            records[decoded.record.status.video] = decoded.record
+            if len(records) == len(plan.jobs):
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(_write, plan, collected.pop(plan.number), folder)
+            progress.advance(1)
+        if writing is not None:
+            writing.result()
+
+
+def _write(plan: ShardPlan, decoded: dict[str, VideoRecord], folder: FrameFolder) -> None:
+    if plan.old is None:
+        folder.write(plan.number, [decoded[video.id] for video in plan.jobs])
+        return
+    old = [plan.old.record(k, folder.frame_shape) for k in range(len(plan.old.statuses))]
+    new = [decoded.get(record.status.video, record) for record in old]
+    if [_outcome(record) for record in new] != [_outcome(record) for record in old]:
+        folder.write(plan.number, new)
+
+
+def _outcome(record: VideoRecord) -> tuple[VideoStatus, FileStamp, bytes]:
+    return record.status, record.stamp, record.digest
+
+
+def _result(dataset: Dataset, folder: FrameFolder, decoded: int, seconds: float) -> PrepareResult:
+    found = {status.video: status for shard in folder.shards.values() for status in shard.statuses}
+    statuses = [found[video.id] for video in dataset.videos]
+    left_out = [status for status in statuses if status.status != "ok"]
+    if len(left_out) == len(statuses):
+        raise DataError(
+            f"none of the {len(statuses)} videos can be used",
+            where=str(dataset.videos[0].path.parent),
+            hint="data.videos names the folder that the video paths start from",
+            details=[f"{status.video}: {status.status}, {status.reason}" for status in left_out[:SHOWN]],
+        )
+    return PrepareResult(
+        folder=str(folder.folder),
+        videos=len(statuses),
+        counts=dict(Counter(status.status for status in statuses)),
+        left_out=tuple(left_out[:SHOWN]),
+        decoded=decoded,
+        seconds=seconds,
+        videos_per_second=decoded / seconds,
+        bytes=sum(shard.bytes for shard in folder.shards.values()),
+    )

@@ -1,0 +1,1 @@
+"""A split through a network: encode, compare, rank, measure."""

@@ -1,0 +1,1 @@
+"""What a stage runs in: reporting, stopping, device, processes, run folder, plugins."""

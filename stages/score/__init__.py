@@ -1,0 +1,1 @@
+"""Stage one: frozen teachers -> score cache."""

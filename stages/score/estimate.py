@@ -1,0 +1,183 @@
+"""What stage one will take, before it runs: bytes exactly, time where something was measured. Loads no teacher."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from ...cache.frames.cache import MANIFEST, FrameCache
+from ...cache.scores.format.arrays import TileLayout
+from ...cache.scores.format.sizes import tile_bytes
+from ...cache.scores.lookup import look_up
+from ...cache.scores.shard import missing_shards
+from ...cache.scores.store import ScoreCache, ScoreStore
+from ...cache.scores.upkeep.catalog import pairs_per_second
+from ...cache.storage.locations import WRITTEN
+from ...cache.storage.locations import folder as local_folder
+from ...configs.schema import Config, TeacherConfig
+from ...errors import ConfigError, DataError
+from ..data.dataset import Dataset, read_dataset
+from ..data.usable_split import usable_split
+from .tile_plan import Layout, block_tiles, choose_layout, plan_tiles, tile_layout
+
+
+@dataclass(frozen=True)
+class TeacherEstimate:
+    """What one teacher's scores take.
+
+    Attributes:
+        teacher: its name.
+        texts, videos, pairs, shards: to be scored in all; shards_left, pairs_left: not complete yet.
+        bytes: of the finished tiles; bytes_without_frames: should the teacher give no frame-text logits (None: it is
+            known whether it does).
+        seconds: for what is left, at the measured rate; rate: pairs per second, measured: where; None when nowhere.
+        layout: dense or blocks; tiles: how many.
+    """
+
+    teacher: str
+    texts: int
+    videos: int
+    pairs: int
+    shards: int
+    shards_left: int
+    pairs_left: int
+    bytes: int
+    bytes_without_frames: int | None
+    seconds: float | None
+    rate: float | None
+    measured: str | None
+    layout: Layout = "dense"
+    tiles: int = 1
+
+
+@dataclass(frozen=True)
+class ScoreEstimate:
+    """The store, each teacher, the sum of their bytes.
+
+    Attributes:
+        prepared: whether frames are there; else every video of the caption file is taken for usable.
+    """
+
+    store: str
+    teachers: tuple[TeacherEstimate, ...]
+    bytes: int
+    prepared: bool
+
+
+def estimate_scores(config: Config, like: ScoreCache | None = None) -> ScoreEstimate:
+    """What scoring with every configured teacher will take; writes nothing.
+
+    Args:
+        config: the configuration.
+        like: a teacher whose scores were made here, whose speed is taken where a teacher has none of its own yet.
+
+    Raises:
+        ConfigError: no teacher is configured.
+        DataError: nothing to score.
+        CacheError: damaged frames or a damaged store, or its place is an address.
+    """
+    if not config.score.teachers:
+        raise ConfigError(
+            "score.teachers is empty: there is nobody to score",
+            hint='name one: --set "score.teachers=[{name: xclip, checkpoint: runs/teacher}]"',
+        )
+    dataset = read_dataset(config.data)
+    folders = {config.frames_folder, *map(config.teacher_frames, config.score.teachers)}
+    prepared = all((folder / MANIFEST).exists() for folder in folders)
+    folder = local_folder(config.score_store, WRITTEN)
+    store = ScoreStore.open(folder) if folder.exists() else None
+    teachers = []
+    for teacher in config.score.teachers:
+        asked, frames = _asked(config, teacher, dataset) if prepared else _asked_of_all(config, dataset)
+        teachers.append(_estimate(config, teacher, asked, frames, store, like))
+    return ScoreEstimate(str(folder), tuple(teachers), sum(each.bytes for each in teachers), prepared)
+
+
+class _Asked(NamedTuple):
+    """What is to be scored: ids, and the place of each text's own video."""
+
+    texts: list[str]
+    videos: list[str]
+    text_video: np.ndarray
+
+
+def _asked(config: Config, teacher: TeacherConfig, dataset: Dataset) -> tuple[_Asked, int]:
+    """Texts and videos that are scored, and the frame slots of the cache that the teacher sees."""
+    caches = [FrameCache.open(folder) for folder in {config.frames_folder, config.teacher_frames(teacher)}]
+    own = FrameCache.open(config.teacher_frames(teacher))
+    split = usable_split(dataset, config.score.splits, *caches)
+    return _Asked([text.id for text in split.texts], list(split.videos), split.text_video), own.max_frames
+
+
+def _asked_of_all(config: Config, dataset: Dataset) -> tuple[_Asked, int]:
+    texts = [text for name in config.score.splits for text in dataset.texts_of(name)]
+    place = {video: k for k, video in enumerate(dict.fromkeys(text.video for text in texts))}
+    own = np.array([place[text.video] for text in texts], np.int64)
+    return _Asked([text.id for text in texts], list(place), own), config.prepare.max_frames
+
+
+def _estimate(
+    config: Config,
+    teacher: TeacherConfig,
+    asked: _Asked,
+    frames: int,
+    store: ScoreStore | None,
+    like: ScoreCache | None,
+) -> TeacherEstimate:
+    if not asked.texts:
+        raise DataError(
+            f"no captions in the splits that are scored ({', '.join(config.score.splits)})",
+            where=str(config.data.origin),
+        )
+    held = store.teacher(teacher.name) if store and teacher.name in store.teachers else None
+    frames, logits = (held.frames, held.frame_logits) if held else (frames, True)
+    there = [one.tile for one in look_up(held.tiles, asked.texts, asked.videos) if one.pairs] if held else []
+    left = [(tile.layout, shard) for tile in there for shard in missing_shards(tile)]
+    kind, added = _added(config, teacher.name, asked, frames, logits, store, held)
+    left += [(layout, shard) for layout in added for shard in range(layout.shards)]
+    layouts = [*(tile.layout for tile in there), *added]
+    unsure = held is None and teacher.plugin
+    without = [replace(layout, frame_logits=False) for layout in layouts] if unsure else None
+    pairs_left = sum(len(layout.rows(shard)) * layout.videos for layout, shard in left)
+    rate, measured = _rate(held, like)
+    return TeacherEstimate(
+        teacher.name,
+        len(asked.texts),
+        len(asked.videos),
+        sum(layout.texts * layout.videos for layout in layouts),
+        sum(layout.shards for layout in layouts),
+        len(left),
+        pairs_left,
+        sum(map(tile_bytes, layouts)),
+        sum(map(tile_bytes, without)) if without else None,
+        pairs_left / rate if rate else None,
+        rate,
+        measured,
+        kind,
+        len(layouts),
+    )
+
+
+def _added(
+    config: Config,
+    name: str,
+    asked: _Asked,
+    frames: int,
+    frame_logits: bool,
+    store: ScoreStore | None,
+    held: ScoreCache | None,
+) -> tuple[Layout, list[TileLayout]]:
+    """The layout, and the tiles that scoring would add."""
+    settings, (texts, videos, text_video) = config.score, asked
+    kind = choose_layout(settings, held, tile_layout(settings, texts, videos, frames, frame_logits))
+    others = block_tiles(store, name) if store and kind == "blocks" else ()
+    plan = plan_tiles(held, texts, videos, text_video, kind, settings.block_videos, others)
+    sizes = [([texts[k] for k in tile.texts], [videos[k] for k in tile.videos]) for tile in plan.tiles]
+    return kind, [tile_layout(settings, *ids, frames, frame_logits) for ids in sizes]
+
+
+def _rate(held: ScoreCache | None, like: ScoreCache | None) -> tuple[float | None, str | None]:
+    for cache in (held, like):
+        if cache is not None and (rate := pairs_per_second(cache)):
+            return rate, f"{cache.folder.parent}:{cache.name}"
+    return None, None

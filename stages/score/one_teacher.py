@@ -1,0 +1,327 @@
+"""One teacher's part of stage one: open or extend its tiles, make what is missing, check its ranks."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ...cache.frames.cache import FrameCache
+from ...cache.scores.lookup import Held
+from ...cache.scores.reading.tile_rows import TileRows
+from ...cache.scores.shard import missing_shards, problem, sweep
+from ...cache.scores.store import ScoreCache, ScoreStore
+from ...cache.scores.tile import Key, Tile, TileContents
+from ...cache.storage.identity import JSON, digest_of, refuse_difference, text_digest
+from ...configs.schema import Config, TeacherConfig
+from ...errors import CacheError, CacheMismatchError
+from ..data.usable_split import Split
+from ..labels.frame_scores import gives_frame_logits
+from ..models.checkpoints.files import checkpoint_digest
+from ..models.frozen.teacher import Teacher, load_teacher
+from ..runtime.device import choose_device
+from ..runtime.reporting import Reporter
+from .chance_check import OwnRanks, own_ranks
+from .scorer import Scorer
+from .shard_writer import ShardWriter
+from .tile_plan import Layout, NewTile, TilePlan, block_tiles, choose_layout, plan_tiles, tile_layout
+from .video_encoder import VideoEncoder
+from .worker_part import WHOLE, Part
+
+_OTHER_STORE = "undo the change, give the teacher another name, or keep both: --set score.store=OTHER.zarr"
+_SHOWN = 5
+_SAME_SCALE = 1e-6  # devices differ in the last bit of exp
+_TEACHER = ("weights", "score_version", "words", "frames")
+
+
+@dataclass(frozen=True)
+class TeacherScores:
+    """What one teacher's scores are, and how much of them this run made.
+
+    Attributes:
+        teacher: its name in the store.
+        texts, videos: captions and videos scored; shards: into how many parts.
+        left_out_videos: those without usable frames, here or in the frame cache that the teacher sees.
+        shards_before: complete when this run began; shards_now: made by it; shards_left: still to be made, by others.
+        seconds: what it took.
+        own_ranks: how the captions' own videos rank in one shard; None when there is nothing to rank.
+        layout: dense or blocks.
+        new_pairs: added by this run to what the store was to hold; all of them in a new store.
+    """
+
+    teacher: str
+    texts: int
+    videos: int
+    shards: int
+    shards_before: int
+    shards_now: int
+    seconds: float
+    own_ranks: OwnRanks | None
+    left_out_videos: int = 0
+    shards_left: int = 0
+    layout: Layout = "dense"
+    new_pairs: int = 0
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is asked for of one tile: its shards that hold any of it, and those of them that this worker is to make."""
+
+    held: Held
+    shards: frozenset[int]
+    mine: frozenset[int]
+
+    @property
+    def tile(self) -> Tile:
+        return self.held.tile
+
+    def missing(self) -> list[int]:
+        """The shards that are not complete."""
+        return [shard for shard in missing_shards(self.tile) if shard in self.shards]
+
+
+class OneTeacher:
+    """One teacher's part of the stage: `frames` is the cache that it sees, `split` what it scores."""
+
+    def __init__(
+        self,
+        config: Config,
+        settings: TeacherConfig,
+        split: Split,
+        frames: FrameCache,
+        store: ScoreStore,
+        reporter: Reporter,
+        part: Part,
+    ) -> None:
+        self.config, self.settings, self.split, self.frames = config, settings, split, frames
+        self.store, self.reporter, self.part = store, reporter, part
+        self.name = settings.name
+        self.checkpoint = config.teacher_checkpoint(settings)
+        self.device = choose_device(config.score.device)
+        self.captions = {text.id: text.caption for text in split.texts}
+        self.texts: list[Key] = [(text.id, text_digest(text.caption)) for text in split.texts]
+        self.videos: list[Key] = [(video, frames.digest(video)) for video in split.videos]
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """Loaded when it is first needed: a finished store never needs it."""
+        return load_teacher(self.settings, self.checkpoint, self.device)
+
+    def run(self) -> TeacherScores:
+        begun = time.monotonic()
+        cache = self._open()
+        layout, new_pairs = self._extend(cache)
+        work = self._work(cache)
+        shards, missing = sum(len(each.shards) for each in work), sum(len(each.missing()) for each in work)
+        ranks = self._check_ranks(work) if missing < shards else None
+        now = 0
+        if not missing:
+            self.reporter.info(f"{self.name}: all {shards} shards are complete, nothing to do")
+        else:
+            now, ranks = self._score(cache, work, ranks)
+        left = sum(len(each.missing()) for each in work) if self.part != WHOLE else 0
+        if left:
+            self.reporter.info(
+                f"{self.name}: part {self.part} is complete; {left} of {shards} shards are others' parts"
+            )
+        for each in work:
+            if not missing_shards(each.tile):
+                sweep(each.tile)
+        return TeacherScores(
+            self.name,
+            len(self.texts),
+            len(self.videos),
+            shards,
+            shards - missing,
+            now,
+            time.monotonic() - begun,
+            ranks,
+            self.split.left_out,
+            left,
+            layout,
+            new_pairs,
+        )
+
+    def _open(self) -> ScoreCache:
+        """The teacher's cache, made when there is none, and refused when it was made from something else."""
+        digest = self._checkpoint_digest()
+        if self.name not in self.store.teachers:
+            self._create(digest)
+        cache = self.store.teacher(self.name)
+        same_file = bool(digest) and cache.checkpoint == digest
+        known = {key: cache.identity.get(key) for key in _TEACHER} if same_file else self._teacher_identity()
+        refuse_difference(
+            {**known, **self._frames_identity(), "score.coarse": self.config.score.coarse},
+            {**cache.identity, "score.coarse": cache.dtype},
+            where=str(cache.folder),
+            hint=_OTHER_STORE,
+        )
+        if not same_file and not math.isclose(self.teacher.scale, cache.scale, rel_tol=_SAME_SCALE):
+            now, then = {"scale": self.teacher.scale}, {"scale": cache.scale}
+            refuse_difference(now, then, where=str(cache.folder), hint=_OTHER_STORE)
+        return cache
+
+    def _checkpoint_digest(self) -> str:
+        """Stands for the checkpoint's bytes and for the slots that the configuration gives where it records none."""
+        if not self.checkpoint:
+            return ""
+        found, slots = checkpoint_digest(self.checkpoint), (self.settings.frames, self.settings.words)
+        return found if slots == (None, None) else digest_of([found, *map(str, slots)])
+
+    def _extend(self, cache: ScoreCache) -> tuple[Layout, int]:
+        """Add the tiles that are not there yet; the layout, and how many pairs were added.
+
+        Raises:
+            CacheMismatchError: captions or frames changed; names them.
+        """
+        cache.look_up(self.texts, self.videos)
+        settings, texts, videos = self.config.score, [text for text, _ in self.texts], self.split.videos
+        layout = choose_layout(settings, cache, tile_layout(settings, texts, videos, cache.frames, cache.frame_logits))
+        others = block_tiles(self.store, self.name) if layout == "blocks" else ()
+        plan = plan_tiles(cache, texts, videos, self.split.text_video, layout, settings.block_videos, others)
+        self._tell(cache, layout, plan)
+        for tile in plan.tiles:
+            cache.create_tile(tile.name(self.texts, self.videos), self._contents(tile), settings.shard_texts)
+        return layout, plan.pairs
+
+    def _tell(self, cache: ScoreCache, layout: Layout, plan: TilePlan) -> None:
+        added = f"{plan.pairs:,} pairs in {len(plan.tiles)} tiles"
+        if plan.unasked_texts or plan.unasked_videos:
+            unasked = f"{plan.unasked_texts:,} captions and {plan.unasked_videos:,} videos"
+            self.reporter.info(f"{self.name}: {unasked} of the store are not asked for now; their scores stay")
+        if plan.tiles and cache.tiles:
+            new = f"{plan.new_texts:,} captions and {plan.new_videos:,} videos are new"
+            self.reporter.info(f"{self.name}: {new}; {added} are added, nothing that is there changes")
+        elif plan.tiles and layout == "blocks":
+            every = len(self.texts) * len(self.videos)
+            self.reporter.info(f"{self.name}: blocks of videos, {added}; dense would be {every:,} pairs")
+
+    def _contents(self, tile: NewTile) -> TileContents:
+        own = self.split.text_video[tile.texts]
+        column = np.searchsorted(tile.videos, own).clip(max=len(tile.videos) - 1)
+        return TileContents(
+            [self.texts[place] for place in tile.texts],
+            [self.videos[place] for place in tile.videos],
+            np.where(tile.videos[column] == own, column, -1),
+            self.frames.times([self.split.videos[place] for place in tile.videos]),
+        )
+
+    def _work(self, cache: ScoreCache) -> list[_Work]:
+        """Shards are counted over all tiles, by name: every worker counts the same."""
+        work, first = [], 0
+        for held in cache.look_up(self.texts, self.videos):
+            layout = held.tile.layout
+            if held.pairs:
+                shards = frozenset(np.unique(held.rows // layout.shard_texts).tolist())
+                work.append(_Work(held, shards, frozenset(k for k in shards if self.part.has(first + k))))
+            first += layout.shards
+        return work
+
+    def _create(self, checkpoint: str) -> None:
+        teacher = self.teacher
+        self.store.create_teacher(
+            self.name,
+            self._teacher_identity() | self._frames_identity(),
+            teacher.scale,
+            self.config.score.coarse,
+            teacher.frames,
+            gives_frame_logits(teacher, self.frames, self.split.videos[0], self.split.texts[0].caption, self.device),
+            checkpoint,
+        )
+
+    def _teacher_identity(self) -> dict[str, JSON]:
+        teacher = self.teacher
+        values = (teacher.weights_digest, teacher.score_version, teacher.words, teacher.frames)
+        return dict(zip(_TEACHER, values, strict=True))
+
+    def _frames_identity(self) -> dict[str, JSON]:
+        return {f"prepare.{key}": value for key, value in self.frames.identity.items()}
+
+    def _score(self, cache: ScoreCache, work: Sequence[_Work], ranks: OwnRanks | None) -> tuple[int, OwnRanks | None]:
+        """Make this worker's shards that are missing; how many, and the ranks in the first."""
+        batch = self.config.score.video_batch
+        done, encoder = 0, None
+        for each in work:
+            tile, missing = each.tile, [shard for shard in each.missing() if shard in each.mine]
+            if not missing:
+                continue
+            captions = self._captions(each, missing)
+            encoder = encoder or VideoEncoder(self.teacher, cache, self.frames, self.device, batch, self.part)
+            features = encoder.encode(tile.video_ids, self.reporter)
+            scorer = Scorer(self.teacher, tile, features, captions, self.config.score.text_batch)
+            rows = sum(len(tile.layout.rows(shard)) for shard in missing)
+            total = tile.layout.texts * tile.layout.videos
+            before = total - rows * tile.layout.videos
+            with (
+                self.reporter.progress(f"scores of {self.name}", total, "pair", before) as progress,
+                ShardWriter() as writer,
+            ):
+                for shard in missing:
+                    if not problem(tile, shard):
+                        continue  # another worker has made it
+                    writer.write(tile, shard, *scorer.score(shard, progress.advance))
+                    done += 1
+                    if ranks is None:
+                        writer.finish()
+                        ranks = self._check_ranks(work)
+        return done, ranks
+
+    def _captions(self, work: _Work, shards: Sequence[int]) -> list[str]:
+        """Captions of a tile's rows; "" for those that are gone and not needed for these shards.
+
+        Raises:
+            CacheMismatchError: captions that are needed, or videos, are gone; names them.
+        """
+        tile, batch = work.tile, self.config.score.text_batch
+        needed: set[int] = set()
+        for shard in shards:
+            rows = tile.layout.rows(shard)
+            stop = min(-(-rows.stop // batch) * batch, tile.layout.texts)
+            needed |= set(range(rows.start // batch * batch, stop))  # blocks are computed whole
+        videos = set(self.split.videos)
+        wanted = {
+            "captions": [tile.text_ids[row] for row in sorted(needed) if tile.text_ids[row] not in self.captions],
+            "videos": [key for key in tile.video_ids if key not in videos],
+        }
+        for what, gone in wanted.items():
+            if gone:
+                raise CacheMismatchError(
+                    f"{len(gone):,} {what} of this store are gone from what is scored now, before they were scored",
+                    where=str(tile.folder),
+                    hint=_OTHER_STORE,
+                    details=[*gone[:_SHOWN], *(["..."] if len(gone) > _SHOWN else [])],
+                )
+        return [self.captions.get(key, "") for key in tile.text_ids]
+
+    def _check_ranks(self, work: Sequence[_Work]) -> OwnRanks | None:
+        """Ranks of the captions' own videos in the first complete shard that has any.
+
+        Raises:
+            CacheError: they are near chance, and `score.chance_check` is on.
+        """
+        for tile, shard in ((each.tile, shard) for each in work for shard in sorted(each.shards)):
+            rows = np.array(tile.layout.rows(shard))
+            if (tile.text_video[rows] >= 0).any() and not problem(tile, shard):
+                return self._ranks(tile, rows)
+        return None
+
+    def _ranks(self, tile: Tile, rows: np.ndarray) -> OwnRanks | None:
+        ranks = own_ranks(TileRows(tile).scores(rows), tile.text_video[rows])
+        if ranks is None:
+            return None
+        recalls = "/".join(f"{recall:.1f}" for recall in (ranks.r1, ranks.r5, ranks.r10))
+        found = (
+            f"own videos of {ranks.texts:,} captions among {ranks.videos:,}: median rank {ranks.median:g}, "
+            f"mean {ranks.mean:.1f} (chance {(ranks.videos + 1) / 2:g}), R@1/5/10 {recalls}"
+        )
+        self.reporter.info(f"{self.name}: {found}")
+        if ranks.near_chance and self.config.score.chance_check:
+            raise CacheError(
+                f"teacher {self.name!r} ranks the captions' own videos near chance: was it loaded rightly?",
+                where=str(self.checkpoint or self.settings.plugin or f"score.teachers.{self.name}.openclip"),
+                details=[found],
+                hint="check it and prepare.*; to score all the same: --set score.chance_check=false",
+            )
+        return ranks

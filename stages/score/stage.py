@@ -1,0 +1,94 @@
+"""Stage one: frozen teachers -> score cache (DESIGN: the cache holds raw scores; softmax belongs to training).
+
+Each teacher sees each video and each caption once. What is complete is never made again; what a data set that has grown
+adds is scored into further tiles (tile_plan.py); a store made from other captions, frames or weights is refused, naming
+what differs.
+"""
+
+import time
+from dataclasses import dataclass
+
+from ...cache.frames.cache import FrameCache
+from ...cache.scores.store import ScoreStore
+from ...cache.storage.publish import remove_leftovers
+from ...configs.schema import Config
+from ...errors import ConfigError, DataError
+from ..data.dataset import Dataset, read_dataset
+from ..data.teacher_frames import teacher_frames
+from ..data.usable_split import Split, usable_split
+from ..runtime.reporting import Reporter, Silent
+from .one_teacher import OneTeacher, TeacherScores
+from .worker_part import WHOLE, Part
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """The store, each teacher's scores in it, and the videos that have no usable frames in `prepare.frames`.
+
+    `part`: the worker's part of several, as "0/8"; None when one worker makes all.
+    """
+
+    store: str
+    teachers: tuple[TeacherScores, ...]
+    left_out_videos: int
+    seconds: float
+    part: str | None = None
+
+
+def score(config: Config, reporter: Reporter | None = None, part: Part = WHOLE) -> ScoreResult:
+    """Score the captions and videos of `config.score.splits` with every configured teacher.
+
+    A killed run goes on where it was; a finished one is only reported; captions and videos that are new are added.
+    Several may run at once. A teacher that sees frames of its own (`prepared`) scores the videos that have frames in
+    both caches: stage two needs the student's.
+
+    Args:
+        config: the configuration.
+        reporter: is told what happens.
+        part: of the shards, which this worker makes.
+
+    Raises:
+        ConfigError: no teacher is configured, or there is no such model or class.
+        DataError: nothing to score, features that are not finite.
+        CheckpointError: a teacher cannot be loaded.
+        PluginError: a teacher of the user's own fails, or is none.
+        CacheMismatchError: the store was made from other captions, frames or weights; names what differs.
+        CacheError: no frames, a damaged store, a disk that cannot be written, scores that are not finite, or ranks
+            near chance.
+    """
+    reporter = reporter or Silent()
+    begun = time.monotonic()
+    if not config.score.teachers:
+        raise ConfigError(
+            "score.teachers is empty: there is nobody to score",
+            hint='name one: --set "score.teachers=[{name: xclip, checkpoint: runs/teacher}]"',
+        )
+    frames = FrameCache.open(config.frames_folder)
+    dataset = read_dataset(config.data)
+    split = _texts(config, dataset, frames)
+    if split.left_out:
+        reporter.warn(f"{split.left_out} videos have no usable frames and are left out")
+    seen = [(teacher, teacher_frames(config, teacher, frames)) for teacher in config.score.teachers]
+    store = ScoreStore.create(config.score_store)
+    remove_leftovers(store.local)
+    results = []
+    for teacher, own in seen:
+        scored = split if own is frames else _texts(config, dataset, frames, own)
+        if more := scored.left_out - split.left_out:
+            folder = config.teacher_frames(teacher)
+            reporter.warn(f"{teacher.name}: {more} more videos have no usable frames in {folder} and are left out")
+        results.append(OneTeacher(config, teacher, scored, own, store, reporter, part).run())
+    shown = None if part == WHOLE else str(part)
+    return ScoreResult(str(store.path), tuple(results), split.left_out, time.monotonic() - begun, shown)
+
+
+def _texts(config: Config, dataset: Dataset, *frames: FrameCache) -> Split:
+    """The captions that are scored."""
+    split = usable_split(dataset, config.score.splits, *frames)
+    if not split.texts:
+        raise DataError(
+            f"no usable captions in the splits that are scored ({', '.join(config.score.splits)})",
+            where=str(config.data.origin),
+            hint="`teachclip prepare` lists the videos that cannot be used, and why",
+        )
+    return split

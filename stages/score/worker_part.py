@@ -1,0 +1,45 @@
+"""One worker's part of work that several share, as in a SLURM array."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ...errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of units that are counted from 0, worker `index` of `count` does index, index + count, index + 2 count, ..."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Part":
+        """The part that `text` names: "0/8" to "7/8".
+
+        Raises:
+            ConfigError: it names none.
+        """
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+        part = cls(int(found[1]), int(found[2])) if found else None
+        if part is None or part.index >= part.count:
+            raise ConfigError(
+                f"--shard {text}: not one of 0/n to n-1/n, such as 0/8 to 7/8",
+                hint="in a SLURM array of 0-7: --shard $SLURM_ARRAY_TASK_ID/8",
+            )
+        return part
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def has(self, unit: int) -> bool:
+        """Whether this worker does unit number `unit`."""
+        return unit % self.count == self.index
+
+    def first[T](self, units: Sequence[T]) -> list[T]:
+        """All units, one's own before the others': workers who begin together share what each of them needs."""
+        return [unit for turn in range(self.count) for unit in units[(self.index + turn) % self.count :: self.count]]
+
+
+WHOLE = Part(0, 1)

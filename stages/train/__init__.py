@@ -1,0 +1,1 @@
+"""Stage two: score cache -> student."""

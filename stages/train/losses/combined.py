@@ -1,0 +1,138 @@
+"""The three losses of TeachCLIP (section 3.3; specs: TeachCLIP 2): InfoNCE, coarse and fine teaching.
+
+And TeachText's two (specs: TeachText 2): max-margin ranking, and Huber on the mean of several teachers' scores.
+
+Notation: b texts and their b videos in a batch, F frame slots. Logits are scores times exp(logit_scale); rows are
+texts, columns videos, text i belongs to video i. Everything is computed in float32 or wider.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ....configs.schema import LossConfig
+from .contrastive import info_nce, max_margin
+from .own import OwnLoss, is_own
+from .teaching import coarse_loss, fine_loss, mean_similarity, valid_weights, wide
+
+type Scale = Tensor | float
+ONE_HOT = 1e4  # a logit whose softmax is 1
+
+
+class LossParts(NamedTuple):
+    """The weighted total and its unweighted parts, scalars; `auxiliary` is what a network's own training adds.
+
+    `infonce` is the ranking loss where `contrastive: max-margin` puts it in InfoNCE's place.
+    """
+
+    total: Tensor
+    infonce: Tensor
+    coarse: Tensor
+    fine: Tensor
+    auxiliary: Tensor
+
+    def with_auxiliary(self, loss: Tensor) -> "LossParts":
+        """The same with a further part, weighted already."""
+        return self._replace(total=self.total + loss, auxiliary=loss)
+
+
+class Losses:
+    """The losses that a configuration asks for; a loss of the user's own is loaded here, once.
+
+    Args:
+        config: kinds, weights, and how teachers are combined.
+        teachers: the teachers' names, in the order in which their soft labels will come.
+
+    Raises:
+        ConfigError: a loss of the user's own cannot be loaded.
+    """
+
+    def __init__(self, config: LossConfig, teachers: Sequence[str] = ()) -> None:
+        self.config, self.teachers = config, tuple(teachers)
+        self._own_coarse, self._own_fine = (
+            OwnLoss(kind, f"train.loss.{key}") if is_own(kind) else None
+            for key, kind in (("coarse_kind", config.coarse_kind), ("fine_kind", config.fine_kind))
+        )
+
+    def __call__(
+        self,
+        student_logits: Tensor,
+        raw_weights: Tensor | None,
+        teacher_logits: Sequence[Tensor],
+        teacher_frame_logits: Sequence[Tensor | None],
+        mask: Tensor | None = None,
+        same_video: Tensor | None = None,
+        *,
+        student_scale: Scale = 1.0,
+        teacher_scales: Sequence[float] = (),
+    ) -> LossParts:
+        """The weighted sum of the losses that are asked for and that the batch has labels for.
+
+        Args:
+            student_logits: [b, b].
+            raw_weights: AFA's scores before softmax [b, F]; None for mean pooling, which has no fine loss.
+            teacher_logits: per teacher [b, b], times the teacher's scale.
+            teacher_frame_logits: per teacher [b, F], before softmax, or None for one that has none; empty without a
+                fine loss.
+            mask: valid frames [b, F]; None lets padding take part (published code).
+            same_video: off-diagonal pairs [b, b] of a text with its own video again, no negatives; None: they are.
+            student_scale, teacher_scales: exp(logit_scale), taken out again where raw scores are compared; by
+                default 1.
+
+        Raises:
+            PluginError: a loss of the user's own fails.
+        """
+        config, student = self.config, wide(student_logits)
+        contrastive = self._contrastive(student, student_scale, same_video)
+        coarse = fine = contrastive.new_zeros(())
+        if config.coarse and (teacher_logits or config.coarse_target == "one-hot"):
+            scales = tuple(teacher_scales) or (1.0,) * len(teacher_logits)
+            coarse = self._coarse(student, student_scale, [wide(logits) for logits in teacher_logits], scales)
+        if config.fine and raw_weights is not None and any(logits is not None for logits in teacher_frame_logits):
+            fine = self._combined([self._fine_loss(raw_weights, logits, mask) for logits in teacher_frame_logits])
+        total = config.infonce * contrastive + config.coarse * coarse + config.fine * fine
+        return LossParts(total, contrastive, coarse, fine, contrastive.new_zeros(()))
+
+    def _contrastive(self, student_logits: Tensor, scale: Scale, same_video: Tensor | None) -> Tensor:
+        if self.config.contrastive == "infonce":
+            return info_nce(student_logits, same_video, self.config.label_smoothing)
+        return max_margin(student_logits / scale, self.config.margin, self.config.fix_norm, same_video)
+
+    def _coarse(
+        self, student: Tensor, student_scale: Scale, teachers: list[Tensor], scales: tuple[float, ...]
+    ) -> Tensor:
+        on_cosines = self.config.coarse_on == "cosines"
+        if on_cosines:
+            student = student / student_scale
+        if self.config.coarse_target == "one-hot":
+            own = torch.eye(len(student), device=student.device, dtype=student.dtype)
+            return self._coarse_loss(student, own * ONE_HOT)
+        if self.config.teachers == "mean-similarity":
+            target = mean_similarity(teachers, scales, self.config.one_scale)
+            return self._coarse_loss(student, target if on_cosines else target * (sum(scales) / len(scales)))
+        if on_cosines:
+            teachers = [logits / scale for logits, scale in zip(teachers, scales, strict=True)]
+        return self._combined([self._coarse_loss(student, logits) for logits in teachers])
+
+    def _coarse_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        if self._own_coarse is not None:
+            return self._own_coarse(student_logits, teacher_logits)
+        return coarse_loss(self.config.coarse_kind, student_logits, teacher_logits)
+
+    def _fine_loss(self, raw_weights: Tensor, frame_logits: Tensor | None, mask: Tensor | None) -> Tensor | None:
+        if frame_logits is None:
+            return None
+        config, raw, logits = self.config, wide(raw_weights), wide(frame_logits)
+        if self._own_fine is not None:
+            return self._own_fine(raw, logits / config.fine_temperature, valid_weights(raw, mask))
+        return fine_loss(config.fine_kind, raw, logits, mask, config.fine_reduction, config.fine_temperature)
+
+    def _combined(self, losses: Sequence[Tensor | None]) -> Tensor:
+        """One loss of the teachers' losses, of those that have one: their mean, sum or weighted sum."""
+        weighted = self.config.teachers == "weighted"
+        weights = [self.config.teacher_weights[name] for name in self.teachers] if weighted else [1.0] * len(losses)
+        given = [weight * loss for weight, loss in zip(weights, losses, strict=True) if loss is not None]
+        total = torch.stack(given).sum()
+        return total if self.config.teachers in ("sum", "weighted") else total / len(given)

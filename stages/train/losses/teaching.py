@@ -1,0 +1,104 @@
+"""Coarse and fine teaching, each in its kinds."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Reduction = Literal["per-video", "per-frame"]
+OneScale = Literal["raw", "standardised"]
+FLAT = 1e-7  # a distribution that varies less than float32 rounding does not correlate with anything
+
+
+def mean_similarity(teacher_logits: Sequence[Tensor], scales: Sequence[float], one_scale: OneScale) -> Tensor:
+    """The arithmetic mean [b, b] of several teachers' scores, on one scale (specs: TeachText 2, 8).
+
+    Args:
+        teacher_logits: per teacher [b, b], times its scale.
+        scales: exp(logit_scale) of each teacher.
+        one_scale: `raw` takes each teacher's logit scale out: right for cosines, as TeachText's are. `standardised`
+            further brings each teacher's matrix of this batch to mean 0 and deviation 1 before the mean, and then gives
+            it the teachers' mean deviation and mean: for teachers whose raw scores differ in spread.
+    """
+    scores = torch.stack([logits / scale for logits, scale in zip(teacher_logits, scales, strict=True)])
+    if one_scale == "standardised":
+        mean = scores.mean(dim=(1, 2), keepdim=True)
+        deviation = (scores - mean).square().mean(dim=(1, 2), keepdim=True).sqrt()
+        return ((scores - mean) / deviation.clamp(min=FLAT)).mean(dim=0) * deviation.mean() + mean.mean()
+    return scores.mean(dim=0)
+
+
+def coarse_loss(kind: str, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """How far the student's video-text scores [b, b] are from one teacher's.
+
+    pearson: 1 - correlation of the softmaxes, mean over rows, plus the same over columns.
+    ce: cross entropy of the softmaxes, mean over all b x b entries, rows plus columns.
+    huber: smooth L1 of the logits themselves, mean over all entries.
+    """
+    if kind == "huber":
+        return functional.smooth_l1_loss(student_logits, teacher_logits)
+    one_way = _coarse_pearson if kind == "pearson" else _coarse_ce
+    return one_way(student_logits, teacher_logits) + one_way(student_logits.T, teacher_logits.T)
+
+
+def fine_loss(
+    kind: str,
+    raw_weights: Tensor,
+    teacher_frame_logits: Tensor,
+    mask: Tensor | None = None,
+    reduction: Reduction = "per-video",
+    temperature: float = 1.0,
+) -> Tensor:
+    """How far AFA's weights w = softmax(raw_weights) are from y_f = softmax(teacher_frame_logits / temperature).
+
+    ce: cross entropy, its sum over a video's frames (`per-video`) or its mean over them (`per-frame`), then the mean
+    over videos. pearson: 1 - correlation over a video's frames, mean over videos. huber: smooth L1, mean over a
+    video's frames, then over videos.
+
+    Args:
+        raw_weights, teacher_frame_logits: [V, F].
+        mask: valid frames [V, F]; padded ones are left out of both softmaxes and of the loss. None: all take part.
+    """
+    valid = valid_weights(raw_weights, mask)
+    log_w = raw_weights.masked_fill(~valid, float("-inf")).log_softmax(dim=-1)
+    y_f = (teacher_frame_logits / temperature).masked_fill(~valid, float("-inf")).softmax(dim=-1)
+    frames = valid.sum(dim=-1)
+    if kind == "pearson":
+        distance = 1 - _correlation(log_w.exp(), y_f, valid)
+        return distance.where(frames > 1, 0).mean()  # a single frame has nothing to learn
+    if kind == "ce":
+        per_video = -(y_f * log_w.masked_fill(~valid, 0)).sum(dim=-1)
+        return (per_video if reduction == "per-video" else per_video / frames).mean()
+    return (functional.smooth_l1_loss(log_w.exp(), y_f, reduction="none").sum(dim=-1) / frames).mean()
+
+
+def _coarse_pearson(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    return (1 - _correlation(student_logits.softmax(dim=-1), teacher_logits.softmax(dim=-1))).mean()
+
+
+def _coarse_ce(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    return -(teacher_logits.softmax(dim=-1) * student_logits.log_softmax(dim=-1)).mean()
+
+
+def _correlation(a: Tensor, b: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Pearson correlation along the last dimension, over valid entries; 0 where one side does not vary."""
+    return (_standardise(a, valid) * _standardise(b, valid)).sum(dim=-1)
+
+
+def _standardise(values: Tensor, valid: Tensor | None) -> Tensor:
+    if valid is None:
+        centred = values - values.mean(dim=-1, keepdim=True)
+    else:
+        mean = (values * valid).sum(dim=-1, keepdim=True) / valid.sum(dim=-1, keepdim=True)
+        centred = (values - mean) * valid
+    return functional.normalize(centred, dim=-1, eps=FLAT)
+
+
+def valid_weights(raw_weights: Tensor, mask: Tensor | None) -> Tensor:
+    return torch.ones_like(raw_weights, dtype=torch.bool) if mask is None else mask.bool()
+
+
+def wide(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()

@@ -1,0 +1,194 @@
+"""What a run keeps: the states that a killed run goes on from, and the network that was best.
+
+A checkpoint is copied on the training thread, between two steps, and written, synced and put into place by a thread
+behind it. The loop waits for the disk only where the checkpoint before is not written yet.
+"""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from safetensors import SafetensorError
+
+from ....cache.storage.publish import publishing
+from ....cache.training_state import HostCopy, HostState, load_state, save_state
+from ....errors import CheckpointError, TrainingError
+from ...models.checkpoints.files import save_network
+from ...models.common.network import VideoTextNetwork
+from ...runtime.processes import World
+from ...runtime.reporting import Reporter
+from ...runtime.run_folder import RunFolder
+from ..step.optimizer import Optimiser
+
+
+class Keeper:
+    """Saves and restores one run; used as a context manager, at whose end everything is written.
+
+    Of several processes the main one writes, and all restore what it found.
+
+    Args:
+        keep: so many states are kept, the newest.
+
+    Attributes:
+        best: which network was chosen: step, epoch, chosen_by, value; empty before the first.
+        seconds: that the run had taken when it was last saved by an earlier process.
+    """
+
+    def __init__(
+        self, folder: RunFolder, network: VideoTextNetwork, optimiser: Optimiser, keep: int, reporter: Reporter
+    ) -> None:
+        self.folder, self.network, self.optimiser = folder, network, optimiser
+        self.keep, self.reporter = keep, reporter
+        self.world = World.current()
+        self.best: dict[str, Any] = {}
+        self.seconds = 0.0
+        self._kept: list[Path] = []  # states that can be read, newest first
+        self._copy = HostCopy()
+        self._writing: _Writing | None = None
+
+    def choose(self, step: int, epoch: int, by: str, value: float) -> None:
+        """Keep the network as the best so far; `save` at the same step writes it."""
+        self.best = {"step": step, "epoch": epoch, "chosen_by": by, "value": value}
+
+    def save(self, step: int, seconds: float) -> None:
+        """Copy what a killed run goes on from, and have it published in the background.
+
+        Raises:
+            TrainingError: the checkpoint before could not be written.
+        """
+        if not self.world.main:
+            return
+        self.finish()
+        best = dict(self.best)
+        copy = self._copy.take(
+            {
+                "step": step,
+                "seconds": seconds,
+                "best": best,
+                "weights": self.network.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+            }
+        )
+        self._writing = _Writing(lambda: self._publish(step, copy, best))
+
+    def check(self) -> None:
+        """Raise the error of a checkpoint that could not be written; waits for none."""
+        if self._writing is not None and self._writing.done:
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+            TrainingError: it could not be, or not all numbers in it are finite.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.join()
+
+    def resume(self) -> int:
+        """The step to go on from: 0 for a fresh run; the log is cut back to it.
+
+        Raises:
+            CheckpointError: there are training states, and all are damaged.
+        """
+        path, state = self._newest() if self.world.main else (None, None)
+        told = self.world.broadcast(None if path is None else str(path))
+        if told is not None:
+            state = state or load_state(Path(told))
+            self.network.load_state_dict(state["weights"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.best, self.seconds = state["best"], state["seconds"]
+        step = 0 if state is None else int(state["step"])
+        if self.world.main:
+            self.folder.cut_log(step)
+            self.folder.settle(self.best)
+        return step
+
+    def _newest(self) -> tuple[Path | None, dict[str, Any] | None]:
+        """The newest training state that can be read."""
+        damaged: list[str] = []
+        states = self.folder.states
+        for place, path in enumerate(states):
+            try:
+                state = load_state(path)
+            except CheckpointError as error:
+                damaged.append(f"{path.name}: {error.__cause__}")
+                continue
+            if damaged:
+                self.reporter.warn(f"damaged, the run goes on from {path.name} before: {'; '.join(damaged)}")
+            self._kept = states[place:]
+            return path, state
+        if damaged:
+            raise CheckpointError(
+                "every training state of this run is damaged",
+                where=str(self.folder.folder),
+                details=damaged,
+                hint=f"start this run again: rm -r {self.folder.folder}",
+            )
+        return None, None
+
+    def _publish(self, step: int, copy: HostState, best: dict[str, Any]) -> None:
+        """In the background. What chooses a network and the network appear together: see `RunFolder.settle`."""
+        copy.wait()
+        if (name := copy.not_finite) is not None:
+            raise self.folder.spoiled(f"after step {step} not all numbers are finite in {name}", [])
+        path = self.folder.state(step)
+        try:
+            if best.get("step") == step:
+                with publishing(self.folder.candidate(step)) as temporary:
+                    save_network(self.network, temporary, weights=copy.part("weights"))
+            self.folder.sync_log()
+            save_state(path, copy)
+            self.folder.settle(best)
+            self._kept = [path, *(other for other in self._kept if other != path)][: self.keep]
+            self.folder.keep_states(self._kept)
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(
+                f"this checkpoint cannot be written: {error}",
+                where=str(path),
+                details=[self.folder.usable],
+                hint="free some space or make the folder writable; then go on: teachclip train CONFIG",
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.finish()
+        elif isinstance(error, Exception) and self._writing is not None:  # who is told to end at once does not wait
+            self._writing.wait()
+
+
+class _Writing:
+    """Work in a thread of its own, which does not keep the process alive."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self._error = error
+
+    @property
+    def done(self) -> bool:
+        return not self._thread.is_alive()
+
+    def wait(self) -> None:
+        self._thread.join()
+
+    def join(self) -> None:
+        """Wait for the end, and raise the error that the work ended with."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error

@@ -1,0 +1,275 @@
+"""The loop of one training run, from its start or where it was left, to its result."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...cache.frames.cache import FrameCache
+from ...cache.read_ahead import ReadAhead, read_ahead
+from ...configs.schema import Config, TrainConfig
+from ...errors import ConfigError, StoppedEarly
+from ..data.video_inputs import DeviceFrames, FrameInputs, VideoInputs
+from ..labels.cached import label_process
+from ..labels.online import OnlineTeacher, online_teachers, teacher_inputs
+from ..models.build import build_network
+from ..models.checkpoints.files import load_network
+from ..models.clip.tokens import tokenize
+from ..models.common.network import VideoTextNetwork
+from ..retrieval.encode import measure
+from ..retrieval.fits import check_fits
+from ..runtime.device import choose_device
+from ..runtime.processes import World
+from ..runtime.reporting import Progress, Reporter, Silent
+from ..runtime.run_folder import RunFolder
+from ..runtime.stopping import StopRequest
+from .dataloader.batch import Batch, BatchReader
+from .dataloader.frozen_tokens import frozen_inputs
+from .dataloader.resident_frames import frame_inputs
+from .dataloader.sampler import Order
+from .dataloader.to_device import on_device
+from .record.checkpoints import Keeper
+from .record.environment import environment
+from .record.monitor import Watch
+from .step.optimizer import build_optimiser
+from .step.speed import prepare_for_speed
+from .step.training_step import TrainingStep
+from .training_data import Material
+
+LOG_EVERY = 20  # steps between readings of the losses, each of which waits for the GPU
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run was trained on, and which network it chose.
+
+    `other_pixels`: per teacher, videos whose frames are others than those it scored, as `train.accept` allowed.
+    `blocks`: of videos, within which batches were drawn.
+    `seed`: of weights, order and everything random. `left_over`: captions of an epoch that are left to others.
+    """
+
+    run: str
+    checkpoint: str
+    steps: int
+    texts: int
+    videos: int
+    left_out_videos: int
+    teachers: tuple[str, ...]
+    best: dict[str, Any]
+    seconds: float
+    data_wait: float
+    already_done: bool
+    masked_texts: int = 0
+    other_pixels: dict[str, int] = field(default_factory=dict)
+    blocks: int = 1
+    seed: int = 0
+    left_over: int = 0
+
+
+def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTextNetwork:
+    settings = config.train
+    torch.manual_seed(settings.seed)
+    if (init := config.init_checkpoint) is None:
+        network = build_network(settings.network)
+    else:
+        network = load_network(init)
+        wanted = settings.network.model_copy(update={"trunk": network.config.trunk})
+        if network.config != wanted:
+            raise ConfigError(
+                f"train.init holds another network: {network.config!r}, but train.network asks for {wanted!r}",
+                where=str(init),
+            )
+    check_fits(network, frames, config.frames_folder)
+    if settings.trunk == "frozen":
+        network.freeze_class_tokens()
+    network = network.to(device)
+    prepare_for_speed(
+        network, recompute=settings.recompute, channels_last=settings.channels_last, compile=settings.compile
+    )
+    return network
+
+
+class Run:
+    """The steps of one run."""
+
+    def __init__(self, config: Config, material: Material, folder: RunFolder, reporter: Reporter) -> None:
+        self.config, self.settings, self.material = config, config.train, material
+        self.folder, self.reporter, self.world = folder, reporter, World.current()
+        self.device = choose_device(self.settings.device)
+        self.network = _build(config, material.frames, self.device)
+        self.train_inputs, self.val_inputs = self._inputs()
+        split = material.train
+        texts = len(split.texts)
+        self.order = Order(texts, min(self.settings.batch_size, texts), self.settings.seed, material.groups)
+        self.steps = _total_steps(self.settings, self.order)
+        optimiser = build_optimiser(self.network, self.settings.optim, self.steps)
+        self.online = self._online_teachers()
+        self.step = TrainingStep(self.network, optimiser, self.settings, split.captions, material.cached, self.online)
+        self.keeper = Keeper(folder, self.network, optimiser, self.settings.keep, reporter)
+        self.watch = Watch(folder, self.order, split.videos, self.settings, self.device, reporter)
+        self.val_ids = tokenize(material.val.captions, self.settings.network.words)[0]
+        self.read = self._batch_reader()
+        self.began = time.perf_counter()
+
+    def go(self, stop: StopRequest | None = None) -> TrainResult:
+        """Train from where the run was left to its end.
+
+        Raises:
+            StoppedEarly: `stop` asked for it; the run is saved.
+        """
+        stop = stop or StopRequest()
+        start = self._resume()
+        self.network.train()
+        self.began = self.saved = time.perf_counter()
+        title = f"train {self.folder.folder.name}"
+        with (
+            stop.heeded(),
+            self.keeper,
+            self.watch.from_step(start),
+            self.batches(start, self.steps) as batches,
+            self.reporter.progress(title, self.steps, "step", done=start) as progress,
+        ):
+            for batch in on_device(batches, self.device):
+                self.watch.add(self.step(batch))
+                self._after(batch.step + 1, batches, progress, stop)
+            waited = batches.waited
+        return self._result(waited)
+
+    @contextmanager
+    def batches(self, start: int, stop: int) -> Iterator[ReadAhead[Any, Batch]]:
+        """The batches of steps start <= step < stop, read ahead; `on_device` takes them on to where they are used."""
+        items, depth = self.order.steps(start, stop), self.settings.prefetch
+        with (
+            label_process(self.settings.label_reader, self.material.cached, self.device) as process,
+            read_ahead(replace(self.read, label_process=process), items, depth) as batches,
+        ):
+            yield batches
+
+    def _resume(self) -> int:
+        """The step to go on from, once it is said what the run does."""
+        if start := self.keeper.resume():
+            self.reporter.info(f"goes on at step {start} of {self.steps}")
+        left = f"{self.order.left_over:,} of {self.order.texts:,} captions of an epoch are left to others"
+        if self._blocks > 1:
+            self.reporter.info(f"each batch is of one of {self._blocks} blocks of videos; {left}")
+        elif self.order.left_over:
+            self.reporter.info(f"batches of {self.order.batch_size}: {left}")
+        if self.world.main:
+            self.folder.record(environment(self.device, start))
+        return start
+
+    def _after(self, done: int, batches: ReadAhead[Any, Batch], progress: Progress, stop: StopRequest) -> None:
+        """What follows when `done` steps are done: log, validation, checkpoint."""
+        ends_epoch = done % self.order.steps_per_epoch == 0 or done == self.steps
+        if ends_epoch:
+            self._read(batches, progress)
+            with self.watch.paused():
+                self._validate(done)
+        stopping = done < self.steps and self.world.agree(stop.signal is not None)
+        due = ends_epoch or stopping or time.perf_counter() - self.saved > self.settings.checkpoint_seconds
+        if due or len(self.watch.unread) >= LOG_EVERY:
+            self._read(batches, progress)
+        if due:
+            self.keeper.save(done, self._seconds())
+            self.saved = time.perf_counter()
+        if stopping:
+            self.keeper.finish()
+            raise StoppedEarly(done, self.steps, stop.signal)
+
+    def _read(self, batches: ReadAhead[Any, Batch], progress: Progress) -> None:
+        steps = len(self.watch.unread)
+        progress.advance(steps, **self.watch.read(self._seconds(), batches.waited))
+        self.keeper.check()
+
+    def _validate(self, done: int) -> None:
+        """Measure on the validation split, and keep the network when it is the best so far."""
+        epoch = self.order.epoch(done - 1)
+        if done != self.steps and (epoch + 1) % self.settings.validate_every:
+            return
+        if not self.material.val.texts:
+            if done == self.steps:
+                self.keeper.choose(done, epoch, "last step: there is no validation split", 0.0)
+            return
+        metrics = measure(
+            self.network, self.val_ids, self.material.val.text_video, self.val_inputs, Silent(), ties="fair"
+        )
+        by = self.settings.select_by
+        value = -metrics["t2v"].mnr if by == "mean-rank" else getattr(metrics["t2v"], by)
+        better = self.world.broadcast(not self.keeper.best or value > self.keeper.best["value"])
+        if better:
+            self.keeper.choose(done, epoch, f"{by} (text to video) on {self.material.validated_on}", value)
+        measured = {way: asdict(result) for way, result in metrics.items()}
+        self.watch.log([{"kind": "val", "step": done, "epoch": epoch, "selected": better, **measured}])
+
+    def _seconds(self) -> float:
+        return self.keeper.seconds + time.perf_counter() - self.began
+
+    def _inputs(self) -> tuple[VideoInputs | DeviceFrames, VideoInputs]:
+        """What the network sees of the training and of the validation videos."""
+        frames, train_videos, val_videos = self.material.frames, self.material.train.videos, self.material.val.videos
+        if self.settings.trunk == "full":
+            train = frame_inputs(self.settings.frames, frames, train_videos, self.device, self.world, self.reporter)
+            return train, FrameInputs(frames, val_videos)
+        tokens = frozen_inputs(
+            self.network, frames, train_videos + val_videos, self.config.features_folder, self.reporter
+        )
+        edge = len(train_videos)
+        return tokens.part(0, edge), tokens.part(edge, edge + len(val_videos))
+
+    def _online_teachers(self) -> tuple[OnlineTeacher, ...]:
+        if self.settings.teaching == "cached":
+            return ()
+        material = self.material
+        return online_teachers(self.config, material.train, material.frames, material.seen, self.device, self.reporter)
+
+    def _batch_reader(self) -> BatchReader:
+        split = self.material.train
+        return BatchReader(
+            ids=tokenize(split.captions, self.settings.network.words)[0],
+            text_video=split.text_video,
+            inputs=self.train_inputs,
+            cached=self.material.cached,
+            teacher_frames=teacher_inputs(self.online, self.material.seen, split.videos),
+            pin=self.device.type == "cuda",
+            rank=self.world.rank,
+            ranks=self.world.ranks,
+        )
+
+    @property
+    def _blocks(self) -> int:
+        groups = self.material.groups
+        return 1 if groups is None else int(groups.max()) + 1
+
+    def _result(self, waited: float) -> TrainResult:
+        split = self.material.train
+        return TrainResult(
+            run=str(self.folder.folder),
+            checkpoint=str(self.folder.best),
+            steps=self.steps,
+            texts=len(split.texts),
+            videos=len(split.videos),
+            left_out_videos=split.left_out,
+            teachers=self.settings.teachers,
+            best=self.keeper.best,
+            seconds=self._seconds(),
+            data_wait=waited,
+            already_done=False,
+            masked_texts=self.material.masked.texts if self.material.masked else 0,
+            other_pixels={
+                teacher.name: count
+                for teacher in self.material.cached
+                if (count := int(np.count_nonzero(teacher.other_pixels)))
+            },
+            blocks=self._blocks,
+            seed=self.settings.seed,
+            left_over=self.order.left_over,
+        )
+
+
+def _total_steps(settings: TrainConfig, order: Order) -> int:
+    steps = settings.epochs * order.steps_per_epoch
+    return min(steps, settings.max_steps) if settings.max_steps else steps

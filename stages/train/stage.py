@@ -1,0 +1,54 @@
+"""Stage two: train a student from cached teacher scores, without teachers, or a teacher by itself.
+
+TeachCLIP section 3; the recipes are in configs/recipes.
+"""
+
+from contextlib import nullcontext
+from dataclasses import asdict
+
+from ...configs.schema import Config
+from ..runtime.device import choose_device, deterministic
+from ..runtime.processes import World, joined
+from ..runtime.reporting import Reporter, Silent
+from ..runtime.run_folder import RunFolder
+from ..runtime.stopping import StopRequest
+from .losses.own import loss_identity
+from .run import Run, TrainResult
+from .training_data import open_material
+
+
+def train(config: Config, reporter: Reporter | None = None, stop: StopRequest | None = None) -> TrainResult:
+    """Train what `config.train` describes; a killed run goes on, a finished one is only reported.
+
+    Args:
+        stop: a request to stop where the run can go on later.
+
+    Raises:
+        DataError: nothing to train on.
+        CacheError: frames or scores are missing or incomplete.
+        CacheMismatchError: the run folder, the frames or the scores were made from something else.
+        TrainingError: the loss is not finite or explodes, a checkpoint cannot be written, another process trains this
+            run, or one of its own ended.
+        StoppedEarly: `stop` asked for it; the run is saved.
+    """
+    with joined(config.train.device) as world:
+        return _train(config, reporter if reporter and world.main else Silent(), world, stop)
+
+
+def _train(config: Config, reporter: Reporter, world: World, stop: StopRequest | None) -> TrainResult:
+    material = open_material(config, reporter)
+    folder = RunFolder(config.run_folder)
+    identity = material.identity() | loss_identity(config.train.loss) if world.main else {}
+    with folder.locked() if world.main and folder.result is None else nullcontext():
+        if world.main:
+            folder.claim(config, identity)
+        if (done := world.broadcast(folder.result if world.main else None)) is not None:
+            folder.forget_states()
+            return TrainResult(**{**done, "teachers": tuple(done["teachers"]), "already_done": True})
+        if material.train.left_out:
+            reporter.warn(f"{material.train.left_out} training videos have no usable frames and are left out")
+        with deterministic(choose_device(config.train.device), config.train.deterministic):
+            result = Run(config, material, folder, reporter).go(stop)
+        if world.main:
+            folder.finish(asdict(result))
+        return result

@@ -1,0 +1,146 @@
+"""What a training run is made from: the captions and videos it uses, their frames, and the scores that teach."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ...cache.frames.cache import FrameCache
+from ...cache.storage.identity import canonical, digest_of
+from ...configs.schema import Config
+from ...errors import DataError
+from ..data.dataset import Dataset, read_dataset
+from ..data.teacher_frames import TeacherFrames
+from ..data.usable_split import Split, usable_split
+from ..labels.cached import CachedTeacher, batch_groups, cached_teachers
+from ..labels.caption_mask import captions_digest, read_mask
+from ..models.checkpoints.files import checkpoint_digest
+from ..runtime.reporting import Reporter
+
+
+class Masked(NamedTuple):
+    """What a mask left out: how many captions, and videos with all of theirs; `digest` stands for the mask."""
+
+    digest: str
+    texts: int
+    videos: int
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run is trained and validated on.
+
+    Attributes:
+        frames: what the student sees; seen: what each teacher sees.
+        masked: the captions that a mask left out of `train`; None without one.
+        cached: the teachers whose scores are read; empty where they run inside the step.
+        online: digests of those that run inside the step, by name.
+        groups: the group of each training text [T], within which batches are drawn; None for one group.
+        validated_on: `val` is the validation split, or the test split, as `data.validation` said.
+    """
+
+    frames: FrameCache
+    seen: TeacherFrames
+    masked: Masked | None
+    train: Split
+    val: Split
+    cached: tuple[CachedTeacher, ...]
+    online: dict[str, str]
+    groups: np.ndarray | None
+    start: dict[str, str]
+    validated_on: str = "the validation split"
+
+    def identity(self) -> dict[str, str]:
+        """What the run's numbers depend on beside its configuration."""
+        identity = {} if self.masked is None else {"captions mask": self.masked.digest}
+        for name, split in (("train", self.train), ("val", self.val)):
+            identity[f"{name} captions"] = captions_digest(split.texts)
+            identity[f"{name} frames"] = digest_of(self.frames.digest(video) for video in split.videos)
+        for name, cache in self.seen.others().items():
+            identity[f"frames of {name}"] = digest_of(cache.digest(video) for video in self.train.videos)
+        for teacher in self.cached:
+            identity[f"scores of {teacher.name}"] = teacher.digest
+            if count := np.count_nonzero(teacher.other_pixels):
+                seen = digest_of(map(bytes, teacher.reader.video_digests))
+                identity[f"pixels that {teacher.name} saw"] = f"{seen}, other than here in {count} videos"
+        if self.groups is not None:
+            identity["groups of batches"] = digest_of([self.groups.tobytes()])
+        return identity | self.start | {f"teacher {name}": digest for name, digest in self.online.items()}
+
+
+def open_material(config: Config, reporter: Reporter) -> Material:
+    """What `config.train` is to be trained on.
+
+    Raises:
+        DataError: nothing to train on.
+        CacheError: frames or scores, or the mask of captions, are missing, incomplete or damaged.
+        CacheMismatchError: the scores or the mask were made from something else.
+        ConfigError: there is a fine loss, and no teacher with frame scores.
+    """
+    dataset = read_dataset(config.data)
+    frames = FrameCache.open(config.frames_folder)
+    seen = TeacherFrames(config, config.train.teachers, frames)
+    train_split = usable_split(dataset, ["train"], *seen.caches.values())
+    train_split, masked = _masked(config, dataset, train_split, reporter)
+    val_split = usable_split(dataset, [dataset.validation], frames)
+    if len(train_split.texts) < 2:
+        raise DataError(
+            "fewer than two usable captions to train on",
+            where=str(config.data.origin),
+            hint="`teachclip prepare` lists the videos that cannot be used, and why",
+        )
+    cached: tuple[CachedTeacher, ...] = ()
+    online: dict[str, str] = {}
+    if config.train.teaching == "online":
+        online = {name: _teacher_digest(config, name) for name in config.train.teachers}
+    elif config.train.teachers:
+        cached = cached_teachers(config, train_split, frames, seen, reporter)
+    groups = batch_groups(cached, config.score_store)
+    validated_on = _validated_on(dataset, reporter)
+    start = _start_digests(config)
+    return Material(frames, seen, masked, train_split, val_split, cached, online, groups, start, validated_on)
+
+
+def _validated_on(dataset: Dataset, reporter: Reporter) -> str:
+    if dataset.validation != "test":
+        return "the validation split"
+    reporter.warn("the test split chooses the network (data.validation: test), so its numbers flatter the network")
+    return "the test split, as published (data.validation: test)"
+
+
+def _teacher_digest(config: Config, name: str) -> str:
+    """Stands for a teacher inside the step: its settings, and its checkpoint's bytes wherever they lie, or what it
+    says of its weights where it has no checkpoint."""
+    settings = next(teacher for teacher in config.score.teachers if teacher.name == name)
+    shown = canonical(settings.model_dump(mode="json", exclude={"checkpoint", "prepared"}))
+    checkpoint = config.teacher_checkpoint(settings)
+    if checkpoint is not None:
+        return digest_of([shown, checkpoint_digest(checkpoint)])
+    from ..models.frozen.teacher import load_teacher  # training from the cache knows no teacher
+
+    teacher = load_teacher(settings, None)
+    return digest_of([shown, teacher.weights_digest, str(teacher.score_version), f"{teacher.scale:.6g}"])
+
+
+def _start_digests(config: Config) -> dict[str, str]:
+    """What stands for the weights that training starts from, where they are files: paths may get other contents."""
+    weights = config.train.network.trunk.weights
+    files = {"init": config.init_checkpoint, "trunk weights": Path(weights) if weights else None}
+    if config.init_checkpoint is not None:
+        del files["trunk weights"]  # init brings them
+    return {name: checkpoint_digest(path) for name, path in files.items() if path is not None and path.exists()}
+
+
+def _masked(config: Config, dataset: Dataset, split: Split, reporter: Reporter) -> tuple[Split, Masked | None]:
+    """The split without the captions that `train.captions_mask` leaves out."""
+    path = config.captions_mask
+    if path is None:
+        return split, None
+    mask = read_mask(path)
+    mask.refuse_other(dataset.texts_of("train"), path)
+    kept = split.without(mask.dropped)
+    masked = Masked(mask.digest, len(split.texts) - len(kept.texts), len(split.videos) - len(kept.videos))
+    videos = f", and with them {masked.videos} videos" if masked.videos else ""
+    reporter.info(f"{path.name} leaves out {masked.texts} of {len(split.texts)} captions{videos}")
+    return kept, masked

@@ -1,0 +1,167 @@
+"""`teachclip cost`."""
+
+import errno
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from teachclip.configs.schema import NetworkConfig, TrainConfig
+from teachclip.pipeline.cli.main import app
+from teachclip.stages.analysis.cost import table as stage
+from teachclip.stages.analysis.cost.memory import TrainingMemory
+from teachclip.stages.analysis.cost.network import NetworkCost
+from teachclip.stages.analysis.cost.search_speed import INDEX, Speed
+from teachclip.stages.analysis.cost.table import PAPER, CostReport, MethodCost, cost
+from teachclip.stages.models.build import build_network
+from teachclip.stages.models.checkpoints.files import save_network
+from typer.testing import CliRunner, Result
+
+SIZES = {
+    "image_size": 16, "patch_size": 8, "vision_width": 64, "vision_layers": 1, "text_width": 64, "text_layers": 1,
+    "embed_dim": 64, "context_length": 8, "vocab_size": 50,
+}  # fmt: skip
+SMALL = {"trunk": {"sizes": SIZES, "weights": None}, "frames": 4, "words": 6, "temporal_layers": 1}
+GB = 10**9
+COUNTED = NetworkCost(164_454_065, 238_880, 8_650_752, 49_544_005_632, 1_228_931_072, (), 26_624, 13_312)
+MEMORY = TrainingMemory("afa", 164_189_442, 136_453_122, 120, "float32", GB, GB, 2 * GB, 50 * GB, 54 * GB, None)
+REPORT = CostReport(
+    "Operations are multiply-adds.",
+    (MethodCost("X-CLIP", "xclip", 12, 32, COUNTED, None), MethodCost("DRL", "drl", 12, 32, COUNTED, PAPER["drl"])),
+    (MEMORY, replace(MEMORY, network="mean", parameters=163_926_273, counted=53_990_000_000, measured=61 * GB)),
+    {"without a teacher": 40e9},
+    "a machine",
+    (Speed("X-CLIP", 1000, 21.5, 20.0, 30.0, 1000), Speed("X-CLIP", 100_000, 2345.678, 1.0, 3.0, 20_000),
+     Speed(INDEX, 100_000, 4.25, 4.0, 5.0, 100_000)),
+)  # fmt: skip
+
+type Invoke = Callable[..., Result]
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: CliRunner().invoke(app, ["cost", *words], env={"COLUMNS": "100"})
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the stage is called with; it answers with REPORT."""
+    calls: list[dict[str, Any]] = []
+
+    def run(config: object, checkpoints: object, **options: Any) -> CostReport:
+        calls.append({"config": config, "checkpoints": checkpoints, **options})
+        return REPORT
+
+    monkeypatch.setattr(stage, "cost", run)
+    return calls
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Path:
+    """A configuration of a small student and three teachers, one of them a checkpoint that is there."""
+    teacher = NetworkConfig.model_validate({**SMALL, "kind": "xpool"})
+    save_network(build_network(teacher), tmp_path / "work/runs/xpool/best.safetensors")
+    teachers = [
+        {"name": "pool", "checkpoint": "runs/xpool"},
+        {"name": "clip", "openclip": {"sizes": SIZES, "weights": "somewhere"}, "words": 6, "frames": 3},
+        {"name": "mine", "plugin": "mine:Teacher"},
+    ]
+    train = {"network": SMALL, "batch_size": 5, "teachers": ["pool"]}
+    path = tmp_path / "own.yaml"
+    path.write_text(json.dumps({"work": str(tmp_path / "work"), "score": {"teachers": teachers}, "train": train}))
+    return path
+
+
+def test_the_table_fits_and_shows_the_papers_figures_beside_ours(invoke: Invoke, counted: object) -> None:
+    lines = invoke("--measure").stdout.splitlines()
+    assert [line.split() for line in lines[1:3]] == [
+        ["X-CLIP", "238.9", "K", "13.0", "26.0", "49.54", "G", "1.23", "G"],
+        ["DRL", "238.9", "K", "220.4", "K", "13.0", "26.0", "26", "49.54", "G", "53.64", "G", "1.23", "G"],
+    ]
+    shown = [line.split() for line in lines]
+    assert ["afa", "float32", "120", "164,189,442", "4", "GB", "50", "GB", "54", "GB", "-"] in shown
+    assert "AFA takes 263,169 parameters, 10 MB (0.019%) more than mean pooling in float32" in lines
+    assert ["X-CLIP", "21.50", "2,345.68*"] in shown
+    assert [*INDEX.split(), "-", "4.25"] in shown
+    assert any(line.startswith("* ") for line in lines)
+    assert max(map(len, (line for line in lines if line != REPORT.convention))) <= 100
+
+
+def test_the_json_on_stdout_and_in_the_file_is_the_whole_report(invoke: Invoke, counted: object) -> None:
+    printed = json.loads(invoke("--json", "--out", "cost.json").stdout)
+    assert printed == json.loads(Path("cost.json").read_text())
+    assert printed["methods"][1]["paper"] == {"row": "DRL", "pair": 220.4e3, "bytes": 26 * 1024, "video": 53.64e9}
+    assert printed["methods"][0]["cost"]["pair"] == 238_880
+
+
+def test_videos_ask_for_measuring(invoke: Invoke, counted: list[dict[str, Any]]) -> None:
+    invoke()
+    invoke("--videos", "10", "--videos", "20", "--repeats", "2")
+    assert [call["measure"] for call in counted] == [False, True]
+    assert (counted[1]["videos"], counted[1]["repeats"]) == ((10, 20), 2)
+
+
+def test_a_configurations_networks_are_counted_and_timed(configured: Path, invoke: Invoke) -> None:
+    result = invoke(str(configured), "--videos", "40", "--repeats", "1", "--json")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert [(each["name"], each["frames"], each["paper"]) for each in report["methods"]] == [
+        ("train.network (student)", 4, None), ("pool", 4, None), ("pool, as published", 4, None), ("clip", 3, None),
+    ]  # fmt: skip
+    assert report["methods"][1]["cost"]["pair"] == 2 * 4 * 64 + 3 * 4**2 + 3 * 4
+    assert [(each["network"], each["batch"]) for each in report["training"]] == [("afa", 5), ("mean", 5)] * 2
+    assert report["paper_training"] == {}
+    assert {each["name"] for each in report["speed"]} == {"train.network (student)", "pool", INDEX}
+    assert "mine" in result.stderr  # what cannot be counted is said
+
+
+def test_checkpoints_are_counted_by_themselves(configured: Path, invoke: Invoke) -> None:
+    report = json.loads(invoke("--checkpoint", "work/runs/xpool", "--json").stdout)
+    assert [each["name"] for each in report["methods"]] == ["xpool", "xpool, as published"]
+    assert report["training"] == []
+
+
+def test_a_missing_checkpoint_and_settings_of_nothing_are_refused(configured: Path, invoke: Invoke) -> None:
+    missing = invoke("--checkpoint", "nothing.bin")
+    assert missing.exit_code == 1
+    assert "nothing.bin: there is no such checkpoint" in missing.stderr
+    assert "name a file or a run folder" in missing.stderr
+    near = invoke("--checkpoint", "work/runs/xpol")
+    assert "did you mean work/runs/xpool?" in near.stderr
+    nowhere = invoke("--checkpoint", "elsewhere/xpool")
+    assert "elsewhere is no folder, either" in nowhere.stderr
+    assert invoke("--set", "train.seed=1").exit_code == 2
+
+
+def test_a_file_is_complete_or_absent(configured: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = configured.parent / "folder"
+    folder.mkdir()
+    asked = ("--checkpoint", "work/runs/xpool", "--out")
+    result = invoke(*asked, "folder")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: folder: a folder stands where a file should be")
+    assert list(folder.iterdir()) == []
+
+    def full(path: Path, data: bytes) -> int:
+        path.open("wb").close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert invoke(*asked, "folder/cost.json").exit_code == 1
+    assert list(folder.iterdir()) == []
+
+
+def test_the_papers_figures_stand_only_beside_the_papers_sizes() -> None:
+    network = TrainConfig.model_validate({"network": {"kind": "drl"}}).network
+    for changes, printed in (({}, True), ({"frames": 64}, False), ({"words": 64}, False)):
+        assert stage._is_the_papers(network.model_copy(update=changes)) is printed
+
+
+def test_a_teacher_that_is_trained_is_counted_by_itself() -> None:
+    from teachclip.configs.schema import Config
+
+    report = cost(Config.model_validate({"train": {"network": {**SMALL, "kind": "drl"}, "batch_size": 3}}))
+    assert [each.network for each in report.training] == ["drl", "drl"]

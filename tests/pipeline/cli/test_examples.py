@@ -1,0 +1,368 @@
+"""Every example of every help text is a command that works; only the stages behind it are stand-ins."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from teachclip.cache.frames.record import VideoStatus
+from teachclip.configs.published_sets import Count
+from teachclip.configs.schema import Config
+from teachclip.pipeline.cli.main import app
+from teachclip.pipeline.demo.chain import DemoModel, DemoResult
+from teachclip.pipeline.steps import Step
+from teachclip.stages.analysis.closeness import Closeness
+from teachclip.stages.analysis.cost.table import CostReport
+from teachclip.stages.analysis.frame_weights import FrameWeights, QueryWeights
+from teachclip.stages.data.check import DataCheck, SplitCheck, Wanted
+from teachclip.stages.evaluate.one_model import EvaluateResult
+from teachclip.stages.evaluate.stage import Evaluations
+from teachclip.stages.labels.denoise import DenoiseResult, RankedCaption
+from teachclip.stages.models.checkpoints.convert import Converted
+from teachclip.stages.models.checkpoints.inspect import Inspection, Refusal
+from teachclip.stages.prepare.estimate import PrepareEstimate
+from teachclip.stages.prepare.stage import PrepareResult
+from teachclip.stages.score.chance_check import OwnRanks
+from teachclip.stages.score.one_teacher import TeacherScores
+from teachclip.stages.score.stage import ScoreResult
+from teachclip.stages.search.index import IndexResult
+from teachclip.stages.search.stage import Answer, Found, SearchResult
+from teachclip.stages.train.run import TrainResult
+from typer.testing import CliRunner, Result
+
+type Invoke = Callable[..., Result]
+
+METRICS = {"r1": 48.0, "r5": 73.0, "r10": 82.9, "r50": 95.0, "sumr": 203.9, "mdr": 2.0, "mnr": 13.129, "queries": 1000}
+EVALUATED = EvaluateResult("runs/student", "test", "fair", 1000, 1000, 3, METRICS, METRICS)
+TRAINED = TrainResult(
+    "runs/student", "runs/student/best.safetensors", 600, 5000, 1000, 2, ("xclip",),
+    {"step": 550, "epoch": 5, "chosen_by": "sumr", "value": 104.1}, 72.0, 0.2, False,
+)  # fmt: skip
+ANSWERS = (Answer(1, 0.31, "a.mp4", "/v/a.mp4"), Answer(2, 0.2, "b.mp4", "/v/b.mp4"))
+FOUND = SearchResult((Found("a dog", ANSWERS),), 9, 0.1)
+BROKEN = VideoStatus("x.mp4", "corrupt", "no video stream", 0, None)
+PREPARED = PrepareResult("work/frames", 28, {"ok": 27, "corrupt": 1}, (BROKEN,), 5, 3.25, 1.5, 18_100_000)
+CHECKED = DataCheck(
+    "didemo", "DiDeMo, paragraphs", "annotations", "videos", "the.page", "its own 1065 validation videos",
+    (SplitCheck("train", 8362, 8362, Count(8392, 8392), 8361, 8360, ("train_data.json",), None),
+     SplitCheck("test", 0, 0, Count(1004), 0, None, (), "a.json:3: not JSON")),
+    ("a.txt:1: odd",), 1, ("b", "c"), 21, (BROKEN,), 1, "28 videos in the frame cache", {"train, test": 7},
+    (("a (train)", "b (test)"),), 1, (Wanted(("a.txt", "b.txt"), ("test",), "somebody"),), ("train: 30 fewer",), None,
+)  # fmt: skip
+ESTIMATED = PrepareEstimate(9000, 8990, 16_000_000_000, 18_100_000_000, 1830.0, 2, 5 * 10**11, 12)
+RANKS = OwnRanks(1024, 9000, 3.0, 20.5, 41.25, 60.0, 80.0, 0.01, False)
+SCORED = ScoreResult(
+    "work/scores.zarr",
+    (TeacherScores("xclip", 180_000, 9000, 176, 100, 76, 600.0, RANKS), TeacherScores("b", 1, 1, 1, 0, 1, 1.0, None)),
+    3, 601.0,
+)  # fmt: skip
+DENOISED = DenoiseResult(
+    "captions-mask.json", ("xclip", "drl"), 100, "keep-best", 180_000, 9000, 3, 179_000, 1000, ("a.mp4",), (), 4.0,
+    (RankedCaption("b.mp4#3", "b.mp4", "something happens", 8999.5),), 60.0,
+)  # fmt: skip
+INDEXED = IndexResult("index", 9, 512, 9, 0, 0, None, 1.0)
+MODELS = (DemoModel("X-CLIP teacher", "r/x", METRICS, METRICS), DemoModel("student taught", "r/t", METRICS, METRICS))
+SHOWN = DemoResult("demo/report.html", "my demo/demo.yaml", MODELS, FOUND, (Step("render", False, 9.0),), 300.0)
+
+INSPECTED = Inspection(
+    "model.bin", "torch", 391_000_000, "ab" * 32, "TS2-Net with token shift in blocks 10, 11", "ts2net", None,
+    {"image_size": 224, "patch_size": 32, "vision_layers": 12, "vision_width": 768, "vision_heads": 12,
+     "embed_dim": 512, "frames": 12, "words": 32, "temporal_layers": 4},
+    ("words",), {"mask_padding": False, "shift_layers": (10, 11)},
+    366, 164_189_442, {"float16": 150, "float32": 216}, 4.6052, 100.0, "cd" * 32, ("half", "not recorded"), None,
+)  # fmt: skip
+COSTED = CostReport("Operations are multiply-adds.", (), (), {}, None, ())
+LOOKED = FrameWeights(
+    "test", "xclip", "store", 1000, 900, 990,
+    (Closeness("student", 0.5, 0.25, 0.0125, 0.4), Closeness("uniform", None, None, 0.5, 0.125)),
+    (QueryWeights("dog.mp4#1", "a dog", "dog.mp4", (0.0, 1.0, float("nan")), (True, True, False), (0.75, 0.25, 0.0),
+                  {"student": (0.5, 0.5, 0.0)}, {"student": (0.5, 0.5, 0.0)}, 0.25),),
+)  # fmt: skip
+CONVERTED = Converted("xclip.safetensors", "X-CLIP", "teachclip", "cd" * 32, 12, 32, 366, 7, ())
+
+
+def help_texts(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:
+    yield CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "120"}).stdout
+    for name, child in getattr(command, "commands", {}).items():
+        yield from help_texts(child, (*words, name))
+
+
+def examples() -> list[str]:
+    texts = "\n".join(help_texts(typer.main.get_command(app)))
+    return sorted({line.strip() for line in re.findall(r"(?m)^ {4}teachclip .*$", texts)})
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]:
+    """Stand-ins for the stages; the list fills with what they are called with."""
+    calls: list[tuple[str, tuple[Any, ...]]] = []
+
+    def stand_in(target: str, result: object) -> None:
+        def run(*arguments: Any, **_: Any) -> object:
+            calls.append((target, arguments))
+            return result
+
+        monkeypatch.setattr(f"teachclip.{target}", run)
+
+    stand_in("pipeline.demo.chain.run_demo", SHOWN)
+    stand_in("stages.prepare.stage.prepare", PREPARED)
+    stand_in("stages.prepare.estimate.estimate", ESTIMATED)
+    stand_in("stages.data.check.check_data", CHECKED)
+    stand_in("stages.score.stage.score", SCORED)
+    stand_in("stages.labels.denoise.denoise", DENOISED)
+    stand_in("stages.train.stage.train", TRAINED)
+    stand_in("stages.evaluate.stage.evaluate", EVALUATED)
+    stand_in("stages.evaluate.stage.evaluate_sets", Evaluations((replace(EVALUATED, data="own_videos"),), ()))
+    stand_in("stages.search.index.index", INDEXED)
+    stand_in("stages.search.stage.search", FOUND)
+    stand_in("stages.analysis.cost.table.cost", COSTED)
+    stand_in("stages.analysis.frame_weights.frame_weights", LOOKED)
+    stand_in("stages.models.checkpoints.inspect.inspect", INSPECTED)
+    stand_in("stages.models.checkpoints.convert.convert", CONVERTED)
+    return calls
+
+
+def test_there_are_examples_of_every_verb() -> None:
+    verbs = {line.split()[1] for line in examples()}
+    assert verbs == {
+        "demo", "prepare", "score", "denoise", "train", "evaluate", "search", "cost", "weights",
+        "cache", "data", "config", "checkpoint", "reproduce", "sweep", "report",
+    }  # fmt: skip
+
+
+# Those of `cache` run on real stores, in test_cache_verbs.py; those of sweeps in test_sweep_verbs.py, of reports on
+# runs in test_run_report.py.
+ELSEWHERE = ("teachclip cache ", "teachclip sweep ", "teachclip reproduce ", "teachclip report ")
+
+
+@pytest.mark.parametrize("command", [line for line in examples() if not line.startswith(ELSEWHERE)])
+def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any, ...]]], folder: Path) -> None:
+    words = shlex.split(command.split(" > ")[0])[1:]
+    for other in ("msvd.yaml", "vatex.yaml"):
+        (folder / other).write_text(f"work: {other}")
+    result = invoke(*words)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    assert result.stdout
+    if "--json" in words:
+        json.loads(result.stdout)
+    if words[0] not in ("config", "cost", "demo", "checkpoint"):
+        assert stages
+        config = stages[-1][1][0]
+        assert isinstance(config, Config)
+        assert config.work == folder / "work"
+        for number, word in enumerate(words):
+            if word == "--set" and not words[number + 1].endswith("]"):
+                key, _, value = words[number + 1].partition("=")
+                assert str(look_up(config, key)) == value.replace("3e-4", "0.0003")
+
+
+def look_up(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def shown(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+def test_prepare_shows_what_is_left_out_and_why(invoke: Invoke, stages: object) -> None:
+    assert shown(invoke("prepare", "own_videos.yaml")) == [
+        "frames   18.1 MB in work/frames",
+        "videos   28: 27 ok, 1 corrupt",
+        "decoded  5 in 3.2 s",
+        "1 videos are left out:",
+        "video  status   reason",
+        "x.mp4  corrupt  no video stream",
+    ]
+
+
+def test_estimate_shows_disk_and_time(invoke: Invoke, stages: object, folder: Path) -> None:
+    assert shown(invoke("prepare", "own_videos.yaml", "--estimate")) == [
+        "videos  9000, 8990 of them still to be decoded",
+        f"disk    about 16 GB, at most 18.1 GB (500 GB free) in {folder}/work/frames",
+        "time    about 30 min 30 s on 2 processes",
+        "probed  12 videos",
+    ]
+
+
+def test_check_shows_counts_beside_the_papers_and_what_is_amiss(
+    invoke: Invoke, stages: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        "data set     DiDeMo, paragraphs",
+        "annotations  annotations",
+        "videos       videos",
+        "validation   its own 1065 validation videos",
+        "split  videos  paper  texts  paper  on disk  prepared  read from",
+        "train    8362   8392   8362  8392      8361  8360      train_data.json",
+        "test        0   1004      0  -            0  -         cannot be read: a.json:3: not JSON",
+        "differs: train: 30 fewer",
+        "1 problems:",
+        "  a.txt:1: odd",
+        "21 videos have no file, the first 2:",
+        "  b",
+        "  c",
+        "28 videos in the frame cache: 1 cannot be used",
+        "  x.mp4: corrupt, no video stream",
+        "in two splits: 7 texts of test are texts of train, too",
+        "1 pairs of videos in two splits have the same frames:",
+        "  a (train) and b (test)",
+        "to get: a.txt or b.txt, for test, from somebody",
+        "the data set's own page: the.page",
+    ]
+    assert shown(invoke("data", "check", "own_videos.yaml")) == lines
+    monkeypatch.setattr("teachclip.stages.data.check.check_data", lambda *_: replace(CHECKED, refused="no captions"))
+    refused = invoke("data", "check", "own_videos.yaml")
+    assert (refused.exit_code, refused.stdout.splitlines()) == (1, lines)
+    assert refused.stderr.splitlines()[0] == "error: this data cannot be used: no captions"
+    assert json.loads(invoke("data", "check", "own_videos.yaml", "--json").stdout)["refused"] == "no captions"
+    assert invoke("data", "check", "own_videos.yaml", "--decode", "-1").exit_code == 2
+
+
+def test_score_shows_how_own_videos_rank(invoke: Invoke, stages: object) -> None:
+    assert [line.split() for line in shown(invoke("score", "own_videos.yaml"))] == [
+        ["work/scores.zarr:", "10", "min", "01", "s;", "3", "videos", "left", "out"],
+        ["teacher", "captions", "videos", "shards", "made", "now", "own", "video", "MdR", "R@1", "R@10", "among"],
+        ["xclip", "180000", "9000", "176", "76", "3", "41.2", "80.0", "9000"],
+        ["b", "1", "1", "1", "1", "-", "-", "-", "-"],
+    ]
+
+
+def test_denoise_shows_what_is_dropped_and_whose_rule_it_is(invoke: Invoke, stages: object) -> None:
+    assert shown(invoke("denoise", "own_videos.yaml")) == [
+        "mask               captions-mask.json",
+        "teachers           xclip, drl",
+        "rule               own video ranks at 100 or better (teachclip's own rule, not TeachText's)",
+        "ranked             180000 captions among 9000 videos, median 4; 3 videos without usable frames",
+        "kept               179000",
+        "dropped            1000",
+        "last caption kept  1 videos: a.mp4",
+        "videos left out    0 videos",
+        "to use it          --set train.captions_mask=captions-mask.json",
+        "worst captions:",
+        "  rank  video  caption",
+        "8999.5  b.mp4  something happens",
+    ]
+
+
+def test_train_shows_what_was_chosen(invoke: Invoke, stages: object) -> None:
+    assert shown(invoke("train", "own_videos.yaml")) == [
+        "network     runs/student/best.safetensors",
+        "trained on  5000 captions of 1000 videos, 2 videos left out",
+        "teachers    xclip",
+        "steps       600 in 1 min 12 s",
+        "chosen      step 550, by sumr: 104.1",
+    ]
+
+
+def test_train_shows_how_batches_are_drawn(invoke: Invoke, stages: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("teachclip.stages.train.stage.train", lambda *_: replace(TRAINED, blocks=3, left_over=70))
+    words = "each of one of 3 blocks of videos; 70 of 5,000 captions of an epoch are left to others"
+    assert f"batches     {words}" in shown(invoke("train", "own_videos.yaml"))
+
+
+def test_evaluate_shows_a_table(invoke: Invoke, stages: object) -> None:
+    assert shown(invoke("evaluate", "own_videos.yaml")) == [
+        "runs/student: test, 1000 captions, 1000 videos; 3 videos left out",
+        "                R@1   R@5  R@10   SumR  MdR   MnR",
+        "text to video  48.0  73.0  82.9  203.9  2.0  13.1",
+        "video to text  48.0  73.0  82.9  203.9  2.0  13.1",
+    ]
+    assert json.loads(invoke("evaluate", "own_videos.yaml", "--json").stdout)["t2v"] == METRICS
+
+
+def test_search_shows_rank_cosine_and_file(invoke: Invoke, stages: list[tuple[str, tuple[Any, ...]]]) -> None:
+    assert shown(invoke("search", "own_videos.yaml", "a dog", "a cat")) == [
+        '"a dog"',
+        "rank  cosine  video",
+        "   1  0.310   /v/a.mp4",
+        "   2  0.200   /v/b.mp4",
+    ]
+    assert [name for name, _ in stages] == ["stages.search.index.index", "stages.search.stage.search"]
+    assert stages[1][1][1] == ["a dog", "a cat"]
+
+
+def test_demo_shows_models_searches_and_what_to_do_next(
+    invoke: Invoke, stages: list[tuple[str, tuple[Any, ...]]]
+) -> None:
+    lines = shown(invoke("demo", "my demo"))
+    assert lines[1:4] == [
+        "                 R@1   R@5  R@10   SumR  MdR  SumR v2t",
+        "X-CLIP teacher  48.0  73.0  82.9  203.9  2.0     203.9",
+        "student taught  48.0  73.0  82.9  203.9  2.0     203.9",
+    ]
+    assert '"a dog"' in lines
+    assert [line for line in lines if line.startswith("report")] == ["report    demo/report.html"]
+    assert "ask more  teachclip search 'my demo/demo.yaml' \"a blue box goes down\"" in lines
+    assert "    teachclip prepare own_videos.yaml" in lines
+    assert stages[0][1][0] == Path("my demo")
+    assert json.loads(invoke("demo", "--json").stdout)["models"][1]["t2v"] == METRICS
+
+
+def test_inspect_shows_what_is_known(invoke: Invoke, stages: object) -> None:
+    assert shown(invoke("checkpoint", "inspect", "model.bin")) == [
+        "file         model.bin (torch, 391 MB)",
+        "what         TS2-Net with token shift in blocks 10, 11",
+        "image        224 pixels, patches of 32",
+        "image tower  12 layers, width 768, heads: 12",
+        "D            512",
+        "temporal     4 layers",
+        "frames       12, recorded",
+        "words        32, assumed",
+        "settings     mask_padding no, shift_layers 10, 11",
+        "tensors      366: 150 float16, 216 float32",
+        "parameters   164,189,442",
+        "logit scale  4.6052, exp 100.00",
+        f"digest       {'cd' * 32}",
+        "odd          half",
+        "             not recorded",
+    ]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_refused_file_is_explained_and_ends_with_an_error(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    refused = replace(INSPECTED, refused=Refusal("not whole", ("1 missing:", "  clip.logit_scale"), "do this"))
+    monkeypatch.setattr("teachclip.stages.models.checkpoints.inspect.inspect", lambda *_: refused)
+    result = invoke("checkpoint", "inspect", "model.bin", *(["--json"] if as_json else []))
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "error: model.bin: not whole", "  1 missing:", "    clip.logit_scale", "do this",
+    ]  # fmt: skip
+    if as_json:
+        assert json.loads(result.stdout)["refused"]["what"] == "not whole"
+    else:
+        assert result.stdout.startswith("file         model.bin")
+
+
+def test_convert_shows_what_was_written(invoke: Invoke, stages: object) -> None:
+    assert shown(invoke("checkpoint", "convert", "model.bin", "xclip.safetensors")) == [
+        "written  xclip.safetensors, with teachclip's names",
+        "what     X-CLIP",
+        "slots    12 frames, 32 words",
+        "tensors  366, 7 of them kept though nothing uses them",
+        f"digest   {'cd' * 32}",
+    ]
+
+
+def test_what_train_accepts_reaches_the_configuration_and_is_shown(
+    invoke: Invoke, stages: list[tuple[str, tuple[Any, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert invoke("train", "own_videos.yaml", "--accept", "pixels").exit_code == 0
+    assert stages[-1][1][0].train.accept == ("pixels",)
+    result = invoke("train", "own_videos.yaml", "--accept", "times")
+    assert result.exit_code == 2
+    assert "'times' is not one of pixels" in result.stderr
+    monkeypatch.setattr("teachclip.stages.train.stage.train", lambda *_: replace(TRAINED, other_pixels={"xclip": 3}))
+    assert "accepted for xclip  other pixels than were scored, in 3 of 1000 videos" in shown(
+        invoke("train", "own_videos.yaml")
+    )

@@ -1,0 +1,203 @@
+"""The demo at a tiny size: the whole chain, stopped and given again."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pytest
+from teachclip.configs.loading import load_config
+from teachclip.errors import TeachclipError
+from teachclip.pipeline.demo.chain import DemoResult, run_demo
+from teachclip.stages.retrieval.query_ranks import read_query_ranks
+from teachclip.stages.search.stage import search
+
+STEPS = 11
+
+type Overrides = tuple[str, ...]
+
+
+class Lines:
+    """A reporter that remembers lines, and stops the demo at the `stop`-th thing it is told."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        self.lines: list[str] = []
+        self.events = 0
+        self.stop = stop
+
+    def _event(self) -> None:
+        self.events += 1
+        if self.events == self.stop:
+            raise KeyboardInterrupt
+
+    def info(self, message: str) -> None:
+        self.lines.append(message)
+        self._event()
+
+    def warn(self, message: str) -> None:
+        self.info(message)
+
+    def progress(self, title: str, total: int | None, unit: str, done: int = 0) -> "Lines":
+        self._event()
+        return self
+
+    def advance(self, n: int = 1, **fields: float | str) -> None:
+        self._event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+def numbers(result: DemoResult) -> dict[str, tuple[object, object]]:
+    return {model.name: (model.t2v, model.v2t) for model in result.models}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Overrides) -> tuple[Path, DemoResult, Lines]:
+    folder, lines = tmp_path_factory.mktemp("demo") / "my demo", Lines()
+    return folder, run_demo(folder, lines, tiny), lines
+
+
+def test_every_step_is_announced_and_timed(finished: tuple[Path, DemoResult, Lines]) -> None:
+    _, result, lines = finished
+    headings = [line for line in lines.lines if line[0].isdigit()]
+    assert [heading.split()[0] for heading in headings] == [f"{k}/{STEPS}" for k in range(1, STEPS + 1)]
+    assert sum("done in" in line for line in lines.lines) == STEPS
+    assert not any(step.found for step in result.steps)
+
+
+def test_result_compares_teacher_and_students_and_is_plain_data(finished: tuple[Path, DemoResult, Lines]) -> None:
+    folder, result, _ = finished
+    assert [Path(model.run).name for model in result.models] == ["xclip", "mean", "alone", "taught"]
+    for model in result.models:
+        assert model.t2v["queries"] == 40
+        assert model.v2t["queries"] == 8
+        assert model.t2v["sumr"] == pytest.approx(model.t2v["r1"] + model.t2v["r5"] + model.t2v["r10"])
+    assert len(result.searches.queries) == 3
+    assert json.loads(json.dumps(asdict(result)))["report"] == str(folder / "report.html")
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_frame_weights_of_the_page_add_up_and_its_ranks_are_those_of_evaluation(
+    finished: tuple[Path, DemoResult, Lines], number: int
+) -> None:
+    folder, result, _ = finished
+    model = result.models[number]
+    ranks = read_query_ranks(Path(model.run) / "ranks-test.npz")
+    assert ranks.texts.expected.mean() == pytest.approx(model.t2v["mnr"])
+    assert np.median(ranks.texts.expected) == pytest.approx(model.t2v["mdr"])
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    weights = [float(found) for found in re.findall(f'title="{model.name}: ([0-9.]+)"', page)]
+    clips = page.count('class="kicker"')
+    assert len(weights) >= clips >= 5
+    assert sum(weights) == pytest.approx(clips, abs=0.0006 * len(weights))
+    worst = max(range(len(ranks.captions)), key=lambda text: ranks.texts.expected[text])
+    assert number != 3 or f"{model.name}: rank <b>{ranks.texts.expected[worst]:,g}</b>" in page
+
+
+def test_page_shows_the_numbers_of_the_result(finished: tuple[Path, DemoResult, Lines]) -> None:
+    folder, result, _ = finished
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    for model in result.models:
+        cells = "".join(f"<td>{model.t2v[key]:.1f}</td>" for key in ("r1", "r5", "r10", "sumr"))
+        assert cells in page
+    for found in result.searches.queries:
+        assert found.query in page
+        assert found.answers[0].video in page
+    assert page.count("data:image/jpeg") >= 5 * 12  # example clips, each frame
+
+
+def test_given_again_it_finds_everything(finished: tuple[Path, DemoResult, Lines], tiny: Overrides) -> None:
+    folder, result, _ = finished
+    lines = Lines()
+    again = run_demo(folder, lines, tiny)
+    assert [step.found for step in again.steps] == [True] * 8 + [False] * 3
+    assert sum(": found, " in line for line in lines.lines) == 8
+    assert len(lines.lines) == 8 + 2 * 3
+    assert numbers(again) == numbers(result)
+    assert again.searches.queries == result.searches.queries
+
+
+def test_its_settings_serve_every_verb(finished: tuple[Path, DemoResult, Lines]) -> None:
+    folder, result, _ = finished
+    config = load_config(folder / "demo.yaml")
+    assert config.run_folder == Path(result.models[-1].run)
+    assert config.evaluate_run == config.search_run == config.run_folder
+    first = result.searches.queries[0]
+    found = search(config, [first.query]).queries[0]
+    assert [answer.path for answer in found.answers] == [answer.path for answer in first.answers]
+    # one sentence or three at a time: other matrix sizes, other order of float32 sums
+    assert [answer.cosine for answer in found.answers] == pytest.approx([a.cosine for a in first.answers], abs=1e-5)
+
+
+def test_other_settings_are_refused_by_name(finished: tuple[Path, DemoResult, Lines], tiny: Overrides) -> None:
+    folder, _, _ = finished
+    with pytest.raises(TeachclipError, match="picture_steps") as caught:
+        run_demo(folder, None, [*tiny, "shapes.picture_steps=7"])
+    assert "teachclip demo OTHER" in str(caught.value.hint)
+
+
+def test_stopped_anywhere_it_goes_on_to_the_same_numbers(
+    finished: tuple[Path, DemoResult, Lines], tiny: Overrides, tmp_path: Path
+) -> None:
+    _, result, lines = finished
+    stops = 0
+    for stop in range(3, lines.events, lines.events // 9):
+        try:
+            run_demo(tmp_path / "demo", Lines(stop), tiny)
+        except KeyboardInterrupt:
+            stops += 1
+        else:
+            break
+    assert stops >= 4
+    assert numbers(run_demo(tmp_path / "demo", None, tiny)) == numbers(result)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from teachclip.pipeline.demo import run_demo
+if __name__ == "__main__":
+    run_demo(Path(sys.argv[1]), None, sys.argv[2:])
+"""
+
+
+def test_killed_in_training_it_goes_on(
+    finished: tuple[Path, DemoResult, Lines], tiny: Overrides, tmp_path: Path
+) -> None:
+    _, result, _ = finished
+    script, folder = tmp_path / "demo.py", tmp_path / "demo"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(folder), *tiny]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True)
+    try:
+        for _ in ticking(60.0):
+            if (folder / "work/runs/xclip/metrics.jsonl").exists() or process.poll() is not None:
+                break
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (folder / "report.html").exists()
+    assert numbers(run_demo(folder, None, tiny)) == numbers(result)
+
+
+def ticking(seconds: float) -> Iterator[None]:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield
+        time.sleep(0.01)
+    raise TimeoutError

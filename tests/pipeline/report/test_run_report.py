@@ -1,0 +1,500 @@
+"""`teachclip report`: any number of run folders on one page, whole or not."""
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from teachclip.cache.frames.cache import FrameFolder, frame_identity
+from teachclip.cache.frames.record import FileStamp, VideoRecord, VideoStatus
+from teachclip.cache.scores.shard import write_shard
+from teachclip.cache.scores.store import ScoreStore
+from teachclip.cache.scores.tile import TileContents
+from teachclip.cache.storage.identity import digest, text_digest
+from teachclip.configs.loading import dump_config
+from teachclip.configs.schema import Config
+from teachclip.pipeline.cli.main import app
+from teachclip.pipeline.report.collect.run import short_names
+from teachclip.stages.models.build import build_network
+from teachclip.stages.models.checkpoints.files import save_network
+from teachclip.stages.retrieval.confidence import confidence, difference
+from teachclip.stages.retrieval.metrics import Ranks
+from teachclip.stages.retrieval.query_ranks import QueryRanks, read_query_ranks, save_query_ranks
+from typer.testing import CliRunner, Result
+
+type Parse = Callable[[str], Any]
+
+VIDEOS, EACH, SIZE, FRAMES, STEPS = 30, 2, 32, 4, 60
+HOSTILE = "<script>alert('x')</script> & \"quoted\" </style><img src=http://example.org/a.png>"
+TRUNK = {
+    "sizes": {
+        "image_size": SIZE, "patch_size": 16, "vision_width": 64, "vision_layers": 1,
+        "text_width": 64, "text_layers": 1, "embed_dim": 64, "context_length": 16,
+    },
+    "weights": None,
+}  # fmt: skip
+MEAN = "mean" + "pooling" * 14  # a name without a place to break it
+NETWORK = {"trunk": TRUNK, "words": 10, "frames": FRAMES, "temporal_layers": 1}
+
+
+def video(number: int) -> str:
+    return f"clips/<b>{number:02d}</b>.mp4"
+
+
+def caption(number: int) -> str:
+    return f"caption {number} of something" if number != 7 else f"caption 7 {HOSTILE}"
+
+
+TEXTS = [f"{video(k // EACH)}#{k % EACH}" for k in range(VIDEOS * EACH)]
+
+
+def config(work: Path, run: str, **train: Any) -> Config:
+    network = {**NETWORK, **train.pop("network", {})}
+    return Config.model_validate(
+        {
+            "work": work,
+            "data": {"captions": work.parents[1] / "captions.csv"},
+            "prepare": {"image_size": SIZE, "max_frames": FRAMES},
+            "score": {"teachers": [{"name": "tutor", "checkpoint": "runs/tutor"}], "splits": ["train", "test"]},
+            "train": {"run": f"runs/{run}", "network": network, "batch_size": 16, **train},
+        }
+    )
+
+
+def query_ranks(seed: int, skill: float) -> QueryRanks:
+    """What a model finds that sets each text's own video apart by `skill`."""
+    rng = np.random.default_rng(seed)
+    own = np.arange(VIDEOS * EACH) // EACH
+    scores = rng.normal(0, 1, (len(own), VIDEOS))
+    scores[np.arange(len(own)), own] += skill
+    better = (scores > scores[np.arange(len(own)), own][:, None]).sum(axis=1)
+    groups = scores.reshape(VIDEOS, EACH, VIDEOS).max(axis=1).T
+    of_videos = (groups > groups.diagonal()[:, None]).sum(axis=1)
+    return QueryRanks(
+        "run", "test", (), tuple(TEXTS), tuple(caption(k) for k in range(len(TEXTS))),
+        tuple(video(k) for k in range(VIDEOS)), own,
+        Ranks(better, np.zeros_like(better), np.zeros_like(better)),
+        Ranks(of_videos, np.zeros_like(of_videos), np.zeros_like(of_videos)),
+        np.argsort(-scores, axis=1)[:, :10],
+    )  # fmt: skip
+
+
+def plain(ranks: QueryRanks, **more: Any) -> dict[str, Any]:
+    metrics = {way: vars(each) for way, each in ranks.metrics().items()}
+    found = {way: {name: vars(one) for name, one in each.items()} for way, each in confidence(ranks).items()}
+    return {
+        "run": "x", "split": "test", "ties": "fair", "texts": len(TEXTS), "videos": VIDEOS, "left_out_videos": 0,
+        **metrics, "marks": [], "confidence": found, **more,
+    }  # fmt: skip
+
+
+def lines(steps: int, taught: bool) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(steps)
+    found: list[dict[str, Any]] = []
+    for step in range(1, steps + 1):
+        loss = 3 / step**0.5 + float(rng.normal(0, 0.05))
+        parts = {"infonce": loss, "coarse": loss / 2 * taught, "fine": 0.2 * taught, "auxiliary": 0.0}
+        found.append(
+            {
+                "kind": "train", "step": step, "epoch": 0, "loss": loss, **parts, "grad_norm": 1 + loss,
+                "lr": {"trunk": 1e-7, "rest": 1e-4 * step / steps, "afa": 1e-3}, "seconds": step * 0.1,
+                "data_wait": 0.01, "images_per_second": 900.0, "memory": 2e9,
+            }
+        )  # fmt: skip
+        if step % 20 == 0:
+            metrics = {"r1": step / 4, "r5": step / 2, "r10": float(step), "sumr": 1.75 * step, "mdr": 3.0, "mnr": 9.0}
+            found.append({"kind": "val", "step": step, "epoch": 0, "selected": True, "t2v": metrics, "v2t": metrics})
+    return found
+
+
+def write_run(made: Config, seed: int, skill: float, chosen_on: str = "validation") -> Path:
+    """A finished and evaluated run; its network has random weights."""
+    folder = made.run_folder
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump_config(made))
+    taught = bool(made.train.teachers)
+    data = {"data.train captions": "ab" * 16, "data.train frames": ("cd" if taught else "ef") * 16}
+    (folder / "run.json").write_text(json.dumps({"train.seed": 1, **data}))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines(STEPS, taught)))
+    ranks = query_ranks(seed, skill)
+    save_query_ranks(folder / "ranks-test.npz", ranks)
+    (folder / "evaluation-test.json").write_text(json.dumps(plain(ranks)))
+    torch.manual_seed(seed)
+    save_network(build_network(made.train.network), folder / "best.safetensors")
+    best = {"step": 40, "epoch": 0, "chosen_by": f"sumr (text to video) on the {chosen_on} split", "value": 70.0}
+    result = {"steps": STEPS, "texts": 500, "videos": 250, "teachers": list(made.train.teachers), "best": best}
+    result |= {"seconds": 72.0, "data_wait": 0.4, "left_out_videos": 2, "other_pixels": {}}
+    (folder / "result.json").write_text(json.dumps(result))
+    versions = {"teachclip": "0.9", "torch": "2.11", "device": "cpu", "processes": 1, "command": HOSTILE}
+    (folder / "environment.json").write_text(json.dumps([versions]))
+    return folder
+
+
+def write_frames(folder: Path) -> None:
+    sizes = {"max_frames": FRAMES, "image_size": SIZE}
+    cache = FrameFolder.claim(
+        folder, frame_identity(sample_fps=1, choice="uniform", storage="raw", jpeg_quality=95, **sizes)
+    )
+    rng = np.random.default_rng(0)
+    records = []
+    for number in range(VIDEOS):
+        images = list(rng.integers(0, 255, (FRAMES - number % 2, 3, SIZE, SIZE), dtype=np.uint8))
+        status = VideoStatus(video(number), "ok", "", len(images), float(len(images)))
+        records.append(VideoRecord.of(status, images, list(map(float, range(len(images)))), FileStamp(1, 1)))
+    cache.write(0, records)
+    cache.complete()
+
+
+def write_scores(path: Path) -> None:
+    """A store of teacher `tutor`."""
+    cache = ScoreStore.create(path).create_teacher("tutor", {"weights": "w"}, 20.0, "uint16", 3, False)
+    own = np.arange(len(TEXTS)) // EACH
+    texts = [(key, text_digest(caption(k))) for k, key in enumerate(TEXTS)]
+    videos = [(video(k), digest(b"%d" % k)) for k in range(VIDEOS)]
+    tile = cache.create_tile("dense", TileContents(texts, videos, own, np.tile(np.arange(3.0), (VIDEOS, 1))), 99)
+    scores = np.random.default_rng(1).normal(0, 1, (len(TEXTS), VIDEOS)).astype(np.float32)
+    write_shard(tile, 0, scores, None)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs alone, MEAN, taught, and tutor, the teacher's own; the frames they saw, the scores that taught. All of it is
+    moved afterwards."""
+    top = tmp_path_factory.mktemp("report")
+    work = top / "made" / "work"
+    write_run(config(work, "alone"), 1, 1.0)
+    write_run(config(work, MEAN, network={"pooling": "mean"}), 2, 1.5)
+    write_run(config(work, "taught", teachers=["tutor"], loss={"fine": 0}), 3, 2.0, "test")
+    write_run(config(work, "tutor", network={"kind": "xclip"}), 4, 1.7)
+    write_frames(work / "frames")
+    write_scores(work / "scores.zarr")
+    rows = [f'"{video(k // EACH)}","{caption(k).replace(chr(34), chr(34) * 2)}",test' for k in range(len(TEXTS))]
+    (top / "captions.csv").write_text("\n".join(["video,caption,split", *rows]))
+    work.parent.rename(top / "moved")
+    return top / "moved"
+
+
+@pytest.fixture
+def work(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `work`, in the current folder."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TEACHCLIP_DEBUG", raising=False)
+    return Path("work")
+
+
+type Report = Callable[..., Result]
+
+
+@pytest.fixture
+def report(work: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
+    """`report("alone", "taught", "--split", "val")`."""
+
+    def run(*arguments: str) -> Result:
+        words = [f"work/runs/{each}" if (work / "runs" / each).exists() else each for each in arguments]
+        monkeypatch.setattr("sys.argv", ["teachclip", "report", *words])
+        return CliRunner().invoke(app, ["report", *words], env={"COLUMNS": "120", "TERMINAL_WIDTH": "120"})
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of all four runs."""
+    out = tmp_path_factory.mktemp("page") / "report.html"
+    runs = [str(made / "work/runs" / name) for name in ("alone", MEAN, "taught", "tutor")]
+    result = CliRunner().invoke(app, ["report", *runs, "--out", str(out), "--title", f"Title {HOSTILE}"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(whole: Path, parse: Parse) -> Any:
+    return parse(whole.read_text(encoding="utf-8"))
+
+
+def test_metrics_intervals_and_paired_differences_are_those_of_the_ranks(page: Any, made: Path) -> None:
+    ranks = {name: read_query_ranks(made / f"work/runs/{name}/ranks-test.npz") for name in ("alone", "taught")}
+    t2v = ranks["taught"].metrics()["t2v"]
+    values = [f"{value:.1f}" for value in (t2v.r1, t2v.r5, t2v.r10, t2v.sumr)]
+    assert ["taught", *values, f"{t2v.mdr:g}", f"{t2v.mnr:.1f}"] in page.rows
+    sumr = confidence(ranks["taught"])["t2v"]["sumr"]
+    shown = ["".join(row) for row in page.rows]
+    assert any(row.startswith("95 %") and f"{sumr.low:.1f}–{sumr.high:.1f}" in row for row in shown)
+    less = difference(ranks["taught"], ranks["alone"])["t2v"]["sumr"]
+    cell = f"+{less.value:.1f}+{less.low:.1f} to +{less.high:.1f}"
+    assert any(row.startswith("taught") and cell in row for row in shown)
+    assert "clear gain" in page.text
+    assert "Difference in SumR from alone" in page.text
+
+
+def test_no_text_becomes_markup(page: Any) -> None:
+    assert not {"script", "b8", "iframe"} & set(page.elements)
+    assert page.text.count("<script>alert('x')</script>") >= 6  # title twice, caption, four command lines
+    assert page.elements.count("b") < page.text.count("<b>") + 200
+    assert f"“{caption(7)}”" in page.text or HOSTILE in page.text
+
+
+def test_nothing_is_loaded_from_anywhere_and_nothing_runs(page: Any, whole: Path) -> None:
+    loaded = [value for _, key, value in page.attributes if key in {"src", "href", "srcset", "data", "action"}]
+    assert all(value.startswith(("data:", "#")) for value in loaded)
+    assert not [key for _, key, _ in page.attributes if key.startswith("on")]
+    assert "url(http" not in whole.read_text(encoding="utf-8")
+
+
+def test_headings_go_down_one_at_a_time_and_pictures_are_named(page: Any) -> None:
+    levels = [int(element[1]) for element in page.elements if re.fullmatch("h[1-6]", element)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    images = [value for element, key, value in page.attributes if element == "img" and key == "alt"]
+    assert len(images) == page.elements.count("img") > 30
+    assert all(images)
+    assert page.elements.count("svg") == page.elements.count("desc")
+    scopes = [value for element, key, value in page.attributes if element == "th" and key == "scope"]
+    assert len(scopes) == page.elements.count("th")
+
+
+def test_queries_show_frames_weights_ranks_and_what_was_found(page: Any, made: Path) -> None:
+    ranks = query_ranks(3, 2.0).texts.expected
+    worst = int(np.argsort(-ranks, kind="stable")[0])
+    place = page.texts.index("ranked worst by taught")
+    assert page.texts[place + 1] == f"“{caption(worst)}”"
+    assert page.texts[place + 2] == video(worst // EACH)
+    assert f"{ranks[worst]:,g}" in page.texts[place : place + 20]
+    titles = [value for element, key, value in page.attributes if element == "span" and key == "title"]
+    assert any(title.startswith("alone: 0.") for title in titles)
+    assert any(title.startswith("tutor: 0.") for title in titles)
+    assert not any(title.startswith(MEAN) for title in titles)  # mean pooling weighs nothing
+    assert "Found first" in page.text
+
+
+def test_curves_card_cost_and_provenance_are_there(page: Any) -> None:
+    for expected in (
+        "SumR on the validation split, text to video", "Coarse loss of the training batches", "Learning rate: rest",
+        "Waiting for data, % of the time", "Rank of a query's own video, % of queries", "Retrieval", "FLOPs per pair",
+        "Settings that differ", "train.network.pooling", "250 videos with 500 captions", "teachclip 0.9, torch 2.11",
+    ):  # fmt: skip
+        assert expected in page.text, expected
+    assert "Fine loss of the training batches" in page.text
+    assert ["train frames", *["efefefefefef"] * 2, "cdcdcdcdcdcd", "efefefefefef"] in page.rows
+    assert ["train captions", *["abababababab"] * 4] in page.rows
+    assert ["128 B", "128"] in [row[1:3] for row in page.rows]  # a student keeps 64 numbers of 2 bytes
+
+
+def test_a_network_chosen_on_test_data_is_marked_where_its_numbers_are(page: Any) -> None:
+    mark = "the network was chosen by sumr (text to video) on the test split"
+    assert f"taught: {mark}." in page.text[: page.text.index("R@1")]
+    assert page.text.count(mark) == 2  # there, and on the run's card
+
+
+def test_the_terminal_and_json_say_what_the_page_says(report: Report) -> None:
+    result = report("alone", "taught", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert [run["name"] for run in found["runs"]] == ["alone", "taught"]
+    assert found["bytes"] == Path("report.html").stat().st_size
+    assert found["evaluation"] == "test"
+    gain = found["differences"][0]
+    assert (gain["model"], gain["against"]) == ("taught", "alone")
+    assert gain["differences"]["t2v"]["sumr"]["low"] > 0
+    shown = report("alone", "taught", "--out", "b.html").stdout
+    assert f"taught less alone: SumR +{gain['differences']['t2v']['sumr']['value']:.1f} (" in shown
+    assert "b.html" in shown.splitlines()[-1]
+
+
+def test_the_examples_of_the_help_run(report: Report, work: Path) -> None:
+    shutil.copytree(work / "runs/taught", work / "runs/student")
+    for name in ("alone", "student"):
+        for kind in ("evaluation-{}.json", "ranks-{}.npz"):
+            shutil.copy(work / "runs" / name / kind.format("test"), work / "runs" / name / kind.format("val"))
+    commands = re.findall(r"(?m)^ {4}teachclip report (.*)$", report("--help").stdout)
+    assert len(commands) == 3
+    for command in commands:
+        result = report(*shlex.split(command))
+        assert (result.exit_code, result.stderr) == (0, ""), command
+    assert Path("comparison.html").exists()
+
+
+def test_an_unfinished_run_shows_its_curves_so_far(report: Report, work: Path, parse: Parse) -> None:
+    folder = work / "runs/alone"
+    for name in ("result.json", "best.safetensors", "evaluation-test.json", "ranks-test.npz"):
+        (folder / name).unlink()
+    log = folder / "metrics.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:30]) + '{"kind": "train", "st')
+    result = report("alone", "taught")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    page = parse(Path("report.html").read_text())
+    assert "alone: not finished: at step 29." in page.text
+    assert "Not evaluated on test: alone." in page.text
+    legends = [page.texts[k + 1] for k, text in enumerate(page.texts) if text == "InfoNCE of the training batches"]
+    assert legends == ["alone"]
+    for name in ("result.json", "evaluation-test.json", "ranks-test.npz"):
+        (work / "runs/taught" / name).unlink()
+    assert report("alone", "taught").exit_code == 0
+    assert "Not evaluated yet (2 of 2 not finished)" in parse(Path("report.html").read_text()).text
+
+
+@pytest.mark.parametrize(
+    ("name", "bytes_", "told"),
+    [
+        ("metrics.jsonl", b'\xff\xfe{"kind"\n[1]\n{"kind": "train", "step": "x", "loss": NaN}\n', "2 of the 3 lines"),
+        ("evaluation-test.json", b"{", "evaluation-test.json is damaged"),
+        ("evaluation-test.json", b'{"t2v": {"sumr": "high"}, "v2t": 3}', None),
+        ("evaluation-test.json", b'{"t2v": {"sumr": 3}, "ties": {"a": []}, "marks": 3, "confidence": [1]}', None),
+        ("ranks-test.npz", b"PK\x03\x04", "this file of ranks is damaged"),
+        ("result.json", b"[]", "result.json holds something else"),
+        ("result.json", b'{"best": [], "steps": "many", "other_pixels": 3, "seconds": null}', None),
+        ("run.json", b"\x00", "run.json is damaged"),
+        ("environment.json", b'{"a": 1}', None),
+        ("config.yaml", b"train: {networks: {}}", "config.yaml cannot be used"),
+        ("best.safetensors", b"nothing", "Frame weights of alone"),
+    ],
+)
+def test_a_damaged_run_is_named_and_the_others_shown(
+    report: Report, work: Path, parse: Parse, name: str, bytes_: bytes, told: str | None
+) -> None:
+    (work / "runs/alone" / name).write_bytes(bytes_)
+    result = report("alone", "taught")
+    assert result.exit_code == 0, result.stderr
+    page = parse(Path("report.html").read_text())
+    assert any(row[0] == "taught" and len(row) == 7 for row in page.rows)
+    assert told is None or told in page.text
+
+
+def test_without_frames_queries_are_text_and_the_page_says_why(report: Report, work: Path, parse: Parse) -> None:
+    shutil.rmtree(work / "frames")
+    assert report("alone", "taught").exit_code == 0
+    page = parse(Path("report.html").read_text())
+    assert "img" not in page.elements
+    assert "ranked worst by taught" in page.text
+    told = page.text[page.text.index("What is not on this page") :]
+    assert "no frame cache here" in told
+
+
+def test_without_scores_there_is_no_teacher_and_the_page_says_why(report: Report, work: Path, parse: Parse) -> None:
+    shutil.rmtree(work / "scores.zarr")
+    assert report("taught").exit_code == 0
+    page = parse(Path("report.html").read_text())
+    assert "The teachers' report card" in page.text
+    titles = [value for _, key, value in page.attributes if key == "title"]
+    assert any(title.startswith("tutor: 0.") for title in titles)  # the teacher itself is asked
+    shutil.rmtree(work / "runs/tutor")
+    assert report("taught").exit_code == 0
+    assert "Frame weights of tutor" in parse(Path("report.html").read_text()).text
+
+
+def test_runs_that_were_asked_other_queries_are_not_compared(report: Report, work: Path, parse: Parse) -> None:
+    ranks = read_query_ranks(work / "runs/alone/ranks-test.npz")
+    renamed = QueryRanks(**{**vars(ranks), "captions": tuple(f"other {each}" for each in ranks.captions)})
+    save_query_ranks(work / "runs/alone/ranks-test.npz", renamed)
+    assert report("alone", "taught").exit_code == 0
+    text = parse(Path("report.html").read_text()).text
+    assert "Difference in SumR" not in text
+    assert "were not asked the same" in text
+
+
+def test_one_evaluation_of_several_is_compared(report: Report, work: Path, parse: Parse) -> None:
+    ranks = query_ranks(9, 3.0)
+    for name in ("alone", "taught"):
+        (work / f"runs/{name}/evaluation-other-test.json").write_text(json.dumps(plain(ranks)))
+    assert "Text to video, other-test:" in report("alone", "taught", "--split", "other-test").stdout
+    page = parse(Path("report.html").read_text())
+    assert [row[0] for row in page.rows].count("other-test") == 1
+    refused = report("alone", "--split", "val")
+    assert refused.exit_code == 1
+    assert "none of these runs was evaluated on 'val'; there is other-test, test" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"), [("work/runs/tought", "did you mean work/runs/taught?"), ("work", "such as work/runs/alone")]
+)
+def test_what_is_no_run_is_one_message(report: Report, path: str, hint: str) -> None:
+    result = report(path)
+    assert result.exit_code == 1
+    assert hint in result.stderr
+    assert "Traceback" not in result.output
+    assert not Path("report.html").exists()
+
+
+def test_names_are_as_short_as_tells_them_apart() -> None:
+    paths = [Path("/a/runs/x"), Path("/b/runs/x"), Path("/b/runs/y")]
+    assert short_names(paths) == ["a/runs/x", "b/runs/x", "y"]
+    assert short_names([Path("/a/runs/x")]) == ["x"]
+
+
+def test_twenty_five_runs_stay_apart_and_the_page_small(report: Report, work: Path, parse: Parse) -> None:
+    for number in range(21):
+        shutil.copytree(work / "runs/alone", work / f"runs/copy{number:02d}")
+    names = sorted(path.name for path in (work / "runs").iterdir())
+    assert report(*names).exit_code == 0
+    assert Path("report.html").stat().st_size < 5_000_000
+    page = parse(Path("report.html").read_text())
+    dots = {value for element, key, value in page.attributes if element == "i" and key == "class" and "dot" in value}
+    assert len(dots) == 24  # eight colours in three styles
+    assert "Frame weights of 19 runs: a page shows those of 6." in page.text
+    bars = [value for element, key, value in page.attributes if element == "span" and key == "title"]
+    assert len({title.split(":")[0] for title in bars if re.search(r": 0\.\d+$", title)}) == 6
+
+
+@pytest.mark.parametrize(("width", "dark"), [(360, False), (360, True), (768, False), (1280, True)])
+def test_a_browser_shows_it_without_complaint_or_overflow(browser: Any, whole: Path, width: int, dark: bool) -> None:
+    tab = browser.open(whole, width, dark=dark)
+    assert tab.complaints == []
+    assert tab.requests == []
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert tab.evaluate("document.querySelectorAll('img').length") > 30
+    assert tab.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert len(tab.screenshot()) > 50_000
+
+
+CONTRAST = r"""
+(() => {
+  const parts = (colour) => (colour.match(/[\d.]+/g) || []).map(Number);
+  const linear = (v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r / 255) + 0.7152 * linear(g / 255) + 0.0722 * linear(b / 255);
+  const ground = (element) => {
+    for (; element; element = element.parentElement) {
+      const found = parts(getComputedStyle(element).backgroundColor);
+      if (found.length === 3 || found[3] > 0.9) return found;
+    }
+    return [255, 255, 255];
+  };
+  const bad = new Set();
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const element = walk.currentNode.parentElement;
+    if (!walk.currentNode.textContent.trim() || element.closest('svg')) continue;
+    const [more, less] = [light(parts(getComputedStyle(element).color)), light(ground(element))].sort((x, y) => y - x);
+    const ratio = (more + 0.05) / (less + 0.05);
+    if (ratio < 4.5) bad.add(`${element.tagName}.${element.className} ${ratio.toFixed(2)}`);
+  }
+  return [...bad];
+})()
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_stands_out_from_its_ground(browser: Any, whole: Path, dark: bool) -> None:
+    assert browser.open(whole, 1280, dark=dark).evaluate(CONTRAST) == []
+
+
+def test_it_prints(browser: Any, whole: Path) -> None:
+    tab = browser.open(whole, 1280, dark=True)
+    pdf = tab.pdf()
+    assert pdf.startswith(b"%PDF-")
+    assert 2 < pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") + pdf.count(b"/Type /Page/") < 40
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    tab.call("Emulation.setDeviceMetricsOverride", width=718, height=1000, deviceScaleFactor=1, mobile=False)  # A4
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 718
+    boxes = "[...document.querySelectorAll('.scroll, pre')]"
+    assert tab.evaluate(f"{boxes}.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)") == []
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

@@ -1,0 +1,256 @@
+"""Where the videos of a data set are: files in folders, and parts of tar shards; and what prepare makes of them."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from teachclip.cache.frames.cache import FrameCache
+from teachclip.configs.schema import Config, DataConfig, PrepareConfig
+from teachclip.errors import CacheMismatchError, DataError
+from teachclip.stages.data.dataset import locator, read_dataset
+from teachclip.stages.data.video.decode import read_video
+from teachclip.stages.data.video.source import Part, open_bytes
+from teachclip.stages.prepare.stage import prepare
+
+type Encode = Callable[..., Path]
+type Numbered = Callable[..., np.ndarray]
+
+
+def msvd(folder: Path, *ids: str) -> DataConfig:
+    (folder / "test_list.txt").write_text("\n".join(ids))
+    (folder / "captions_msvd.json").write_text(json.dumps({id: [f"{id} shows"] for id in ids}))
+    return DataConfig(set="msvd", annotations=folder, videos=folder / "clips", splits=("test",))
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"-")
+
+
+@pytest.mark.parametrize(
+    "name", ["a.mp4", "a.avi", "a.MKV", "a", "deep/er/a.webm", "a.mov.mp4", "a.", "a.3gp", "x.1/a.mp4"]
+)
+def test_a_video_is_found_by_its_id(tmp_path: Path, name: str) -> None:
+    config = msvd(tmp_path, "a")
+    touch(tmp_path / "clips", name, "b.mp4", "a.json", "a.txt", "ab.mp4", "a.info.json", "a.part")
+    assert [video.path for video in read_dataset(config).videos] == [tmp_path / "clips" / name]
+    assert locator(config)("a") == str(tmp_path / "clips" / name)
+
+
+@pytest.mark.parametrize("id", ["1054_FILM_01.44.29.000-01.44.31.167", "a.b", "-_x.1"])
+def test_ids_may_hold_dots(tmp_path: Path, id: str) -> None:
+    config = msvd(tmp_path, id)
+    touch(tmp_path / "clips", f"films/{id}.avi", f"{id[:-1]}.avi")
+    assert read_dataset(config).videos[0].path == tmp_path / f"clips/films/{id}.avi"
+
+
+@pytest.mark.parametrize("name", ["v_abc.mp4", "abc.mkv", "v_abc"])
+def test_activitynet_files_with_and_without_v(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, name)
+    (tmp_path / "val_1.json").write_text(json.dumps({"v_abc": {"sentences": ["One."]}}))
+    config = DataConfig(set="activitynet", annotations=tmp_path, splits=("test",))
+    assert [(video.id, video.path) for video in read_dataset(config).videos] == [("v_abc", tmp_path / name)]
+
+
+def test_a_missing_video_has_a_path_that_prepare_will_not_find(tmp_path: Path) -> None:
+    assert read_dataset(msvd(tmp_path, "a")).videos[0].path == tmp_path / "clips/a.mp4"
+
+
+def test_two_files_for_one_video_are_refused_by_name(tmp_path: Path) -> None:
+    touch(tmp_path / "clips", "a.mp4", "old/a.avi")
+    with pytest.raises(DataError) as caught:
+        read_dataset(msvd(tmp_path, "a"))
+    expected = "test_list.txt:1: video 'a' has 2 files: a.mp4 and old/a.avi; keep one of them"
+    assert caught.value.details == (expected,)
+
+
+def test_a_link_out_of_the_folder_is_refused_by_name(tmp_path: Path) -> None:
+    touch(tmp_path, "elsewhere.mp4", "clips/b.mp4")
+    (tmp_path / "clips/a.mp4").symlink_to(tmp_path / "elsewhere.mp4")
+    (tmp_path / "clips/c.mp4").symlink_to("b.mp4")
+    with pytest.raises(DataError) as caught:
+        read_dataset(msvd(tmp_path, "a", "b", "c"))
+    assert caught.value.details == ("test_list.txt:1: video 'a' is a link out of the video folder",)
+
+
+def shard(path: Path, members: dict[str, bytes | str | tarfile.TarInfo]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            if isinstance(content, tarfile.TarInfo):
+                tar.addfile(content)
+                continue
+            data = content.encode() if isinstance(content, str) else content
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def in_shards(folder: Path) -> DataConfig:
+    return DataConfig(set="webdataset", videos=folder, val_fraction=0.0)
+
+
+def test_shards_hold_videos_and_captions(tmp_path: Path) -> None:
+    shard(
+        tmp_path / "train-000.tar",
+        {
+            "0001.mp4": b"one",
+            "0001.txt": "a cat\n\n a dog \n",
+            "0002.en.json": '{"caption": "a bird", "width": 64}',
+            "0002.mp4": b"twotwo",
+            "0002.jpg": b"-",
+            "sub/0001.avi": b"3",
+            "sub/0001.json": '["x", "y"]',
+        },
+    )
+    shard(tmp_path / "val/000.tar", {"0001.mp4": b"4", "0001.json": '{"captions": ["v"]}'})
+    shard(tmp_path / "val/001.tar", {"./0001.mp4": b"5", "./0001.json": '{"text": "t", "split": "test"}'})
+    config = in_shards(tmp_path)
+    found = read_dataset(config)
+    assert [(video.id, video.split) for video in found.videos] == [
+        ("train-000/0001", "train"),
+        ("train-000/0002", "train"),
+        ("train-000/sub/0001", "train"),
+        ("val/000/0001", "val"),
+        ("val/001/0001", "test"),
+    ]
+    assert [text.caption for text in found.texts] == ["a cat", "a dog", "a bird", "x", "y", "v", "t"]
+    contents = []
+    for video in found.videos:
+        with open_bytes(video.source) as file:
+            contents.append(file.read())
+    assert contents == [b"one", b"twotwo", b"3", b"4", b"5"]
+    assert locator(config)("val/000/0001") == str(tmp_path / "val/000.tar/0001")
+
+
+def link(name: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, "/etc/passwd"
+    return info
+
+
+@pytest.mark.parametrize(
+    ("members", "problem"),
+    [
+        ({"a.mp4": link("a.mp4")}, "'a.mp4' is a link, which is not followed"),
+        ({"a.mp4": link("a.mp4", tarfile.LNKTYPE)}, "'a.mp4' is a link, which is not followed"),
+        ({"a.mp4": link("a.mp4", tarfile.FIFOTYPE)}, "'a.mp4' is no regular file"),
+        ({"../a.mp4": b"-"}, "'../a.mp4' is named out of the folder"),
+        ({"/a.mp4": b"-"}, "'/a.mp4' is named out of the folder"),
+        ({"a.mp4": b"-", "a.avi": b"-", "a.txt": "x"}, "'a.avi' is a second video beside a.mp4"),
+        ({"a.txt": "x"}, "'a' has captions and no video"),
+        ({"a.mp4": b"-"}, "'a' has no caption"),
+        ({"a.mp4": b"-", "a.txt": b"\xff"}, "'a.txt': 'utf-8' codec can't decode"),
+        ({"a.mp4": b"-", "a.json": "{"}, "'a.json': Expecting property name"),
+        ({"a.mp4": b"-", "a.json": '{"caption": 3}'}, "'a.json': its caption is a number"),
+        ({"a.mp4": b"-", "a.json": '{"caption": "x", "split": "dev"}'}, "its split is 'dev', not train, val or test"),
+        ({"a.mp4": b"-", "a.txt": "x" * (1 << 21)}, "'a.txt' is larger than 1 MiB"),
+        ({"a\x07.mp4": b"-", "a\x07.txt": "x"}, "holds a control character"),
+    ],
+)
+def test_what_is_wrong_in_a_shard_is_named(tmp_path: Path, members: dict[str, Any], problem: str) -> None:
+    shard(tmp_path / "s.tar", {**members, "z.mp4": b"-", "z.txt": "fine"})
+    with pytest.raises(DataError) as caught:
+        read_dataset(in_shards(tmp_path))
+    assert any(line.startswith("s.tar: ") and problem in line for line in caught.value.details)
+
+
+def test_what_is_no_whole_shard_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no \.tar file"):
+        read_dataset(in_shards(tmp_path))
+    path = shard(tmp_path / "s.tar", {"a.txt": "x", "a.mp4": bytes(5000)})
+    whole = path.read_bytes()
+    for damaged in (whole[:4000], b"not a tar" * 100, b""):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="not an uncompressed tar, or cut off") as caught:
+            read_dataset(in_shards(tmp_path))
+        assert caught.value.where == str(path)
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("a.mp4"))
+    with pytest.raises(DataError, match="not an uncompressed tar but a gzip file") as caught:
+        read_dataset(in_shards(tmp_path))
+    assert "gunzip" in str(caught.value.hint)
+
+
+def test_a_folder_of_shards_that_is_none_is_told_as_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        read_dataset(in_shards(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="this is a file"):
+        read_dataset(in_shards(shard(tmp_path / "s.tar", {"a.txt": "x", "a.mp4": b"1"})))
+
+
+def test_a_folder_of_annotations_that_is_none_is_told_as_what_it_is(tmp_path: Path) -> None:
+    config = msvd(tmp_path, "a")
+    with pytest.raises(DataError, match="no such folder"):
+        read_dataset(config.model_copy(update={"annotations": tmp_path / "nowhere"}))
+    with pytest.raises(DataError, match="this is a file"):
+        read_dataset(config.model_copy(update={"annotations": config.annotations / "test_list.txt"}))
+
+
+def test_a_video_in_a_tar_decodes_as_the_file_does(
+    tmp_path: Path, numbered: Numbered, encode: Encode, every_frame: PrepareConfig
+) -> None:
+    for name, codec in (("a.mp4", "libx264"), ("b.avi", "mpeg4"), ("c.mkv", "libx264")):
+        path = encode(tmp_path / name, numbered(12), codec)
+        data = path.read_bytes()
+        tar = shard(tmp_path / f"{name}.tar", {"x.mp4": bytes(700), name: data})
+        start = tar.read_bytes().index(data)
+        alone, inside = (
+            read_video("x", source, every_frame) for source in (path, Part(tar, start, path.stat().st_size))
+        )
+        assert inside.status == alone.status
+        assert inside.status.frames == 12
+        np.testing.assert_array_equal(inside.images, alone.images)
+        np.testing.assert_array_equal(inside.times, alone.times)
+    broken = read_video("x", Part(tar, 0, 512), every_frame)
+    assert broken.status.status == "corrupt"
+
+
+def test_prepare_reads_shards_and_notices_what_changed(tmp_path: Path, numbered: Numbered, encode: Encode) -> None:
+    clip = encode(tmp_path / "clip.mp4", numbered(8), fps=4).read_bytes()
+    captioned = {"a.mp4": clip, "a.txt": "a", "b.mp4": clip[: len(clip) // 2], "b.txt": "b"}
+    shard(tmp_path / "shards/train-0.tar", captioned)
+    settings = PrepareConfig(image_size=96, max_frames=3, workers=1)
+    config = Config(work=tmp_path / "work", data=in_shards(tmp_path / "shards"), prepare=settings)
+    assert prepare(config).counts == {"ok": 1, "corrupt": 1}
+    assert FrameCache.open(config.frames_folder).usable == ("train-0/a",)
+    assert prepare(config).decoded == 0
+    shard(tmp_path / "shards/train-0.tar", captioned | {"b.mp4": clip})
+    assert prepare(config).counts == {"ok": 2}
+
+
+def test_didemo_is_looked_at_up_to_second_31(
+    tmp_path: Path, numbered: Numbered, encode: Encode, shown_number: Callable[[np.ndarray], int]
+) -> None:
+    """Frames 0, 2, ... of a clip of 2 frames a second; the last second counts, so that there are 32 at most."""
+    (tmp_path / "test_list.txt").write_text("12@N01_1_a.mov\n")
+    moments = [{"video": "12@N01_1_a.mov", "description": "x", "times": [[0, 0]]}]
+    (tmp_path / "test_data.json").write_text(json.dumps(moments))
+    encode(tmp_path / "12@N01_1_a.mp4", numbered(80), fps=2)
+    data = DataConfig(set="didemo", annotations=tmp_path, splits=("test",))
+    settings = PrepareConfig(image_size=96, max_frames=64, workers=1, last_second=31)
+    config = Config(work=tmp_path / "work", data=data, prepare=settings)
+    prepare(config)
+    clips = FrameCache.open(config.frames_folder).read(["12@N01_1_a"])
+    assert clips.mask.sum() == 32
+    assert [shown_number(frame) for frame in clips.frames[0][clips.mask[0]]] == list(range(0, 64, 2))
+    whole = config.model_copy(update={"prepare": settings.model_copy(update={"last_second": None})})
+    with pytest.raises(CacheMismatchError, match="last_second"):
+        prepare(whole)
+
+
+def test_a_video_cut_off_behind_the_last_second_is_whole(tmp_path: Path, numbered: Numbered, encode: Encode) -> None:
+    path = encode(tmp_path / "a.mkv", numbered(60), fps=2)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    settings = PrepareConfig(image_size=96, max_frames=64)
+    assert read_video("a", path, settings).status.status == "short"
+    seen = read_video("a", path, settings.model_copy(update={"last_second": 9}))
+    assert (seen.status.status, seen.status.frames) == ("ok", 10)
+    assert read_video("a", path, settings.model_copy(update={"last_second": 28})).status.status == "short"

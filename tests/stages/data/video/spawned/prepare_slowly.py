@@ -1,0 +1,13 @@
+"""Runs prepare on the collection in the folder named, for a test to interrupt."""
+
+import sys
+from pathlib import Path
+
+from readers_for_tests import misbehave
+from teachclip.configs.schema import Config
+from teachclip.stages.prepare import stage
+
+if __name__ == "__main__":
+    decode_videos = stage.decode_videos
+    stage.decode_videos = lambda jobs, config, ahead: decode_videos(jobs, config, ahead, misbehave)
+    stage.prepare(Config.model_validate_json(Path(sys.argv[1]).read_text()))

@@ -1,0 +1,40 @@
+"""Decoders that misbehave, for worker processes to import."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from teachclip.cache.frames.record import VideoRecord
+from teachclip.configs.schema import PrepareConfig
+from teachclip.stages.data.video.decode import read_video
+
+
+def misbehave(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
+    """What the file's name says, else decode it."""
+    if id.startswith("hang"):
+        time.sleep(1000)
+    if id.startswith("exit"):
+        os._exit(3)
+    if id.startswith("segfault"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if id.startswith("slow"):
+        time.sleep(0.4)
+    return read_video(id, path, config)
+
+
+def hang_after_telling(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
+    """Write this process's number beside the video, then never return."""
+    path.with_suffix(".pid").write_text(str(os.getpid()))
+    time.sleep(1000)
+    return read_video(id, path, config)
+
+
+if __name__ == "__main__":
+    # a parent that a test kills while its workers hang
+    from teachclip.stages.data.video.workers import decode_videos
+
+    folder = Path(sys.argv[1])
+    jobs = [(f"{k}.mp4", folder / f"{k}.mp4") for k in range(2)]
+    list(decode_videos(jobs, PrepareConfig(workers=2, timeout=900), 2, hang_after_telling))

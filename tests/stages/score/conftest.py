@@ -1,0 +1,59 @@
+"""The world of scoring_process.py, made once, and scored in this process with its teacher."""
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+PROGRAM = Path(__file__).with_name("scoring_process.py")
+
+
+@pytest.fixture(scope="session")
+def process() -> ModuleType:
+    """The module scoring_process.py; `__file__` is its program."""
+    spec = importlib.util.spec_from_file_location("scoring_process", PROGRAM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["scoring_process"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def fake_teacher(process: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[type]:
+    """The stage loads fake teachers; counts start at zero."""
+    monkeypatch.setattr(process.stage, "load_teacher", process.load_fake)
+    process.FakeTeacher.loads = process.FakeTeacher.videos_encoded = process.FakeTeacher.pairs_scored = 0
+    yield process.FakeTeacher
+    process.FakeTeacher.score_version = 1
+
+
+@pytest.fixture(scope="session")
+def finished(process: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world whose store is finished; do not write into it."""
+    root = process.make_world(tmp_path_factory.mktemp("finished") / "world")
+    before, process.one_teacher.load_teacher = process.one_teacher.load_teacher, process.load_fake
+    try:
+        process.stage.score(process.config_of(root))
+    finally:
+        process.one_teacher.load_teacher = before
+    return root
+
+
+@pytest.fixture
+def world(process: ModuleType, finished: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Makes a world of one's own: fresh, or (`scored=True`) a copy of the finished one."""
+
+    def make(scored: bool = False, **options: object) -> Path:
+        root = tmp_path / "world"
+        if scored:
+            shutil.copytree(finished, root)
+            return root
+        return process.make_world(root, **options)
+
+    return make

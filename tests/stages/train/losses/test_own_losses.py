@@ -1,0 +1,161 @@
+"""A loss of the user's own: the documented example, and what is said about one that does not work."""
+
+import importlib.metadata
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from teachclip.configs.loading import load_config
+from teachclip.configs.schema import LossConfig
+from teachclip.errors import ConfigError, PluginError
+from teachclip.stages.train.losses.combined import Losses
+from teachclip.stages.train.losses.own import loss_identity
+
+PAGE = Path(__file__).resolve().parents[4] / "docs/losses.md"
+MASK = torch.arange(5) < torch.tensor([[5], [3], [2], [4]])
+
+
+def example() -> str:
+    """The module that docs/losses.md shows."""
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[0]
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
+    """`module(text)` writes a module into the current folder and returns its name, one that no other test has."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str) -> str:
+        name = "own_" + re.sub(r"\W", "_", request.node.name)
+        (tmp_path / f"{name}.py").write_text(text)
+        return name
+
+    return write
+
+
+def labels(**changes):
+    torch.manual_seed(0)
+    given = {
+        "student_logits": torch.randn(4, 4, requires_grad=True),
+        "raw_weights": torch.randn(4, 5, requires_grad=True),
+        "teacher_logits": [torch.randn(4, 4)],
+        "teacher_frame_logits": [torch.randn(4, 5)],
+        "mask": MASK,
+    }
+    return given | changes
+
+
+def test_the_documented_losses_teach(module) -> None:
+    name = module(example())
+    losses = Losses(LossConfig(coarse_kind=f"{name}:rows_kl", fine_kind=f"{name}:best_frame"))
+    given = labels()
+    parts = losses(**given)
+    teacher = given["teacher_logits"][0].softmax(1)
+    rows = (teacher * (teacher.log() - given["student_logits"].log_softmax(1))).sum(1).mean()
+    torch.testing.assert_close(parts.coarse, rows)
+    best = given["teacher_frame_logits"][0].masked_fill(~MASK, -1e9).argmax(1)
+    fine = [-given["raw_weights"][k][MASK[k]].log_softmax(0)[best[k]] for k in range(4)]
+    torch.testing.assert_close(parts.fine, torch.stack(fine).mean())
+    parts.total.backward()
+    assert given["student_logits"].grad.abs().sum() > 0
+    assert given["raw_weights"].grad[MASK].abs().sum() > 0
+    assert given["raw_weights"].grad[~MASK].eq(0).all()
+
+
+def test_what_a_loss_is_given(module) -> None:
+    """Teachers one by one, on the scale and at the temperature that are asked for; a mask where there is none."""
+    name = module(
+        "seen = []\n"
+        "def coarse(student, teacher):\n    seen.append((student, teacher))\n    return (student - teacher).sum()\n"
+        "def fine(raw, teacher, mask):\n    seen.append((teacher, mask))\n    return (raw * teacher).sum()\n"
+    )
+    config = LossConfig(
+        coarse_kind=f"{name}:coarse", fine_kind=f"{name}:fine", coarse_on="cosines", fine_temperature=0.5
+    )
+    losses = Losses(config, ["a", "b"])
+    given = labels(teacher_logits=[torch.ones(4, 4), torch.ones(4, 4)], mask=None)
+    given["teacher_frame_logits"] *= 2
+    losses(**given, student_scale=10.0, teacher_scales=[2.0, 4.0])
+    (student, first), (_, second), (frames, mask), _ = losses._own_coarse.function.__globals__["seen"]
+    torch.testing.assert_close(student, given["student_logits"] / 10)
+    assert (first.unique().item(), second.unique().item()) == (0.5, 0.25)
+    torch.testing.assert_close(frames, given["teacher_frame_logits"][0] * 2)
+    assert mask.all()
+    assert mask.shape == (4, 5)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return student.sum(1)", r"returned a tensor of shape \[4\], not a tensor that is one number"),
+        ("return student.sum().item()", "returned a float, not a tensor"),
+        ("return None", "returned a NoneType, not a tensor"),
+        ("return teacher.sum()", "does not depend on the student"),
+        ("return student.sum() * float('nan')", "is not finite: nan"),
+        ("return student @ teacher[:3]", r"failed\nRuntimeError: [^\n]*\n[^\n]*own_\w+\.py:2, in loss"),
+    ],
+)
+def test_a_loss_that_fails_is_named_and_told_why(module, body: str, message: str) -> None:
+    kind = f"{module(f'def loss(student, teacher):\n    {body}\n')}:loss"
+    with pytest.raises(PluginError, match=f"^train.loss.coarse_kind: {kind} {message}"):
+        Losses(LossConfig(coarse_kind=kind))(**labels())
+
+
+def test_a_loss_that_becomes_infinite_later_is_told_too(module) -> None:
+    name = module("def loss(raw, teacher, mask):\n    return raw.sum() / teacher.sum()\n")
+    losses = Losses(LossConfig(fine_kind=f"{name}:loss"))
+    losses(**labels())
+    with pytest.raises(PluginError, match=r"is not finite: -?inf"):
+        losses(**labels(teacher_frame_logits=[torch.zeros(4, 5)]))
+
+
+def test_a_loss_that_is_not_there_is_refused_before_training(module) -> None:
+    name = module("number = 3\n")
+    with pytest.raises(ConfigError, match=r"train.loss.coarse_kind: \w+:loss cannot be loaded\nAttributeError"):
+        Losses(LossConfig(coarse_kind=f"{name}:loss"))
+    with pytest.raises(ConfigError, match="is a int, neither a class nor a function"):
+        loss_identity(LossConfig(fine_kind=f"{name}:number"))
+    with pytest.raises(ConfigError, match="no entry point 'smooth' in teachclip"):
+        Losses(LossConfig(fine_kind="entry:smooth"))
+
+
+def test_an_installed_package_offers_a_loss(module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    name = module("def loss(student, teacher):\n    return (student - teacher).abs().max()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = importlib.metadata.EntryPoint("largest", f"{name}:loss", "teachclip.losses")
+    monkeypatch.setattr(
+        "teachclip.stages.runtime.plugins.entry_points", lambda group: [entry] if group == "teachclip.losses" else []
+    )
+    given = labels()
+    parts = Losses(LossConfig(coarse_kind="entry:largest"))(**given)
+    assert parts.coarse == (given["student_logits"] - given["teacher_logits"][0]).abs().max()
+
+
+def test_the_source_of_a_loss_is_part_of_the_run(module, tmp_path: Path) -> None:
+    name = module(example())
+    config = LossConfig(coarse_kind=f"{name}:rows_kl", fine_kind=f"{name}:best_frame")
+    identity = loss_identity(config)
+    assert set(identity) == {"code of coarse_kind", "code of fine_kind"}
+    assert loss_identity(config) == identity
+    file = tmp_path / f"{name}.py"
+    file.write_text(file.read_text().replace("softmax(1)", "softmax(0)", 1))
+    assert set(loss_identity(config).values()).isdisjoint(identity.values())
+    assert loss_identity(LossConfig()) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending"),
+    [
+        ("pearsn", "'pearsn' is not one of pearson, huber, ce, module:function, entry:name; did you mean pearson?"),
+        ("hubr", "did you mean huber?"),
+        ("pearson:", "did you mean pearson?"),
+        (":f", "'entry:name'"),
+        ("a b:f", "entry:name"),
+    ],
+)
+def test_a_mistyped_kind_is_no_loss_of_ones_own(kind: str, ending: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [f"train.loss.coarse_kind='{kind}'"])
+    assert "train.loss.coarse_kind: " in str(caught.value)
+    assert str(caught.value).endswith(ending.strip("'"))
