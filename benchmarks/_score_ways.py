@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import zarr
 from teachclip.cache.scores.format.codes import decode_rows, encode_rows
-from teachclip.cache.scores.reading.process import LabelProcess
+from teachclip.cache.scores.reading.label_process import LabelProcess
 from teachclip.cache.scores.reading.reader import ScoreReader
 from teachclip.cache.scores.shard import write_shard
 from teachclip.cache.scores.store import ScoreStore
@@ -75,9 +75,9 @@ def make_tile(path: Path, texts: int, videos: int) -> Tile:
 
 def shards(tile: Tile) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Number, scores and frame-text logits of every shard; each is the first one turned and shifted."""
-    first = np.random.default_rng(0).normal(0.2, 0.05, (SHARD, tile.layout.videos)).astype(np.float32)
-    for shard in range(tile.layout.shards):
-        rows = len(tile.layout.rows(shard))
+    first = np.random.default_rng(0).normal(0.2, 0.05, (SHARD, tile.spec.videos)).astype(np.float32)
+    for shard in range(tile.spec.shards):
+        rows = len(tile.spec.rows(shard))
         scores = np.roll(first[:rows], 7 * shard, axis=1) + np.float32(1e-4 * shard)
         yield shard, scores, np.zeros((rows, FRAMES), np.float32)
 
@@ -103,7 +103,7 @@ def make_ways(folder: Path, texts: int, videos: int) -> dict[str, Way]:
 
 
 def _readers(folder: Path, codec: np.ndarray, tile: Tile) -> dict[str, Way]:
-    texts, videos = tile.layout.texts, tile.layout.videos
+    texts, videos = tile.spec.texts, tile.spec.videos
     reader = open_reader(folder, texts, videos)
     apart = LabelProcess([reader])
     memory_map = np.memmap(folder / "map" / "codes", np.uint16, "r", shape=(texts, videos))

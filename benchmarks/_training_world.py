@@ -12,7 +12,7 @@ from teachclip.cache.storage.publish import publishing
 from teachclip.configs.schema import Config
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.checkpoints.files import save_network
-from teachclip.stages.prepare.plan import identity
+from teachclip.stages.prepare.plan import frame_settings
 from teachclip.stages.score.stage import score
 
 FRAMES, WORDS = 12, 32
@@ -83,7 +83,7 @@ class World:
     def _frames(self, rng: np.random.Generator) -> None:
         """Videos of 6 to 12 frames: noise, as costly to move as anything."""
         config = self.config()
-        folder = FrameFolder.claim(config.frames_folder, identity(config.prepare))
+        folder = FrameFolder.claim(config.frames_folder, frame_settings(config.prepare))
         size = config.prepare.image_size
         for first in range(0, self.videos, SHARD):
             if first // SHARD in folder.shards:

@@ -15,7 +15,7 @@ import torch
 from teachclip.cache.training_state import save_state
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.runtime.run_folder import RunFolder
-from teachclip.stages.train.record.checkpoints import Keeper
+from teachclip.stages.train.record.checkpoints import Checkpointer
 
 EVERY = 10
 
@@ -71,7 +71,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=given.folder) as name:
         folder = RunFolder(Path(name))
         folder.log([])
-        keeper = Keeper(folder, training.network, training.optimiser, 2, Silent())
+        keeper = Checkpointer(folder, training.network, training.optimiser, 2, Silent())
         ways: dict[str, Callable[[int], None]] = {
             "none": lambda step: None,
             "written in the step": lambda step: save_state(folder.state(0), training.state(step)),

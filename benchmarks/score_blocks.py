@@ -34,7 +34,7 @@ from teachclip.stages.data.dataset import read_dataset
 from teachclip.stages.data.usable_split import usable_split
 from teachclip.stages.score.estimate import estimate_scores
 from teachclip.stages.score.stage import score
-from teachclip.stages.train.dataloader.sampler import Order
+from teachclip.stages.train.dataloader.sampler import BatchSampler
 
 CAPTIONS, WIDTH, NUMBERS, BATCH = 5, 64, 1 << 17, 240
 
@@ -104,7 +104,7 @@ def reading(config: Config) -> tuple[float, float]:
     videos = [(video, frames.digest(video)) for video in split.videos]
     begun = time.perf_counter()
     reader = ScoreStore.open(config.score_store).teacher("cheap").reader(texts, videos)
-    order = Order(len(texts), min(BATCH, len(texts)), 1, reader.groups)
+    order = BatchSampler(len(texts), min(BATCH, len(texts)), 1, reader.groups)
     opened, times = time.perf_counter() - begun, []
     for _, batch in order.steps(0, min(40, order.steps_per_epoch)):
         begun = time.perf_counter()

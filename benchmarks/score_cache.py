@@ -39,7 +39,7 @@ import torch
 from _machine import machine
 from _score_ways import FRAMES, OURS, SHARD, Way, make_tile, make_ways, open_reader, refuse_full, shards
 from teachclip.cache.read_ahead import ReadAhead, read_ahead
-from teachclip.cache.scores.reading.process import LabelProcess
+from teachclip.cache.scores.reading.label_process import LabelProcess
 from teachclip.cache.scores.reading.reader import ScoreReader
 from teachclip.cache.scores.shard import write_shard
 from teachclip.stages.score.shard_writer import ShardWriter
@@ -236,7 +236,7 @@ def measure_writing(folder: Path, videos: int) -> Numbers:
         begun = time.perf_counter()
         texts @ columns.T
         scored.append(time.perf_counter() - begun)
-    size = sum(path.stat().st_size for name in tile.layout.scored for path in (tile.folder / name).glob("c.*"))
+    size = sum(path.stat().st_size for name in tile.spec.scored for path in (tile.folder / name).glob("c.*"))
     waited, begun = 0.0, time.perf_counter()
     with ShardWriter() as writer:
         for shard in range(WRITTEN):

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from _machine import machine
-from teachclip.cache.scores.format.arrays import ITEM_BYTES, TileLayout
+from teachclip.cache.scores.format.arrays import ITEM_BYTES, TileSpec
 from teachclip.cache.scores.format.codes import decode_scores, encode_scores
 from teachclip.cache.scores.format.sizes import shard_bytes
 from teachclip.configs.schema import ScoreConfig
@@ -46,7 +46,7 @@ def load(path: Path | None) -> tuple[np.ndarray, str]:
 
 def bytes_per_pair(dtype: str, texts: int = 180_000, videos: int = 9_000) -> float:
     """Of a store of MSR-VTT-9k's training set, checksums, indices and codecs included."""
-    layout = TileLayout(texts, videos, 12, False, dtype, 1024, 1, 1)  # type: ignore[arg-type]
+    layout = TileSpec(texts, videos, 12, False, dtype, 1024, 1, 1)  # type: ignore[arg-type]
     rows = len(layout.rows(0))
     return sum(shard_bytes(layout, 0).values()) / (rows * videos)
 

@@ -38,9 +38,9 @@ from _training_world import KINDS, World
 from teachclip.stages.models.clip.pixels import normalise
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.runtime.run_folder import RunFolder
-from teachclip.stages.train.dataloader.batch import Batch, BatchReader
+from teachclip.stages.train.dataloader.batch import Batch, BatchLoader
 from teachclip.stages.train.dataloader.to_device import on_device
-from teachclip.stages.train.run import Run
+from teachclip.stages.train.run import TrainRun
 from teachclip.stages.train.training_data import open_material
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -72,18 +72,18 @@ TOP = 12
 type Numbers = dict[str, float]
 
 
-def make_run(world: World, way: str, batch: int) -> Run:
+def make_run(world: World, way: str, batch: int) -> TrainRun:
     """A run of one way, ready for its first step."""
     settings = {**WAYS, **OPTIONS}[way]
     config = world.config(run=f"runs/{way.replace(' ', '-')}-{batch}", batch_size=batch, **settings)
-    run = Run(config, open_material(config, Silent()), RunFolder(config.run_folder), Silent())
+    run = TrainRun(config, open_material(config, Silent()), RunFolder(config.run_folder), Silent())
     if way == "published":
         run.read = FloatPixels(**vars(run.read))
     run.network.train()
     return run
 
 
-class FloatPixels(BatchReader):
+class FloatPixels(BatchLoader):
     """Gives frames normalised on the host, zeros in padded slots, as the published loader does."""
 
     def __call__(self, item: tuple[int, np.ndarray]) -> Batch:
@@ -92,7 +92,7 @@ class FloatPixels(BatchReader):
         return replace(batch, frames=pixels * batch.mask[..., None, None, None])
 
 
-def take_steps(run: Run, first: int, count: int) -> tuple[float, float]:
+def take_steps(run: TrainRun, first: int, count: int) -> tuple[float, float]:
     """Seconds of a step, and of them those that it waited for data; the first of `count` + 1 steps is not counted."""
     with run.batches(first, first + count + 1) as ahead:
         batches = on_device(ahead, run.device)
@@ -105,7 +105,7 @@ def take_steps(run: Run, first: int, count: int) -> tuple[float, float]:
         return (time.perf_counter() - begun) / count, (ahead.waited - waited) / count
 
 
-def _finish(run: Run) -> None:
+def _finish(run: TrainRun) -> None:
     if run.device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -134,7 +134,7 @@ def measure(world: World, ways: Sequence[str], batch: int, rounds: int, steps: i
     }
 
 
-def count_flops(run: Run) -> float:
+def count_flops(run: TrainRun) -> float:
     """Of a step: two for each multiply-add of matrix products, convolutions and attention, forward and backward."""
     batch = run.read(next(run.order.steps(0, 1)))
     with FlopCounterMode(display=False) as counter:

@@ -16,7 +16,7 @@ SetName = Literal[
     "lsmdc",
     "teachclip-files",
 ]
-Split = Literal["train", "val", "test"]
+SplitName = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Needed:
     """
 
     names: tuple[str, ...]
-    splits: tuple[Split, ...]
+    splits: tuple[SplitName, ...]
     origin: str
 
 
@@ -55,10 +55,10 @@ class PublishedSet:
     home: str
     videos: str
     needed: tuple[Needed, ...]
-    counts: dict[Split, Count] = field(default_factory=dict)
+    counts: dict[SplitName, Count] = field(default_factory=dict)
 
     @property
-    def splits(self) -> tuple[Split, ...]:
+    def splits(self) -> tuple[SplitName, ...]:
         """The splits that were published."""
         return tuple(dict.fromkeys(split for file in self.needed for split in file.splits))
 
@@ -78,16 +78,16 @@ _MSRVTT_TABLES = (
 _MSRVTT_1K_TEST = Needed(("MSRVTT_JSFUSION_test.csv",), ("test",), CLIP4CLIP)
 
 
-def _msrvtt_full(split: Split) -> Needed:
+def _msrvtt_full(split: SplitName) -> Needed:
     names = (f"MSRVTT_full_split_{split}.csv", f"MSRVTT_{split}.full.csv")
     return Needed(names, (split,), f"{TEACHCLIP}, or CLIP2Video's (github.com/CryhanFang/CLIP2Video)")
 
 
-def _lists(splits: tuple[Split, ...], pattern: str, origin: str) -> tuple[Needed, ...]:
+def _lists(splits: tuple[SplitName, ...], pattern: str, origin: str) -> tuple[Needed, ...]:
     return tuple(Needed((pattern.format(split),), (split,), origin) for split in splits)
 
 
-_ALL: tuple[Split, ...] = ("train", "val", "test")
+_ALL: tuple[SplitName, ...] = ("train", "val", "test")
 PUBLISHED: dict[SetName, PublishedSet] = {
     "msrvtt-1k-9k": PublishedSet(
         "MSR-VTT, 1k split, 9,000 training videos",

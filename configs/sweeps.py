@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from ..errors import ConfigError
-from .loading import SHIPPED, Marked, changed, config_error, nearest, read_document, read_given
+from .loading import SHIPPED, Marked, config_error, nearest, read_document, read_given, with_changes
 from .published_sets import SetName
 from .schema import Config, Name, Section
 
@@ -26,7 +26,7 @@ Label = Annotated[str, Field(min_length=1, max_length=60)]
 Overrides = dict[str, Any]
 
 
-class Published(Section):
+class PublishedNumbers(Section):
     """What the paper prints for a row on one data set, text to video, in percent."""
 
     r1: Percent | None = None
@@ -51,7 +51,9 @@ class RowConfig(Section):
     )
     quoted: bool = Field(False, description="Nothing is run: the row only shows the paper's numbers.")
     only: tuple[SetName, ...] = Field((), description="Data sets that have this row; by default all.")
-    paper: dict[SetName, Published] = Field(default_factory=dict, description="The paper's numbers, by data set.")
+    paper: dict[SetName, PublishedNumbers] = Field(
+        default_factory=dict, description="The paper's numbers, by data set."
+    )
 
     @property
     def trained(self) -> bool:
@@ -80,7 +82,7 @@ class SweepConfig(Section):
     seeds: Annotated[int, Field(gt=0, le=MOST_SEEDS)] = Field(
         1, description="Runs of each row: train.seed, and the next ones."
     )
-    against: Label | None = Field(None, description="Row that the others' SumR is compared with, seed by seed.")
+    against: Label | None = Field(None, description="SweepRow that the others' SumR is compared with, seed by seed.")
     show: Literal["metrics", "cost", "frame-weights"] = Field(
         "metrics",
         description="cost: also what each row's network costs (without rows: what CONFIG's networks cost, nothing "
@@ -102,7 +104,7 @@ class SweepConfig(Section):
 
 
 @dataclass(frozen=True)
-class Row:
+class SweepRow:
     """A row of the table, and what it changes in the base configuration."""
 
     settings: RowConfig
@@ -124,7 +126,7 @@ class Sweep:
 
     name: str
     settings: SweepConfig
-    rows: tuple[Row, ...]
+    rows: tuple[SweepRow, ...]
     common: tuple[tuple[str, Marked], ...]
 
     @property
@@ -134,7 +136,7 @@ class Sweep:
 
     def configs(
         self, base: Path | None, overrides: Sequence[str] = ()
-    ) -> tuple[Config, list[tuple[Row, Config | None]]]:
+    ) -> tuple[Config, list[tuple[SweepRow, Config | None]]]:
         """The common configuration, and the rows of its data set with their own; None where nothing is trained.
 
         Args:
@@ -145,10 +147,10 @@ class Sweep:
             ConfigError: `base`, an override or what they come to is wrong; names the line.
         """
         given = read_given(base, overrides)
-        common = changed(given, self.common)
+        common = with_changes(given, self.common)
         rows = [row for row in self.rows if not row.settings.only or common.data.set in row.settings.only]
         return common, [
-            (row, changed(given, (*self.common, *row.changes)) if row.settings.trained else None) for row in rows
+            (row, with_changes(given, (*self.common, *row.changes)) if row.settings.trained else None) for row in rows
         ]
 
 
@@ -184,14 +186,14 @@ def tables() -> dict[str, Path]:
     return {path.stem: path for path in sorted(TABLES.glob("*.yaml"))}
 
 
-def _rows(settings: SweepConfig, given: Marked) -> Iterator[Row]:
+def _rows(settings: SweepConfig, given: Marked) -> Iterator[SweepRow]:
     named = settings.runs or ((RowConfig(label="base"),) if settings.grid else ())
     for number, row in enumerate(named):
         own = _changes(given, "runs", number, "overrides")
         for point in _points(given):
             told = ", ".join(f"{key.rpartition('.')[2]} {_told(value)}" for key, value in point)
             label = row.label if not told else told if not settings.runs else f"{row.label}: {told}"
-            yield Row(row.model_copy(update={"label": label}), (*own, *point))
+            yield SweepRow(row.model_copy(update={"label": label}), (*own, *point))
 
 
 def _points(given: Marked) -> Iterator[tuple[tuple[str, Marked], ...]]:

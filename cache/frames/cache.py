@@ -21,9 +21,9 @@ from ...errors import CacheError
 from ..storage.identity import JSON, differences, identity_digest, refuse_difference
 from ..storage.publish import TEMPORARY, publish
 from .record import VideoRecord, VideoStatus
-from .shard import FORMAT, VERSION, Shard, write_shard
+from .shard import FORMAT, VERSION, FrameShard, write_frame_shard
 
-__all__ = ["Clips", "FrameCache", "FrameFolder", "VideoStatus", "frame_identity"]
+__all__ = ["FrameBatch", "FrameCache", "FrameFolder", "VideoStatus", "frame_identity"]
 
 MANIFEST = "frames.json"
 SHARD = re.compile(r"\d{5,12}\.h5")
@@ -56,7 +56,7 @@ def frame_identity(
 
 
 @dataclass(frozen=True)
-class Clips:
+class FrameBatch:
     """Frames of V videos in F slots, padded with zeros at the end.
 
     Attributes:
@@ -79,7 +79,7 @@ class FrameCache:
         usable: ids with status ok, in the order they were prepared (that of the data set, later additions behind).
     """
 
-    def __init__(self, identity: dict[str, JSON], shards: Sequence[Shard]) -> None:
+    def __init__(self, identity: dict[str, JSON], shards: Sequence[FrameShard]) -> None:
         self.identity = identity
         self.max_frames, self.image_size = _int(identity, "max_frames"), _int(identity, "image_size")
         self._shape = _frame_shape(identity)
@@ -119,7 +119,7 @@ class FrameCache:
             times[k, : frames.stop - frames.start] = shard.times[frames]
         return times
 
-    def read(self, videos: Sequence[str], frames_into: NDArray[np.uint8] | None = None) -> Clips:
+    def read(self, videos: Sequence[str], frames_into: NDArray[np.uint8] | None = None) -> FrameBatch:
         """Frames, mask and times of V usable videos, in F = `max_frames` slots.
 
         Args:
@@ -130,7 +130,7 @@ class FrameCache:
         """
         if frames_into is None:
             frames_into = np.empty((len(videos), *self.clip_shape), np.uint8)
-        clips = Clips(
+        clips = FrameBatch(
             frames_into,
             np.zeros((len(videos), self.max_frames), np.bool_),
             np.full((len(videos), self.max_frames), np.nan),
@@ -149,14 +149,14 @@ class FrameCache:
                 shard.read_into(frames, memoryview(clips.frames[k, :count].reshape(-1)))
         return clips
 
-    def _place(self, video: str) -> tuple[Shard, int]:
+    def _place(self, video: str) -> tuple[FrameShard, int]:
         status = self.statuses.get(video)
         if status is None or status.status != "ok":
             why = "is not in the frame cache" if status is None else f"has no frames: {status.status}, {status.reason}"
             raise CacheError(f"video {video!r} {why}", hint="teachclip prepare")
         return self._places[video]
 
-    def _read_jpeg(self, place: tuple[Shard, int], target: NDArray[np.uint8]) -> None:
+    def _read_jpeg(self, place: tuple[FrameShard, int], target: NDArray[np.uint8]) -> None:
         from PIL import Image
 
         shard, position = place
@@ -180,7 +180,7 @@ class FrameFolder:
     def __init__(self, folder: Path, identity: dict[str, JSON]) -> None:
         self.folder, self.identity = folder, identity
         self.frame_shape = _frame_shape(identity)
-        self.shards: dict[int, Shard] = {}
+        self.shards: dict[int, FrameShard] = {}
         self.damaged: list[str] = []
         for path in sorted(folder.glob("*.h5")):
             if SHARD.fullmatch(path.name):
@@ -228,7 +228,7 @@ class FrameFolder:
             CacheError: it cannot be written.
         """
         path = self.folder / f"{number:05d}.h5"
-        write_shard(path, identity_digest(self.identity), records, self.frame_shape)
+        write_frame_shard(path, identity_digest(self.identity), records, self.frame_shape)
         self.shards[number] = _open_shard(path, self.identity)
 
     def complete(self) -> None:
@@ -289,8 +289,8 @@ def _publish_manifest(folder: Path, identity: dict[str, JSON], shards: list[str]
         raise CacheError(f"the frame cache cannot be written: {error.strerror}", where=str(folder)) from None
 
 
-def _open_shard(path: Path, identity: dict[str, JSON]) -> Shard:
-    return Shard.open(path, identity_digest(identity), _int(identity, "max_frames"), _frame_shape(identity))
+def _open_shard(path: Path, identity: dict[str, JSON]) -> FrameShard:
+    return FrameShard.open(path, identity_digest(identity), _int(identity, "max_frames"), _frame_shape(identity))
 
 
 def _foreign(folder: Path) -> list[Path]:

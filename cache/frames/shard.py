@@ -34,7 +34,9 @@ MAX_TEXT = 8192  # bytes of an id or a reason
 REPAIR = "teachclip prepare makes this shard again"
 
 
-def write_shard(path: Path, identity: str, records: Sequence[VideoRecord], frame_shape: tuple[int, ...] | None) -> None:
+def write_frame_shard(
+    path: Path, identity: str, records: Sequence[VideoRecord], frame_shape: tuple[int, ...] | None
+) -> None:
     """Publish `records` as one shard.
 
     Args:
@@ -135,7 +137,7 @@ def _bytes(texts: Sequence[str]) -> NDArray[np.bytes_]:
 
 
 @dataclass(frozen=True)
-class Shard:
+class FrameShard:
     """The tables of a shard, read and checked; its frames stay on disk.
 
     `start` is the byte at which frame data begins, `ends` [N + 1] the bytes at which frames end, from there.
@@ -153,7 +155,7 @@ class Shard:
     _file: tuple[int, int, int]
 
     @classmethod
-    def open(cls, path: Path, identity: str, max_frames: int, frame_shape: tuple[int, ...] | None) -> "Shard":
+    def open(cls, path: Path, identity: str, max_frames: int, frame_shape: tuple[int, ...] | None) -> "FrameShard":
         """Read and check the tables.
 
         Raises:
@@ -216,13 +218,13 @@ def _stamp(stat: os.stat_result) -> tuple[int, int, int]:
 
 
 def _read(
-    cls: type[Shard],
+    cls: type[FrameShard],
     path: Path,
     file: h5py.File,
     stat: os.stat_result,
     max_frames: int,
     frame_shape: tuple[int, ...] | None,
-) -> Shard:
+) -> FrameShard:
     size = stat.st_size
     offsets = _table(file, "offsets", "<i8", (None,), size)
     videos = len(offsets) - 1

@@ -47,7 +47,7 @@ class AreaRows:
         self.area = area
         text_index = {key: place for place, key in enumerate(area.texts)}
         video_index = {key: place for place, key in enumerate(area.videos)}
-        self._parts = [_Part(tile, text_index, video_index) for tile in tiles]
+        self._parts = [_JoinedTile(tile, text_index, video_index) for tile in tiles]
 
     @cached_property
     def held(self) -> np.ndarray:
@@ -79,10 +79,10 @@ class AreaRows:
         """Frame-text logits float32 [t,F] of texts with their own videos, NaN in padded slots too; None without any."""
         logits = None
         for part in self._parts:
-            if not part.tile.layout.frame_logits:
+            if not part.tile.spec.frame_logits:
                 continue
             if logits is None:
-                logits = np.full((len(texts), part.tile.layout.frames), np.nan, dtype=np.float32)
+                logits = np.full((len(texts), part.tile.spec.frames), np.nan, dtype=np.float32)
             rows = part.rows[texts]
             here = np.flatnonzero(rows >= 0)
             here = here[part.tile.text_video[rows[here]] >= 0]
@@ -92,15 +92,15 @@ class AreaRows:
         return logits
 
 
-class _Part:
+class _JoinedTile:
     """Where an area's texts lie in a tile (-1: not there, or not scored yet), and the tile's videos in the area."""
 
     def __init__(self, tile: Tile, texts: dict[Key, int], videos: dict[str, int]) -> None:
         self.tile = tile
         self.named = np.array([texts[key] for key in _texts(tile)])
         self.rows = np.full(len(texts), -1, dtype=np.int64)
-        self.rows[self.named] = np.arange(tile.layout.texts)
-        self.rows[np.isin(self.rows // tile.layout.shard_texts, missing_shards(tile))] = -1
+        self.rows[self.named] = np.arange(tile.spec.texts)
+        self.rows[np.isin(self.rows // tile.spec.shard_texts, missing_shards(tile))] = -1
         self.columns = np.array([videos[key] for key in tile.video_ids])
 
     @cached_property

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import CacheError
 from ..storage.identity import digest
-from ..storage.locations import Place, at_once
+from ..storage.locations import Location, at_once
 from ..storage.publish import TEMPORARY, publish, sync_above, sync_folder
 from ..storage.sealed import seal, unseal
 from ..storage.untrusted import damaged, file_digest, read_optional, size_problem, unwritable
@@ -27,13 +27,13 @@ _ATTEMPTS = 5
 _SHOWN = 5
 
 
-def marker_path(tile: Tile, shard: int) -> Place:
+def marker_path(tile: Tile, shard: int) -> Location:
     """The file whose presence says that a shard is complete."""
     return tile.folder / "done" / f"{shard:05d}.json"
 
 
 def _files(tile: Tile, shard: int) -> dict[str, str]:
-    return {name: f"{name}/c.{shard}.0" for name in tile.layout.scored}
+    return {name: f"{name}/c.{shard}.0" for name in tile.spec.scored}
 
 
 def scored_files(tile: Tile, shard: int) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def _marker_problem(tile: Tile, shard: int, marker: dict[str, Any]) -> str | Non
         return "its marker names other files"
     if not all(isinstance(facts, dict) and facts.keys() == {"size", "blake2b"} for facts in files.values()):
         return "its marker does not say sizes and hashes"
-    for file, size in shard_bytes(tile.layout, shard).items():  # before anything reads a file of any size
+    for file, size in shard_bytes(tile.spec, shard).items():  # before anything reads a file of any size
         if files[file]["size"] != size:
             return f"{file} has {files[file]['size']} bytes; {size} are what such a shard takes"
     return None
@@ -90,7 +90,7 @@ def _files_problem(tile: Tile, files: dict[str, dict[str, Any]], every_byte: boo
 
 def missing_shards(tile: Tile) -> list[int]:
     """The shards that are not complete."""
-    found = at_once(tile.folder, lambda shard: problem(tile, shard), range(tile.layout.shards))
+    found = at_once(tile.folder, lambda shard: problem(tile, shard), range(tile.spec.shards))
     return [shard for shard, why in enumerate(found) if why]
 
 
@@ -101,7 +101,7 @@ def incomplete(tile: Tile, shard: int) -> CacheError:
 
 def unreadable(tile: Tile, rows: np.ndarray, error: Exception) -> CacheError:
     """The error for rows that could not be read: names the shard that is missing or damaged, and what to do."""
-    for shard in sorted(set((rows // tile.layout.shard_texts).tolist())):
+    for shard in sorted(set((rows // tile.spec.shard_texts).tolist())):
         if problem(tile, shard):
             return incomplete(tile, shard)
         if why := problem(tile, shard, every_byte=True):
@@ -124,14 +124,14 @@ def write_shard(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | N
             cannot be written.
     """
     _refuse_not_finite(tile, shard, coarse, fine)
-    stored, codec = encode_scores(coarse, tile.layout.dtype)
+    stored, codec = encode_scores(coarse, tile.spec.dtype)
     _refuse_overflow(tile, shard, coarse, stored)
     values = {"coarse": stored}
     if codec is not None:
         values["coarse_codec"] = codec
     if fine is not None:
         values["fine"] = fine
-    first = tile.layout.rows(shard).start
+    first = tile.spec.rows(shard).start
     files = {
         file: encode_chunks(tile.arrays[name], values[name], first)[Path(file).name]
         for name, file in _files(tile, shard).items()
@@ -166,7 +166,7 @@ def _publish(tile: Tile, files: dict[str, bytes]) -> bool:
 def _settle(tile: Tile) -> None:
     """Make what is complete survive a power cut: some of it may be another's, who was killed before he synced."""
     try:
-        for name in (*tile.layout.scored, "done"):
+        for name in (*tile.spec.scored, "done"):
             sync_folder(tile.local / name)
         sync_above(tile.local / "done")
     except OSError as error:
@@ -181,9 +181,9 @@ def sweep(tile: Tile) -> None:
 
 
 def _refuse_not_finite(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | None) -> None:
-    rows = tile.layout.rows(shard)
-    if coarse.shape != (len(rows), tile.layout.videos) or (fine is not None) != tile.layout.frame_logits:
-        raise ValueError(f"shard {shard}: scores {coarse.shape} for {len(rows)} texts, {tile.layout.videos} videos")
+    rows = tile.spec.rows(shard)
+    if coarse.shape != (len(rows), tile.spec.videos) or (fine is not None) != tile.spec.frame_logits:
+        raise ValueError(f"shard {shard}: scores {coarse.shape} for {len(rows)} texts, {tile.spec.videos} videos")
     bad = ~np.isfinite(coarse)
     if fine is not None:
         own = tile.text_video[rows.start : rows.stop]
@@ -204,10 +204,10 @@ def _refuse_not_finite(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndar
 
 
 def _refuse_overflow(tile: Tile, shard: int, coarse: np.ndarray, stored: np.ndarray) -> None:
-    if tile.layout.dtype != "float16" or np.isfinite(stored).all():
+    if tile.spec.dtype != "float16" or np.isfinite(stored).all():
         return
     row, column = np.unravel_index(np.abs(coarse).argmax(), coarse.shape)
-    text = tile.text_ids[tile.layout.rows(shard)[int(row)]]
+    text = tile.text_ids[tile.spec.rows(shard)[int(row)]]
     raise CacheError(
         f"{np.count_nonzero(np.isinf(stored)):,} scores are too large for float16, which ends at 65504",
         where=f"{tile.folder}, shard {shard}",

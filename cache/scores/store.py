@@ -19,7 +19,7 @@ import numpy as np
 
 from ...errors import CacheError
 from ..storage.identity import JSON, identity_digest
-from ..storage.locations import WRITTEN, Place, Remote, at_once, place
+from ..storage.locations import WRITTEN, Location, Remote, at_once, place
 from ..storage.locations import folder as local_folder
 from ..storage.publish import TEMPORARY
 from ..storage.sealed import METADATA, group, open_group, whole_number
@@ -38,7 +38,7 @@ _FACTS = ("identity", "scale", "dtype", "frames", "frame_logits")
 _SCORE_FIRST = "score the videos first: teachclip score CONFIG"
 
 
-def members(folder: Place, harmed: list[CacheError] | None = None) -> tuple[str, ...]:
+def members(folder: Location, harmed: list[CacheError] | None = None) -> tuple[str, ...]:
     """Names of the folders in a store or among tiles.
 
     Args:
@@ -65,13 +65,13 @@ def _collecting(harmed: list[CacheError] | None) -> Iterator[None]:
         harmed.append(error)
 
 
-def _there(store: Place) -> bool:
+def _there(store: Location) -> bool:
     if isinstance(store, Path):
         return store.is_dir()
     return (store / METADATA).exists() or bool(store.files())  # a bucket that does not exist is told when it is listed
 
 
-def _holds(store: Place, name: str) -> bool:
+def _holds(store: Location, name: str) -> bool:
     return (store / name / METADATA).exists() if isinstance(store, Remote) else real_folder(store / name)
 
 
@@ -90,7 +90,7 @@ class ScoreCache:
         CacheError: it is absent, damaged or not of this format.
     """
 
-    def __init__(self, folder: Place, harmed: list[CacheError] | None = None) -> None:
+    def __init__(self, folder: Location, harmed: list[CacheError] | None = None) -> None:
         self.folder = folder
         self.name = folder.name
         path = folder / METADATA
@@ -203,7 +203,7 @@ class ScoreStore:
         UnreachableError: the server of an address refuses or does not answer; so does whatever reads the store later.
     """
 
-    def __init__(self, path: str | Place) -> None:
+    def __init__(self, path: str | Location) -> None:
         self.path = path = place(path)
         if not _there(path):
             raise CacheError("there is no score store", where=str(path), hint=_SCORE_FIRST)
@@ -218,12 +218,12 @@ class ScoreStore:
             raise damaged(path, why, "use the release that made it, or score again into another store")
 
     @classmethod
-    def open(cls, path: str | Place) -> "ScoreStore":
+    def open(cls, path: str | Location) -> "ScoreStore":
         """The store in `path`: a folder, or an address."""
         return cls(path)
 
     @classmethod
-    def create(cls, path: str | Place) -> "ScoreStore":
+    def create(cls, path: str | Location) -> "ScoreStore":
         """The store in `path`, a folder, made when there is none."""
         path = local_folder(path, WRITTEN)
         document = {METADATA: group({"format": FORMAT, "version": VERSION})}

@@ -14,11 +14,11 @@ import numpy as np
 
 from ...errors import CacheError
 from ..storage.identity import canonical, digest
-from ..storage.locations import WRITTEN, Place, at_once
+from ..storage.locations import WRITTEN, Location, at_once
 from ..storage.locations import folder as local_folder
 from ..storage.sealed import METADATA, group, open_group, parse
 from ..storage.untrusted import Document, damaged, file_stamp, publish_folder, read_file, real_folder
-from .format.arrays import MAX_SHARD, MAX_TEXTS, MAX_VIDEOS, TileLayout
+from .format.arrays import MAX_SHARD, MAX_TEXTS, MAX_VIDEOS, TileSpec
 from .format.codes import Dtype
 from .format.tensorstore_io import encode_chunks
 
@@ -73,11 +73,11 @@ def _chunk_file(name: str, metadata: Document) -> str:
     return f"{name}/c.{'.'.join('0' for _ in metadata['shape'])}"
 
 
-def tile_files(layout: TileLayout) -> set[str]:
+def tile_files(spec: TileSpec) -> set[str]:
     """The files that are written with a tile, beside its own document."""
-    arrays = layout.arrays()
+    arrays = spec.arrays()
     documents = {f"{name}/{METADATA}" for name in arrays}
-    return documents | {_chunk_file(name, arrays[name]) for name in arrays if name not in layout.scored}
+    return documents | {_chunk_file(name, arrays[name]) for name in arrays if name not in spec.scored}
 
 
 class Tile:
@@ -91,32 +91,32 @@ class Tile:
         CacheError: the tile is damaged, or not one of this teacher's.
     """
 
-    def __init__(self, folder: Place, teacher: TeacherFacts) -> None:
+    def __init__(self, folder: Location, teacher: TeacherFacts) -> None:
         self.folder = folder
         self._document = path = folder / METADATA
         self._stamp = file_stamp(path)
         attributes, self.checksum = open_group(folder)
         if attributes.get("teacher") != teacher.digest:
             raise damaged(path, "this tile belongs to another teacher")
-        self.layout = TileLayout.read(attributes, teacher.frames, teacher.frame_logits, teacher.dtype, path)
-        self.arrays = self.layout.arrays()
+        self.spec = TileSpec.read(attributes, teacher.frames, teacher.frame_logits, teacher.dtype, path)
+        self.arrays = self.spec.arrays()
         hashes = attributes.get("files")
-        if not isinstance(hashes, dict) or hashes.keys() != tile_files(self.layout):
+        if not isinstance(hashes, dict) or hashes.keys() != tile_files(self.spec):
             raise damaged(path, "its list of files is not that of a tile")
         for name in (*self.arrays, "done"):
             if not real_folder(folder / name):
                 raise damaged(folder / name, "missing")
         at_once(folder, lambda name: self._check_array(name, hashes), self.arrays)
-        static = [name for name in self.arrays if name not in self.layout.scored]
+        static = [name for name in self.arrays if name not in self.spec.scored]
         values = at_once(folder, lambda name: self._read_static(name, self.arrays[name], hashes), static)
         self._static = dict(zip(static, values, strict=True))
         # Fewer ids than rows: a line is missing, or an id is there twice.
-        if len(self.text_rows) != self.layout.texts or len(self.video_columns) != self.layout.videos:
+        if len(self.text_rows) != self.spec.texts or len(self.video_columns) != self.spec.videos:
             raise damaged(folder, "has other numbers of ids than of rows and columns")
 
     def __getstate__(self) -> dict[str, Any]:
         # What reading shards takes: in another process it has no ids, digests and times of frames.
-        return {key: vars(self)[key] for key in ("folder", "_document", "_stamp", "checksum", "layout", "arrays")}
+        return {key: vars(self)[key] for key in ("folder", "_document", "_stamp", "checksum", "spec", "arrays")}
 
     @property
     def name(self) -> str:
@@ -147,7 +147,7 @@ class Tile:
 
     def _read_static(self, name: str, metadata: Document, hashes: Document) -> np.ndarray:
         file = _chunk_file(name, metadata)
-        size = self.layout.static_bytes()[name]
+        size = self.spec.static_bytes()[name]
         # The hash is the tile's own; the last four bytes are the crc32c for those who read with a Zarr library.
         values = self._checked(file, hashes, size)[:-4]
         dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
@@ -200,7 +200,7 @@ class Tile:
     def text_video(self) -> np.ndarray:
         """int64 [T]: column of each text's own video, -1 when it is in another tile."""
         columns = self._static["text_video"]
-        if columns.min() < -1 or columns.max() >= self.layout.videos:
+        if columns.min() < -1 or columns.max() >= self.spec.videos:
             raise damaged(self.folder / "text_video", "names columns that the tile has not")
         return columns
 
@@ -230,7 +230,7 @@ def create_tile(folder: Path, teacher: TeacherFacts, contents: TileContents, sha
             f"a tile of {texts:,} texts, {videos:,} videos and {shard_texts:,} texts per shard is not possible",
             hint=f"at most {MAX_TEXTS:,} texts, {MAX_VIDEOS:,} videos and {MAX_SHARD:,} texts per shard",
         )
-    layout = TileLayout(
+    spec = TileSpec(
         texts,
         videos,
         teacher.frames,
@@ -240,18 +240,18 @@ def create_tile(folder: Path, teacher: TeacherFacts, contents: TileContents, sha
         static["text_ids"].size,
         static["video_ids"].size,
     )
-    if large := layout.too_large:
+    if large := spec.too_large:
         raise CacheError(
-            f"{large} of {texts:,} texts, {videos:,} videos and {layout.frames} frames is too large for one tile",
+            f"{large} of {texts:,} texts, {videos:,} videos and {spec.frames} frames is too large for one tile",
             hint="score fewer captions and videos into one store, or in blocks",
         )
-    arrays = layout.arrays()
+    arrays = spec.arrays()
     files = {f"{name}/{METADATA}": canonical(metadata) for name, metadata in arrays.items()}
     for name, values in static.items():
         assert list(values.shape) == arrays[name]["shape"], name
         files |= {f"{name}/{file}": data for file, data in encode_chunks(arrays[name], values).items()}
     hashes = {file: digest(data).hex() for file, data in files.items()}
-    files[METADATA] = group({**layout.attributes(), "teacher": teacher.digest, "files": hashes})
+    files[METADATA] = group({**spec.attributes(), "teacher": teacher.digest, "files": hashes})
     publish_folder(folder, files, folders=("done",))
     tile = Tile(folder, teacher)
     if (folder / METADATA).read_bytes() != files[METADATA]:

@@ -21,7 +21,7 @@ import tensorstore as ts
 
 from ...errors import CacheError, UnreachableError
 
-type Place = Path | Remote
+type Location = Path | Remote
 
 WRITTEN = "scores are written to a folder"
 PATIENCE = 60.0
@@ -64,7 +64,7 @@ def context() -> ts.Context:
     )
 
 
-def place(location: str | Place) -> Place:
+def place(location: str | Location) -> Location:
     """The folder or address that `location` names.
 
     Raises:
@@ -76,7 +76,7 @@ def place(location: str | Place) -> Place:
     return _remote(found[1], found[2]) if found else Path(location)
 
 
-def folder(location: str | Place, what: str) -> Path:
+def folder(location: str | Location, what: str) -> Path:
     """The local folder that `location` names.
 
     Args:
@@ -116,7 +116,7 @@ class Remote:
     def __init__(self, root: _Root, key: str) -> None:
         self._root, self._key = root, key
 
-    def __reduce__(self) -> tuple[Callable[[str], "Place"], tuple[str]]:
+    def __reduce__(self) -> tuple[Callable[[str], "Location"], tuple[str]]:
         return place, (str(self),)  # in another process: opened anew, as its environment says
 
     def __truediv__(self, name: str) -> "Remote":
@@ -265,7 +265,7 @@ def patient[T](future: Pending[T], size: int = 0) -> T:
                 raise
 
 
-def refuse_unreachable(where: Place, error: Exception) -> None:
+def refuse_unreachable(where: Location, error: Exception) -> None:
     """Raise UnreachableError if it was the server, not the data, that failed a read by TensorStore."""
     if isinstance(where, Remote) and (isinstance(error, TimeoutError) or _SERVER.search(str(error))):
         raise _unreachable(where.scheme, str(where), error) from error
@@ -286,7 +286,7 @@ def _unreachable(scheme: str, where: str, error: Exception) -> UnreachableError:
     return UnreachableError(what, where=where, hint=hint)
 
 
-def at_once[A, B](where: Place, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
+def at_once[A, B](where: Location, function: Callable[[A], B], items: Iterable[A]) -> list[B]:
     """[function(item) for item in items]; at an address several at a time, since each waits for answers."""
     each = list(items)
     if isinstance(where, Path) or len(each) < 2 or hasattr(_thread, "stopped"):

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from .identity import canonical, digest
-from .locations import Place
+from .locations import Location
 from .untrusted import Document, damaged, read_file
 
 METADATA = "zarr.json"
@@ -22,7 +22,7 @@ def seal(document: Document) -> bytes:
     return raw.replace(entry.format(_BLANK).encode(), entry.format(digest(raw).hex()).encode())
 
 
-def unseal(raw: bytes, path: Place) -> tuple[Document, str]:
+def unseal(raw: bytes, path: Location) -> tuple[Document, str]:
     """The document in `raw` and its checksum.
 
     Raises:
@@ -34,7 +34,7 @@ def unseal(raw: bytes, path: Place) -> tuple[Document, str]:
     return parse(raw, path), found[0].decode()
 
 
-def parse(raw: bytes, path: Place) -> Document:
+def parse(raw: bytes, path: Location) -> Document:
     """The JSON object in `raw`: each key once, finite numbers only.
 
     Raises:
@@ -67,7 +67,7 @@ def group(attributes: Document) -> bytes:
     return seal({"zarr_format": 3, "node_type": "group", "attributes": attributes})
 
 
-def open_group(folder: Place) -> tuple[Document, str]:
+def open_group(folder: Location) -> tuple[Document, str]:
     """Attributes and checksum of the group in `folder`.
 
     Raises:
@@ -81,7 +81,7 @@ def open_group(folder: Place) -> tuple[Document, str]:
     return attributes, checksum
 
 
-def whole_number(attributes: Document, key: str, least: int, most: int, path: Place) -> int:
+def whole_number(attributes: Document, key: str, least: int, most: int, path: Location) -> int:
     """The integer `attributes[key]`, refused outside least..most."""
     value = attributes.get(key)
     if type(value) is not int or not least <= value <= most:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import CacheError
 from .identity import DIGEST_BYTES
-from .locations import Place, Remote
+from .locations import Location, Remote
 from .publish import TEMPORARY, make_folder, sync_folder
 
 type Document = dict[str, Any]
@@ -20,7 +20,7 @@ BLOCK = 2**20
 _MAX_DOCUMENT = 2**20
 
 
-def damaged(path: Place, why: str, hint: str | None = None) -> CacheError:
+def damaged(path: Location, why: str, hint: str | None = None) -> CacheError:
     """The error for a file that is not what this format writes."""
     fallback = "restore it from a copy, or remove the store and score again: teachclip score CONFIG"
     return CacheError(why, where=str(path), hint=hint or fallback)
@@ -39,7 +39,7 @@ def file_size(path: Path) -> int:
     return status.st_size
 
 
-def size_problem(path: Place, size: int) -> str | None:
+def size_problem(path: Location, size: int) -> str | None:
     """Why a file is not a plain one of `size` bytes, or None.
 
     Raises:
@@ -57,7 +57,7 @@ def size_problem(path: Place, size: int) -> str | None:
     return None if found == size else f"has {found} bytes instead of {size}"
 
 
-def file_stamp(path: Place) -> Stamp | None:
+def file_stamp(path: Location) -> Stamp | None:
     """What another file in the same place would differ in: inode, time and size, or a tag; None when there is none."""
     if isinstance(path, Remote):
         return path.stamp()
@@ -68,7 +68,7 @@ def file_stamp(path: Place) -> Stamp | None:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def real_folder(path: Place) -> bool:
+def real_folder(path: Location) -> bool:
     """Whether `path` is a folder; at an address there are none, nor links: there it is as good as one.
 
     Raises:
@@ -85,14 +85,14 @@ def real_folder(path: Place) -> bool:
     return True
 
 
-def listed(folder: Place) -> list[str]:
+def listed(folder: Location) -> list[str]:
     """Names of what is in a folder."""
     if isinstance(folder, Remote):
         return sorted({name.partition("/")[0] for name in folder.files()})
     return sorted(path.name for path in folder.iterdir())
 
 
-def read_file(path: Place, size: int | None = None, most: int = _MAX_DOCUMENT) -> bytes:
+def read_file(path: Location, size: int | None = None, most: int = _MAX_DOCUMENT) -> bytes:
     """The bytes of a plain file.
 
     Raises:
@@ -114,14 +114,14 @@ def read_file(path: Place, size: int | None = None, most: int = _MAX_DOCUMENT) -
         raise CacheError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
-def read_optional(path: Place) -> bytes | None:
+def read_optional(path: Location) -> bytes | None:
     """The bytes of a document, or None when there is none; else as `read_file`."""
     if isinstance(path, Remote):
         return path.read(most=_MAX_DOCUMENT)
     return read_file(path) if path.exists() else None
 
 
-def file_blocks(path: Place, size: int) -> Iterator[bytes]:
+def file_blocks(path: Location, size: int) -> Iterator[bytes]:
     """The bytes of a plain file one after the other; not many more than `size`, if it has more.
 
     Raises:
@@ -136,7 +136,7 @@ def file_blocks(path: Place, size: int) -> Iterator[bytes]:
             yield block
 
 
-def file_digest(path: Place, size: int) -> str:
+def file_digest(path: Location, size: int) -> str:
     """BLAKE2b of a plain file of `size` bytes in hexadecimal; OSError as for `file_blocks`."""
     total = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for block in file_blocks(path, size):

@@ -1,18 +1,17 @@
 """YAML and --set -> Config; mistakes with file and line."""
 
 from .compare import Difference, Side, differences, unequal
-from .load import SHIPPED, changed, dump_config, load_config, named, read_document, read_given, shipped
+from .load import SHIPPED, dump_config, load_config, named, read_document, read_given, shipped, with_changes
 from .messages import config_error, every_key, nearest
 from .template import template_for
-from .yaml_lines import Marked, Place, parse
+from .yaml_lines import Marked, YamlPlace, parse_yaml
 
 __all__ = [
     "SHIPPED",
     "Difference",
     "Marked",
-    "Place",
     "Side",
-    "changed",
+    "YamlPlace",
     "config_error",
     "differences",
     "dump_config",
@@ -20,10 +19,11 @@ __all__ = [
     "load_config",
     "named",
     "nearest",
-    "parse",
+    "parse_yaml",
     "read_document",
     "read_given",
     "shipped",
     "template_for",
     "unequal",
+    "with_changes",
 ]

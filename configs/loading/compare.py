@@ -8,7 +8,7 @@ from typing import Any
 
 from ..schema import Config
 from .load import checked, read_given
-from .yaml_lines import Marked, Place
+from .yaml_lines import Marked, YamlPlace
 
 _COMMENT = re.compile(r"""^(?:[^'"#]|'[^']*'|"[^"]*"|(?<=\S)#)*\s#\s*(?P<text>.*)$""")
 _ABSENT = object()
@@ -82,7 +82,7 @@ def _side(flat: Mapping[str, Any], key: str, given: Marked) -> Side:
     return Side(flat.get(key), key in flat, None if place is None else _comment(place))
 
 
-def _place(given: Marked, keys: tuple[str | int, ...]) -> Place | None:
+def _place(given: Marked, keys: tuple[str | int, ...]) -> YamlPlace | None:
     """Where the value at `keys` was set; None where it is a default."""
     for key in keys:
         children = given.value
@@ -95,7 +95,7 @@ def _place(given: Marked, keys: tuple[str | int, ...]) -> Place | None:
     return given.place
 
 
-def _comment(place: Place) -> str | None:
+def _comment(place: YamlPlace) -> str | None:
     if place.line is None:  # --set
         return None
     lines = Path(place.source).read_text(encoding="utf-8-sig").splitlines()

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from ...errors import ConfigError
 from ..schema import CHECKPOINT_PATHS, FILE_PATHS, Config, Section
 from .messages import config_error, nearest
-from .yaml_lines import Dumper, Marked, Place, merge, parse
+from .yaml_lines import Dumper, Marked, YamlPlace, merge, parse_yaml
 
 SHIPPED = Path(__file__).parents[1]
 MAX_BYTES = 1 << 20
@@ -45,13 +45,13 @@ def read_given(path: Path | None, overrides: Sequence[str] = ()) -> Marked:
         ConfigError: a file cannot be read, or an override is not key=value.
     """
     here = Path.cwd()
-    given = Marked({}, Place("defaults", here)) if path is None else _read_file(path, ())
+    given = Marked({}, YamlPlace("defaults", here)) if path is None else _read_file(path, ())
     for override in overrides:
         given = _override(given, override, here)
     return _filled(given, Config)
 
 
-def changed(given: Marked, changes: Sequence[tuple[str, Marked]]) -> Config:
+def with_changes(given: Marked, changes: Sequence[tuple[str, Marked]]) -> Config:
     """The configuration of what was given, with values set by dotted key, later ones over earlier; paths absolute.
 
     Args:
@@ -74,7 +74,7 @@ def read_document(path: Path, hint: str) -> Marked:
     Raises:
         ConfigError: it cannot be read, or holds no keys.
     """
-    given = parse(_text(path, hint), Place(str(path), path.parent.absolute()))
+    given = parse_yaml(_text(path, hint), YamlPlace(str(path), path.parent.absolute()))
     if not isinstance(given.value, dict):
         raise ConfigError("it should hold keys and values", where=str(given.place), hint=hint)
     return given
@@ -121,8 +121,8 @@ def named(name: str) -> Path:
 
 
 def _read_file(path: Path, above: tuple[Path, ...]) -> Marked:
-    place = Place(str(path), path.parent.absolute())
-    given = parse(_text(path), place)
+    place = YamlPlace(str(path), path.parent.absolute())
+    given = parse_yaml(_text(path), place)
     if given.value is None:
         return Marked({}, place)
     if not isinstance(given.value, dict):
@@ -181,12 +181,12 @@ def _extended(entry: Marked, folder: Path, above: tuple[Path, ...]) -> Path:
 
 
 def _override(given: Marked, override: str, here: Path) -> Marked:
-    place = Place(f"--set {override}", here)
+    place = YamlPlace(f"--set {override}", here)
     key, equals, text = override.partition("=")
     keys = key.strip().split(".")
     if not equals or not all(keys):
         raise ConfigError("give it as key=value", where=str(place), hint="For example --set train.batch_size=64")
-    return _assigned(given, keys, parse(text, place, count_lines=False))
+    return _assigned(given, keys, parse_yaml(text, place, count_lines=False))
 
 
 def _assigned(given: Marked, keys: Sequence[str], value: Marked) -> Marked:

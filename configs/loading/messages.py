@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from ...errors import ConfigError
 from ..schema import Config, Section
-from .yaml_lines import Marked, Place
+from .yaml_lines import Marked, YamlPlace
 
 type Keys = tuple[str | int, ...]
 
@@ -81,7 +81,7 @@ def _section_of(annotation: object) -> type[Section] | None:
     return next((found for found in map(_section_of, get_args(annotation)) if found is not None), None)
 
 
-def _finding(detail: ErrorDetails, given: Marked, root: type[Section]) -> tuple[Place, str]:
+def _finding(detail: ErrorDetails, given: Marked, root: type[Section]) -> tuple[YamlPlace, str]:
     keys, kind = tuple(detail["loc"]), detail["type"]
     if kind == "value_error":  # a rule of the schema: its message starts with the key it is about
         message = detail["msg"].removeprefix("Value error, ")

@@ -30,7 +30,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
-class Place:
+class YamlPlace:
     """Where a value was given: a file and line, or a `--set` argument. Relative paths start at `folder`."""
 
     source: str
@@ -46,7 +46,7 @@ class Marked:
     """A value and its place; a value below a key stands where the key stands."""
 
     value: "Scalar | list[Marked] | dict[str, Marked]"
-    place: Place
+    place: YamlPlace
 
     def plain(self) -> Plain:
         """The value without its places."""
@@ -84,7 +84,7 @@ def merge(low: Marked, high: Marked) -> Marked:
     return Marked(joined, high.place)
 
 
-def parse(text: str, place: Place, count_lines: bool = True) -> Marked:
+def parse_yaml(text: str, place: YamlPlace, count_lines: bool = True) -> Marked:
     """The value of one YAML document.
 
     Args:
@@ -112,7 +112,7 @@ for _name, _pattern in _PATTERNS.items():
 
 
 class _Reader:
-    def __init__(self, place: Place, count_lines: bool) -> None:
+    def __init__(self, place: YamlPlace, count_lines: bool) -> None:
         self.place = place
         self.count_lines = count_lines
         self.nodes = 0
@@ -137,13 +137,13 @@ class _Reader:
         except (ValueError, OverflowError) as error:  # from PyYAML's scanner: "\UFFFFFFFF" is no character
             raise ConfigError(f"not valid YAML: {error}", where=str(self.place)) from None
 
-    def _at(self, line: int | None) -> Place:
-        return Place(self.place.source, self.place.folder, line)
+    def _at(self, line: int | None) -> YamlPlace:
+        return YamlPlace(self.place.source, self.place.folder, line)
 
-    def _place(self, node: yaml.Node) -> Place:
+    def _place(self, node: yaml.Node) -> YamlPlace:
         return self._at(node.start_mark.line + 1) if self.count_lines else self.place
 
-    def _marked(self, node: yaml.Node, place: Place) -> Marked:
+    def _marked(self, node: yaml.Node, place: YamlPlace) -> Marked:
         self.nodes += 1
         if self.nodes > MAX_NODES:
             raise ConfigError(f"more than {MAX_NODES} values: not a configuration", where=str(place))
@@ -156,7 +156,7 @@ class _Reader:
         raise self._tag_error(node, place)
 
     def _items(self, node: yaml.MappingNode) -> Iterator[tuple[str, Marked]]:
-        seen: dict[str, Place] = {}
+        seen: dict[str, YamlPlace] = {}
         for key_node, child in node.value:
             place = self._place(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
@@ -168,7 +168,7 @@ class _Reader:
             seen[key] = place
             yield key, self._marked(child, place)
 
-    def _scalar(self, node: yaml.ScalarNode, place: Place) -> Scalar:
+    def _scalar(self, node: yaml.ScalarNode, place: YamlPlace) -> Scalar:
         text, kind = str(node.value), node.tag.removeprefix(_TAG)
         if kind == "str":
             return _printable(text, place)
@@ -182,12 +182,12 @@ class _Reader:
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
         return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
-    def _tag_error(self, node: yaml.Node, place: Place) -> ConfigError:
+    def _tag_error(self, node: yaml.Node, place: YamlPlace) -> ConfigError:
         tag = node.tag.replace(_TAG, "!!")
         return ConfigError(f"the tag {tag} is not allowed here", where=str(place), hint="Write the plain value.")
 
 
-def _printable(text: str, place: Place) -> str:
+def _printable(text: str, place: YamlPlace) -> str:
     if found := _UNPRINTABLE.search(text):
         raise ConfigError(f"{text[:60]!r} holds the character {found.group()!r}", where=str(place))
     return text

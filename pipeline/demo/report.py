@@ -24,7 +24,7 @@ from ..report.collect.facts import comparisons, model_report
 from ..report.collect.queries import query_clips
 from ..report.collect.report import ranks_of, report_card_of
 from ..report.collect.run import read_runs
-from ..report.contents import Found, Gain, ModelReport, Report, Search
+from ..report.contents import FoundVideo, Gain, ModelReport, Report, Search
 from ..wording import duration, signed
 
 SPLIT = "test"
@@ -145,7 +145,7 @@ def _searches(result: SearchResult, model: Model, dataset: Dataset, frames: Fram
         Search(
             found.query,
             [
-                Found(
+                FoundVideo(
                     answer.cosine, answer.video, _shots(network, frames, answer.video), captions.get(answer.video, "")
                 )
                 for answer in found.answers

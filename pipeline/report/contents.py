@@ -83,7 +83,7 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundVideo:
     """One answer: cosine (None: not kept), video id, some of its frames uint8 [n, H, W, 3], what its captions say.
 
     Args:
@@ -100,7 +100,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Clip:
+class QueryClip:
     """A query with its video.
 
     Args:
@@ -121,7 +121,7 @@ class Clip:
     times: Sequence[float]
     weights: Mapping[str, Sequence[float]]
     ranks: Mapping[str, float]
-    found: Sequence[Found] = ()
+    found: Sequence[FoundVideo] = ()
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,11 @@ class Search:
     """A sentence and the videos it found, best first."""
 
     query: str
-    found: Sequence[Found]
+    found: Sequence[FoundVideo]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """Keys, and each model's value of them: settings that differ, digests of data.
 
     Args:
@@ -172,12 +172,12 @@ class Report:
     models: Sequence[ModelReport]
     data: Mapping[str, str] = field(default_factory=dict)
     machine: Mapping[str, str] = field(default_factory=dict)
-    clips: Sequence[Clip] = ()
+    clips: Sequence[QueryClip] = ()
     clips_note: str = ""
     searches: Sequence[Search] = ()
     footer: str = ""
     gains: Sequence[Gain] = ()
     card: "ReportCard | None" = None
-    comparisons: Sequence[Comparison] = ()
+    comparisons: Sequence[RunComparison] = ()
     notices: Sequence[str] = ()
     left_out: Sequence[str] = ()

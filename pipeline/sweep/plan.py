@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...configs.schema import Config
-from ...configs.sweeps import Row, Sweep
+from ...configs.sweeps import Sweep, SweepRow
 from ...errors import CacheError, ConfigError, TeachclipError
 from ...stages.evaluate.measured import TestSet, own_name
 from ...stages.runtime.run_folder import RunFolder
 from .ready import MissingTeacherError, problems_of, score_hint
-from .runs import Run, State, student_run, teacher_run
+from .runs import RunState, SweepRun, student_run, teacher_run
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Plan:
 
     sweep: Sweep
     config: Config
-    rows: tuple[tuple[Row, tuple[Run, ...]], ...]
+    rows: tuple[tuple[SweepRow, tuple[SweepRun, ...]], ...]
     tests: tuple[TestSet, ...]
     problems: Mapping[Path, TeachclipError]
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[SweepRun]:
         """Every run once, the first seed of all rows before the second."""
         turns = max((len(runs) for _, runs in self.rows), default=0)
         ordered = [runs[turn] for turn in range(turns) for _, runs in self.rows if turn < len(runs)]
@@ -46,7 +46,7 @@ class Planned:
     label: str
     seed: int | None
     run: str
-    state: State
+    state: RunState
     problem: str | None
 
 
@@ -88,7 +88,7 @@ def plan_sweep(
     if own_name(common) in (test.name for test in tests):
         raise ConfigError(f"{own_name(common)} is the runs' own test set: it need not be named again")
     counted = range(seeds or sweep.settings.seeds)
-    rows: list[tuple[Row, tuple[Run, ...]]] = []
+    rows: list[tuple[SweepRow, tuple[SweepRun, ...]]] = []
     for row, config in configured:
         if config is not None:
             runs = tuple(student_run(sweep.name, row, config, config.train.seed + k) for k in counted)
@@ -138,12 +138,12 @@ def dry_run(plan: Plan) -> DryRun:
     return DryRun(plan.sweep.name, planned, left, statistics.mean(took) * left if took else None)
 
 
-def _planned(run: Run, problem: TeachclipError | None) -> Planned:
+def _planned(run: SweepRun, problem: TeachclipError | None) -> Planned:
     state = "waiting" if problem is not None else run.state
     return Planned(run.label, run.seed, str(run.folder), state, problem.what if problem else None)
 
 
-def _seconds(run: Run) -> float:
+def _seconds(run: SweepRun) -> float:
     result = RunFolder(run.folder).result
     assert result is not None
     return float(result["seconds"])

@@ -11,7 +11,7 @@ from ...stages.evaluate.one_model import measured_split
 from ...stages.models.checkpoints.files import checkpoint_file
 from ...stages.runtime.reporting import Silent
 from ...stages.train.training_data import open_material
-from .runs import Run
+from .runs import SweepRun
 
 
 class MissingTeacherError(CacheError):
@@ -30,7 +30,7 @@ def score_hint(config: Config, missing: Sequence[str]) -> str:
     return f"{first}score: teachclip score CONFIG"
 
 
-def problems_of(runs: Sequence[Run]) -> Iterator[tuple[Path, TeachclipError]]:
+def problems_of(runs: Sequence[SweepRun]) -> Iterator[tuple[Path, TeachclipError]]:
     """Runs that cannot be made, and why; what several have in common is looked at once."""
     asked: dict[tuple[object, ...], TeachclipError | None] = {}
     for run in runs:
@@ -60,7 +60,7 @@ def _material_key(config: Config) -> tuple[object, ...]:
     )
 
 
-def _unmeasurable(run: Run) -> TeachclipError | None:
+def _unmeasurable(run: SweepRun) -> TeachclipError | None:
     """Why a teacher cannot be measured; None when it can."""
     settings = next((each for each in run.config.score.teachers if each.name == run.teacher), None)
     if settings is None:

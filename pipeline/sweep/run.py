@@ -15,7 +15,7 @@ from ...stages.runtime.stopping import StopRequest
 from ...stages.train.stage import train
 from ..steps import Steps
 from .plan import Plan
-from .runs import Run
+from .runs import SweepRun
 
 GO_ON = "given again, it goes on from its last checkpoint; other settings (a lower train.optim.lr) make another run"
 
@@ -74,7 +74,7 @@ def run_sweep(plan: Plan, reporter: Reporter | None = None, stop: StopRequest | 
 class _Attempt:
     """One run, from training to metrics; an error that is its own becomes part of its result."""
 
-    def __init__(self, run: Run, measurer: Measurer, stop: StopRequest | None) -> None:
+    def __init__(self, run: SweepRun, measurer: Measurer, stop: StopRequest | None) -> None:
         self.run, self.measurer, self.stop = run, measurer, stop
 
     def __call__(self, reporter: Reporter) -> RunResult:

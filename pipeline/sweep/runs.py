@@ -10,18 +10,18 @@ from typing import Any, Literal
 
 from ...cache.storage.identity import canonical, digest_of
 from ...configs.schema import Config
-from ...configs.sweeps import Row
+from ...configs.sweeps import SweepRow
 from ...errors import CheckpointError
 from ...stages.models.checkpoints.files import checkpoint_digest
 from ...stages.runtime.run_folder import NOT_IDENTITY, RunFolder
 
-State = Literal["finished", "begun", "to do", "waiting"]
+RunState = Literal["finished", "begun", "to do", "waiting"]
 RUNS = Path("runs")  # below `work`
 MEASURED = "measured-*.json"
 
 
 @dataclass(frozen=True)
-class Run:
+class SweepRun:
     """One network of a row: trained with one seed, or a teacher that is only measured.
 
     Attributes:
@@ -52,12 +52,12 @@ class Run:
         return RunFolder(self.folder).result is not None
 
     @property
-    def state(self) -> State:
+    def state(self) -> RunState:
         """How far training is, by what lies in the folder."""
         return "finished" if self.finished else "begun" if RunFolder(self.folder).metrics() else "to do"
 
 
-def student_run(name: str, row: Row, config: Config, seed: int) -> Run:
+def student_run(name: str, row: SweepRow, config: Config, seed: int) -> SweepRun:
     train_ = config.train.model_copy(update={"seed": seed})
     config = config.model_copy(update={"train": train_})
     run = _folder(config.work, name, f"{_slug(row.label)}-seed{seed}", _run_digest(config))
@@ -65,10 +65,10 @@ def student_run(name: str, row: Row, config: Config, seed: int) -> Run:
         "train": train_.model_copy(update={"run": run}),
         "evaluate": config.evaluate.model_copy(update={"run": run}),
     }
-    return Run(row.label, seed, config.model_copy(update=update), config.work / run)
+    return SweepRun(row.label, seed, config.model_copy(update=update), config.work / run)
 
 
-def teacher_run(name: str, row: Row, config: Config) -> Run:
+def teacher_run(name: str, row: SweepRow, config: Config) -> SweepRun:
     """A teacher of score.teachers, measured on its own frames."""
     teacher = next((each for each in config.score.teachers if each.name == row.settings.teacher), None)
     checkpoint = None if teacher is None else config.teacher_checkpoint(teacher)
@@ -78,10 +78,10 @@ def teacher_run(name: str, row: Row, config: Config) -> Run:
         if teacher.prepared is not None:
             update["prepare"] = config.prepare.model_copy(update={"frames": teacher.prepared})
         config = config.model_copy(update=update)
-    return Run(row.label, None, config, folder, row.settings.teacher)
+    return SweepRun(row.label, None, config, folder, row.settings.teacher)
 
 
-def _teacher_digest(row: Row, checkpoint: Path | None) -> str:
+def _teacher_digest(row: SweepRow, checkpoint: Path | None) -> str:
     """Stands for the teacher's weights; for its row where there is no checkpoint, which is told before it runs."""
     if checkpoint is not None:
         with suppress(CheckpointError):

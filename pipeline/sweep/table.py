@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...configs.sweeps import Published, Row
+from ...configs.sweeps import PublishedNumbers, SweepRow
 from ...stages.analysis.cost.network import count_network
 from ...stages.analysis.frame_weights import FrameWeights
 from ...stages.evaluate.measured import own_name
@@ -208,9 +208,9 @@ def _rows(plan: Plan, by_run: Mapping[str, RunResult], test: str, costs: Mapping
         )
 
 
-def _published(row: Row, data_set: str) -> tuple[str | None, Published | None]:
+def _published(row: SweepRow, data_set: str) -> tuple[str | None, PublishedNumbers | None]:
     """The paper's numbers on this data set, else on the first that there are numbers of."""
-    paper: Mapping[str, Published] = {str(name): each for name, each in row.settings.paper.items()}
+    paper: Mapping[str, PublishedNumbers] = {str(name): each for name, each in row.settings.paper.items()}
     name = data_set if data_set in paper else next(iter(paper), None)
     return name, None if name is None else paper[name]
 
@@ -229,7 +229,7 @@ def _sumr(result: RunResult, test: str) -> float | None:
     return result.measured[test]["t2v"]["sumr"] if result.measured and test in result.measured else None
 
 
-def _differences(t2v: Mapping[str, Spread], published: Published) -> dict[str, float]:
+def _differences(t2v: Mapping[str, Spread], published: PublishedNumbers) -> dict[str, float]:
     return {key: t2v[key].mean - value for key, value in published.numbers.items() if key in t2v}
 
 

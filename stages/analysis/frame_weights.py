@@ -20,7 +20,7 @@ from ...configs.schema import Config
 from ...errors import CheckpointError, ConfigError, DataError
 from ..data.dataset import read_dataset
 from ..data.teacher_frames import teacher_frames
-from ..data.usable_split import Split, usable_split
+from ..data.usable_split import UsableSplit, usable_split
 from ..data.video_inputs import FrameInputs
 from ..models.checkpoints.files import load_network
 from ..models.common.network import Features, VideoTextNetwork
@@ -30,7 +30,7 @@ from ..retrieval.fits import check_fits
 from ..runtime.device import choose_device, plain_float32
 from ..runtime.reporting import Reporter, Silent
 from .closeness import Closeness, closeness, softmax_over, total_variation
-from .teacher_frame_weights import Source, SplitName, first_teacher, teacher_weights
+from .teacher_frame_weights import LogitsSource, SplitName, first_teacher, teacher_weights
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class FrameWeights:
 
     split: str
     teacher: str
-    source: Source
+    source: LogitsSource
     texts: int
     videos: int
     compared: int
@@ -154,7 +154,7 @@ class _Weighed:
         self,
         config: Config,
         runs: Sequence[Path],
-        split: Split,
+        split: UsableSplit,
         valid_VF: np.ndarray,
         frames: FrameCache,
         device: torch.device,
@@ -238,7 +238,7 @@ def _encoded(network: VideoTextNetwork, inputs: FrameInputs, device: torch.devic
         return encode_videos(network, inputs, reporter)
 
 
-def _find(queries: Sequence[str], split: Split) -> list[int]:
+def _find(queries: Sequence[str], split: UsableSplit) -> list[int]:
     """Indices of texts by their id, or by that of their video (its first text)."""
     places: dict[str, int] = {}
     for k, text in enumerate(split.texts):
@@ -253,7 +253,7 @@ def _find(queries: Sequence[str], split: Split) -> list[int]:
     return [places[query] for query in queries]
 
 
-def _most_changed(changed: np.ndarray, split: Split, count: int) -> list[int]:
+def _most_changed(changed: np.ndarray, split: UsableSplit, count: int) -> list[int]:
     """The texts with the largest changes, one of each video."""
     order = np.argsort(-changed, kind="stable")
     _, first = np.unique(split.text_video[order], return_index=True)

@@ -10,7 +10,7 @@ from ...cache.frames.cache import FrameCache
 from ...cache.scores.store import ScoreCache, ScoreStore
 from ...configs.schema import Config, TeacherConfig
 from ...errors import CacheError, ConfigError
-from ..data.usable_split import Split
+from ..data.usable_split import UsableSplit
 from ..labels.frame_times import frame_carrier
 from ..labels.open_scores import open_reader
 from ..models.frozen.teacher import Teacher, load_teacher
@@ -18,21 +18,21 @@ from ..runtime.reporting import Reporter
 from .closeness import softmax_over
 
 SplitName = Literal["train", "val", "test"]
-Source = Literal["store", "teacher"]
+LogitsSource = Literal["store", "teacher"]
 VIDEOS_AT_ONCE = 16
 
 
 def teacher_weights(
     config: Config,
     name: str,
-    split: Split,
+    split: UsableSplit,
     split_name: SplitName,
     frames: FrameCache,
     seen: FrameCache,
     temperature: float,
     device: torch.device,
     reporter: Reporter,
-) -> tuple[np.ndarray, Source]:
+) -> tuple[np.ndarray, LogitsSource]:
     """A teacher's weights [T, F] of texts and their own videos, on the students' frame slots; and where its scores come
     from.
 
@@ -64,37 +64,37 @@ def first_teacher(config: Config) -> str:
     return names[0]
 
 
-class _TeacherScores(NamedTuple):
+class _FrameLogits(NamedTuple):
     """Frame-text scores [T, G] on the teacher's own frame slots, before softmax, each text with its own video; seconds
     of the slots [V, G]; and where the scores come from."""
 
     logits: np.ndarray
     times: np.ndarray
-    source: Source
+    source: LogitsSource
 
 
 def _teacher_scores(
     config: Config,
     name: str,
     known: TeacherConfig | None,
-    split: Split,
+    split: UsableSplit,
     split_name: SplitName,
     seen: FrameCache,
     device: torch.device,
     reporter: Reporter,
-) -> _TeacherScores:
+) -> _FrameLogits:
     if split_name in config.score.splits and (cache := _stored(config, name)) is not None:
         reader, _ = open_reader(cache, split, seen, config.train.accept, reporter)
         if reader.frame_logits is None:
             raise _without_frame_scores(name)
-        return _TeacherScores(reader.frame_logits, reader.frame_times, "store")
+        return _FrameLogits(reader.frame_logits, reader.frame_times, "store")
     if known is None:
         raise ConfigError(
             f"score.teachers does not name {name!r}, and the score store does not have it for the {split_name} split",
             hint=f"teachers: {', '.join(each.name for each in config.score.teachers) or 'none'}",
         )
     teacher = load_teacher(known, config.teacher_checkpoint(known), device)
-    return _TeacherScores(_asked(teacher, split, seen, device, reporter), seen.times(split.videos), "teacher")
+    return _FrameLogits(_asked(teacher, split, seen, device, reporter), seen.times(split.videos), "teacher")
 
 
 def _stored(config: Config, name: str) -> ScoreCache | None:
@@ -109,7 +109,9 @@ def _stored(config: Config, name: str) -> ScoreCache | None:
 
 
 @torch.inference_mode()
-def _asked(teacher: Teacher, split: Split, seen: FrameCache, device: torch.device, reporter: Reporter) -> np.ndarray:
+def _asked(
+    teacher: Teacher, split: UsableSplit, seen: FrameCache, device: torch.device, reporter: Reporter
+) -> np.ndarray:
     """A teacher's frame-text scores [T, G], computed now."""
     logits = np.zeros((len(split.texts), seen.max_frames), np.float32)
     with reporter.progress(f"frame scores of {teacher.name}", len(split.videos), "video") as progress:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from ...cache.frames.cache import FrameCache
 from ...cache.frames.record import VideoStatus
-from ...configs.published_sets import PUBLISHED, Count, Split
+from ...configs.published_sets import PUBLISHED, Count, SplitName
 from ...configs.schema import Config, DataConfig, PrepareConfig
 from ...errors import CacheError, DataError
 from ..runtime.reporting import Reporter, Silent
 from .dataset import SPLITS, Dataset, Video, dataset_of, read_clips, with_validation
-from .readers.clip import Annotations
+from .readers.annotated_video import Annotations
 from .video.workers import decode_videos
 
 SHOWN = 20
@@ -32,7 +32,7 @@ class SplitCheck:
         failed: why it cannot be read.
     """
 
-    split: Split
+    split: SplitName
     videos: int
     texts: int
     paper: Count | None
@@ -47,7 +47,7 @@ class Wanted:
     """A file of annotations that is not there: names it may have, splits that need it, where it comes from."""
 
     names: tuple[str, ...]
-    splits: tuple[Split, ...]
+    splits: tuple[SplitName, ...]
     origin: str
 
 
@@ -104,7 +104,7 @@ class _Check:
         self.config, self.data, self.reporter = config, config.data, reporter
         self.published = PUBLISHED.get(config.data.set)
         self.problems: list[str] = []
-        self.failed: dict[Split, str] = {}
+        self.failed: dict[SplitName, str] = {}
         self.annotations = Annotations(config.data.annotations, self.problems.append)
         clips = read_clips(config.data, self.problems.append, self._fail, self.annotations)
         as_given = config.data.model_copy(update={"val_fraction": 0.0, "validation": "held-out"})
@@ -113,7 +113,7 @@ class _Check:
         self.frames = _frames(config.frames_folder)
         self.there = {video.id for video in self.dataset.videos if video.path.is_file()}
 
-    def _fail(self, split: Split, error: DataError) -> None:
+    def _fail(self, split: SplitName, error: DataError) -> None:
         self.failed[split] = f"{error.where}: {error.what}"
 
     def result(self, decode: int | None) -> DataCheck:
@@ -150,12 +150,12 @@ class _Check:
             if split in self.data.splits and not self.dataset.videos_of(split):
                 yield f"no {split} videos: `teachclip {verb}` will find nothing"
 
-    def _concerns(self, split: Split) -> bool:
+    def _concerns(self, split: SplitName) -> bool:
         if self.published is None:
             return bool(self.dataset.videos_of(split))
         return split in self.data.splits and split in self.published.splits
 
-    def _split(self, split: Split) -> SplitCheck:
+    def _split(self, split: SplitName) -> SplitCheck:
         videos = self.dataset.videos_of(split)
         usable = None if self.frames is None else set(self.frames.usable)
         needed = [needed for needed in (self.published.needed if self.published else ()) if split in needed.splits]
@@ -242,7 +242,7 @@ def _validation(given: Dataset, split: Dataset, config: DataConfig) -> str:
 def _same_captions(dataset: Dataset) -> dict[str, int]:
     """`train, test`: how many texts of test are texts of train, too; pairs without any are left out."""
     texts = {split: Counter(text.caption for text in dataset.texts_of(split)) for split in SPLITS}
-    pairs: Iterable[tuple[Split, Split]] = (("train", "val"), ("train", "test"), ("val", "test"))
+    pairs: Iterable[tuple[SplitName, SplitName]] = (("train", "val"), ("train", "test"), ("val", "test"))
     counts = {
         f"{one}, {other}": sum(count for text, count in texts[other].items() if text in texts[one])
         for one, other in pairs

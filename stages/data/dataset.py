@@ -7,17 +7,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import get_args
 
-from ...configs.published_sets import Split
+from ...configs.published_sets import SplitName
 from ...configs.schema import DataConfig
 from ...errors import DataError
-from .readers.clip import Annotations, Clip
+from .readers.annotated_video import AnnotatedVideo, Annotations
 from .readers.own import read_own
-from .readers.published import read_published
+from .readers.published import read_published_set
 from .readers.video_folder import VideoFolder, bad_id, encodes
 from .readers.webdataset import read_shards
-from .video.source import Source, file_of
+from .video.source import VideoSource, file_of
 
-SPLITS: tuple[Split, ...] = get_args(Split)
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 SHOWN = 20
 
 
@@ -30,8 +30,8 @@ class Video:
     """
 
     id: str
-    source: Source
-    split: Split
+    source: VideoSource
+    split: SplitName
 
     @property
     def path(self) -> Path:
@@ -57,16 +57,16 @@ class Dataset:
 
     videos: tuple[Video, ...]
     texts: tuple[Text, ...]
-    validation: Split = "val"
+    validation: SplitName = "val"
 
-    def videos_of(self, split: Split) -> tuple[Video, ...]:
+    def videos_of(self, split: SplitName) -> tuple[Video, ...]:
         return tuple(video for video in self.videos if video.split == split)
 
-    def texts_of(self, split: Split) -> tuple[Text, ...]:
+    def texts_of(self, split: SplitName) -> tuple[Text, ...]:
         return tuple(text for text in self.texts if self._splits[text.video] == split)
 
     @cached_property
-    def _splits(self) -> dict[str, Split]:
+    def _splits(self) -> dict[str, SplitName]:
         return {video.id: video.split for video in self.videos}
 
 
@@ -94,9 +94,9 @@ def read_dataset(config: DataConfig) -> Dataset:
 def read_clips(
     config: DataConfig,
     problem: Callable[[str], None],
-    failed: Callable[[Split, DataError], None] | None = None,
+    failed: Callable[[SplitName, DataError], None] | None = None,
     annotations: Annotations | None = None,
-) -> list[Clip]:
+) -> list[AnnotatedVideo]:
     """The clips of `config.splits` as their files give them.
 
     Args:
@@ -110,10 +110,10 @@ def read_clips(
         read = read_own(config, problem) if config.set == "own" else read_shards(config.video_folder, problem)
         return [clip for clip in read if clip.split in config.splits]
     annotations = annotations or Annotations(config.annotations, problem)
-    clips: list[Clip] = []
+    clips: list[AnnotatedVideo] = []
     for split in (split for split in SPLITS if split in config.splits):
         try:
-            clips += read_published(config.set, annotations, split)
+            clips += read_published_set(config.set, annotations, split)
         except DataError as error:
             if failed is None:
                 raise
@@ -121,11 +121,11 @@ def read_clips(
     return clips
 
 
-def dataset_of(clips: Iterable[Clip], config: DataConfig, problem: Callable[[str], None]) -> Dataset:
+def dataset_of(clips: Iterable[AnnotatedVideo], config: DataConfig, problem: Callable[[str], None]) -> Dataset:
     """The data set that `clips` come to; what is wrong with single ones goes to `problem`, and they are left out."""
     folder = VideoFolder(config.video_folder) if config.set not in ("own", "webdataset") else None
-    kept: dict[str, Clip] = {}
-    sources: dict[str, Source] = {}
+    kept: dict[str, AnnotatedVideo] = {}
+    sources: dict[str, VideoSource] = {}
     for clip in clips:
         source, wrong = (clip.source, "") if folder is None else _found(folder, clip)
         if clip.id in kept:
@@ -155,7 +155,7 @@ def locator(config: DataConfig) -> Callable[[str], str]:
     return lambda id: str(folder.find((id, id.removeprefix("v_")))[0] or root / id)
 
 
-def _found(folder: VideoFolder, clip: Clip) -> tuple[Source, str]:
+def _found(folder: VideoFolder, clip: AnnotatedVideo) -> tuple[VideoSource, str]:
     """The clip's file; one that is not there may be missing when all that is asked of it is in the frame cache."""
     if "/" in clip.id or bad_id(clip.id):
         return folder.root, bad_id(clip.id) or "holds a slash"
@@ -163,7 +163,7 @@ def _found(folder: VideoFolder, clip: Clip) -> tuple[Source, str]:
     return path or folder.root / f"{clip.id}.mp4", wrong
 
 
-def _unusable(clip: Clip) -> str:
+def _unusable(clip: AnnotatedVideo) -> str:
     if not all(map(encodes, clip.captions)):
         return "has a caption with half a character (a lone surrogate)"
     if clip.captions and not any(map(str.strip, clip.captions)):

@@ -11,7 +11,7 @@ from .dataset import Dataset, Text
 
 
 @dataclass(frozen=True)
-class Split:
+class UsableSplit:
     """T texts and their V videos.
 
     Attributes:
@@ -29,12 +29,14 @@ class Split:
     def captions(self) -> list[str]:
         return [text.caption for text in self.texts]
 
-    def without(self, texts: Collection[str]) -> "Split":
+    def without(self, texts: Collection[str]) -> "UsableSplit":
         """The same split without these texts, by id, and without the videos that lose all theirs."""
         return _split([text for text in self.texts if text.id not in texts], self.left_out)
 
 
-def usable_split(dataset: Dataset, names: Iterable[Literal["train", "val", "test"]], *frames: FrameCache) -> Split:
+def usable_split(
+    dataset: Dataset, names: Iterable[Literal["train", "val", "test"]], *frames: FrameCache
+) -> UsableSplit:
     """The texts of one or several splits, in data set order, whose videos have frames in every one of the caches."""
     splits = tuple(names)
     usable = set.intersection(*(set(cache.usable) for cache in frames))
@@ -43,7 +45,7 @@ def usable_split(dataset: Dataset, names: Iterable[Literal["train", "val", "test
     return _split([text for text in texts if text.video in usable], len(left_out))
 
 
-def _split(texts: Sequence[Text], left_out: int) -> Split:
+def _split(texts: Sequence[Text], left_out: int) -> UsableSplit:
     videos = tuple(dict.fromkeys(text.video for text in texts))
     position = {video: k for k, video in enumerate(videos)}
-    return Split(tuple(texts), videos, np.array([position[text.video] for text in texts], np.int64), left_out)
+    return UsableSplit(tuple(texts), videos, np.array([position[text.video] for text in texts], np.int64), left_out)

@@ -43,11 +43,11 @@ PLACES = (
     ("at the bottom left", "at the bottom", "at the bottom right"),
 )
 
-Pair = tuple[str, str]
+ShapePair = tuple[str, str]
 Rng = np.random.Generator
 
 
-def _held_out() -> frozenset[Pair]:
+def _held_out() -> frozenset[ShapePair]:
     """Colour-shape pairs that training never names: two colours of each shape, no colour more than twice."""
     rng = np.random.default_rng(7)
     while True:
@@ -75,7 +75,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Clip:
+class RenderedClip:
     """Frames uint8 [12, size, size, 3], captions, and which frames show the two events (1 and 2, else 0)."""
 
     frames: np.ndarray
@@ -83,7 +83,7 @@ class Clip:
     events: np.ndarray
 
 
-def make_clip(rng: Rng, size: int, unseen: bool) -> Clip:
+def make_clip(rng: Rng, size: int, unseen: bool) -> RenderedClip:
     """Draw a clip; with `unseen`, one of its events shows a pair that training never names."""
     first, second = _two_events(rng, unseen)
     shows = np.zeros(FRAMES, np.int64)
@@ -101,7 +101,7 @@ def make_clip(rng: Rng, size: int, unseen: bool) -> Clip:
         caption = _sentence(rng, first, second)
         if caption not in captions:
             captions.append(caption)
-    return Clip(frames, tuple(captions), shows)
+    return RenderedClip(frames, tuple(captions), shows)
 
 
 def make_picture(rng: Rng, size: int) -> tuple[np.ndarray, str]:

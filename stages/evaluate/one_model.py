@@ -16,7 +16,7 @@ from ...cache.storage.publish import publish
 from ...configs.schema import Config
 from ...errors import DataError
 from ..data.dataset import read_dataset
-from ..data.usable_split import Split, usable_split
+from ..data.usable_split import UsableSplit, usable_split
 from ..data.video_inputs import FrameInputs
 from ..models.checkpoints.files import load_network
 from ..models.clip.tokens import tokenize
@@ -59,7 +59,7 @@ class EvaluateResult:
     data: str = ""
 
 
-def measured_split(config: Config, frames: FrameCache) -> Split:
+def measured_split(config: Config, frames: FrameCache) -> UsableSplit:
     """The videos and captions of `config.evaluate.split`.
 
     Raises:
@@ -130,13 +130,13 @@ class OneModel:
             publish(kept[0], json.dumps(asdict(result), indent=1).encode())
         return result
 
-    def _split(self, of: Config, frames: FrameCache) -> Split:
+    def _split(self, of: Config, frames: FrameCache) -> UsableSplit:
         split = measured_split(of, frames)
         if split.left_out:
             self.reporter.warn(f"{split.left_out} {of.evaluate.split} videos have no usable frames and are left out")
         return split
 
-    def _rank(self, split: Split, frames: FrameCache) -> tuple[Ranking, str | None]:
+    def _rank(self, split: UsableSplit, frames: FrameCache) -> tuple[Ranking, str | None]:
         """Ranks, and what to say of scores that were changed."""
         videos = len(split.videos)
 

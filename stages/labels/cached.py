@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from ...cache.frames.cache import FrameCache
-from ...cache.scores.reading.process import LabelProcess
+from ...cache.scores.reading.label_process import LabelProcess
 from ...cache.scores.reading.reader import PendingLabels, ScoreReader
 from ...cache.scores.store import ScoreStore
 from ...cache.storage.identity import identity_digest
 from ...configs.schema import Config
 from ...errors import CacheError, CacheMismatchError
 from ..data.teacher_frames import TeacherFrames
-from ..data.usable_split import Split
+from ..data.usable_split import UsableSplit
 from ..runtime.reporting import Reporter
 from .frame_scores import carrier_of, no_frame_scores, tell_without
 from .open_scores import open_reader
@@ -55,7 +55,7 @@ class CachedTeacher:
 
 
 def cached_teachers(
-    config: Config, split: Split, frames: FrameCache, seen: TeacherFrames, reporter: Reporter
+    config: Config, split: UsableSplit, frames: FrameCache, seen: TeacherFrames, reporter: Reporter
 ) -> tuple[CachedTeacher, ...]:
     """The teachers of `train.teachers` as the store has them, for the texts and videos of `split`.
 

@@ -19,7 +19,7 @@ from ...configs.schema import Config, DenoiseConfig
 from ...errors import CacheError, ConfigError, DataError
 from ..data.dataset import read_dataset
 from ..data.teacher_frames import TeacherFrames
-from ..data.usable_split import Split, usable_split
+from ..data.usable_split import UsableSplit, usable_split
 from ..runtime.reporting import Reporter, Silent
 from .caption_mask import CaptionMask, captions_digest
 from .open_scores import open_reader
@@ -171,12 +171,12 @@ def _teachers(config: Config) -> tuple[str, ...]:
     return names
 
 
-def _ids(split: Split, ranks: np.ndarray, chosen: np.ndarray) -> dict[str, float]:
+def _ids(split: UsableSplit, ranks: np.ndarray, chosen: np.ndarray) -> dict[str, float]:
     return {split.texts[text].id: float(ranks[text]) for text in np.flatnonzero(chosen)}
 
 
 def _result(
-    config: Config, mask: CaptionMask, names: tuple[str, ...], split: Split, ranks: np.ndarray, seconds: float
+    config: Config, mask: CaptionMask, names: tuple[str, ...], split: UsableSplit, ranks: np.ndarray, seconds: float
 ) -> DenoiseResult:
     worst = [split.texts[text] for text in np.argsort(-ranks, kind="stable")[:WORST]]
     by_id = {text.id: float(rank) for text, rank in zip(split.texts, ranks, strict=True)}

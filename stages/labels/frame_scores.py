@@ -8,7 +8,7 @@ import torch
 from ...cache.frames.cache import FrameCache
 from ...configs.schema import Config
 from ...errors import ConfigError
-from ..data.usable_split import Split
+from ..data.usable_split import UsableSplit
 from ..runtime.reporting import Reporter
 from .frame_times import FrameCarrier, frame_carrier
 
@@ -25,7 +25,7 @@ def gives_frame_logits(teacher: "Teacher", frames: FrameCache, video: str, capti
 
 
 def carrier_of(
-    config: Config, name: str, split: Split, teacher_times: np.ndarray, frames: FrameCache, reporter: Reporter
+    config: Config, name: str, split: UsableSplit, teacher_times: np.ndarray, frames: FrameCache, reporter: Reporter
 ) -> FrameCarrier | None:
     student_times = frames.times(split.videos)
     padding_counts = not config.train.network.mask_padding

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...cache.frames.cache import FrameCache
 from ...configs.schema import Config
 from ..data.teacher_frames import TeacherFrames
-from ..data.usable_split import Split
+from ..data.usable_split import UsableSplit
 from ..data.video_inputs import FrameInputs, VideoInputs
 from ..runtime.reporting import Reporter
 from .cached import UintFrames
@@ -62,7 +62,12 @@ class OnlineTeacher:
 
 
 def online_teachers(
-    config: Config, split: Split, frames: FrameCache, seen: TeacherFrames, device: torch.device, reporter: Reporter
+    config: Config,
+    split: UsableSplit,
+    frames: FrameCache,
+    seen: TeacherFrames,
+    device: torch.device,
+    reporter: Reporter,
 ) -> tuple[OnlineTeacher, ...]:
     """The teachers of `train.teachers`, loaded; see `cached_teachers`.
 

@@ -9,13 +9,13 @@ from ...cache.frames.cache import FrameCache
 from ...cache.scores.reading.reader import ScoreReader
 from ...cache.scores.store import ScoreCache
 from ...cache.storage.identity import refuse_difference, text_digest
-from ..data.usable_split import Split
+from ..data.usable_split import UsableSplit
 from ..runtime.reporting import Reporter
 
 
 def open_reader(
     cache: ScoreCache,
-    split: Split,
+    split: UsableSplit,
     frames: FrameCache,
     accept: Sequence[Literal["pixels"]],
     reporter: Reporter,

@@ -11,7 +11,7 @@ from ...configs.schema import Config
 from ...errors import CacheError
 from ..data.dataset import Dataset, read_dataset
 from ..data.video.workers import cores, decode_videos
-from .plan import ShardPlan, identity, plan_shards
+from .plan import ShardPlan, frame_settings, plan_shards
 
 PROBED = 12
 
@@ -46,7 +46,7 @@ def raw_bytes(videos: int, frames: int, image_size: int) -> int:
     return videos * frames * 3 * image_size**2
 
 
-def estimate(config: Config) -> PrepareEstimate:
+def estimate_frames(config: Config) -> PrepareEstimate:
     """What prepare would cost in bytes and seconds, from a few videos decoded as a probe; nothing is written.
 
     Raises:
@@ -54,7 +54,7 @@ def estimate(config: Config) -> PrepareEstimate:
         CacheMismatchError: the cache was begun with other settings.
     """
     dataset = read_dataset(config.data)
-    folder = FrameFolder.look(config.frames_folder, identity(config.prepare))
+    folder = FrameFolder.look(config.frames_folder, frame_settings(config.prepare))
     return _estimate(dataset, plan_shards(dataset, folder, config.prepare.shard_videos), config)
 
 

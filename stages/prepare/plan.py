@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 from ...cache.frames.cache import FrameFolder, frame_identity
 from ...cache.frames.record import FileStamp, VideoStatus
-from ...cache.frames.shard import Shard
+from ...cache.frames.shard import FrameShard
 from ...cache.storage.identity import JSON
 from ...configs.schema import PrepareConfig
 from ..data.dataset import Dataset, Video
-from ..data.video.source import Source, stamp_of
+from ..data.video.source import VideoSource, stamp_of
 
 
-def identity(config: PrepareConfig) -> dict[str, JSON]:
+def frame_settings(config: PrepareConfig) -> dict[str, JSON]:
     """The settings that decide what the frame cache holds."""
     return frame_identity(
         sample_fps=config.sample_fps,
@@ -30,7 +30,7 @@ class ShardPlan:
 
     number: int
     jobs: tuple[Video, ...]
-    old: Shard | None = None
+    old: FrameShard | None = None
 
 
 def plan_shards(dataset: Dataset, folder: FrameFolder, shard_videos: int) -> list[ShardPlan]:
@@ -54,7 +54,7 @@ def plan_shards(dataset: Dataset, folder: FrameFolder, shard_videos: int) -> lis
     return sorted(plans, key=lambda plan: plan.number)
 
 
-def _stale(status: VideoStatus, stamp: FileStamp, source: Source) -> bool:
+def _stale(status: VideoStatus, stamp: FileStamp, source: VideoSource) -> bool:
     try:
         found = stamp_of(source)
     except OSError:

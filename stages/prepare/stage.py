@@ -20,7 +20,7 @@ from ..data.dataset import Dataset, read_dataset
 from ..data.video.workers import cores, decode_videos
 from ..runtime.reporting import Progress, Reporter, Silent
 from .estimate import refuse_without_room
-from .plan import ShardPlan, identity, plan_shards
+from .plan import ShardPlan, frame_settings, plan_shards
 
 SHOWN = 20
 
@@ -60,7 +60,7 @@ def prepare(config: Config, reporter: Reporter = Silent()) -> PrepareResult:  # 
     """
     begun = time.monotonic()
     dataset = read_dataset(config.data)
-    folder = FrameFolder.claim(config.frames_folder, identity(config.prepare))
+    folder = FrameFolder.claim(config.frames_folder, frame_settings(config.prepare))
     for damage in folder.damaged:
         reporter.warn(f"{damage}; made again")
     plans = plan_shards(dataset, folder, config.prepare.shard_videos)

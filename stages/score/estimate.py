@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...cache.frames.cache import MANIFEST, FrameCache
-from ...cache.scores.format.arrays import TileLayout
+from ...cache.scores.format.arrays import TileSpec
 from ...cache.scores.format.sizes import tile_bytes
 from ...cache.scores.lookup import look_up
 from ...cache.scores.shard import missing_shards
@@ -132,29 +132,29 @@ def _estimate(
     held = store.teacher(teacher.name) if store and teacher.name in store.teachers else None
     frames, logits = (held.frames, held.frame_logits) if held else (frames, True)
     there = [one.tile for one in look_up(held.tiles, asked.texts, asked.videos) if one.pairs] if held else []
-    left = [(tile.layout, shard) for tile in there for shard in missing_shards(tile)]
+    left = [(tile.spec, shard) for tile in there for shard in missing_shards(tile)]
     kind, added = _added(config, teacher.name, asked, frames, logits, store, held)
-    left += [(layout, shard) for layout in added for shard in range(layout.shards)]
-    layouts = [*(tile.layout for tile in there), *added]
+    left += [(spec, shard) for spec in added for shard in range(spec.shards)]
+    specs = [*(tile.spec for tile in there), *added]
     unsure = held is None and teacher.plugin
-    without = [replace(layout, frame_logits=False) for layout in layouts] if unsure else None
-    pairs_left = sum(len(layout.rows(shard)) * layout.videos for layout, shard in left)
+    without = [replace(spec, frame_logits=False) for spec in specs] if unsure else None
+    pairs_left = sum(len(spec.rows(shard)) * spec.videos for spec, shard in left)
     rate, measured = _rate(held, like)
     return TeacherEstimate(
         teacher.name,
         len(asked.texts),
         len(asked.videos),
-        sum(layout.texts * layout.videos for layout in layouts),
-        sum(layout.shards for layout in layouts),
+        sum(spec.texts * spec.videos for spec in specs),
+        sum(spec.shards for spec in specs),
         len(left),
         pairs_left,
-        sum(map(tile_bytes, layouts)),
+        sum(map(tile_bytes, specs)),
         sum(map(tile_bytes, without)) if without else None,
         pairs_left / rate if rate else None,
         rate,
         measured,
         kind,
-        len(layouts),
+        len(specs),
     )
 
 
@@ -166,7 +166,7 @@ def _added(
     frame_logits: bool,
     store: ScoreStore | None,
     held: ScoreCache | None,
-) -> tuple[Layout, list[TileLayout]]:
+) -> tuple[Layout, list[TileSpec]]:
     """The layout, and the tiles that scoring would add."""
     settings, (texts, videos, text_video) = config.score, asked
     kind = choose_layout(settings, held, tile_layout(settings, texts, videos, frames, frame_logits))

@@ -17,7 +17,7 @@ from ...cache.scores.tile import Key, Tile, TileContents
 from ...cache.storage.identity import JSON, digest_of, refuse_difference, text_digest
 from ...configs.schema import Config, TeacherConfig
 from ...errors import CacheError, CacheMismatchError
-from ..data.usable_split import Split
+from ..data.usable_split import UsableSplit
 from ..labels.frame_scores import gives_frame_logits
 from ..models.checkpoints.files import checkpoint_digest
 from ..models.frozen.teacher import Teacher, load_teacher
@@ -28,7 +28,7 @@ from .scorer import Scorer
 from .shard_writer import ShardWriter
 from .tile_plan import Layout, NewTile, TilePlan, block_tiles, choose_layout, plan_tiles, tile_layout
 from .video_encoder import VideoEncoder
-from .worker_part import WHOLE, Part
+from .worker_part import WHOLE, WorkerPart
 
 _OTHER_STORE = "undo the change, give the teacher another name, or keep both: --set score.store=OTHER.zarr"
 _SHOWN = 5
@@ -89,11 +89,11 @@ class OneTeacher:
         self,
         config: Config,
         settings: TeacherConfig,
-        split: Split,
+        split: UsableSplit,
         frames: FrameCache,
         store: ScoreStore,
         reporter: Reporter,
-        part: Part,
+        part: WorkerPart,
     ) -> None:
         self.config, self.settings, self.split, self.frames = config, settings, split, frames
         self.store, self.reporter, self.part = store, reporter, part
@@ -212,7 +212,7 @@ class OneTeacher:
         """Shards are counted over all tiles, by name: every worker counts the same."""
         work, first = [], 0
         for held in cache.look_up(self.texts, self.videos):
-            layout = held.tile.layout
+            layout = held.tile.spec
             if held.pairs:
                 shards = frozenset(np.unique(held.rows // layout.shard_texts).tolist())
                 work.append(_Work(held, shards, frozenset(k for k in shards if self.part.has(first + k))))
@@ -251,9 +251,9 @@ class OneTeacher:
             encoder = encoder or VideoEncoder(self.teacher, cache, self.frames, self.device, batch, self.part)
             features = encoder.encode(tile.video_ids, self.reporter)
             scorer = Scorer(self.teacher, tile, features, captions, self.config.score.text_batch)
-            rows = sum(len(tile.layout.rows(shard)) for shard in missing)
-            total = tile.layout.texts * tile.layout.videos
-            before = total - rows * tile.layout.videos
+            rows = sum(len(tile.spec.rows(shard)) for shard in missing)
+            total = tile.spec.texts * tile.spec.videos
+            before = total - rows * tile.spec.videos
             with (
                 self.reporter.progress(f"scores of {self.name}", total, "pair", before) as progress,
                 ShardWriter() as writer,
@@ -277,8 +277,8 @@ class OneTeacher:
         tile, batch = work.tile, self.config.score.text_batch
         needed: set[int] = set()
         for shard in shards:
-            rows = tile.layout.rows(shard)
-            stop = min(-(-rows.stop // batch) * batch, tile.layout.texts)
+            rows = tile.spec.rows(shard)
+            stop = min(-(-rows.stop // batch) * batch, tile.spec.texts)
             needed |= set(range(rows.start // batch * batch, stop))  # blocks are computed whole
         videos = set(self.split.videos)
         wanted = {
@@ -302,7 +302,7 @@ class OneTeacher:
             CacheError: they are near chance, and `score.chance_check` is on.
         """
         for tile, shard in ((each.tile, shard) for each in work for shard in sorted(each.shards)):
-            rows = np.array(tile.layout.rows(shard))
+            rows = np.array(tile.spec.rows(shard))
             if (tile.text_video[rows] >= 0).any() and not problem(tile, shard):
                 return self._ranks(tile, rows)
         return None

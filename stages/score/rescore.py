@@ -17,7 +17,7 @@ from ...configs.schema import Config, TeacherConfig
 from ...errors import ConfigError, DataError
 from ..data.dataset import read_dataset
 from ..data.teacher_frames import teacher_frames
-from ..data.usable_split import Split, usable_split
+from ..data.usable_split import UsableSplit, usable_split
 from ..labels.open_scores import open_reader
 from ..models.common.network import Features
 from ..models.frozen.teacher import Teacher, load_teacher
@@ -103,7 +103,9 @@ def _rescore(
     return _compare(teacher, split, reader, (texts, videos), join_features(encoded), config.score.text_batch)
 
 
-def choose_sample(split: Split, groups: np.ndarray | None, sample: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def choose_sample(
+    split: UsableSplit, groups: np.ndarray | None, sample: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the sampled texts and videos, each at most `sample` and ascending; their own videos first of all.
 
     Args:
@@ -128,7 +130,7 @@ def _encode(teacher: Teacher, frames: FrameCache, videos: list[str], device: tor
 @torch.inference_mode()
 def _compare(
     teacher: Teacher,
-    split: Split,
+    split: UsableSplit,
     reader: ScoreReader,
     chosen: tuple[np.ndarray, np.ndarray],
     encoded: Features,

@@ -33,12 +33,12 @@ class Scorer:
     def __init__(self, teacher: Teacher, tile: Tile, videos: Features, captions: Sequence[str], batch: int) -> None:
         self.teacher, self.tile, self.captions, self.batch = teacher, tile, captions, batch
         self.videos = videos
-        self.columns = list(_blocks(videos, tile.layout.videos))
+        self.columns = list(_blocks(videos, tile.spec.videos))
         self._last: tuple[int, _Rows] | None = None  # neighbouring shards share a block
 
     def score(self, shard: int, advance: Callable[[int], None]) -> _Rows:
         """Raw scores float32 [rows,V] and frame-text logits [rows,F] of a shard; `advance` is told of pairs."""
-        rows = self.tile.layout.rows(shard)
+        rows = self.tile.spec.rows(shard)
         coarse, fine = [], []
         for first in range(rows.start - rows.start % self.batch, rows.stop, self.batch):
             wanted = slice(max(rows.start - first, 0), rows.stop - first)
@@ -53,10 +53,10 @@ class Scorer:
     def _block(self, first: int) -> _Rows:
         """Scores and frame-text logits of the block of texts that begins at row `first`."""
         if self._last is None or self._last[0] != first:
-            rows = slice(first, min(first + self.batch, self.tile.layout.texts))
+            rows = slice(first, min(first + self.batch, self.tile.spec.texts))
             texts = self.teacher.encode_texts(self.captions[rows])
             scores = torch.cat([self.teacher.score(texts, columns).float() for columns in self.columns], dim=1)
-            fine = self._frame_logits(texts, rows) if self.tile.layout.frame_logits else None
+            fine = self._frame_logits(texts, rows) if self.tile.spec.frame_logits else None
             self._last = first, (scores.cpu().numpy(), fine)
         return self._last[1]
 

@@ -15,10 +15,10 @@ from ...configs.schema import Config
 from ...errors import ConfigError, DataError
 from ..data.dataset import Dataset, read_dataset
 from ..data.teacher_frames import teacher_frames
-from ..data.usable_split import Split, usable_split
+from ..data.usable_split import UsableSplit, usable_split
 from ..runtime.reporting import Reporter, Silent
 from .one_teacher import OneTeacher, TeacherScores
-from .worker_part import WHOLE, Part
+from .worker_part import WHOLE, WorkerPart
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ScoreResult:
     part: str | None = None
 
 
-def score(config: Config, reporter: Reporter | None = None, part: Part = WHOLE) -> ScoreResult:
+def score(config: Config, reporter: Reporter | None = None, part: WorkerPart = WHOLE) -> ScoreResult:
     """Score the captions and videos of `config.score.splits` with every configured teacher.
 
     A killed run goes on where it was; a finished one is only reported; captions and videos that are new are added.
@@ -82,7 +82,7 @@ def score(config: Config, reporter: Reporter | None = None, part: Part = WHOLE) 
     return ScoreResult(str(store.path), tuple(results), split.left_out, time.monotonic() - begun, shown)
 
 
-def _texts(config: Config, dataset: Dataset, *frames: FrameCache) -> Split:
+def _texts(config: Config, dataset: Dataset, *frames: FrameCache) -> UsableSplit:
     """The captions that are scored."""
     split = usable_split(dataset, config.score.splits, *frames)
     if not split.texts:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from ...cache.scores.format.arrays import TileLayout
+from ...cache.scores.format.arrays import TileSpec
 from ...cache.scores.format.sizes import tile_bytes
 from ...cache.scores.lookup import Coverage, Held, look_up
 from ...cache.scores.store import ScoreCache, ScoreStore
@@ -75,14 +75,14 @@ def block_tiles(store: ScoreStore, name: str) -> list[Sequence[str]]:
 
 def tile_layout(
     settings: ScoreConfig, texts: Sequence[str], videos: Sequence[str], frames: int, frame_logits: bool
-) -> TileLayout:
+) -> TileSpec:
     """The sizes of one tile with all these texts and videos."""
     sizes = [len("\n".join(ids).encode(errors="surrogatepass")) for ids in (texts, videos)]
     shard_texts = min(settings.shard_texts, len(texts))
-    return TileLayout(len(texts), len(videos), frames, frame_logits, settings.coarse, shard_texts, *sizes)
+    return TileSpec(len(texts), len(videos), frames, frame_logits, settings.coarse, shard_texts, *sizes)
 
 
-def choose_layout(settings: ScoreConfig, cache: ScoreCache | None, dense: TileLayout) -> Layout:
+def choose_layout(settings: ScoreConfig, cache: ScoreCache | None, dense: TileSpec) -> Layout:
     """The layout that is configured; `auto`: dense within the budget, and blocks stay blocks.
 
     Args:

@@ -15,7 +15,7 @@ from ...errors import DataError
 from ..models.common.network import Features
 from ..models.frozen.teacher import Teacher
 from ..runtime.reporting import Reporter
-from .worker_part import WHOLE, Part
+from .worker_part import WHOLE, WorkerPart
 
 
 def _join(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -45,7 +45,7 @@ class VideoEncoder:
         frames: FrameCache,
         device: torch.device,
         batch: int,
-        part: Part = WHOLE,
+        part: WorkerPart = WHOLE,
     ) -> None:
         self.teacher, self.frames, self.device, self.batch, self.part = teacher, frames, device, batch, part
         identity = {key: cache.identity[key] for key in ("weights", "score_version", "frames")}

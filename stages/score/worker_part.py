@@ -8,14 +8,14 @@ from ...errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Part:
+class WorkerPart:
     """Of units that are counted from 0, worker `index` of `count` does index, index + count, index + 2 count, ..."""
 
     index: int
     count: int
 
     @classmethod
-    def parse(cls, text: str) -> "Part":
+    def parse(cls, text: str) -> "WorkerPart":
         """The part that `text` names: "0/8" to "7/8".
 
         Raises:
@@ -42,4 +42,4 @@ class Part:
         return [unit for turn in range(self.count) for unit in units[(self.index + turn) % self.count :: self.count]]
 
 
-WHOLE = Part(0, 1)
+WHOLE = WorkerPart(0, 1)

@@ -25,7 +25,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Found:
+class QueryAnswers:
     """A sentence and its videos, best first."""
 
     query: str
@@ -36,7 +36,7 @@ class Found:
 class SearchResult:
     """What each sentence found among `videos` videos; `seconds` is the search alone, without loading and encoding."""
 
-    queries: tuple[Found, ...]
+    queries: tuple[QueryAnswers, ...]
     videos: int
     seconds: float
 
@@ -60,7 +60,7 @@ def search(config: Config, queries: Sequence[str], reporter: Reporter | None = N
     seconds = time.perf_counter() - began
     where = locator(config.data)
     found = tuple(
-        Found(query, _answers(cosines, rows, vectors.videos, where))
+        QueryAnswers(query, _answers(cosines, rows, vectors.videos, where))
         for query, cosines, rows in zip(queries, *nearest, strict=True)
     )
     return SearchResult(found, len(vectors.videos), seconds)

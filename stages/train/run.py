@@ -27,18 +27,18 @@ from ..runtime.processes import World
 from ..runtime.reporting import Progress, Reporter, Silent
 from ..runtime.run_folder import RunFolder
 from ..runtime.stopping import StopRequest
-from .dataloader.batch import Batch, BatchReader
+from .dataloader.batch import Batch, BatchLoader
 from .dataloader.frozen_tokens import frozen_inputs
 from .dataloader.resident_frames import frame_inputs
-from .dataloader.sampler import Order
+from .dataloader.sampler import BatchSampler
 from .dataloader.to_device import on_device
-from .record.checkpoints import Keeper
+from .record.checkpoints import Checkpointer
 from .record.environment import environment
-from .record.monitor import Watch
-from .step.optimizer import build_optimiser
+from .record.monitor import Monitor
+from .step.optimizer import build_optimizer
 from .step.speed import prepare_for_speed
 from .step.training_step import TrainingStep
-from .training_data import Material
+from .training_data import TrainingData
 
 LOG_EVERY = 20  # steps between readings of the losses, each of which waits for the GPU
 
@@ -93,10 +93,10 @@ def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTex
     return network
 
 
-class Run:
+class TrainRun:
     """The steps of one run."""
 
-    def __init__(self, config: Config, material: Material, folder: RunFolder, reporter: Reporter) -> None:
+    def __init__(self, config: Config, material: TrainingData, folder: RunFolder, reporter: Reporter) -> None:
         self.config, self.settings, self.material = config, config.train, material
         self.folder, self.reporter, self.world = folder, reporter, World.current()
         self.device = choose_device(self.settings.device)
@@ -104,13 +104,13 @@ class Run:
         self.train_inputs, self.val_inputs = self._inputs()
         split = material.train
         texts = len(split.texts)
-        self.order = Order(texts, min(self.settings.batch_size, texts), self.settings.seed, material.groups)
+        self.order = BatchSampler(texts, min(self.settings.batch_size, texts), self.settings.seed, material.groups)
         self.steps = _total_steps(self.settings, self.order)
-        optimiser = build_optimiser(self.network, self.settings.optim, self.steps)
+        optimiser = build_optimizer(self.network, self.settings.optim, self.steps)
         self.online = self._online_teachers()
         self.step = TrainingStep(self.network, optimiser, self.settings, split.captions, material.cached, self.online)
-        self.keeper = Keeper(folder, self.network, optimiser, self.settings.keep, reporter)
-        self.watch = Watch(folder, self.order, split.videos, self.settings, self.device, reporter)
+        self.keeper = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter)
+        self.watch = Monitor(folder, self.order, split.videos, self.settings, self.device, reporter)
         self.val_ids = tokenize(material.val.captions, self.settings.network.words)[0]
         self.read = self._batch_reader()
         self.began = time.perf_counter()
@@ -226,9 +226,9 @@ class Run:
         material = self.material
         return online_teachers(self.config, material.train, material.frames, material.seen, self.device, self.reporter)
 
-    def _batch_reader(self) -> BatchReader:
+    def _batch_reader(self) -> BatchLoader:
         split = self.material.train
-        return BatchReader(
+        return BatchLoader(
             ids=tokenize(split.captions, self.settings.network.words)[0],
             text_video=split.text_video,
             inputs=self.train_inputs,
@@ -270,6 +270,6 @@ class Run:
         )
 
 
-def _total_steps(settings: TrainConfig, order: Order) -> int:
+def _total_steps(settings: TrainConfig, order: BatchSampler) -> int:
     steps = settings.epochs * order.steps_per_epoch
     return min(steps, settings.max_steps) if settings.max_steps else steps

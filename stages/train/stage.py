@@ -13,7 +13,7 @@ from ..runtime.reporting import Reporter, Silent
 from ..runtime.run_folder import RunFolder
 from ..runtime.stopping import StopRequest
 from .losses.own import loss_identity
-from .run import Run, TrainResult
+from .run import TrainResult, TrainRun
 from .training_data import open_material
 
 
@@ -48,7 +48,7 @@ def _train(config: Config, reporter: Reporter, world: World, stop: StopRequest |
         if material.train.left_out:
             reporter.warn(f"{material.train.left_out} training videos have no usable frames and are left out")
         with deterministic(choose_device(config.train.device), config.train.deterministic):
-            result = Run(config, material, folder, reporter).go(stop)
+            result = TrainRun(config, material, folder, reporter).go(stop)
         if world.main:
             folder.finish(asdict(result))
         return result

@@ -12,7 +12,7 @@ from ...configs.schema import Config
 from ...errors import DataError
 from ..data.dataset import Dataset, read_dataset
 from ..data.teacher_frames import TeacherFrames
-from ..data.usable_split import Split, usable_split
+from ..data.usable_split import UsableSplit, usable_split
 from ..labels.cached import CachedTeacher, batch_groups, cached_teachers
 from ..labels.caption_mask import captions_digest, read_mask
 from ..models.checkpoints.files import checkpoint_digest
@@ -28,7 +28,7 @@ class Masked(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingData:
     """What a run is trained and validated on.
 
     Attributes:
@@ -43,8 +43,8 @@ class Material:
     frames: FrameCache
     seen: TeacherFrames
     masked: Masked | None
-    train: Split
-    val: Split
+    train: UsableSplit
+    val: UsableSplit
     cached: tuple[CachedTeacher, ...]
     online: dict[str, str]
     groups: np.ndarray | None
@@ -69,7 +69,7 @@ class Material:
         return identity | self.start | {f"teacher {name}": digest for name, digest in self.online.items()}
 
 
-def open_material(config: Config, reporter: Reporter) -> Material:
+def open_material(config: Config, reporter: Reporter) -> TrainingData:
     """What `config.train` is to be trained on.
 
     Raises:
@@ -99,7 +99,7 @@ def open_material(config: Config, reporter: Reporter) -> Material:
     groups = batch_groups(cached, config.score_store)
     validated_on = _validated_on(dataset, reporter)
     start = _start_digests(config)
-    return Material(frames, seen, masked, train_split, val_split, cached, online, groups, start, validated_on)
+    return TrainingData(frames, seen, masked, train_split, val_split, cached, online, groups, start, validated_on)
 
 
 def _validated_on(dataset: Dataset, reporter: Reporter) -> str:
@@ -132,7 +132,9 @@ def _start_digests(config: Config) -> dict[str, str]:
     return {name: checkpoint_digest(path) for name, path in files.items() if path is not None and path.exists()}
 
 
-def _masked(config: Config, dataset: Dataset, split: Split, reporter: Reporter) -> tuple[Split, Masked | None]:
+def _masked(
+    config: Config, dataset: Dataset, split: UsableSplit, reporter: Reporter
+) -> tuple[UsableSplit, Masked | None]:
     """The split without the captions that `train.captions_mask` leaves out."""
     path = config.captions_mask
     if path is None:

@@ -40,7 +40,7 @@ class Made:
 
     def write(self, *shards: int) -> None:
         for shard in shards:
-            rows = self.tile.layout.rows(shard)
+            rows = self.tile.spec.rows(shard)
             write_shard(self.tile, shard, self.coarse[rows.start : rows.stop], self.fine[rows.start : rows.stop])
 
 
@@ -72,7 +72,7 @@ def make_store(tmp_path: Path) -> Make:
         times[::3, 2:] = np.nan
         cache.create_tile("dense", TileContents(text_keys, video_keys, own, times), shard_texts=8)
         made = Made(store.path, text_keys, video_keys, coarse, fine, own)
-        made.write(*(range(made.tile.layout.shards) if shards is None else shards))
+        made.write(*(range(made.tile.spec.shards) if shards is None else shards))
         return made
 
     return make

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from teachclip.configs.loading import Place, dump_config, every_key, load_config, parse, shipped
+from teachclip.configs.loading import YamlPlace, dump_config, every_key, load_config, parse_yaml, shipped
 from teachclip.configs.schema import CHECKPOINT_PATHS, FILE_PATHS, Config, Section
 
 ROWS = {  # the fifteen rows of docs/recipes.md: which keys each of them is about
@@ -125,7 +125,7 @@ def test_the_page_argues_every_key_with_the_recipes_own_values() -> None:
     table = {key if key.startswith("data.") else f"train.{key}": cells for key, cells in keys}
     for number, name in enumerate(RECIPES):
         values = dict(leaves(yaml.safe_load(dump_config(recipe(name)))))
-        written = {key: parse(cells[number], Place("page", Path())).plain() for key, cells in table.items()}
+        written = {key: parse_yaml(cells[number], YamlPlace("page", Path())).plain() for key, cells in table.items()}
         assert written == {key: values[key] for key in written}
     named = {key for key, _ in leaves(yaml.safe_load(shipped()["recipes/default"].read_text()))}
     assert set(table) == named

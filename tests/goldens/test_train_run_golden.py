@@ -8,7 +8,7 @@ from teachclip.configs.schema import TrainConfig
 from teachclip.stages.models.checkpoints.files import from_published
 from teachclip.stages.models.weights.names import our_name
 from teachclip.stages.train.losses.combined import Losses
-from teachclip.stages.train.step.optimizer import build_optimiser, parameter_groups
+from teachclip.stages.train.step.optimizer import build_optimizer, parameter_groups
 
 TOLERANCE = {"rtol": 0.0, "atol": 1e-9}
 METHODS = {"pear": "pearson", "ce": "ce", "l1": "huber"}
@@ -63,7 +63,7 @@ def test_the_recipe_has_what_the_published_code_hard_codes(golden) -> None:
 def test_training_steps_equal_the_published_run(golden) -> None:
     meta, network, recipe = golden.meta, _network(golden), _recipe(golden.meta)
     start = {name: value.clone() for name, value in network.state_dict().items()}
-    optimiser = build_optimiser(network, recipe.optim, meta["t_total"])
+    optimiser = build_optimizer(network, recipe.optim, meta["t_total"])
     log = {name: [] for name in ("loss", "gt", "distill", "fine")}
     for step in range(meta["n_batches"] * meta["epochs"]):
         parts = _losses(golden, network, recipe, step % meta["n_batches"])
@@ -97,7 +97,7 @@ def _check_end(golden, start, end) -> None:
 def test_groups_and_frozen_tensors_are_the_published_ones(golden) -> None:
     meta, network = golden.meta, _network(golden)
     config = _recipe(meta).optim
-    build_optimiser(network, config, meta["t_total"])
+    build_optimizer(network, config, meta["t_total"])
     frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
     assert frozen == {our_name(name) for name in meta["frozen"]}
     names = {id(parameter): name for name, parameter in network.named_parameters()}

@@ -71,7 +71,7 @@ def same_arithmetic() -> None:
     weights = b"".join(value.numpy().tobytes() for value in block.state_dict().values())
     found = hashlib.blake2b(weights, digest_size=8).hexdigest()
     if (found, torch.get_num_threads()) != (ARITHMETIC, 1):
-        pytest.skip(f"this machine, torch or more threads round in another way ({found}) than where the folder was made")
+        pytest.skip(f"machine, torch or threads round in another way ({found}) than where the folder was made")
 
 
 def teachclip(*arguments: str, sets: tuple[str, ...] | None = None) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ....errors import CacheError
 from ...storage.identity import DIGEST_BYTES
-from ...storage.locations import Place, at_once
+from ...storage.locations import Location, at_once
 from ...storage.publish import publish, publishing
 from ...storage.sealed import METADATA, unseal
 from ...storage.untrusted import Document, file_blocks, publish_folder, read_file, unwritable
@@ -32,7 +32,7 @@ def marker_of(tile: Tile, shard: int) -> Document:
     return unseal(read_file(path), path)[0]
 
 
-def copy_file(source: Place, target: Path, size: int, blake2b: str) -> None:
+def copy_file(source: Location, target: Path, size: int, blake2b: str) -> None:
     """Publish a copy of `source` if it has these bytes; else nothing. A file's time of the last change is kept.
 
     Raises:
@@ -55,14 +55,14 @@ def copy_file(source: Place, target: Path, size: int, blake2b: str) -> None:
         raise unwritable(target, error, ROOM) from error
 
 
-def _read(source: Place, size: int) -> Iterator[bytes]:
+def _read(source: Location, size: int) -> Iterator[bytes]:
     try:
         yield from file_blocks(source, size)
     except OSError as error:
         raise CacheError(f"cannot be read: {error.strerror or 'missing'}", where=str(source)) from error
 
 
-def _keep_time(source: Place, target: Path) -> None:
+def _keep_time(source: Location, target: Path) -> None:
     if isinstance(source, Path):
         times = source.lstat()
         os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -107,7 +107,7 @@ def copy_teacher(source: ScoreCache, folder: Path) -> ScoreCache:
 
 def copy_tile(source: Tile, teacher: ScoreCache) -> Tile:
     """A tile without shards (or the one that is there)."""
-    names = [METADATA, *tile_files(source.layout)]
+    names = [METADATA, *tile_files(source.spec)]
     read = at_once(source.folder, lambda name: read_file(source.folder / name, most=2**40), names)
     files = dict(zip(names, read, strict=True))
     publish_folder(teacher.local / TILES / source.name, files, folders=("done",))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ....errors import CacheError, CacheMismatchError
 from ...storage.identity import refuse_difference
-from ...storage.locations import WRITTEN, Place, place
+from ...storage.locations import WRITTEN, Location, place
 from ...storage.locations import folder as local_folder
 from ...storage.sealed import open_group
 from ...storage.untrusted import Document
@@ -68,7 +68,7 @@ class Merge:
         CacheError: a store is absent or damaged.
     """
 
-    def __init__(self, path: str | Place, sources: Sequence[str | Place], teacher: str | None = None) -> None:
+    def __init__(self, path: str | Location, sources: Sequence[str | Location], teacher: str | None = None) -> None:
         self.path = local_folder(path, WRITTEN)
         self.store = ScoreStore.open(self.path)
         self._parts: list[tuple[ScoreCache, str]] = []
@@ -94,7 +94,7 @@ class Merge:
     @property
     def units(self) -> int:
         """Shards to look at."""
-        return sum(tile.layout.shards for cache, _ in self._parts for tile in cache.tiles)
+        return sum(tile.spec.shards for cache, _ in self._parts for tile in cache.tiles)
 
     def run(self, advance: Advance = lambda _: None) -> tuple[TeacherMerge, ...]:
         """Copy what the store does not have.
@@ -113,7 +113,7 @@ class Merge:
         refused: list[Refused] = []
         for tile in source.tiles:
             own = held.get(tile.name) or copy_tile(tile, target)
-            for shard in range(tile.layout.shards):
+            for shard in range(tile.spec.shards):
                 advance(1)
                 here, there = problem(own, shard) is None, marker_path(tile, shard).exists()
                 if not there:
@@ -166,7 +166,7 @@ def _refuse_other_tile(held: Tile, other: Tile) -> None:
     mine, theirs = open_group(held.folder)[0], open_group(other.folder)[0]
     lines = [
         f"{key}: {mine[key]} in {held.folder}, {theirs[key]} in {other.folder}"
-        for key in held.layout.attributes()
+        for key in held.spec.attributes()
         if mine[key] != theirs[key]
     ]
     arrays = {file.split("/")[0] for file in mine["files"] if mine["files"][file] != theirs["files"].get(file)}

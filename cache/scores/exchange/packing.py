@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import CacheError
-from ...storage.locations import MANIFEST, WRITTEN, Place, Remote, at_once, place
+from ...storage.locations import MANIFEST, WRITTEN, Location, Remote, at_once, place
 from ...storage.locations import folder as local_folder
 from ...storage.publish import TEMPORARY, make_folder, publish, sync_folder
 from ...storage.sealed import METADATA, seal, unseal
@@ -68,7 +68,7 @@ class Export:
         CacheError: there is no such teacher, it is damaged or has nothing that is complete; or `out` exists.
     """
 
-    def __init__(self, path: str | Place, teacher: str, out: str | Place, partial: bool = False) -> None:
+    def __init__(self, path: str | Location, teacher: str, out: str | Location, partial: bool = False) -> None:
         self.store, self.out = ScoreStore.open(path), place(out)
         self.cache = self.store.teacher(teacher)
         if isinstance(self.out, Path):
@@ -76,7 +76,7 @@ class Export:
         missing = {tile.name: missing_shards(tile) for tile in self.cache.tiles}
         self.left_out = tuple(f"{name}: {len(gone)} shards" for name, gone in missing.items() if gone)
         self.shards = [
-            (tile, [shard for shard in range(tile.layout.shards) if shard not in set(missing[tile.name])])
+            (tile, [shard for shard in range(tile.spec.shards) if shard not in set(missing[tile.name])])
             for tile in self.cache.tiles
             if partial or not missing[tile.name]
         ]
@@ -153,7 +153,7 @@ class Import:
             store has other scores of this teacher.
     """
 
-    def __init__(self, given: str | Place, path: str | Place) -> None:
+    def __init__(self, given: str | Location, path: str | Location) -> None:
         folder = self.folder = place(given)
         self.path = local_folder(path, WRITTEN)
         _refuse_no_export(folder, self.path)
@@ -170,7 +170,7 @@ class Import:
             raise damaged(folder / MANIFEST, "does not name a teacher", _GET_AGAIN)
         self.cache = ScoreStore.open(folder / STORE).teacher(name)
         self.shards = [
-            (tile, sorted(set(range(tile.layout.shards)) - set(missing_shards(tile)))) for tile in self.cache.tiles
+            (tile, sorted(set(range(tile.spec.shards)) - set(missing_shards(tile)))) for tile in self.cache.tiles
         ]
         expected = {f"{STORE}/{file}" for file in _expected(self.cache, self.shards)}
         if expected != self.files.keys():
@@ -220,9 +220,9 @@ class Import:
                 _copy_tiles(self.shards, teacher, temporary, advance)
                 self._refuse_other_bytes(temporary)
         left_out = tuple(
-            f"{tile.name}: {tile.layout.shards - len(shards)} shards"
+            f"{tile.name}: {tile.spec.shards - len(shards)} shards"
             for tile, shards in self.shards
-            if len(shards) < tile.layout.shards
+            if len(shards) < tile.spec.shards
         )
         return Packed(
             str(self.folder),
@@ -287,13 +287,13 @@ def _expected(cache: ScoreCache, shards: list[tuple[Tile, list[int]]]) -> Iterat
     yield f"{cache.name}/{TILES}/{METADATA}"
     for tile, chosen in shards:
         folder = f"{cache.name}/{TILES}/{tile.name}"
-        yield from (f"{folder}/{file}" for file in (METADATA, *tile_files(tile.layout)))
+        yield from (f"{folder}/{file}" for file in (METADATA, *tile_files(tile.spec)))
         for shard in chosen:
             yield f"{folder}/done/{marker_path(tile, shard).name}"
             yield from (f"{folder}/{file}" for file in scored_files(tile, shard))
 
 
-def _manifest_files(manifest: dict[str, Any], path: Place) -> dict[str, tuple[int, str]]:
+def _manifest_files(manifest: dict[str, Any], path: Location) -> dict[str, tuple[int, str]]:
     """Name -> size and hash; names cannot lead out of the folder."""
     if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
         found = f"{manifest.get('format')!r} version {manifest.get('version')!r}"
@@ -317,7 +317,7 @@ def _refuse_taken(out: Path) -> None:
         raise CacheError("there is something already", where=str(out), hint="name a folder that does not exist")
 
 
-def _refuse_no_export(folder: Place, store: Path) -> None:
+def _refuse_no_export(folder: Location, store: Path) -> None:
     if isinstance(folder, Path) and not folder.is_dir():
         raise CacheError("there is no such folder", where=str(folder), hint="name a folder made by an export")
     if (folder / MANIFEST).exists():

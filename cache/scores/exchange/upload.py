@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from ....errors import CacheError
 from ...storage.identity import digest
-from ...storage.locations import MANIFEST, Place, Remote, at_once
+from ...storage.locations import MANIFEST, Location, Remote, at_once
 from ...storage.sealed import METADATA, open_group, unseal
 from ...storage.untrusted import file_blocks, file_digest, read_file
 from ..shard import marker_path
@@ -50,14 +50,14 @@ def upload_tile(tile: Tile, shards: Sequence[int], out: Remote, advance: Advance
         CacheError: something is damaged, or was changed meanwhile.
     """
     hashes = open_group(tile.folder)[0]["files"]
-    facts = _documents(tile.folder, out, (METADATA, *sorted(tile_files(tile.layout))), hashes)
+    facts = _documents(tile.folder, out, (METADATA, *sorted(tile_files(tile.spec))), hashes)
     for shard in shards:
         facts |= _upload_shard(tile, shard, out)
         advance(1)
     return facts
 
 
-def _documents(source: Place, out: Remote, names: Sequence[str], hashes: dict[str, str]) -> Facts:
+def _documents(source: Location, out: Remote, names: Sequence[str], hashes: dict[str, str]) -> Facts:
     def put(name: str) -> dict[str, int | str]:
         data = read_file(source / name, most=2**40)
         found = digest(data).hex()

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from ...storage.locations import Place
+from ...storage.locations import Location
 from ...storage.sealed import whole_number
 from ...storage.untrusted import Document, damaged
 from .codes import NOT_SCORED, Dtype
@@ -56,7 +56,7 @@ def _static(shape: list[int], dtype: str, names: list[str]) -> Document:
 
 
 @dataclass(frozen=True)
-class TileLayout:
+class TileSpec:
     """Sizes of a tile; they say what its arrays look like.
 
     Args:
@@ -146,15 +146,15 @@ class TileLayout:
         }
 
     @classmethod
-    def read(cls, attributes: Document, frames: int, frame_logits: bool, dtype: Dtype, path: Place) -> "TileLayout":
-        """The layout that a tile's attributes describe.
+    def read(cls, attributes: Document, frames: int, frame_logits: bool, dtype: Dtype, path: Location) -> "TileSpec":
+        """The spec that a tile's attributes describe.
 
         Raises:
             CacheError: a size is missing or absurd.
         """
         texts = whole_number(attributes, "texts", 1, MAX_TEXTS, path)
         videos = whole_number(attributes, "videos", 1, MAX_VIDEOS, path)
-        layout = cls(
+        spec = cls(
             texts,
             videos,
             frames,
@@ -164,6 +164,6 @@ class TileLayout:
             whole_number(attributes, "text_id_bytes", texts, _MAX_ID_BYTES * texts, path),
             whole_number(attributes, "video_id_bytes", videos, _MAX_ID_BYTES * videos, path),
         )
-        if large := layout.too_large:
+        if large := spec.too_large:
             raise damaged(path, f"{large} would have more than {_MAX_STATIC:,} bytes")
-        return layout
+        return spec

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from ...storage.locations import Place, context, patient, refuse_unreachable
+from ...storage.locations import Location, context, patient, refuse_unreachable
 from ...storage.sealed import METADATA
 from ...storage.untrusted import Document
 
@@ -26,7 +26,7 @@ def encode_chunks(metadata: Document, values: np.ndarray, first_row: int = 0) ->
     return {name: bytes(store.read(name).result().value) for name in names if name != METADATA}
 
 
-def open_array(folder: Place, metadata: Mapping[str, Any]) -> ts.TensorStore:
+def open_array(folder: Location, metadata: Mapping[str, Any]) -> ts.TensorStore:
     """The array in `folder`, which must have exactly this metadata; missing chunks are errors, not fill values."""
     spec = {
         "driver": "zarr3",
@@ -39,7 +39,7 @@ def open_array(folder: Place, metadata: Mapping[str, Any]) -> ts.TensorStore:
     return array
 
 
-def read_whole(folder: Place, metadata: Mapping[str, Any]) -> np.ndarray:
+def read_whole(folder: Location, metadata: Mapping[str, Any]) -> np.ndarray:
     """All values of the array in `folder`.
 
     Raises:
@@ -49,7 +49,7 @@ def read_whole(folder: Place, metadata: Mapping[str, Any]) -> np.ndarray:
     return np.asarray(_result(folder, array.read(), array.size * array.dtype.numpy_dtype.itemsize))
 
 
-def _result(folder: Place, future: "ts.Future[Any]", size: int = 0) -> Any:
+def _result(folder: Location, future: "ts.Future[Any]", size: int = 0) -> Any:
     if isinstance(folder, Path):
         return future.result()
     try:
@@ -59,5 +59,5 @@ def _result(folder: Place, future: "ts.Future[Any]", size: int = 0) -> Any:
         raise
 
 
-def _kvstore(folder: Place) -> dict[str, Any]:
+def _kvstore(folder: Location) -> dict[str, Any]:
     return {"driver": "file", "path": f"{folder.absolute()}/"} if isinstance(folder, Path) else folder.kvstore()

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .tile_rows import Part, Share
+from .tile_rows import Share, TilePart
 
 
 class _Holders:
     """Which parts hold each text: a batch asks these, not every tile of the store."""
 
-    def __init__(self, parts: Sequence[Part], texts: int) -> None:
+    def __init__(self, parts: Sequence[TilePart], texts: int) -> None:
         self._count = len(parts)
         places = np.concatenate([np.empty(0, np.int64), *(part.held.texts for part in parts)])
         numbers = np.repeat(np.arange(len(parts)), [len(part.held.texts) for part in parts])
@@ -32,7 +32,7 @@ class _Holders:
 class PairScores:
     """Raw scores of pairs, out of the parts of tiles that hold them; can be sent to another process."""
 
-    def __init__(self, parts: Sequence[Part], texts: int) -> None:
+    def __init__(self, parts: Sequence[TilePart], texts: int) -> None:
         self.parts = parts
         self._holders = _Holders(parts, texts)
 

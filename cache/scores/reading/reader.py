@@ -7,13 +7,13 @@ from functools import cached_property
 import numpy as np
 
 from ....errors import CacheError
-from ...storage.locations import Place, at_once
+from ...storage.locations import Location, at_once
 from ..lookup import Coverage
 from ..shard import RESCORE
 from ..tile import Key, Tile
 from .pairs import PairScores, PendingScores, any_absent
 from .request import find, refuse_unscored, some_of
-from .tile_rows import Part
+from .tile_rows import TilePart
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ScoreReader:
 
     def __init__(
         self,
-        folder: Place,
+        folder: Location,
         tiles: Sequence[Tile],
         texts: Sequence[Key],
         videos: Sequence[Key],
@@ -48,13 +48,13 @@ class ScoreReader:
         self.folder = folder
         self._texts = texts
         self._videos = videos
-        self._slots = max((tile.layout.frames for tile in tiles), default=0)
+        self._slots = max((tile.spec.frames for tile in tiles), default=0)
         held = find(folder, tiles, texts, videos, times)
         refuse_unscored(folder, "captions", texts, [one.texts for one in held])
         refuse_unscored(folder, "videos", videos, [one.videos for one in held])
-        self._parts = [Part(one) for one in held if one.pairs]
+        self._parts = [TilePart(one) for one in held if one.pairs]
         self.pair_scores = PairScores(self._parts, len(texts))
-        at_once(folder, Part.open, self._parts)
+        at_once(folder, TilePart.open, self._parts)
         self.frame_logits = self._load_frame_logits()
 
     @cached_property
@@ -87,7 +87,7 @@ class ScoreReader:
         return max((part.precision(texts) for part in self._parts), default=0.0)
 
     def _load_frame_logits(self) -> np.ndarray | None:
-        if not self._parts or not self._parts[0].tile.layout.frame_logits:
+        if not self._parts or not self._parts[0].tile.spec.frame_logits:
             return None
         loaded = np.zeros((len(self._texts), self._slots), dtype=np.float32)
         found = np.zeros(len(self._texts), dtype=bool)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ....errors import CacheMismatchError
-from ...storage.locations import Place
+from ...storage.locations import Location
 from ..lookup import Held, look_up
 from ..tile import Key, Tile
 
@@ -41,7 +41,7 @@ def changed(keys: Sequence[Key], held: Sequence[tuple[np.ndarray, np.ndarray]]) 
     return found
 
 
-def _refuse_changed(folder: Place, what: str, keys: Sequence[Key], changed: np.ndarray) -> None:
+def _refuse_changed(folder: Location, what: str, keys: Sequence[Key], changed: np.ndarray) -> None:
     if changed.any():
         raise CacheMismatchError(
             f"{what} changed since the scores were made",
@@ -51,7 +51,7 @@ def _refuse_changed(folder: Place, what: str, keys: Sequence[Key], changed: np.n
         )
 
 
-def refuse_unscored(folder: Place, what: str, keys: Sequence[Key], held: list[np.ndarray]) -> None:
+def refuse_unscored(folder: Location, what: str, keys: Sequence[Key], held: list[np.ndarray]) -> None:
     absent = np.ones(len(keys), dtype=bool)
     for places in held:
         absent[places] = False
@@ -65,7 +65,7 @@ def refuse_unscored(folder: Place, what: str, keys: Sequence[Key], held: list[np
 
 
 def _refuse_other_times(
-    folder: Place, videos: Sequence[Key], other: np.ndarray, held: Sequence[Held], times: np.ndarray
+    folder: Location, videos: Sequence[Key], other: np.ndarray, held: Sequence[Held], times: np.ndarray
 ) -> None:
     """Refuse videos with other pixels whose frames are not of the moments that the teacher saw."""
     moved = np.zeros(len(videos), dtype=bool)
@@ -86,7 +86,7 @@ def _refuse_other_times(
 
 
 def find(
-    folder: Place,
+    folder: Location,
     tiles: Sequence[Tile],
     texts: Sequence[Key],
     videos: Sequence[Key],

@@ -1,7 +1,7 @@
 """Rows of scores straight out of a local tile's files, read and checked by the one thread that asks.
 
 A batch's rows take it a quarter of the time that TensorStore's threads take. But each row is a call that gives the
-interpreter away, so this is for a process that does nothing else (process.py).
+interpreter away, so this is for a process that does nothing else (label_process.py).
 """
 
 import os
@@ -87,8 +87,8 @@ class FileRows(TileRows):
         assert isinstance(tile.folder, Path)
         self.tile, self._files = tile, files
         self._folder = str(tile.folder / "coarse")  # strings: joining paths would take longer than all the rest
-        self._dtype = np.dtype(tile.layout.dtype).newbyteorder("<")
-        self._size = tile.layout.videos * self._dtype.itemsize + 4
+        self._dtype = np.dtype(tile.spec.dtype).newbyteorder("<")
+        self._size = tile.spec.videos * self._dtype.itemsize + 4
 
     def start(self, name: str, rows: np.ndarray, columns: np.ndarray | None = None) -> Reading:
         """Rows of `coarse`: all of their columns, or these. They are read when the result is asked for."""
@@ -113,7 +113,7 @@ class FileRows(TileRows):
 
     def _places(self, rows: np.ndarray) -> Iterator[tuple[int, int]]:
         """File handle and first byte of each row."""
-        shard_texts = self.tile.layout.shard_texts
+        shard_texts = self.tile.spec.shard_texts
         for row in rows.tolist():
             shard, place = divmod(row, shard_texts)
             handle, offsets = self._files.get(f"{self._folder}/c.{shard}.0", shard_texts, self._size)

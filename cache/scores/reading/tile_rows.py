@@ -26,7 +26,7 @@ class TileRows:
 
     def __init__(self, tile: Tile) -> None:
         self.tile = tile
-        self._arrays = {name: open_array(tile.folder / name, tile.arrays[name]) for name in tile.layout.scored}
+        self._arrays = {name: open_array(tile.folder / name, tile.arrays[name]) for name in tile.spec.scored}
 
     def start(self, name: str, rows: np.ndarray, columns: np.ndarray | None = None) -> Reading:
         """Read rows of `coarse`, `coarse_codec` or `fine` in the background: all of their columns, or these."""
@@ -48,7 +48,7 @@ class TileRows:
     def _wait(self, future: Reading, rows: np.ndarray) -> np.ndarray:
         if isinstance(self.tile.folder, Path):
             return future.result()
-        return patient(future, 4 * len(rows) * self.tile.layout.videos)
+        return patient(future, 4 * len(rows) * self.tile.spec.videos)
 
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Rows of one array."""
@@ -56,11 +56,11 @@ class TileRows:
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
         """Raw scores float32 [rows,V] with every video of the tile."""
-        codec = self.read("coarse_codec", rows) if self.tile.layout.dtype == "uint16" else None
+        codec = self.read("coarse_codec", rows) if self.tile.spec.dtype == "uint16" else None
         return decode_scores(self.read("coarse", rows), codec)
 
 
-class Part:
+class TilePart:
     """What one tile holds of a request, and what its rows are decoded with.
 
     In another process (pickled) it has no `tile_rows` until it is given some.
@@ -71,12 +71,12 @@ class Part:
 
     def open(self) -> None:
         """Check the shards that are needed and load their rows' codecs."""
-        shards = np.unique(self.held.rows // self.tile.layout.shard_texts).tolist()
+        shards = np.unique(self.held.rows // self.tile.spec.shard_texts).tolist()
         for shard, why in zip(shards, at_once(self.tile.folder, lambda k: problem(self.tile, k), shards), strict=True):
             if why:
                 raise incomplete(self.tile, shard)
         self.tile_rows = TileRows(self.tile)
-        coded = self.tile.layout.dtype == "uint16"
+        coded = self.tile.spec.dtype == "uint16"
         self.codec = self.tile_rows.read("coarse_codec", self.held.rows) if coded else None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class Part:
     def precision(self, texts: np.ndarray) -> float:
         """Half the largest step between stored scores of these texts."""
         _, row = _find(self.held.texts, texts)
-        if not len(row) or self.tile.layout.dtype == "float32":
+        if not len(row) or self.tile.spec.dtype == "float32":
             return 0.0
         if self.codec is not None:
             return float(self.codec[row, 0].max() / 2)

@@ -108,14 +108,14 @@ def _summary_or_problem(store: ScoreStore, name: str) -> TeacherSummary:
 def _summary(cache: ScoreCache) -> TeacherSummary:
     tiles = cache.tiles
     size, written = _disk(cache.folder) if isinstance(cache.folder, Path) else (_tile_bytes(cache), None)
-    shards = sum(tile.layout.shards for tile in tiles)
+    shards = sum(tile.spec.shards for tile in tiles)
     return TeacherSummary(
         cache.name,
         None,
         len(tiles),
         len(set().union(*(tile.text_rows for tile in tiles))),
         len(set().union(*(tile.video_columns for tile in tiles))),
-        sum(tile.layout.texts * tile.layout.videos for tile in tiles),
+        sum(tile.spec.texts * tile.spec.videos for tile in tiles),
         cache.dtype,
         shards,
         shards - sum(len(missing_shards(tile)) for tile in tiles),
@@ -152,9 +152,9 @@ def teacher_info(store: ScoreStore, name: str) -> TeacherInfo:
 
 
 def _tile_facts(tile: Tile) -> TileFacts:
-    layout = tile.layout
-    complete = layout.shards - len(missing_shards(tile))
-    return TileFacts(tile.name, layout.texts, layout.videos, layout.shard_texts, layout.shards, complete, tile.checksum)
+    spec = tile.spec
+    complete = spec.shards - len(missing_shards(tile))
+    return TileFacts(tile.name, spec.texts, spec.videos, spec.shard_texts, spec.shards, complete, tile.checksum)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -168,7 +168,7 @@ def _tile_bytes(cache: ScoreCache) -> int:
     size = 0
     for tile in cache.tiles:
         gone = missing_shards(tile)
-        size += tile_bytes(tile.layout) - sum(whole_shard_bytes(tile.layout, shard) for shard in gone)
+        size += tile_bytes(tile.spec) - sum(whole_shard_bytes(tile.spec, shard) for shard in gone)
     return size
 
 
@@ -194,8 +194,8 @@ def pairs_per_second(cache: ScoreCache) -> float | None:
     rates: list[float] = []
     for tile in cache.tiles if isinstance(cache.folder, Path) else ():
         times = []
-        for shard in set(range(tile.layout.shards)) - set(missing_shards(tile)):
-            pairs = len(tile.layout.rows(shard)) * tile.layout.videos
+        for shard in set(range(tile.spec.shards)) - set(missing_shards(tile)):
+            pairs = len(tile.spec.rows(shard)) * tile.spec.videos
             times.append(((tile.local / "done" / marker_path(tile, shard).name).lstat().st_mtime, pairs))
         times.sort()
         rates += [pairs / (late - early) for (early, _), (late, pairs) in pairwise(times) if late > early]

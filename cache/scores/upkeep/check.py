@@ -12,7 +12,7 @@ import numpy as np
 
 from ....errors import CacheError
 from ...features import feature_files, feature_problem
-from ...storage.locations import Place, at_once
+from ...storage.locations import Location, at_once
 from ...storage.publish import remove, sync_folder
 from ...storage.untrusted import file_stamp, real_folder
 from ..format.codes import NOT_SCORED
@@ -88,7 +88,7 @@ class Check:
         CacheError: there is no such store or teacher, or the store's own document is damaged.
     """
 
-    def __init__(self, path: str | Place, teacher: str | None = None, full: bool = False) -> None:
+    def __init__(self, path: str | Location, teacher: str | None = None, full: bool = False) -> None:
         self.store, self.full = ScoreStore.open(path), full
         strangers: list[CacheError] = []
         names = members(self.store.path, strangers)
@@ -128,7 +128,7 @@ class _Teacher:
         except CacheError as error:
             harmed.append(error)
         self.findings = [_finding(name, error) for error in harmed]
-        self.units = sum(tile.layout.shards for tile in self.tiles) + len(self.features)
+        self.units = sum(tile.spec.shards for tile in self.tiles) + len(self.features)
 
     def run(self, advance: Callable[[int], None]) -> TeacherCheck:
         complete = shards = incomplete = 0
@@ -141,7 +141,7 @@ class _Teacher:
                 advance(1)
                 return why
 
-            for shard, why in enumerate(at_once(tile.folder, look, range(tile.layout.shards))):
+            for shard, why in enumerate(at_once(tile.folder, look, range(tile.spec.shards))):
                 shards += 1
                 complete += why is None
                 incomplete += why == ""
@@ -174,7 +174,7 @@ class TileCheck:
             _ = self.tile.text_video
         except CacheError as error:
             found.append(f"{Path(error.where or '').name}: {error.what}")
-        for name in self.tile.layout.static_bytes() if self.full else ():
+        for name in self.tile.spec.static_bytes() if self.full else ():
             try:
                 read_whole(self.tile.folder / name, self.tile.arrays[name])
             except (ValueError, OSError) as error:
@@ -205,9 +205,9 @@ class TileCheck:
 
     def _values(self, shard: int) -> str | None:
         """What is wrong with the values of a shard, each chunk decoded under its crc32c."""
-        layout = self.tile.layout
-        rows = layout.rows(shard)
-        step = max(1, _BLOCK_VALUES // layout.videos)
+        spec = self.tile.spec
+        rows = spec.rows(shard)
+        step = max(1, _BLOCK_VALUES // spec.videos)
         for start in range(rows.start, rows.stop, step):
             block = np.arange(start, min(start + step, rows.stop))
             wrong = self._wrong_rows(block)
@@ -216,16 +216,16 @@ class TileCheck:
         return None
 
     def _wrong_rows(self, block: np.ndarray) -> np.ndarray:
-        layout = self.tile.layout
+        spec = self.tile.spec
         coarse = self._rows.read("coarse", block)
-        if layout.dtype == "uint16":
+        if spec.dtype == "uint16":
             scale, offset = self._rows.read("coarse_codec", block).T
             with np.errstate(over="ignore", invalid="ignore"):
                 most = (offset + scale * (NOT_SCORED - 1)).astype(np.float32)
             wrong = (coarse == NOT_SCORED).any(axis=1) | ~np.isfinite(most) | ~np.isfinite(offset) | ~(scale >= 0)
         else:
             wrong = ~np.isfinite(coarse).all(axis=1)
-        if layout.frame_logits:
+        if spec.frame_logits:
             own = self.tile.text_video[block] >= 0
             wrong |= own & ~np.isfinite(self._rows.read("fine", block)).all(axis=1)
         result: np.ndarray = wrong

@@ -38,7 +38,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ScoreComparison:
     """How two caches agree. Labels are scores x scale.
 
     Attributes:
@@ -113,7 +113,7 @@ class Diff:
                 hint="`teachclip cache info` tells what each was made from",
             )
 
-    def run(self, advance: Callable[[int], None] = lambda _: None) -> Comparison:
+    def run(self, advance: Callable[[int], None] = lambda _: None) -> ScoreComparison:
         """Read both; `advance` is told of texts.
 
         Raises:
@@ -122,7 +122,7 @@ class Diff:
         sides = _Side(self.first, self.texts, self.videos), _Side(self.second, self.texts, self.videos)
         frames = self.first.frame_logits and self.second.frame_logits and self.first.frames == self.second.frames
         labels, logits = _Agreement(self.texts, self.videos), _Moments()
-        widest = max(tile.layout.videos for cache in (self.first, self.second) for tile in cache.tiles)
+        widest = max(tile.spec.videos for cache in (self.first, self.second) for tile in cache.tiles)
         step = max(1, _BLOCK_VALUES // widest)
         for start in range(0, len(self.texts), step):
             block = np.arange(start, min(start + step, len(self.texts)))
@@ -130,7 +130,7 @@ class Diff:
             if frames:
                 logits.add(*(side.frame_logits(block) for side in sides))
             advance(len(block))
-        return Comparison(
+        return ScoreComparison(
             f"{self.first.folder.parent}:{self.first.name}",
             f"{self.second.folder.parent}:{self.second.name}",
             _fields(self.first, self.second),
@@ -211,7 +211,7 @@ class _Side:
 
 def _complete_rows(tile: Tile, texts: Sequence[str]) -> np.ndarray:
     rows = np.array([tile.text_rows.get(key, -1) for key in texts])
-    rows[np.isin(rows // tile.layout.shard_texts, missing_shards(tile))] = -1
+    rows[np.isin(rows // tile.spec.shard_texts, missing_shards(tile))] = -1
     return rows
 
 

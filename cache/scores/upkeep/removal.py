@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ....errors import CacheError
 from ...features import IDENTITY, feature_files, needed_files
-from ...storage.locations import Place
+from ...storage.locations import Location
 from ...storage.locations import folder as local_folder
 from ...storage.publish import IN_USE, TEMPORARY, leftovers, remove, remove_leftover, sync_folder
 from ...storage.sealed import parse
@@ -40,7 +40,7 @@ class Removed:
     kept: tuple[str, ...] = ()
 
 
-def remove_teacher(path: str | Place, name: str, age: float = IN_USE) -> int:
+def remove_teacher(path: str | Location, name: str, age: float = IN_USE) -> int:
     """Remove one teacher's scores; how many bytes. They are renamed first: whoever opens the store sees all or none.
 
     Args:
@@ -64,7 +64,7 @@ def remove_teacher(path: str | Place, name: str, age: float = IN_USE) -> int:
     return size
 
 
-def refuse_removal(path: str | Place, name: str, age: float = IN_USE) -> None:
+def refuse_removal(path: str | Location, name: str, age: float = IN_USE) -> None:
     """What `remove_teacher` would refuse, without removing anything.
 
     Raises:
@@ -95,7 +95,7 @@ def _written_lately(store: ScoreStore, folder: Path, age: float) -> float | None
     return max(since, 0.0) if since < age else None
 
 
-def collect_garbage(path: str | Place, age: float = IN_USE, dry: bool = False) -> Removed:
+def collect_garbage(path: str | Location, age: float = IN_USE, dry: bool = False) -> Removed:
     """Remove what killed writers left, and features of videos that no tile needs.
 
     Args:

@@ -52,7 +52,7 @@ Pooling = Annotated[
     Pools | None, typer.Option("--pooling", help="How a published student pools; by default with AFA, where it has it.")
 ]
 As = Annotated[RunBy | None, typer.Option("--as", help="Write the TS2-Net that TeachCLIP's code runs; needs --clip.")]
-Clip = Annotated[
+ClipWeights = Annotated[
     Path | None, typer.Option("--clip", metavar="FILE", help="With --as teachclip: the plain CLIP, ViT-B-32.pt.")
 ]
 WhoseNames = Annotated[
@@ -99,7 +99,7 @@ def convert(
     words: Words = None,
     pooling: Pooling = None,
     run_by: As = None,
-    clip: Clip = None,
+    clip: ClipWeights = None,
     names: WhoseNames = Names.teachclip,
     force: Force = False,
     json: AsJson = False,

@@ -41,7 +41,7 @@ def prepare(
     with running("prepare", json, quiet, debug, config, sets) as output:
         settings = load_config(config, sets or ())
         with output.waiting("loading"):
-            from ....stages.prepare.estimate import estimate as estimated
+            from ....stages.prepare.estimate import estimate_frames as estimated
             from ....stages.prepare.stage import prepare as run
 
         if estimate:

@@ -7,7 +7,7 @@ import typer
 from rich.console import RenderableType
 
 from ....configs.loading import load_config
-from ....stages.score.worker_part import WHOLE, Part
+from ....stages.score.worker_part import WHOLE, WorkerPart
 from ...wording import duration
 from ..shell.output import table
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
@@ -51,7 +51,7 @@ def score(
     a part (--shard), in one shared store, or in stores of their own that `teachclip cache merge` brings together.
     """
     with running("score", json, quiet, debug, config, sets) as output:
-        part = Part.parse(shard) if shard is not None else WHOLE
+        part = WorkerPart.parse(shard) if shard is not None else WHOLE
         settings = load_config(config, sets or ())
         with output.waiting("loading"):
             from ....stages.score.stage import score as run

@@ -10,9 +10,9 @@ from ....errors import TeachclipError
 from ....stages.analysis.cost.network import FLOPS_PER_MULTIPLY_ADD, count_network
 from ....stages.retrieval.confidence import Interval, Intervals, confidence
 from ...wording import duration
-from ..contents import Comparison, Cost, ModelReport
+from ..contents import Cost, ModelReport, RunComparison
 from ..page.layout import METRICS
-from .run import Run, number
+from .run import RunFiles, number
 
 if TYPE_CHECKING:
     from ....stages.retrieval.query_ranks import QueryRanks
@@ -30,7 +30,7 @@ PLACES = {"work", "data.annotations", "train.run", "evaluate.run", "search.run",
 SHORT_DIGEST = 12
 
 
-def model_report(run: Run, evaluation: str | None, ranks: "QueryRanks | None", left_out: list[str]) -> ModelReport:
+def model_report(run: RunFiles, evaluation: str | None, ranks: "QueryRanks | None", left_out: list[str]) -> ModelReport:
     """One run as the page shows it."""
     measured: Mapping[str, Any] = run.evaluations.get(evaluation or "", {})
     ways = {way: _metrics(measured.get(way)) for way in ("t2v", "v2t")}
@@ -74,12 +74,12 @@ def _read_intervals(told: Any) -> dict[str, Interval]:
     return found
 
 
-def _best(run: Run) -> Mapping[str, Any]:
+def _best(run: RunFiles) -> Mapping[str, Any]:
     best = (run.result or {}).get("best")
     return best if isinstance(best, Mapping) else {}
 
 
-def _note(run: Run) -> str:
+def _note(run: RunFiles) -> str:
     """What it is, in a few words."""
     if run.config is None:
         return "" if run.result else "not finished"
@@ -94,7 +94,7 @@ def _note(run: Run) -> str:
     return words if run.result else f"{words}; not finished"
 
 
-def _marks(run: Run, measured: Mapping[str, Any]) -> list[str]:
+def _marks(run: RunFiles, measured: Mapping[str, Any]) -> list[str]:
     """What readers of its numbers must know."""
     marks = []
     if run.result is None:
@@ -114,7 +114,7 @@ def _marks(run: Run, measured: Mapping[str, Any]) -> list[str]:
     return marks + [f"damaged: {problem}" for problem in run.problems]
 
 
-def curves(run: Run) -> dict[str, Sequence[tuple[float, float]]]:
+def curves(run: RunFiles) -> dict[str, Sequence[tuple[float, float]]]:
     """Chart title -> points, the same titles in the same order for every run."""
     found = {
         f"{label} on the validation split, text to video": run.points("val", "t2v", key)
@@ -135,7 +135,7 @@ def curves(run: Run) -> dict[str, Sequence[tuple[float, float]]]:
     return found
 
 
-def facts(run: Run) -> dict[str, str]:
+def facts(run: RunFiles) -> dict[str, str]:
     """How it was trained: label -> value."""
     result = run.result or {}
     told: dict[str, str | None] = {"folder": str(run.folder)}
@@ -203,7 +203,7 @@ def _environment(told: Mapping[str, Any], processes: int) -> dict[str, str | Non
 _counted = cache(count_network)  # runs often share a network; counting takes a second
 
 
-def _cost(run: Run, left_out: list[str]) -> Cost | None:
+def _cost(run: RunFiles, left_out: list[str]) -> Cost | None:
     """Counted from the modules of its network; nothing is computed."""
     if run.config is None:
         return None
@@ -221,15 +221,15 @@ def _cost(run: Run, left_out: list[str]) -> Cost | None:
     )
 
 
-def comparisons(runs: Sequence[Run]) -> list[Comparison]:
+def comparisons(runs: Sequence[RunFiles]) -> list[RunComparison]:
     """Other evaluations, settings that differ, what data were used."""
     return [each for each in (_other_evaluations(runs), _unequal_settings(runs), _digests(runs)) if each.rows]
 
 
-def _other_evaluations(runs: Sequence[Run]) -> Comparison:
+def _other_evaluations(runs: Sequence[RunFiles]) -> RunComparison:
     names = sorted({name for run in runs for name in run.evaluations})
     rows = {name: [_scores(run.evaluations.get(name)) for run in runs] for name in names} if len(names) > 1 else {}
-    return Comparison("All evaluations", "R@1 and SumR, text to video.", [run.name for run in runs], rows)
+    return RunComparison("All evaluations", "R@1 and SumR, text to video.", [run.name for run in runs], rows)
 
 
 def _scores(measured: Mapping[str, Any] | None) -> str:
@@ -238,12 +238,12 @@ def _scores(measured: Mapping[str, Any] | None) -> str:
     return f"{number(measured, 't2v', 'r1') or 0:.1f}, {number(measured, 't2v', 'sumr') or 0:.1f}"
 
 
-def _unequal_settings(runs: Sequence[Run]) -> Comparison:
+def _unequal_settings(runs: Sequence[RunFiles]) -> RunComparison:
     known = {run.name: run.config for run in runs if run.config is not None}
     apart = unequal(list(known.values())) if known else {}
     rows = {key: [_value(value) for value in values] for key, values in apart.items() if key not in PLACES}
     note = "Every setting that is not the same in all runs, defaults worked in."
-    return Comparison("Settings that differ", note, list(known), rows)
+    return RunComparison("Settings that differ", note, list(known), rows)
 
 
 def _value(value: Any) -> str:
@@ -252,12 +252,12 @@ def _value(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-def _digests(runs: Sequence[Run]) -> Comparison:
+def _digests(runs: Sequence[RunFiles]) -> RunComparison:
     known = [run for run in runs if run.identity]
     keys = dict.fromkeys(key for run in known for key in run.identity if key.startswith("data."))
     rows = {key.removeprefix("data."): [_digest(run.identity.get(key)) for run in known] for key in keys}
     note = "Digests: where two are the same, so was what the runs were trained on."
-    return Comparison("Data", note, [run.name for run in known], rows)
+    return RunComparison("Data", note, [run.name for run in known], rows)
 
 
 def _digest(value: Any) -> str:

@@ -14,7 +14,7 @@ from ....errors import CacheError, DataError, TeachclipError
 from ....stages.analysis.closeness import softmax_over
 from ....stages.data.dataset import SPLITS, Text
 from ....stages.data.teacher_frames import teacher_frames
-from ....stages.data.usable_split import Split
+from ....stages.data.usable_split import UsableSplit
 from ....stages.data.video_inputs import FrameInputs
 from ....stages.models.checkpoints.files import load_network
 from ....stages.models.clip.tokens import tokenize
@@ -23,8 +23,8 @@ from ....stages.retrieval.encode import encode_videos
 from ....stages.retrieval.fits import check_fits
 from ....stages.runtime.device import choose_device
 from ....stages.runtime.reporting import Reporter, Silent
-from ..contents import Clip, Found
-from .run import Run
+from ..contents import FoundVideo, QueryClip
+from .run import RunFiles
 
 if TYPE_CHECKING:
     from ....stages.retrieval.query_ranks import QueryRanks
@@ -43,7 +43,7 @@ class Example:
     text: int
 
 
-class Queries:
+class SharedQueries:
     """Runs that were asked the same, in the order of one of them, the focus.
 
     Args:
@@ -84,16 +84,16 @@ class Queries:
             for text in _first_of_videos(order, count, self.of.text_video, seen)
         ]
 
-    def split(self, examples: Sequence[Example]) -> Split:
+    def split(self, examples: Sequence[Example]) -> UsableSplit:
         """The examples' texts and videos, in their order."""
         texts = [self._text(each.text) for each in examples]
-        return Split(tuple(texts), tuple(text.video for text in texts), np.arange(len(texts)), 0)
+        return UsableSplit(tuple(texts), tuple(text.video for text in texts), np.arange(len(texts)), 0)
 
     def _text(self, text: int) -> Text:
         video = self.of.video_ids[self.of.text_video[text]]
         return Text(self.of.text_ids[text], video, self.of.captions[text])
 
-    def found(self, text: int, pictures: "Pictures") -> list[Found]:
+    def found(self, text: int, pictures: "Pictures") -> list[FoundVideo]:
         """What each run ranks first; those that agree as one."""
         by: dict[str, list[str]] = {}
         for name, places in self.places.items():
@@ -103,7 +103,7 @@ class Queries:
                 by.setdefault(ranks.video_ids[row[0]], []).append(name)
         own = self._text(text).video
         return [
-            Found(None, video, pictures.some(video), self._says(video), names, video == own)
+            FoundVideo(None, video, pictures.some(video), self._says(video), names, video == own)
             for video, names in by.items()
         ]
 
@@ -161,13 +161,13 @@ class Pictures:
 
 
 def query_clips(
-    runs: Sequence[Run],
+    runs: Sequence[RunFiles],
     ranks: Mapping[str, "QueryRanks"],
     reporter: Reporter,
     left_out: list[str],
     focus: str | None = None,
     against: str | None = None,
-) -> tuple[list[Clip], str]:
+) -> tuple[list[QueryClip], str]:
     """Queries of the best run, how it fares against the first, and how they were chosen, in words.
 
     Args:
@@ -177,9 +177,9 @@ def query_clips(
     if not runs:
         return [], ""
     focus = focus or max(ranks, key=lambda name: ranks[name].metrics()["t2v"].sumr)
-    queries = Queries(ranks, focus)
+    queries = SharedQueries(ranks, focus)
     for name in queries.others:
-        left_out.append(f"Queries of {name}: it was asked others than {focus}.")
+        left_out.append(f"SharedQueries of {name}: it was asked others than {focus}.")
     against = against or next((name for name in queries.places if name != focus), None)
     examples = queries.examples(against)
     split = queries.split(examples)
@@ -198,7 +198,7 @@ def query_clips(
 
 
 def _note(focus: str, weighted: bool) -> str:
-    text = f"Queries of {focus}, no video twice."
+    text = f"SharedQueries of {focus}, no video twice."
     if weighted:
         text += (
             " Under each frame: what it counts in a student's video vector (AFA), and a teacher's frame scores for "
@@ -208,10 +208,10 @@ def _note(focus: str, weighted: bool) -> str:
 
 
 def _clip(
-    queries: Queries, example: Example, text: Text, pictures: Pictures, weights: Mapping[str, np.ndarray]
-) -> Clip:
+    queries: SharedQueries, example: Example, text: Text, pictures: Pictures, weights: Mapping[str, np.ndarray]
+) -> QueryClip:
     frames, times = pictures.all(text.video)
-    return Clip(
+    return QueryClip(
         title=example.why,
         caption=text.caption,
         video=text.video,
@@ -223,7 +223,7 @@ def _clip(
     )
 
 
-def _frames(run: Run, left_out: list[str]) -> FrameCache | None:
+def _frames(run: RunFiles, left_out: list[str]) -> FrameCache | None:
     """The frames that a run saw."""
     if run.config is None:
         left_out.append(f"Frames: {run.name} has no configuration that says where they are.")
@@ -236,7 +236,12 @@ def _frames(run: Run, left_out: list[str]) -> FrameCache | None:
 
 
 def _weights(
-    runs: Sequence[Run], split: Split, split_name: str, pictures: Pictures, reporter: Reporter, left_out: list[str]
+    runs: Sequence[RunFiles],
+    split: UsableSplit,
+    split_name: str,
+    pictures: Pictures,
+    reporter: Reporter,
+    left_out: list[str],
 ) -> dict[str, np.ndarray]:
     """What frames count [N, F], by run and for their first teacher, in the N examples; those that do not weigh frames
     have nothing."""
@@ -262,7 +267,7 @@ def _weights(
     return found
 
 
-def _among(config: Config, runs: Sequence[Run]) -> bool:
+def _among(config: Config, runs: Sequence[RunFiles]) -> bool:
     """Whether the first teacher's own run is one of `runs`."""
     known = next((each for each in config.score.teachers if each.name == config.train.teachers[0]), None)
     checkpoint = None if known is None else config.teacher_checkpoint(known)
@@ -270,7 +275,7 @@ def _among(config: Config, runs: Sequence[Run]) -> bool:
 
 
 def _weights_of_teacher(
-    config: Config, name: str, split: Split, split_name: str, frames: FrameCache, reporter: Reporter
+    config: Config, name: str, split: UsableSplit, split_name: str, frames: FrameCache, reporter: Reporter
 ) -> np.ndarray:
     from ....stages.analysis.teacher_frame_weights import teacher_weights  # teachers' code, which a report seldom needs
 
@@ -283,7 +288,7 @@ def _weights_of_teacher(
     return teacher_weights(config, name, split, of, frames, seen, temperature, device, reporter)[0]
 
 
-def _weights_of(run: Run, split: Split, frames: FrameCache) -> np.ndarray | None:
+def _weights_of(run: RunFiles, split: UsableSplit, frames: FrameCache) -> np.ndarray | None:
     """Of a run's network; padding counts nothing, whatever the network does with it."""
     assert run.config is not None
     network = load_network(run.folder, choose_device("auto")).eval()
@@ -293,7 +298,7 @@ def _weights_of(run: Run, split: Split, frames: FrameCache) -> np.ndarray | None
 
 @torch.inference_mode()
 def _frame_weights(
-    network: VideoTextNetwork, split: Split, frames: FrameCache, temperature: float
+    network: VideoTextNetwork, split: UsableSplit, frames: FrameCache, temperature: float
 ) -> np.ndarray | None:
     """Softmax [T, F] of frame-text scores of texts with their own videos; None for a network that has none."""
     inputs, own = FrameInputs(frames, split.videos), torch.from_numpy(split.text_video)

@@ -16,7 +16,7 @@ from ..contents import Gain, ModelReport, Report
 from ..page.render import write_report
 from .facts import comparisons, model_report
 from .queries import query_clips
-from .run import Run, number, read_runs
+from .run import RunFiles, number, read_runs
 
 if TYPE_CHECKING:
     from ....stages.analysis.report_card import ReportCard
@@ -98,7 +98,7 @@ def report(
     )
 
 
-def build_report(runs: Sequence[Run], evaluation: str | None, title: str | None, reporter: Reporter) -> Report:
+def build_report(runs: Sequence[RunFiles], evaluation: str | None, title: str | None, reporter: Reporter) -> Report:
     """What the page of these runs holds, `evaluation` of theirs compared."""
     left_out: list[str] = []
     asked = ranks_of(runs, evaluation, left_out)
@@ -120,7 +120,7 @@ def build_report(runs: Sequence[Run], evaluation: str | None, title: str | None,
     )
 
 
-def _evaluation(runs: Sequence[Run], split: str | None) -> str | None:
+def _evaluation(runs: Sequence[RunFiles], split: str | None) -> str | None:
     """The evaluation that is compared: the one asked for, else test, else what most runs have."""
     known = [name for run in runs for name in run.evaluations]
     if split is not None and split not in known:
@@ -132,7 +132,7 @@ def _evaluation(runs: Sequence[Run], split: str | None) -> str | None:
     return split or next((name for name in PREFERRED if name in known), order[0] if order else None)
 
 
-def ranks_of(runs: Sequence[Run], evaluation: str | None, left_out: list[str]) -> dict[str, "QueryRanks"]:
+def ranks_of(runs: Sequence[RunFiles], evaluation: str | None, left_out: list[str]) -> dict[str, "QueryRanks"]:
     """The ranks of single queries, run by run."""
     found: dict[str, QueryRanks] = {}
     for run in runs:
@@ -171,7 +171,7 @@ def gains_between(asked: Mapping[str, "QueryRanks"], models: Sequence[ModelRepor
 
 
 def _lead(
-    models: Sequence[ModelReport], runs: Sequence[Run], evaluation: str | None, gains: Sequence[Gain]
+    models: Sequence[ModelReport], runs: Sequence[RunFiles], evaluation: str | None, gains: Sequence[Gain]
 ) -> list[str]:
     shown = [model for model in models if model.t2v]
     if evaluation is None or not shown:
@@ -194,7 +194,7 @@ def _lead(
     return [told]
 
 
-def _notices(runs: Sequence[Run], models: Sequence[ModelReport], evaluation: str | None) -> list[str]:
+def _notices(runs: Sequence[RunFiles], models: Sequence[ModelReport], evaluation: str | None) -> list[str]:
     """What a reader must know before the numbers."""
     told = [f"{model.name}: {'; '.join(model.marks)}." for model in models if model.marks]
     measured = [run.evaluations[evaluation] for run in runs if evaluation is not None and evaluation in run.evaluations]
@@ -209,7 +209,7 @@ def _notices(runs: Sequence[Run], models: Sequence[ModelReport], evaluation: str
     return told
 
 
-def report_card_of(runs: Sequence[Run], reporter: Reporter, left_out: list[str]) -> "ReportCard | None":
+def report_card_of(runs: Sequence[RunFiles], reporter: Reporter, left_out: list[str]) -> "ReportCard | None":
     """Of the store whose scores taught; of several the first."""
     from ....cache.scores.store import ScoreStore
     from ....stages.analysis.report_card import report_card
@@ -226,9 +226,7 @@ def report_card_of(runs: Sequence[Run], reporter: Reporter, left_out: list[str])
         return None
     try:
         store = ScoreStore.open(stores[0])
-        pairs = sum(
-            tile.layout.texts * tile.layout.videos for name in store.teachers for tile in store.teacher(name).tiles
-        )
+        pairs = sum(tile.spec.texts * tile.spec.videos for name in store.teachers for tile in store.teacher(name).tiles)
         if pairs > CARD_PAIRS:
             left_out.append(
                 f"The teachers' report card, of {pairs:,} scores; `teachclip cache report {stores[0]} --out PAGE` "
@@ -250,7 +248,7 @@ def _captions(config: Config) -> dict[str, str]:
         return {}
 
 
-def _facts_of(run: Run, model: ModelReport, evaluation: str | None) -> RunFacts:
+def _facts_of(run: RunFiles, model: ModelReport, evaluation: str | None) -> RunFacts:
     measured = run.evaluations.get(evaluation or "")
     return RunFacts(
         run.name,

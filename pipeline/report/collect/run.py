@@ -21,7 +21,7 @@ type Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFiles:
     """What a run folder (stages/runtime/run_folder.py) tells of itself.
 
     Attributes:
@@ -66,7 +66,7 @@ class Run:
         return read_query_ranks(path) if path.exists() else None
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
+def read_runs(folders: Sequence[Path]) -> list[RunFiles]:
     """The runs in `folders`, each once, in this order.
 
     Raises:
@@ -97,7 +97,7 @@ def number(record: Mapping[str, Any], *keys: str) -> float | None:
     return float(value) if usable else None
 
 
-def _read(folder: Path, name: str) -> Run:
+def _read(folder: Path, name: str) -> RunFiles:
     if not folder.is_dir() or not any((folder / file).exists() for file in RUN_FILES):
         raise _no_run(folder)
     problems: list[str] = []
@@ -107,7 +107,7 @@ def _read(folder: Path, name: str) -> Run:
         path.stem.removeprefix("evaluation-"): _document(path, problems)
         for path in sorted(folder.glob("evaluation-*.json"))
     }
-    return Run(
+    return RunFiles(
         name,
         folder,
         config,

@@ -12,7 +12,7 @@ from .layout import colour_class, note
 from .markup import Markup, join, tag
 
 if TYPE_CHECKING:
-    from ..contents import Clip, Found, Report, Search
+    from ..contents import FoundVideo, QueryClip, Report, Search
 
 ROW_FRAMES = 12  # clips with more frames wrap
 FRAME_PIXELS = 160  # frames are shown at some 80 pixels; twice that for sharp screens
@@ -55,13 +55,13 @@ def searches(given: Sequence["Search"], album: Album) -> Markup | None:
     return join(*(tag("article", tag("h3", f"“{one.query}”"), _answers(one.found, album)) for one in given))
 
 
-def _answers(found: Sequence["Found"], album: Album) -> Markup:
+def _answers(found: Sequence["FoundVideo"], album: Album) -> Markup:
     return tag(
         "ol", *(_answer(answer, f"{rank}. ", album) for rank, answer in enumerate(found, start=1)), class_="found"
     )
 
 
-def _answer(answer: "Found", heading: str, album: Album) -> Markup:
+def _answer(answer: "FoundVideo", heading: str, album: Album) -> Markup:
     shots = tag("div", *(album.image(frame, f"{answer.video}, a frame") for frame in answer.frames), class_="shots")
     cosine = None if answer.cosine is None else tag("small", f"cosine {answer.cosine:.3f}")
     return tag(
@@ -80,7 +80,7 @@ def clips(report: "Report", colours: Colours, album: Album) -> Markup | None:
     return join(text, *(_clip(clip, colours, album) for clip in report.clips))
 
 
-def _clip(clip: "Clip", colours: Colours, album: Album) -> Markup:
+def _clip(clip: "QueryClip", colours: Colours, album: Album) -> Markup:
     ranks = [
         tag("li", tag("i", class_=colour_class(colours[name])), f"{name}: rank ", tag("b", f"{rank:,g}"))
         for name, rank in clip.ranks.items()
@@ -101,7 +101,7 @@ def _clip(clip: "Clip", colours: Colours, album: Album) -> Markup:
     )
 
 
-def _strip(clip: "Clip", colours: Colours, album: Album) -> Markup:
+def _strip(clip: "QueryClip", colours: Colours, album: Album) -> Markup:
     """Frames, below each a bar for each model."""
     most = max((max(weights) for weights in clip.weights.values()), default=1.0)
     frames = len(clip.times)
@@ -126,11 +126,11 @@ def _weight(name: str, weight: float, most: float, frames: int, colour: int) -> 
     )
 
 
-def _found(clip: "Clip", album: Album) -> Markup | None:
+def _found(clip: "QueryClip", album: Album) -> Markup | None:
     """What models ranked first."""
     if not clip.found:
         return None
     answers = [
         _answer(each, f"{', '.join(each.by)}: {'this video, ' if each.right else ''}", album) for each in clip.found
     ]
-    return join(tag("h4", "Found first"), tag("ol", *answers, class_="found first"))
+    return join(tag("h4", "FoundVideo first"), tag("ol", *answers, class_="found first"))

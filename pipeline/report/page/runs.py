@@ -8,7 +8,7 @@ from .layout import card, heads, note, row, table
 from .markup import Markup, join, tag
 
 if TYPE_CHECKING:
-    from ..contents import Comparison, ModelReport, Report
+    from ..contents import ModelReport, Report, RunComparison
 
 COLUMNS = 6  # tables of more runs have no columns
 
@@ -48,7 +48,7 @@ def provenance(report: "Report", colours: Colours) -> Markup | None:
     return join(tag("div", *shown, class_="cards") if shown else None, *compared)
 
 
-def _compared(comparison: "Comparison") -> Markup:
+def _compared(comparison: "RunComparison") -> Markup:
     apart = {key for key, values in comparison.rows.items() if len(set(values)) > 1}
     mixed = 0 < len(apart) < len(comparison.rows)
     body = [

@@ -18,7 +18,7 @@ from ...models.build import build_network
 from ...models.common.network import VideoTextNetwork
 from ...runtime.device import autocast
 from ...train.losses.combined import Losses
-from ...train.step.optimizer import build_optimiser, freeze
+from ...train.step.optimizer import build_optimizer, freeze
 from ...train.step.speed import prepare_for_speed
 from .network import encode_fake_videos, fake_network, fake_score, longest
 
@@ -154,7 +154,7 @@ def _largest_allocation(settings: TrainConfig, precision: Precision, device: tor
     trunk = settings.network.trunk.model_copy(update={"weights": None})
     network = build_network(settings.network.model_copy(update={"trunk": trunk})).to(device)
     network = _prepared(network, settings)
-    optimiser = build_optimiser(network, settings.optim, total_steps=2)
+    optimiser = build_optimizer(network, settings.optim, total_steps=2)
     before = torch.cuda.memory_allocated(device) - _bytes_of(network)
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats(device)

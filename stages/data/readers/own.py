@@ -5,14 +5,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import get_args
 
-from ....configs.published_sets import Split
+from ....configs.published_sets import SplitName
 from ....configs.schema import DataConfig
-from .clip import Clip
-from .own_rows import Row, read_rows
+from .annotated_video import AnnotatedVideo
+from .own_rows import CaptionRow, read_rows
 from .video_folder import bad_id, encodes
 
 
-def read_own(config: DataConfig, problem: Callable[[str], None]) -> list[Clip]:
+def read_own(config: DataConfig, problem: Callable[[str], None]) -> list[AnnotatedVideo]:
     """The videos of the caption file, in order of first appearance; rows without a split are `train`.
 
     What is wrong with single rows goes to `problem`.
@@ -35,13 +35,13 @@ class _Checker:
         self.keep_first = config.duplicates == "keep-first"
         self.folder = config.videos or config.captions.parent
         self.root = self.folder.resolve()
-        self.splits: dict[str, Split] = {}
+        self.splits: dict[str, SplitName] = {}
         self.captions: dict[str, list[str]] = defaultdict(list)
         self.named: dict[str, int] = {}
         self._refused: set[str] = set()
         self._seen: dict[str, dict[str, int]] = defaultdict(dict)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: CaptionRow) -> None:
         if not self._known(row):
             return
         self._check_split(row)
@@ -54,11 +54,11 @@ class _Checker:
             if not self._seen[id]:
                 self.problem(f"{self.name}:{line}: video {id!r} has no caption")
 
-    def clip(self, id: str) -> Clip:
+    def clip(self, id: str) -> AnnotatedVideo:
         where = f"{self.name}:{self.named[id]}"
-        return Clip(id, self.splits[id], tuple(self.captions[id]), where, source=self.folder / id)
+        return AnnotatedVideo(id, self.splits[id], tuple(self.captions[id]), where, source=self.folder / id)
 
-    def _known(self, row: Row) -> bool:
+    def _known(self, row: CaptionRow) -> bool:
         if row.video in self.named:
             return True
         if row.video in self._refused:
@@ -78,10 +78,10 @@ class _Checker:
             return f"cannot be resolved ({error.__class__.__name__})"
         return None if real.is_relative_to(self.root) else "is a link out of the video folder"
 
-    def _check_split(self, row: Row) -> None:
-        split: Split | None = next((name for name in get_args(Split) if name == (row.split or "train")), None)
+    def _check_split(self, row: CaptionRow) -> None:
+        split: SplitName | None = next((name for name in get_args(SplitName) if name == (row.split or "train")), None)
         if split is None:
-            near = difflib.get_close_matches(row.split.lower(), get_args(Split), n=1, cutoff=0.4)
+            near = difflib.get_close_matches(row.split.lower(), get_args(SplitName), n=1, cutoff=0.4)
             meant = f", did you mean {near[0]!r}?" if near else ""
             self._tell(row, f"unknown split {_quoted(row.split)} (train, val or test{meant})")
             return
@@ -89,7 +89,7 @@ class _Checker:
         if first != split:
             self._tell(row, f"video {row.video!r} is in split {split!r} here and in {first!r} before")
 
-    def _check_caption(self, row: Row, caption: str) -> None:
+    def _check_caption(self, row: CaptionRow, caption: str) -> None:
         seen = self._seen[row.video]
         if not caption:
             self._tell(row, f"empty caption for video {row.video!r}")
@@ -103,7 +103,7 @@ class _Checker:
             self._tell(row, f"the same caption of video {row.video!r} as in line {seen[caption]}: {_quoted(caption)}")
         seen.setdefault(caption, row.line)  # a video whose captions are all wrong is named for those alone
 
-    def _tell(self, row: Row, text: str) -> None:
+    def _tell(self, row: CaptionRow, text: str) -> None:
         self.problem(f"{self.name}:{row.line}: {text}")
 
 

@@ -15,7 +15,7 @@ CAPTION_LIMIT = 1_000_000  # characters of one CSV field
 
 
 @dataclass(frozen=True)
-class Row:
+class CaptionRow:
     """One row as written: nothing checked yet but its form. `line` counts from 1; `split` is "" when absent."""
 
     line: int
@@ -24,7 +24,7 @@ class Row:
     split: str
 
 
-def read_rows(path: Path, problem: Callable[[str], None]) -> Iterator[Row]:
+def read_rows(path: Path, problem: Callable[[str], None]) -> Iterator[CaptionRow]:
     """Rows of `path`; what is wrong with a single row goes to `problem`, as `captions.csv:12: ...`.
 
     Raises:
@@ -40,7 +40,7 @@ def read_rows(path: Path, problem: Callable[[str], None]) -> Iterator[Row]:
     return readers[path.suffix.lower()](path, text, problem)
 
 
-def _csv_rows(path: Path, text: str, problem: Callable[[str], None]) -> Iterator[Row]:
+def _csv_rows(path: Path, text: str, problem: Callable[[str], None]) -> Iterator[CaptionRow]:
     csv.field_size_limit(CAPTION_LIMIT)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1
@@ -51,7 +51,7 @@ def _csv_rows(path: Path, text: str, problem: Callable[[str], None]) -> Iterator
         for fields in reader:
             if len(fields) == len(names):
                 values = {name: fields[at].strip() for name, at in columns.items()}
-                yield Row(line, values["video"], (values["caption"],), values.get("split", ""))
+                yield CaptionRow(line, values["video"], (values["caption"],), values.get("split", ""))
             elif fields:
                 told = f"{len(fields)} fields where the header names {len(names)}"
                 problem(f"{path.name}:{line}: {told} (a field that holds a comma needs double quotes)")
@@ -80,7 +80,7 @@ def _columns(path: Path, names: list[str]) -> dict[str, int]:
     return {name: names.index(name) for name in wanted}
 
 
-def _jsonl_rows(path: Path, text: str, problem: Callable[[str], None]) -> Iterator[Row]:
+def _jsonl_rows(path: Path, text: str, problem: Callable[[str], None]) -> Iterator[CaptionRow]:
     # not splitlines: JSON strings may hold U+2028, U+0085 and other line ends of Unicode
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -95,7 +95,7 @@ def _jsonl_rows(path: Path, text: str, problem: Callable[[str], None]) -> Iterat
             problem(f"{path.name}:{number}: {error}")
 
 
-def _jsonl_row(number: int, row: Any) -> Row:
+def _jsonl_row(number: int, row: Any) -> CaptionRow:
     if not isinstance(row, dict):
         raise ValueError('each line is an object: {"video": "a.mp4", "caption": "..."}')
     video, caption, split = row.get("video"), row.get("caption", []), row.get("split")
@@ -106,4 +106,4 @@ def _jsonl_row(number: int, row: Any) -> Row:
         raise ValueError(f'"caption" is {kind_of(caption)}, not a string or a list of strings')
     if not (split is None or isinstance(split, str)):
         raise ValueError(f'"split" is {kind_of(split)}, not a string')
-    return Row(number, video.strip(), tuple(captions), (split or "").strip())
+    return CaptionRow(number, video.strip(), tuple(captions), (split or "").strip())

@@ -9,17 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ....configs.published_sets import PUBLISHED, Needed, SetName, Split
+from ....configs.published_sets import PUBLISHED, Needed, SetName, SplitName
 from ....errors import DataError
-from .clip import Annotations, Clip
+from .annotated_video import AnnotatedVideo, Annotations
 from .id_lists import column_of, read_list
 from .text_files import json_of, kind_of, list_of, text_of
 from .video_folder import VIDEO_SUFFIXES
 
-Reader = Callable[[Annotations, Split], Sequence[Clip]]
+SetReader = Callable[[Annotations, SplitName], Sequence[AnnotatedVideo]]
 
 
-def read_published(name: SetName, annotations: Annotations, split: Split) -> Sequence[Clip]:
+def read_published_set(name: SetName, annotations: Annotations, split: SplitName) -> Sequence[AnnotatedVideo]:
     """The clips of one split, in the order of its list; none when the data set has no such split.
 
     What is wrong with single clips goes to `annotations.problem`.
@@ -30,16 +30,16 @@ def read_published(name: SetName, annotations: Annotations, split: Split) -> Seq
     return READERS[name](annotations, split) if split in PUBLISHED[name].splits else ()
 
 
-def _listed(name: SetName, annotations: Annotations, split: Split) -> Sequence[Clip]:
+def _listed(name: SetName, annotations: Annotations, split: SplitName) -> Sequence[AnnotatedVideo]:
     """A list of ids for the split; captions from the list itself, else from tables of captions by id."""
     names, tables = (needed.names for needed in _needed(name, split))
     listed = read_list(annotations.file(*names))
     if not listed.captions:
         return annotations.captioned(listed.clips, split, tables)
-    return [Clip(id, split, listed.captions[id], where) for id, where in listed.clips]
+    return [AnnotatedVideo(id, split, listed.captions[id], where) for id, where in listed.clips]
 
 
-def _msrvtt_1k(name: SetName, annotations: Annotations, split: Split) -> Sequence[Clip]:
+def _msrvtt_1k(name: SetName, annotations: Annotations, split: SplitName) -> Sequence[AnnotatedVideo]:
     """The test file brings its one caption a video."""
     if split == "train":
         return _listed(name, annotations, split)
@@ -47,10 +47,10 @@ def _msrvtt_1k(name: SetName, annotations: Annotations, split: Split) -> Sequenc
     listed = read_list(path)
     if not listed.captions:
         raise DataError("no column sentence", where=f"{path}:1")
-    return [Clip(id, split, listed.captions[id], where) for id, where in listed.clips]
+    return [AnnotatedVideo(id, split, listed.captions[id], where) for id, where in listed.clips]
 
 
-def _activitynet(annotations: Annotations, split: Split) -> list[Clip]:
+def _activitynet(annotations: Annotations, split: SplitName) -> list[AnnotatedVideo]:
     """All sentences of a video are one text. The captions say which videos there are: 10,009 and 4,917 as in the
     paper; of the lists that go with them (train_ids.json, val_ids.json), 15 and 9 ids have no captions."""
     path = annotations.file(*_needed("activitynet", split)[0].names)
@@ -58,7 +58,9 @@ def _activitynet(annotations: Annotations, split: Split) -> list[Clip]:
     if not isinstance(document, dict) or not document:
         raise DataError(f"holds {kind_of(document)}, not videos by id", where=str(path))
     return [
-        Clip(id, split, _paragraph(_sentences(entry, path, id)), f"{path.name}: {id}", (id.removeprefix("v_"),))
+        AnnotatedVideo(
+            id, split, _paragraph(_sentences(entry, path, id)), f"{path.name}: {id}", (id.removeprefix("v_"),)
+        )
         for id, entry in document.items()
     ]
 
@@ -74,7 +76,7 @@ def _paragraph(sentences: Sequence[str]) -> tuple[str]:
     return (" ".join(filter(None, map(str.strip, sentences))),)
 
 
-def _didemo(annotations: Annotations, split: Split) -> list[Clip]:
+def _didemo(annotations: Annotations, split: SplitName) -> list[AnnotatedVideo]:
     """All descriptions of a video, in file order, are one text.
 
     Files differ in a name's extension (some have none but the dot), so the id is the name without it.
@@ -83,14 +85,14 @@ def _didemo(annotations: Annotations, split: Split) -> list[Clip]:
     path = annotations.file(*captions)
     texts = _didemo_labels(path) if path.suffix == ".csv" else _didemo_moments(path)
     if path.suffix == ".csv":  # some clips short of the list, which is why it stands for itself
-        return [Clip(id, split, _paragraph(found), f"{path.name}: {id}") for id, found in texts.items()]
+        return [AnnotatedVideo(id, split, _paragraph(found), f"{path.name}: {id}") for id, found in texts.items()]
     listed = annotations.file(*lists)
     clips = []
     for number, name in list_of(listed):
         id, where = _without_suffix(name), f"{listed.name}:{number}"
         if id not in texts:
             annotations.problem(f"{where}: {name!r} has no description in {path.name}")
-        clips.append(Clip(id, split, _paragraph(texts[id]) if id in texts else (), where))
+        clips.append(AnnotatedVideo(id, split, _paragraph(texts[id]) if id in texts else (), where))
     return clips
 
 
@@ -132,7 +134,7 @@ def _without_suffix(name: str) -> str:
     return stem if dot and (not suffix or suffix.lower() in VIDEO_SUFFIXES) else name
 
 
-def _lsmdc(annotations: Annotations, split: Split) -> list[Clip]:
+def _lsmdc(annotations: Annotations, split: SplitName) -> list[AnnotatedVideo]:
     """Six fields a line, separated by tabs, without a header: the clip first, its sentence last."""
     path = annotations.file(*_needed("lsmdc", split)[0].names)
     sentences: dict[str, list[str]] = defaultdict(list)
@@ -143,10 +145,10 @@ def _lsmdc(annotations: Annotations, split: Split) -> list[Clip]:
             raise DataError(f"{len(fields)} fields instead of 6 between tabs", where=f"{path}:{number}")
         where.setdefault(fields[0], f"{path.name}:{number}")
         sentences[fields[0]].append(fields[5].strip())
-    return [Clip(id, split, tuple(sentences[id]), place) for id, place in where.items()]
+    return [AnnotatedVideo(id, split, tuple(sentences[id]), place) for id, place in where.items()]
 
 
-def _teachclip_files(annotations: Annotations, split: Split) -> list[Clip]:
+def _teachclip_files(annotations: Annotations, split: SplitName) -> list[AnnotatedVideo]:
     """The videos, in their order; their queries in that of the ground truth, whose lines need not be grouped."""
     videos, queries, truth = (needed.names[0] for needed in _needed("teachclip-files", split))
     listed = read_list(annotations.file(videos)).where
@@ -167,7 +169,7 @@ def _teachclip_files(annotations: Annotations, split: Split) -> list[Clip]:
         where = f"{posixpath.dirname(videos)}/{where}"
         if id not in captions:
             annotations.problem(f"{where}: {id!r} has no query in {truth}")
-        clips.append(Clip(id, split, tuple(captions.get(id, ())), where))
+        clips.append(AnnotatedVideo(id, split, tuple(captions.get(id, ())), where))
     return clips
 
 
@@ -189,11 +191,11 @@ def _by_query(annotations: Annotations, name: str, what: str) -> dict[str, tuple
     return found
 
 
-def _needed(name: SetName, split: Split) -> list[Needed]:
+def _needed(name: SetName, split: SplitName) -> list[Needed]:
     return [needed for needed in PUBLISHED[name].needed if split in needed.splits]
 
 
-READERS: dict[SetName, Reader] = {
+READERS: dict[SetName, SetReader] = {
     "msrvtt-1k-9k": partial(_msrvtt_1k, "msrvtt-1k-9k"),
     "msrvtt-1k-7k": partial(_msrvtt_1k, "msrvtt-1k-7k"),
     "msrvtt-3k": partial(_listed, "msrvtt-3k"),

@@ -13,10 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
-from ....configs.published_sets import Split
+from ....configs.published_sets import SplitName
 from ....errors import DataError
-from ..video.source import Part
-from .clip import Clip
+from ..video.source import TarPart
+from .annotated_video import AnnotatedVideo
 from .text_files import kind_of
 from .video_folder import VIDEO_SUFFIXES
 
@@ -24,7 +24,7 @@ CAPTION_KEYS = ("caption", "captions", "text")
 MAX_TEXT = 1 << 20
 
 
-def read_shards(folder: Path, problem: Callable[[str], None]) -> list[Clip]:
+def read_shards(folder: Path, problem: Callable[[str], None]) -> list[AnnotatedVideo]:
     """The videos of every .tar below `folder`, in the order of names, then as they lie in them.
 
     A video's id is the shard's path without .tar, a slash, and the name up to the first dot. Captions are the lines of
@@ -44,16 +44,16 @@ def read_shards(folder: Path, problem: Callable[[str], None]) -> list[Clip]:
             where=str(folder),
             hint="name the folder of the shards: data.videos",
         )
-    return [clip for path in paths for clip in _Shard(path, folder, problem).clips()]
+    return [clip for path in paths for clip in _TarShard(path, folder, problem).clips()]
 
 
-class _Shard:
+class _TarShard:
     def __init__(self, path: Path, folder: Path, problem: Callable[[str], None]) -> None:
         self.path, self.problem = path, problem
         self.name = path.relative_to(folder).as_posix()
         self.split = _named_split(self.name)
 
-    def clips(self) -> Iterator[Clip]:
+    def clips(self) -> Iterator[AnnotatedVideo]:
         samples: dict[str, _Sample] = defaultdict(_Sample)
         try:
             with tarfile.open(self.path, "r:") as tar:
@@ -86,7 +86,7 @@ class _Shard:
             if sample.video is not None:
                 self.problem(f"{self.name}: {_shown(member.name)} is a second video beside {sample.name}")
                 return
-            sample.video, sample.name = Part(self.path, member.offset_data, member.size), name
+            sample.video, sample.name = TarPart(self.path, member.offset_data, member.size), name
         elif suffix in ("txt", "json"):
             self._read(tar, member, sample, suffix)
 
@@ -113,12 +113,12 @@ class _Shard:
         if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
             raise ValueError(f"its caption is {kind_of(found)}, not a string or a list of strings")
         split = document.get("split", self.split)
-        if split not in get_args(Split):
+        if split not in get_args(SplitName):
             raise ValueError(f"its split is {split!r}, not train, val or test")
         sample.captions += captions
         sample.split = split
 
-    def _clip(self, key: str, sample: "_Sample") -> Iterator[Clip]:
+    def _clip(self, key: str, sample: "_Sample") -> Iterator[AnnotatedVideo]:
         where = f"{self.name}: {_shown(key)}"
         if sample.video is None:
             self.problem(f"{where} has captions and no video")
@@ -126,17 +126,17 @@ class _Shard:
             self.problem(f"{where} has no caption")
         else:
             id = f"{self.name.removesuffix('.tar')}/{key}"
-            yield Clip(id, sample.split or self.split, tuple(sample.captions), where, source=sample.video)
+            yield AnnotatedVideo(id, sample.split or self.split, tuple(sample.captions), where, source=sample.video)
 
 
 class _Sample:
     """The members of one name."""
 
     def __init__(self) -> None:
-        self.video: Part | None = None
+        self.video: TarPart | None = None
         self.name = ""
         self.captions: list[str] = []
-        self.split: Split | None = None
+        self.split: SplitName | None = None
 
 
 def _is_gzip(path: Path) -> bool:
@@ -145,8 +145,8 @@ def _is_gzip(path: Path) -> bool:
     return False
 
 
-def _named_split(name: str) -> Split:
-    splits: tuple[Split, ...] = get_args(Split)
+def _named_split(name: str) -> SplitName:
+    splits: tuple[SplitName, ...] = get_args(SplitName)
     parts = reversed(name.split("/"))
     return next((split for part in parts for split in splits if part.startswith(split)), "train")
 

@@ -28,7 +28,7 @@ from ....cache.frames.record import FileStamp, Status, VideoRecord, VideoStatus
 from ....configs.schema import PrepareConfig
 from .frame_choice import frame_numbers
 from .resize import resize_crop
-from .source import Part, Source, file_of, open_bytes, stamp_of
+from .source import TarPart, VideoSource, file_of, open_bytes, stamp_of
 
 # Formats that hold video or sound in one file. Everything else is refused, above all those that name other files
 # (playlists, concatenations) and text and images that FFmpeg would render as video.
@@ -75,7 +75,7 @@ class Taken:
     lost: int
 
 
-def read_video(id: str, source: Source, config: PrepareConfig) -> VideoRecord:
+def read_video(id: str, source: VideoSource, config: PrepareConfig) -> VideoRecord:
     """Decode one video. Whatever is wrong with it becomes a status; nothing is raised."""
     stamp = FileStamp()
     try:
@@ -88,7 +88,7 @@ def read_video(id: str, source: Source, config: PrepareConfig) -> VideoRecord:
         return VideoRecord(VideoStatus(id, "corrupt", reason), stamp=stamp)
 
 
-def _record(id: str, source: Source, config: PrepareConfig, stamp: FileStamp) -> VideoRecord:
+def _record(id: str, source: VideoSource, config: PrepareConfig, stamp: FileStamp) -> VideoRecord:
     with _opened(source) as container:
         contents = _inspect(container, _video_stream(container))
     wanted = (
@@ -102,7 +102,7 @@ def _record(id: str, source: Source, config: PrepareConfig, stamp: FileStamp) ->
     return VideoRecord.of(status, images, _seconds(numbers, taken, contents.fps), stamp)
 
 
-def _stamp(source: Source) -> FileStamp:
+def _stamp(source: VideoSource) -> FileStamp:
     path = file_of(source)
     try:
         found, stamp = path.stat(), stamp_of(source)
@@ -121,9 +121,11 @@ def _stamp(source: Source) -> FileStamp:
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[Any]:
+def _opened(source: VideoSource) -> Iterator[Any]:
     with ExitStack() as files:
-        opened = files.enter_context(open_bytes(source)) if isinstance(source, Part) else os.fspath(source.absolute())
+        opened = (
+            files.enter_context(open_bytes(source)) if isinstance(source, TarPart) else os.fspath(source.absolute())
+        )
         try:
             container = files.enter_context(av.open(opened, options=OPTIONS))
         except (av.FFmpegError, ValueError):
@@ -131,7 +133,7 @@ def _opened(source: Source) -> Iterator[Any]:
         yield container
 
 
-def _guess(source: Source) -> str:
+def _guess(source: VideoSource) -> str:
     """Why a file may not open as a video, from its first bytes."""
     with open_bytes(source) as file:
         head = file.read(4096)
@@ -226,7 +228,7 @@ def _claimed(
     return claimed if reached < SHORT * claimed else None
 
 
-def _take(source: Source, contents: Contents, config: PrepareConfig) -> tuple[list[int], Taken]:
+def _take(source: VideoSource, contents: Contents, config: PrepareConfig) -> tuple[list[int], Taken]:
     """The chosen frames, none of them damaged."""
     count = contents.pictures
     for _ in range(2):  # a second time when the decoder gives fewer frames than the container has packets
@@ -249,7 +251,7 @@ def _numbers(count: int, fps: float, config: PrepareConfig) -> list[int]:
     return frame_numbers(count, fps, config.sample_fps, config.max_frames, config.choice, config.last_second)
 
 
-def _decode(source: Source, numbers: set[int], hole: float, config: PrepareConfig) -> Taken:
+def _decode(source: VideoSource, numbers: set[int], hole: float, config: PrepareConfig) -> Taken:
     """Decode up to the last of `numbers`."""
     taken, health = Taken({}, {}, set(), 0, 0), _Health(hole)
     first: float | None = None

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Part:
+class TarPart:
     """`size` bytes of a file from `start` on: a video in a tar, which is read where it lies."""
 
     path: Path
@@ -20,37 +20,37 @@ class Part:
     size: int
 
 
-Source = Path | Part
+VideoSource = Path | TarPart
 
 
-def file_of(source: Source) -> Path:
+def file_of(source: VideoSource) -> Path:
     """The file that holds it."""
-    return source.path if isinstance(source, Part) else source
+    return source.path if isinstance(source, TarPart) else source
 
 
-def stamp_of(source: Source) -> FileStamp:
+def stamp_of(source: VideoSource) -> FileStamp:
     """Size of the video, and when its file was changed.
 
     Raises:
         OSError: there is no such file.
     """
     found = file_of(source).stat()
-    return FileStamp(source.size if isinstance(source, Part) else found.st_size, found.st_mtime_ns)
+    return FileStamp(source.size if isinstance(source, TarPart) else found.st_size, found.st_mtime_ns)
 
 
-def open_bytes(source: Source) -> BinaryIO:
+def open_bytes(source: VideoSource) -> BinaryIO:
     """The video's bytes and no others, to be read and sought.
 
     Raises:
         OSError: there is no such file.
     """
-    if isinstance(source, Part):
+    if isinstance(source, TarPart):
         return io.BufferedReader(_Window(source))
     return source.open("rb")
 
 
 class _Window(io.RawIOBase):
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: TarPart) -> None:
         self.part, self.at = part, 0
         self.file = part.path.open("rb", buffering=0)
 

@@ -18,9 +18,9 @@ from ....cache.frames.record import FileStamp, Status, VideoRecord, VideoStatus
 from ....configs.schema import PrepareConfig
 from ....errors import DataError
 from .decode import read_video
-from .source import Source, stamp_of
+from .source import VideoSource, stamp_of
 
-Reader = Callable[[str, Source, PrepareConfig], VideoRecord]
+VideoReader = Callable[[str, VideoSource, PrepareConfig], VideoRecord]
 START_LIMIT = 300.0  # seconds a worker may take to import what it needs
 
 
@@ -39,7 +39,7 @@ def cores() -> int:
 
 
 def decode_videos(
-    jobs: Sequence[tuple[str, Source]], config: PrepareConfig, ahead: int, reader: Reader = read_video
+    jobs: Sequence[tuple[str, VideoSource]], config: PrepareConfig, ahead: int, reader: VideoReader = read_video
 ) -> Generator[Decoded, None, None]:
     """Decode `jobs` (id, source), in any order, on `config.workers` processes.
 
@@ -63,7 +63,7 @@ def decode_videos(
 class _Worker:
     """One process and what it is doing."""
 
-    def __init__(self, config: PrepareConfig, reader: Reader) -> None:
+    def __init__(self, config: PrepareConfig, reader: VideoReader) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(target=_work, args=(theirs, config, reader), daemon=True)
@@ -74,7 +74,7 @@ class _Worker:
         self.job: int | None = None
         self.since = time.monotonic()
 
-    def give(self, index: int, job: tuple[str, Source]) -> None:
+    def give(self, index: int, job: tuple[str, VideoSource]) -> None:
         self.job, self.since = index, time.monotonic()
         # Connection.send() keeps a view of a buffer; Ctrl-C inside it leaves the two to the garbage collector, which
         # then crashes the interpreter (CPython 3.12). Bytes are safe.
@@ -89,13 +89,13 @@ class _Worker:
 
 
 class _Crew:
-    def __init__(self, config: PrepareConfig, reader: Reader, size: int) -> None:
+    def __init__(self, config: PrepareConfig, reader: VideoReader, size: int) -> None:
         self.config, self.reader = config, reader
         self.workers: list[_Worker] = []
         for _ in range(size):
             self.workers.append(_Worker(config, reader))
 
-    def run(self, jobs: Sequence[tuple[str, Source]], ahead: int) -> Iterator[Decoded]:
+    def run(self, jobs: Sequence[tuple[str, VideoSource]], ahead: int) -> Iterator[Decoded]:
         self.jobs = jobs
         waiting = deque(range(len(jobs)))
         unfinished = set(waiting)
@@ -171,7 +171,7 @@ class _Crew:
         return Decoded(worker.job, record, time.monotonic() - worker.since)
 
 
-def _stamp(source: Source) -> FileStamp:
+def _stamp(source: VideoSource) -> FileStamp:
     try:
         return stamp_of(source)
     except OSError:
@@ -189,7 +189,7 @@ def _untouched_by_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(connection: Connection, config: PrepareConfig, reader: Reader) -> None:
+def _work(connection: Connection, config: PrepareConfig, reader: VideoReader) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     connection.send(None)
     while True:

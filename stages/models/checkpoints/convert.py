@@ -17,7 +17,15 @@ from ...runtime.reporting import Reporter, Silent
 from ..clip.trunk import trunk_tensors
 from ..weights.files import Weights, read_weights
 from .files import METADATA, built, checkpoint_file, network_digest, recognised, save_network
-from .published import Pooling, Published, as_teachclip_runs_it, family_of, published_state, read_published, title_of
+from .published import (
+    Pooling,
+    PublishedCheckpoint,
+    as_teachclip_runs_it,
+    family_of,
+    published_state,
+    read_published,
+    title_of,
+)
 
 # Settings that no score of the authors' code depends on: of training, of ours alone, or given on its command line.
 _NOT_COMPUTED = ("frames", "words", "trunk.model", "xpool.dropout", "drl.cdcr", "drl.frame_scores")
@@ -142,7 +150,7 @@ def _refuse_trunk(weights: Weights, path: Path) -> None:
         )
 
 
-def _source(found: Published, path: Path, clip: Path | None) -> dict[str, Any]:
+def _source(found: PublishedCheckpoint, path: Path, clip: Path | None) -> dict[str, Any]:
     """Where a network comes from, for its file."""
     source: dict[str, Any] = {"title": found.title, "file": path.name, "sha256": _sha256(path)}
     if found.scale_shape:
@@ -159,7 +167,7 @@ def _write_published(state: dict[str, Tensor], out: Path) -> int:
     return len(state)
 
 
-def _differences(found: Published, state: dict[str, Tensor]) -> Iterator[str]:
+def _differences(found: PublishedCheckpoint, state: dict[str, Tensor]) -> Iterator[str]:
     """Settings of ours that the published names cannot carry, so that the authors' code has others."""
     config = found.config
     there = read_published(

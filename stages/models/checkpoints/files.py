@@ -16,7 +16,7 @@ from ...runtime.reporting import Reporter, Silent
 from ..build import build_network, score_versions
 from ..common.network import VideoTextNetwork
 from ..weights.files import Weights, listed, load_into, read_weights
-from .published import Pooling, Published, check_slots, read_published, title_of
+from .published import Pooling, PublishedCheckpoint, check_slots, read_published, title_of
 
 FORMAT = 1
 METADATA = "teachclip"
@@ -106,7 +106,7 @@ def recognised(
     pooling: Pooling | None = None,
     frames: int | None = None,
     words: int | None = None,
-) -> Published:
+) -> PublishedCheckpoint:
     """What a file holds, ours or published, before a network is made of it.
 
     Raises:
@@ -128,7 +128,7 @@ def recognised(
     used = {name: value for name, value in weights.tensors.items() if not name.startswith(_UNUSED)}
     unused = {name.removeprefix(_UNUSED): value for name, value in weights.tensors.items() if name not in used}
     scale_shape = tuple(note.get("source", {}).get("logit_scale_shape", ()))
-    return Published(
+    return PublishedCheckpoint(
         f"{title_of(config)}; a file of teachclip's", config, used, unused, ("frames", "words"), scale_shape=scale_shape
     )
 
@@ -153,7 +153,7 @@ def saved_note(weights: Weights, where: str) -> dict[str, Any]:
     return note
 
 
-def built(found: Published, where: str) -> VideoTextNetwork:
+def built(found: PublishedCheckpoint, where: str) -> VideoTextNetwork:
     """The network, in float32, with its weights.
 
     Raises:
@@ -165,7 +165,7 @@ def built(found: Published, where: str) -> VideoTextNetwork:
     return network
 
 
-def _tell(found: Published, where: str, reporter: Reporter | None) -> None:
+def _tell(found: PublishedCheckpoint, where: str, reporter: Reporter | None) -> None:
     left_out = listed("tensors that it does not use, left out", found.unused)
     (reporter or Silent()).info("\n".join([f"{where}: {found.title}", *left_out]))
 

@@ -19,7 +19,7 @@ from ..weights.files import Weights, listed, load_into, read_weights
 from ..weights.names import to_openai
 from ..weights.sizes import block_numbers, trunk_sizes
 from .files import METADATA, built, checkpoint_file, network_digest, recognised, saved_note
-from .published import SHIFT_LAYERS, Published, family_of
+from .published import SHIFT_LAYERS, PublishedCheckpoint, family_of
 
 LN_100 = math.log(100)
 NAMED = 4
@@ -234,7 +234,7 @@ def _odd_scale(logit_scale: float | None) -> Iterator[str]:
         yield f"logit scale {logit_scale:.4f} is above ln 100 = {LN_100:.4f}, where training stops it"
 
 
-def _odd_network(found: Published) -> Iterator[str]:
+def _odd_network(found: PublishedCheckpoint) -> Iterator[str]:
     config = found.config
     if missing := [key for key in ("frames", "words") if key not in found.slots]:
         slots = " and ".join(f"{getattr(config, key)} {key}" for key in missing)

@@ -18,7 +18,7 @@ from ..clip.trunk import CLIP_NOTES
 from ..weights.files import listed
 from ..weights.names import (
     SHIFTED,
-    State,
+    StateDict,
     hf_name,
     is_hugging_face,
     is_openai,
@@ -57,7 +57,7 @@ _TS2NET_UNUSED = ("text_token_selector.", "visual_prompt_encoder.")
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedCheckpoint:
     """A published checkpoint under our names.
 
     Attributes:
@@ -70,8 +70,8 @@ class Published:
 
     title: str
     config: NetworkConfig
-    tensors: State
-    unused: State
+    tensors: StateDict
+    unused: StateDict
     slots: tuple[str, ...] = ()
     clip_names: Literal["ours", "OpenAI", "Hugging Face"] = "ours"
     scale_shape: tuple[int, ...] = ()
@@ -96,7 +96,7 @@ class Family:
 
     name: str
     mark: tuple[str, ...]
-    config: Callable[[State, Pooling | None], tuple[dict[str, Any], list[str]]]
+    config: Callable[[StateDict, Pooling | None], tuple[dict[str, Any], list[str]]]
     slots: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
 
@@ -113,7 +113,7 @@ def read_published(
     pooling: Pooling | None = None,
     frames: int | None = None,
     words: int | None = None,
-) -> Published:
+) -> PublishedCheckpoint:
     """What a published state_dict holds. It computes what the published code does: padding is not masked, and so on.
 
     Args:
@@ -154,7 +154,7 @@ def read_published(
             where=where,
         )
     unused = _unused(plain, family, config)
-    return Published(
+    return PublishedCheckpoint(
         title_of(config),
         config,
         _under_our_names({name: value for name, value in plain.items() if name not in unused}, where),
@@ -193,7 +193,7 @@ def check_slots(config: NetworkConfig, asked: Mapping[str, int | None], where: s
             )
 
 
-def published_state(found: Published) -> State:
+def published_state(found: PublishedCheckpoint) -> StateDict:
     """The tensors under the names that the authors' code has, X-Pool's CLIP under Hugging Face's.
 
     Raises:
@@ -210,7 +210,7 @@ def published_state(found: Published) -> State:
     return state | found.unused
 
 
-def as_teachclip_runs_it(found: Published, clip: Mapping[str, Tensor], where: str) -> Published:
+def as_teachclip_runs_it(found: PublishedCheckpoint, clip: Mapping[str, Tensor], where: str) -> PublishedCheckpoint:
     """The TS2-Net that TeachCLIP's published code runs with the authors' file (spec TS2-Net 9): no token shift, and
     the attention of the shifted blocks from the plain CLIP file, since their names are not recognised there.
 
@@ -261,7 +261,7 @@ def _config(sizes: dict[str, Any], settings: dict[str, Any], where: str) -> Netw
         ) from error
 
 
-def _with_openai_names(state: Mapping[str, Tensor], where: str) -> State:
+def _with_openai_names(state: Mapping[str, Tensor], where: str) -> StateDict:
     """OpenAI's names of CLIP throughout; a logit scale of one element is a scalar."""
     foreign = [name for name in state if is_hugging_face(name)]
     own = [name for name in state if is_openai(name)]
@@ -282,8 +282,8 @@ def _with_openai_names(state: Mapping[str, Tensor], where: str) -> State:
     return plain
 
 
-def _under_our_names(plain: State, where: str) -> State:
-    tensors: State = {}
+def _under_our_names(plain: StateDict, where: str) -> StateDict:
+    tensors: StateDict = {}
     twice = []
     for name, value in plain.items():
         if our_name(name) in tensors:
@@ -294,19 +294,19 @@ def _under_our_names(plain: State, where: str) -> State:
     return tensors
 
 
-def _unused(plain: State, family: Family, config: NetworkConfig) -> State:
+def _unused(plain: StateDict, family: Family, config: NetworkConfig) -> StateDict:
     prefixes = (*_UNUSED, *family.unused)
     if config.kind == "student" and config.pooling == "mean":
         prefixes += ("frameLinear.", "frameLinear2.")
     return {name: value for name, value in plain.items() if name.startswith(prefixes)}
 
 
-def _student(state: State, pooling: Pooling | None) -> tuple[dict[str, Any], list[str]]:
+def _student(state: StateDict, pooling: Pooling | None) -> tuple[dict[str, Any], list[str]]:
     pooling = pooling or ("afa" if any(name.startswith("frameLinear") for name in state) else "mean")
     return _temporal(state, "student", pooling=pooling)
 
 
-def _xclip(state: State, pooling: Pooling | None) -> tuple[dict[str, Any], list[str]]:
+def _xclip(state: StateDict, pooling: Pooling | None) -> tuple[dict[str, Any], list[str]]:
     marks = {"words": "word_logit_weight", "frames": "frame_logit_weight"}
     missing = [name for name in marks.values() if name not in state or state[name].ndim != 2]
     if missing:
@@ -314,7 +314,7 @@ def _xclip(state: State, pooling: Pooling | None) -> tuple[dict[str, Any], list[
     return _temporal(state, "xclip", **{key: len(state[name]) for key, name in marks.items()})
 
 
-def _ts2net(state: State, pooling: Pooling | None) -> tuple[dict[str, Any], list[str]]:
+def _ts2net(state: StateDict, pooling: Pooling | None) -> tuple[dict[str, Any], list[str]]:
     """A file with `attn.net.*` was trained with token shift in these blocks, one without it was trained without."""
     shifted = sorted({int(found[1]) for name in state if (found := _SHIFTED_BLOCK.match(name))})
     settings, missing = _temporal(state, "ts2net", ts2net=Ts2NetConfig(shift_layers=tuple(shifted)))
@@ -327,18 +327,18 @@ def _ts2net(state: State, pooling: Pooling | None) -> tuple[dict[str, Any], list
     return settings, missing
 
 
-def _xpool(state: State, pooling: Pooling | None) -> tuple[dict[str, Any], list[str]]:
+def _xpool(state: StateDict, pooling: Pooling | None) -> tuple[dict[str, Any], list[str]]:
     return {"kind": "xpool", "temporal_layers": 0}, []
 
 
-def _drl(state: State, pooling: Pooling | None) -> tuple[dict[str, Any], list[str]]:
+def _drl(state: StateDict, pooling: Pooling | None) -> tuple[dict[str, Any], list[str]]:
     layers = len([name for name in state if re.fullmatch(r"text_weight_fc\.(\d+\.)?weight", name)])
     if layers not in (1, 2, 3):
         return {}, [f"text_weight_fc: {layers} linear layers, not 1, 2 or 3"]
     return _temporal(state, "drl", drl=DrlConfig.model_validate({"layers": layers}))
 
 
-def _temporal(state: State, kind: str, **settings: Any) -> tuple[dict[str, Any], list[str]]:
+def _temporal(state: StateDict, kind: str, **settings: Any) -> tuple[dict[str, Any], list[str]]:
     numbers, gaps = block_numbers(state, "transformerClip.")
     return {"kind": kind, "temporal_layers": len(numbers), **settings}, gaps
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 SHIFTED = ".attn.net."  # how TS2-Net names the attention that its token shift wraps
 
@@ -105,7 +105,7 @@ def is_openai(name: str) -> bool:
     return name.startswith("clip.") and not is_hugging_face(name) and _replaced(name[5:], _OPENAI_NAMES) != name[5:]
 
 
-def to_openai(state: Mapping[str, Tensor]) -> State:
+def to_openai(state: Mapping[str, Tensor]) -> StateDict:
     """Hugging Face's names, transposed projections and separate q, k, v of CLIP as OpenAI has them.
 
     The buffers `position_ids` (0, 1, 2 ...) are dropped.
@@ -113,7 +113,7 @@ def to_openai(state: Mapping[str, Tensor]) -> State:
     Raises:
         KeyError: naming the first of q, k, v that is missing beside the others.
     """
-    renamed: State = {}
+    renamed: StateDict = {}
     attention: dict[str, dict[str, Tensor]] = {}
     for name, value in state.items():
         if name.endswith(".position_ids"):
@@ -132,9 +132,9 @@ def to_openai(state: Mapping[str, Tensor]) -> State:
     return renamed
 
 
-def to_hugging_face(state: Mapping[str, Tensor]) -> State:
+def to_hugging_face(state: Mapping[str, Tensor]) -> StateDict:
     """OpenAI's names of CLIP as Hugging Face's transformers 4.6 has them, its `position_ids` too."""
-    renamed: State = {}
+    renamed: StateDict = {}
     for name, value in state.items():
         if name.startswith("clip.") and _PACKED.fullmatch(name):
             for part, rows in zip("qkv", value.chunk(3), strict=True):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .names import State
+from .names import StateDict
 
 _SMALL = 64 * 2**20  # bytes of pickle or source; OpenAI's have well below one MB
 _CLASS = re.compile(
@@ -51,7 +51,7 @@ def is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def read_torchscript(path: Path) -> State:
+def read_torchscript(path: Path) -> StateDict:
     """Parameters and buffers by their names, on the CPU.
 
     Raises:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....cache.scores.reading.process import LabelProcess
+from ....cache.scores.reading.label_process import LabelProcess
 from ....cache.scores.reading.reader import Labels
 from ...data.video_inputs import DeviceFrames, VideoInputs
 from ...labels.cached import CachedTeacher, UintFrames
@@ -75,7 +75,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class BatchReader:
+class BatchLoader:
     """Reads one step's inputs and labels; called in the background thread of `cache.read_ahead.read_ahead`.
 
     Attributes:

@@ -8,7 +8,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Order:
+class BatchSampler:
     """Every text once per epoch, in an order that only the seed and the epoch decide.
 
     The last texts of an epoch that do not fill a batch are left to other epochs (drop-last, as published). With groups,

@@ -20,10 +20,10 @@ from ...models.common.network import VideoTextNetwork
 from ...runtime.processes import World
 from ...runtime.reporting import Reporter
 from ...runtime.run_folder import RunFolder
-from ..step.optimizer import Optimiser
+from ..step.optimizer import ScheduledOptimizer
 
 
-class Keeper:
+class Checkpointer:
     """Saves and restores one run; used as a context manager, at whose end everything is written.
 
     Of several processes the main one writes, and all restore what it found.
@@ -37,7 +37,7 @@ class Keeper:
     """
 
     def __init__(
-        self, folder: RunFolder, network: VideoTextNetwork, optimiser: Optimiser, keep: int, reporter: Reporter
+        self, folder: RunFolder, network: VideoTextNetwork, optimiser: ScheduledOptimizer, keep: int, reporter: Reporter
     ) -> None:
         self.folder, self.network, self.optimiser = folder, network, optimiser
         self.keep, self.reporter = keep, reporter

@@ -16,7 +16,7 @@ from ....configs.schema import TrainConfig
 from ...runtime.processes import World
 from ...runtime.reporting import Reporter
 from ...runtime.run_folder import RunFolder
-from ..dataloader.sampler import Order
+from ..dataloader.sampler import BatchSampler
 from ..losses.combined import LossParts
 from ..step.training_step import Done
 
@@ -28,7 +28,7 @@ WAITING = 0.05  # share of the time; more is told
 JUDGED_SECONDS = 5.0  # less does not tell how a run will go
 
 
-class Watch:
+class Monitor:
     """Collects steps until their losses are read from the device, writes them to the log, and judges them.
 
     Of several processes each judges, and the main one writes.
@@ -41,7 +41,7 @@ class Watch:
     def __init__(
         self,
         folder: RunFolder,
-        order: Order,
+        order: BatchSampler,
         videos: Sequence[str],
         settings: TrainConfig,
         device: torch.device,

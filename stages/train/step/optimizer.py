@@ -26,7 +26,7 @@ PUBLISHED_FROZEN = (
     "trunk.positional_embedding",
 )
 
-Part = Literal["trunk", "rest", "afa"]
+ParameterPart = Literal["trunk", "rest", "afa"]
 
 
 class BertAdam(torch.optim.Optimizer):
@@ -63,7 +63,7 @@ class BertAdam(torch.optim.Optimizer):
             torch._foreach_add_(parameters, update, alpha=-group["lr"])
 
 
-class Optimiser:
+class ScheduledOptimizer:
     """An optimiser over a network's groups, with its schedule and its gradient clips.
 
     Attributes:
@@ -126,13 +126,13 @@ class Optimiser:
         return norm
 
 
-def build_optimiser(network: VideoTextNetwork, config: OptimConfig, total_steps: int) -> Optimiser:
+def build_optimizer(network: VideoTextNetwork, config: OptimConfig, total_steps: int) -> ScheduledOptimizer:
     """Freeze what `config.freeze` says and make the optimiser of the rest, for a run of `total_steps`.
 
     Raises:
         ConfigError: weight decay asked of Adam.
     """
-    return Optimiser(network, config, total_steps)
+    return ScheduledOptimizer(network, config, total_steps)
 
 
 def freeze(network: nn.Module, config: OptimConfig) -> None:
@@ -148,8 +148,8 @@ def parameter_groups(network: nn.Module, config: OptimConfig) -> list[dict[str, 
 
     The published code spares the biases from decay; AdamW here also LayerNorms, class embedding and logit scale.
     """
-    peaks: dict[Part, float] = {"trunk": config.trunk_lr, "rest": config.lr, "afa": config.afa_lr}
-    groups: dict[tuple[Part, bool], list[nn.Parameter]] = {}
+    peaks: dict[ParameterPart, float] = {"trunk": config.trunk_lr, "rest": config.lr, "afa": config.afa_lr}
+    groups: dict[tuple[ParameterPart, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             spared = "bias" in name or (config.optimiser == "adamw" and parameter.ndim < 2)
@@ -185,7 +185,7 @@ def _cosine(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def _part(name: str) -> Part:
+def _part(name: str) -> ParameterPart:
     if name.startswith("trunk."):
         return "trunk"
     return "afa" if name.startswith("afa.") else "rest"

@@ -31,7 +31,7 @@ from ...runtime.device import autocast
 from ...runtime.processes import World
 from ..dataloader.batch import Batch
 from ..losses.combined import Losses, LossParts
-from .optimizer import Optimiser
+from .optimizer import ScheduledOptimizer
 from .shared_gradients import SharedGradients
 
 
@@ -62,7 +62,7 @@ class TrainingStep:
     def __init__(
         self,
         network: VideoTextNetwork,
-        optimiser: Optimiser,
+        optimiser: ScheduledOptimizer,
         settings: TrainConfig,
         captions: Sequence[str],
         cached: Sequence[CachedTeacher],

@@ -123,8 +123,8 @@ def test_many_tiles_serve_one_request(tmp_path: Path) -> None:
             [texts[i] for i in rows], [videos[j] for j in columns], np.array(column_of), np.zeros((len(columns), 4))
         )
         tile = cache.create_tile(name, contents, shard_texts=2)
-        for shard in range(tile.layout.shards):
-            span = tile.layout.rows(shard)
+        for shard in range(tile.spec.shards):
+            span = tile.spec.rows(shard)
             picked = np.array(rows)[span.start : span.stop]
             here = np.array(column_of)[span.start : span.stop, None] >= 0
             logits = np.where(here, fine[picked], np.float32(99.0))  # without meaning where the own video is elsewhere

@@ -36,7 +36,7 @@ def test_float16_is_rounded_to_nearest_and_half_as_large(make_store) -> None:
     np.testing.assert_array_equal(labels.coarse, half.coarse.astype(np.float16).astype(np.float32))
     for made in (half, full):
         files = sum(path.stat().st_size for path in made.tile.folder.rglob("*") if path.is_file())
-        assert tile_bytes(made.tile.layout) == files
+        assert tile_bytes(made.tile.spec) == files
     sizes = [(made.tile.folder / "coarse/c.0.0").stat().st_size for made in (half, full)]
     assert sizes[1] - sizes[0] == 2 * 8 * 13
 

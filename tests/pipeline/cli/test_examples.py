@@ -31,7 +31,7 @@ from teachclip.stages.score.chance_check import OwnRanks
 from teachclip.stages.score.one_teacher import TeacherScores
 from teachclip.stages.score.stage import ScoreResult
 from teachclip.stages.search.index import IndexResult
-from teachclip.stages.search.stage import Answer, Found, SearchResult
+from teachclip.stages.search.stage import Answer, QueryAnswers, SearchResult
 from teachclip.stages.train.run import TrainResult
 from typer.testing import CliRunner, Result
 
@@ -44,7 +44,7 @@ TRAINED = TrainResult(
     {"step": 550, "epoch": 5, "chosen_by": "sumr", "value": 104.1}, 72.0, 0.2, False,
 )  # fmt: skip
 ANSWERS = (Answer(1, 0.31, "a.mp4", "/v/a.mp4"), Answer(2, 0.2, "b.mp4", "/v/b.mp4"))
-FOUND = SearchResult((Found("a dog", ANSWERS),), 9, 0.1)
+FOUND = SearchResult((QueryAnswers("a dog", ANSWERS),), 9, 0.1)
 BROKEN = VideoStatus("x.mp4", "corrupt", "no video stream", 0, None)
 PREPARED = PrepareResult("work/frames", 28, {"ok": 27, "corrupt": 1}, (BROKEN,), 5, 3.25, 1.5, 18_100_000)
 CHECKED = DataCheck(
@@ -111,7 +111,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
 
     stand_in("pipeline.demo.chain.run_demo", SHOWN)
     stand_in("stages.prepare.stage.prepare", PREPARED)
-    stand_in("stages.prepare.estimate.estimate", ESTIMATED)
+    stand_in("stages.prepare.estimate.estimate_frames", ESTIMATED)
     stand_in("stages.data.check.check_data", CHECKED)
     stand_in("stages.score.stage.score", SCORED)
     stand_in("stages.labels.denoise.denoise", DENOISED)

@@ -170,7 +170,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_numbers(
 SCRIPT = """
 import sys
 from pathlib import Path
-from teachclip.pipeline.demo import run_demo
+from teachclip.pipeline.demo.chain import run_demo
 if __name__ == "__main__":
     run_demo(Path(sys.argv[1]), None, sys.argv[2:])
 """

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from teachclip.pipeline.report.contents import Clip, Cost, Found, ModelReport, Report, Search
+from teachclip.pipeline.report.contents import Cost, FoundVideo, ModelReport, QueryClip, Report, Search
 from teachclip.pipeline.report.page.charts import Line, line_chart, running_mean, ticks
 from teachclip.pipeline.report.page.layout import COLOURS
 from teachclip.pipeline.report.page.markup import Markup, join, tag
@@ -45,7 +45,7 @@ def model(name: str, r1: float, **more: object) -> ModelReport:
 @pytest.fixture(scope="module")
 def report() -> Report:
     weights = {"teacher": [0.1] * 10, "alone": [0.91] + [0.01] * 9, "taught": [0.05] * 9 + [0.55]}
-    clip = Clip(
+    clip = QueryClip(
         "gained most",
         "a red box " + HOSTILE,
         "clips/7.mp4",
@@ -54,7 +54,10 @@ def report() -> Report:
         weights,
         {"teacher": 1, "alone": 17},
     )
-    found = [Found(0.812, "clips/3.mp4", frames(2), HOSTILE), Found(0.4, "clips/9.mp4", frames(2), "a blue star")]
+    found = [
+        FoundVideo(0.812, "clips/3.mp4", frames(2), HOSTILE),
+        FoundVideo(0.4, "clips/9.mp4", frames(2), "a blue star"),
+    ]
     return Report(
         title="Title " + HOSTILE,
         lead=["What came out " + HOSTILE],

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from teachclip.pipeline.report.collect.queries import Queries
+from teachclip.pipeline.report.collect.queries import SharedQueries
 from teachclip.stages.retrieval.metrics import Ranks
 from teachclip.stages.retrieval.query_ranks import QueryRanks
 
@@ -25,7 +25,7 @@ def test_examples_are_the_gains_the_loss_the_worst_and_a_lot_each_of_another_vid
     before[30], after[30] = 3, 19
     after[20], after[24], after[36], after[38] = 17, 18, 1, 1
     before[36] = before[38] = 1
-    queries = Queries({"before": of_ranks(before, 2), "after": of_ranks(after, 2)}, "after")
+    queries = SharedQueries({"before": of_ranks(before, 2), "after": of_ranks(after, 2)}, "after")
     found = queries.examples("before")
     assert [each.text for each in found][:5] == [6, 12, 30, 24, 20]
     assert {each.text for each in found[6:]} == {36, 38}
@@ -37,8 +37,8 @@ def test_examples_are_the_gains_the_loss_the_worst_and_a_lot_each_of_another_vid
 
 def test_few_videos_give_few_examples() -> None:
     ranks = {"before": of_ranks(np.array([1, 2]), 2), "after": of_ranks(np.array([2, 1]), 2)}
-    assert len(Queries(ranks, "after").examples("before")) == 1
-    assert [each.why for each in Queries(ranks, "after").examples(None)] == ["ranked worst by after"]
+    assert len(SharedQueries(ranks, "after").examples("before")) == 1
+    assert [each.why for each in SharedQueries(ranks, "after").examples(None)] == ["ranked worst by after"]
 
 
 def test_runs_are_compared_text_by_text_in_whatever_order_they_were_asked() -> None:
@@ -51,6 +51,6 @@ def test_runs_are_compared_text_by_text_in_whatever_order_they_were_asked() -> N
         text_video=ranks.text_video[order],
         texts=Ranks(ranks.texts.better[order], ranks.texts.equal, ranks.texts.equal_before),
     )
-    queries = Queries({"a": ranks, "b": turned}, "a")
+    queries = SharedQueries({"a": ranks, "b": turned}, "a")
     np.testing.assert_array_equal(queries.expected("b"), queries.expected("a"))
     assert {each.why.split(",")[0] for each in queries.examples("b")} == {"ranked worst by a", "ranked first by a"}

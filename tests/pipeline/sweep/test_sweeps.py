@@ -99,7 +99,7 @@ def test_given_again_everything_is_only_read(
     swept: tuple[Plan, list[RunResult]], world: "World", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, results = swept
-    monkeypatch.setattr("teachclip.stages.train.run.Run", None)
+    monkeypatch.setattr("teachclip.stages.train.run.TrainRun", None)
     monkeypatch.setattr("teachclip.stages.evaluate.measured.evaluate_sets", None)
     lines = Lines()
     again = run_sweep(planned(world, tmp_path, seeds=2), lines)

@@ -16,7 +16,7 @@ from teachclip.configs.schema import Config, DenoiseConfig
 from teachclip.errors import CacheError, CacheMismatchError, ConfigError, DataError
 from teachclip.pipeline.cli.main import app
 from teachclip.stages.data.dataset import read_dataset
-from teachclip.stages.data.usable_split import Split, usable_split
+from teachclip.stages.data.usable_split import UsableSplit, usable_split
 from teachclip.stages.labels import denoise as stage
 from teachclip.stages.labels.caption_mask import CaptionMask, read_mask
 from teachclip.stages.labels.denoise import choose_dropped, denoise, own_video_ranks
@@ -45,7 +45,7 @@ def exact(world: Any, **sections: Any) -> Config:
     return world.config(**sections)
 
 
-def matrix(config: Config) -> tuple[np.ndarray, Split]:
+def matrix(config: Config) -> tuple[np.ndarray, UsableSplit]:
     """All raw scores [T,V] of the training split."""
     frames = FrameCache.open(config.frames_folder)
     split = usable_split(read_dataset(config.data), ["train"], frames)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from teachclip.configs.schema import OptimConfig
-from teachclip.stages.train.step.optimizer import build_optimiser
+from teachclip.stages.train.step.optimizer import build_optimizer
 
 pytestmark = pytest.mark.gpu
 
@@ -69,7 +69,7 @@ def test_xpool_trains_in_full_precision(make_network) -> None:
 def test_optimisers_go_on_from_a_state_saved_on_the_cpu(make_network, optimiser, tmp_path) -> None:
     config = OptimConfig(optimiser=optimiser, trunk_lr=1e-3, weight_decay=0.0)
     network = make_network().cuda()
-    steps = build_optimiser(network, config, 10)
+    steps = build_optimizer(network, config, 10)
 
     def step(network, steps) -> None:
         steps.zero_grad()
@@ -82,7 +82,7 @@ def test_optimisers_go_on_from_a_state_saved_on_the_cpu(make_network, optimiser,
     weights, state = torch.load(tmp_path / "state", map_location="cpu", weights_only=True)
     other = make_network(seed=1).cuda()
     other.load_state_dict(weights)
-    again = build_optimiser(other, config, 10)
+    again = build_optimizer(other, config, 10)
     again.load_state_dict(state)
     step(other, again)
     for mine, theirs in zip(other.parameters(), network.parameters(), strict=True):

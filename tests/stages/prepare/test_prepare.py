@@ -16,8 +16,8 @@ from teachclip.cache.frames.cache import FrameCache
 from teachclip.configs.schema import Config
 from teachclip.errors import CacheError, CacheMismatchError, DataError
 from teachclip.stages.prepare import stage
-from teachclip.stages.prepare.estimate import estimate, raw_bytes
-from teachclip.stages.prepare.plan import identity
+from teachclip.stages.prepare.estimate import estimate_frames, raw_bytes
+from teachclip.stages.prepare.plan import frame_settings
 from teachclip.stages.prepare.stage import prepare
 
 SPAWNED = Path(__file__).parents[1] / "data" / "video" / "spawned" / "prepare_slowly.py"
@@ -208,7 +208,7 @@ def test_other_settings_are_refused_by_name(collection: Any, change: dict[str, A
     collection.clip("a.mp4")
     prepare(collection.config())
     before = shards(collection.config())
-    for run in (prepare, estimate):
+    for run in (prepare, estimate_frames):
         with pytest.raises(CacheMismatchError) as caught:
             run(collection.config(**change))
         assert field in caught.value.details
@@ -218,7 +218,7 @@ def test_other_settings_are_refused_by_name(collection: Any, change: dict[str, A
 def test_settings_may_change_while_there_is_no_shard(collection: Any) -> None:
     collection.clip("a.mp4")
     config = collection.config()
-    stage.FrameFolder.claim(config.frames_folder, identity(config.prepare))
+    stage.FrameFolder.claim(config.frames_folder, frame_settings(config.prepare))
     with pytest.raises(CacheError, match="not complete"):
         FrameCache.open(config.frames_folder)
     assert prepare(collection.config(image_size=64)).counts == {"ok": 1}
@@ -255,7 +255,7 @@ def test_the_estimate_is_what_prepare_then_takes(collection: Any, storage: str) 
     for k in range(20):
         collection.clip(f"{k}.mp4", 4 + 4 * (k % 4), first=k)
     config = collection.config(storage=storage, shard_videos=50)
-    expected = estimate(config)
+    expected = estimate_frames(config)
     assert not config.work.exists()
     assert (expected.videos, expected.remaining, expected.probed, expected.workers) == (20, 20, 12, 1)
     assert expected.bytes_at_most == (raw_bytes(20, 3, 96) if storage == "raw" else None)
@@ -264,7 +264,7 @@ def test_the_estimate_is_what_prepare_then_takes(collection: Any, storage: str) 
     result = prepare(config)
     tables = 20 * 300 + 5_000
     assert result.bytes == pytest.approx(expected.bytes, rel=0.15, abs=tables)
-    again = estimate(config)
+    again = estimate_frames(config)
     assert (again.remaining, again.bytes, again.seconds, again.probed) == (0, 0, 0, 0)
 
 

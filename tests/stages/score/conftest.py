@@ -27,7 +27,7 @@ def process() -> ModuleType:
 @pytest.fixture
 def fake_teacher(process: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[type]:
     """The stage loads fake teachers; counts start at zero."""
-    monkeypatch.setattr(process.stage, "load_teacher", process.load_fake)
+    monkeypatch.setattr(process.one_teacher, "load_teacher", process.load_fake)
     process.FakeTeacher.loads = process.FakeTeacher.videos_encoded = process.FakeTeacher.pairs_scored = 0
     yield process.FakeTeacher
     process.FakeTeacher.score_version = 1
@@ -46,7 +46,7 @@ def finished(process: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture
-def world(process: ModuleType, finished: Path, tmp_path: Path) -> Callable[..., Path]:
+def new_world(process: ModuleType, finished: Path, tmp_path: Path) -> Callable[..., Path]:
     """Makes a world of one's own: fresh, or (`scored=True`) a copy of the finished one."""
 
     def make(scored: bool = False, **options: object) -> Path:

@@ -32,7 +32,7 @@ SCORE = """
 import sys
 import torch
 from teachclip.configs.schema import Config
-from teachclip.stages.score import score
+from teachclip.stages.score.stage import score
 score(Config.model_validate_json(sys.stdin.read()))
 print(torch.get_num_threads())
 """
@@ -147,13 +147,13 @@ def test_tiles_added_later_have_the_scores_of_one_made_at_once_to_rounding(
     assert difference(found, whole) <= ROUNDING_BOUND
 
 
-def test_a_block_is_computed_once_for_neighbouring_shards(process, world, fake_teacher, monkeypatch) -> None:
+def test_a_block_is_computed_once_for_neighbouring_shards(process, new_world, fake_teacher, monkeypatch) -> None:
     asked = []
     encode = fake_teacher.encode_texts
     monkeypatch.setattr(
         fake_teacher, "encode_texts", lambda self, texts: asked.append(len(texts)) or encode(self, texts)
     )
-    score(process.config_of(world(), shard_texts=2, text_batch=5))
+    score(process.config_of(new_world(), shard_texts=2, text_batch=5))
     assert asked == [1, *[5] * 7, 3]  # the first one asks whether there are frame logits
 
 

@@ -36,8 +36,8 @@ def _altered(world, folder: Path) -> Path:
     """A copy of the exact store in which one score of every caption is another, all checksums right."""
     shutil.copytree(world.root / "work/exact.zarr", folder / "altered.zarr")
     tile = ScoreStore.open(folder / "altered.zarr").teacher("xclip").tiles[0]
-    for shard in range(tile.layout.shards):
-        rows = np.array(tile.layout.rows(shard))
+    for shard in range(tile.spec.shards):
+        rows = np.array(tile.spec.rows(shard))
         scores, frames = TileRows(tile).scores(rows), TileRows(tile).read("fine", rows)
         marker_path(tile, shard).unlink()
         scores[np.arange(len(rows)), rows % scores.shape[1]] += np.float32(1e-3)

@@ -12,7 +12,7 @@ from teachclip.cache.storage.identity import text_digest
 from teachclip.configs.schema import Config
 from teachclip.errors import CacheError
 from teachclip.stages.data.dataset import read_dataset
-from teachclip.stages.data.usable_split import Split, usable_split
+from teachclip.stages.data.usable_split import UsableSplit, usable_split
 from teachclip.stages.score import tile_plan as tiling
 from teachclip.stages.score.estimate import estimate_scores
 from teachclip.stages.score.stage import score
@@ -24,7 +24,7 @@ def cache_of(config: Config, name: str = "fake") -> ScoreCache:
     return ScoreStore.open(config.score_store).teacher(name)
 
 
-def reader_of(config: Config, name: str = "fake") -> tuple[Split, ScoreReader]:
+def reader_of(config: Config, name: str = "fake") -> tuple[UsableSplit, ScoreReader]:
     frames = FrameCache.open(config.frames_folder)
     split = usable_split(read_dataset(config.data), ["train"], frames)
     texts = [(text.id, text_digest(text.caption)) for text in split.texts]
@@ -39,12 +39,12 @@ def blocks_of(config: Config, name: str = "fake") -> list[set[str]]:
     return [set(own[reader.groups == group]) for group in np.unique(reader.groups)]
 
 
-def test_pairs_within_blocks_have_the_scores_of_a_dense_store(process: Any, world: Any, fake_teacher: Any) -> None:
-    root = world()
+def test_pairs_within_blocks_have_the_scores_of_a_dense_store(process: Any, new_world: Any, fake_teacher: Any) -> None:
+    root = new_world()
     config, dense = process.config_of(root, **BLOCKS), process.config_of(root, store="dense.zarr")
     (scores,) = score(config).teachers
     tiles = cache_of(config).tiles
-    assert sorted(tile.layout.videos for tile in tiles) == [4, 4, 4, 5]
+    assert sorted(tile.spec.videos for tile in tiles) == [4, 4, 4, 5]
     assert all((tile.text_video >= 0).all() for tile in tiles)
     assert scores.layout == "blocks"
     assert scores.new_pairs == fake_teacher.pairs_scored == sum(t.layout.texts * t.layout.videos for t in tiles)
@@ -65,8 +65,8 @@ def test_pairs_within_blocks_have_the_scores_of_a_dense_store(process: Any, worl
     assert "groups" in (caught.value.hint or "")
 
 
-def test_what_is_estimated_is_what_is_made(process: Any, world: Any, fake_teacher: Any) -> None:
-    root = world()
+def test_what_is_estimated_is_what_is_made(process: Any, new_world: Any, fake_teacher: Any) -> None:
+    root = new_world()
     for settings in (BLOCKS, {"layout": "dense"}):
         config = process.config_of(root, **settings, store=f"{settings['layout']}.zarr")
         (before,) = estimate_scores(config).teachers
@@ -84,8 +84,8 @@ def test_what_is_estimated_is_what_is_made(process: Any, world: Any, fake_teache
     assert estimate_scores(config).teachers[0].pairs_left == 39 * 18 - 38 * 17
 
 
-def test_the_budget_chooses_and_blocks_stay_blocks(process: Any, world: Any, fake_teacher: Any) -> None:
-    root = world()
+def test_the_budget_chooses_and_blocks_stay_blocks(process: Any, new_world: Any, fake_teacher: Any) -> None:
+    root = new_world()
     dense = estimate_scores(process.config_of(root)).teachers[0].bytes
     settings = {"block_videos": 5, "store": "auto.zarr"}
     assert score(process.config_of(root, **settings, budget=dense - 1)).teachers[0].layout == "blocks"
@@ -93,8 +93,8 @@ def test_the_budget_chooses_and_blocks_stay_blocks(process: Any, world: Any, fak
     assert score(process.config_of(root, budget=dense)).teachers[0].layout == "dense"
 
 
-def test_blocks_stay_when_the_data_set_grows(process: Any, world: Any, fake_teacher: Any) -> None:
-    root = world()
+def test_blocks_stay_when_the_data_set_grows(process: Any, new_world: Any, fake_teacher: Any) -> None:
+    root = new_world()
     config = process.config_of(root, **BLOCKS)
     score(config)
     before = blocks_of(config)
@@ -112,9 +112,9 @@ def test_blocks_stay_when_the_data_set_grows(process: Any, world: Any, fake_teac
 
 
 def test_blocks_made_halfway_go_on_as_they_would_have(
-    process: Any, world: Any, fake_teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    process: Any, new_world: Any, fake_teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = world()
+    root = new_world()
     for block_videos in (2, 3, 5, 7):
         whole = process.config_of(root, layout="blocks", block_videos=block_videos, store=f"whole-{block_videos}.zarr")
         score(whole)
@@ -137,8 +137,8 @@ def test_blocks_made_halfway_go_on_as_they_would_have(
         assert [tile.name for tile in cache_of(cut).tiles] == names
 
 
-def test_another_teacher_takes_the_blocks_that_are_there(process: Any, world: Any, fake_teacher: Any) -> None:
-    root = world()
+def test_another_teacher_takes_the_blocks_that_are_there(process: Any, new_world: Any, fake_teacher: Any) -> None:
+    root = new_world()
     config = process.config_of(root, **BLOCKS)
     score(config)
     process.grow(root, 20, [(17, "new"), (18, "new"), (19, "new")])
@@ -148,21 +148,21 @@ def test_another_teacher_takes_the_blocks_that_are_there(process: Any, world: An
     assert sorted(map(sorted, blocks_of(config, "later"))) == sorted(map(sorted, blocks_of(config)))
 
 
-def test_a_blocks_store_becomes_dense_when_that_is_asked_for(process: Any, world: Any, fake_teacher: Any) -> None:
-    root = world()
+def test_a_blocks_store_becomes_dense_when_that_is_asked_for(process: Any, new_world: Any, fake_teacher: Any) -> None:
+    root = new_world()
     score(process.config_of(root, **BLOCKS))
     fake_teacher.pairs_scored = fake_teacher.videos_encoded = 0
     config = process.config_of(root, layout="dense")
     (scores,) = score(config).teachers
     tiles = cache_of(config).tiles
-    assert sum(tile.layout.texts * tile.layout.videos for tile in tiles) == 38 * 17, "no pair twice"
+    assert sum(tile.spec.texts * tile.spec.videos for tile in tiles) == 38 * 17, "no pair twice"
     assert fake_teacher.pairs_scored == scores.new_pairs
     assert fake_teacher.videos_encoded == 0
     assert reader_of(config)[1].groups is None
 
 
-def test_a_dense_store_grows_by_blocks_when_dense_is_too_much(process: Any, world: Any, fake_teacher: Any) -> None:
-    root = world(scored=True)
+def test_a_dense_store_grows_by_blocks_when_dense_is_too_much(process: Any, new_world: Any, fake_teacher: Any) -> None:
+    root = new_world(scored=True)
     process.grow(root, 23, [*((k, "new") for k in range(17, 23)), (5, "in other words")])
     config = process.config_of(root, budget=1, block_videos=5)
     (scores,) = score(config).teachers

@@ -27,8 +27,8 @@ def files(store: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def configs(process, world) -> dict[str, Config]:
-    root = world(texts=60, videos=30)
+def configs(process, new_world) -> dict[str, Config]:
+    root = new_world(texts=60, videos=30)
     torch.manual_seed(0)
     network = NetworkConfig(kind="xclip", trunk=TrunkConfig(sizes=SIZES, weights=None), words=16, frames=3)
     save_network(build_network(network), root / "work/xclip.safetensors")
@@ -46,7 +46,7 @@ def test_the_gpu_gives_the_cpus_scores(configs: dict[str, Config]) -> None:
     for device, config in configs.items():
         score(config)
         tile = ScoreStore.open(config.score_store).teacher("xclip").tiles[0]
-        rows = np.arange(tile.layout.texts)
+        rows = np.arange(tile.spec.texts)
         found[device] = TileRows(tile).scores(rows), TileRows(tile).read("fine", rows)
     for cpu, cuda in zip(found["cpu"], found["cuda"], strict=True):
         np.testing.assert_allclose(cuda, cpu, rtol=0, atol=2e-5)

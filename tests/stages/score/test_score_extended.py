@@ -69,8 +69,8 @@ def compare(config: Config, fresh: Config, atol: float) -> None:
 
 # 5e-6 is what other blocks move a score by at most; a code's step is a 65534th of a row's range, which is below 2.
 @pytest.mark.parametrize(("dtype", "atol"), [("float32", 5e-6), ("uint16", 4e-5)])
-def test_only_what_is_new_is_scored(process: Any, world: Any, fake_teacher: Any, dtype: str, atol: float) -> None:
-    root = world()
+def test_only_what_is_new_is_scored(process: Any, new_world: Any, fake_teacher: Any, dtype: str, atol: float) -> None:
+    root = new_world()
     config = process.config_of(root, coarse=dtype)
     (first,) = score(config).teachers
     assert first.new_pairs == 38 * 17
@@ -87,7 +87,7 @@ def test_only_what_is_new_is_scored(process: Any, world: Any, fake_teacher: Any,
     assert (fake_teacher.pairs_scored, fake_teacher.videos_encoded) == (new, 3)
     assert before.items() <= tree(config.score_store).items()
     tiles = {tile.name.split("-")[0]: tile for tile in cache_of(config).tiles}
-    assert sorted((tile.layout.texts, tile.layout.videos) for tile in cache_of(config).tiles) == [
+    assert sorted((tile.spec.texts, tile.spec.videos) for tile in cache_of(config).tiles) == [
         (5, 20),
         (38, 3),
         (38, 17),
@@ -96,8 +96,8 @@ def test_only_what_is_new_is_scored(process: Any, world: Any, fake_teacher: Any,
     compare(config, process.config_of(root, coarse=dtype, store="fresh.zarr"), atol)
 
 
-def test_several_extensions_in_a_row(process: Any, world: Any, fake_teacher: Any) -> None:
-    root = world(scored=True)
+def test_several_extensions_in_a_row(process: Any, new_world: Any, fake_teacher: Any) -> None:
+    root = new_world(scored=True)
     config = process.config_of(root)
     for videos, captions in ((17, MORE[4:]), (18, MORE[:1]), (20, MORE[1:4]), (21, [(20, "last"), (0, "again")])):
         process.grow(root, videos, captions)
@@ -105,14 +105,14 @@ def test_several_extensions_in_a_row(process: Any, world: Any, fake_teacher: Any
         scores = score(config).teachers[0]
         assert fake_teacher.pairs_scored == scores.new_pairs
         assert score(config).teachers[0].shards_now == 0
-    held = sum(tile.layout.texts * tile.layout.videos for tile in cache_of(config).tiles)
+    held = sum(tile.spec.texts * tile.spec.videos for tile in cache_of(config).tiles)
     assert held == scores.texts * scores.videos == 45 * 21, "no pair twice"
     assert len(cache_of(config).tiles) == 1 + 1 + 2 + 2 + 2
     compare(config, process.config_of(root, store="fresh.zarr"), 4e-5)
 
 
-def test_new_videos_between_old_ones_are_encoded_alone(process: Any, world: Any, fake_teacher: Any) -> None:
-    root = world(scored=True)
+def test_new_videos_between_old_ones_are_encoded_alone(process: Any, new_world: Any, fake_teacher: Any) -> None:
+    root = new_world(scored=True)
     process.grow(root, 20, MORE)
     header, *lines = (root / "captions.csv").read_text().splitlines()
     (root / "captions.csv").write_text("\n".join([header, *lines[-5:-1], *lines[:-5], lines[-1]]))
@@ -122,8 +122,8 @@ def test_new_videos_between_old_ones_are_encoded_alone(process: Any, world: Any,
     assert fake_teacher.videos_encoded == 3
 
 
-def test_a_changed_caption_is_refused_beside_new_ones(process: Any, world: Any, fake_teacher: Any) -> None:
-    root = world(scored=True)
+def test_a_changed_caption_is_refused_beside_new_ones(process: Any, new_world: Any, fake_teacher: Any) -> None:
+    root = new_world(scored=True)
     process.grow(root, 20, MORE)
     captions = (root / "captions.csv").read_text()
     (root / "captions.csv").write_text(captions.replace("number 3 in round 1", "number 3 in Round 1"))
@@ -134,8 +134,8 @@ def test_a_changed_caption_is_refused_beside_new_ones(process: Any, world: Any, 
     assert tree(root / "work/scores.zarr") == before
 
 
-def test_what_is_gone_stays_and_what_is_new_is_added(process: Any, world: Any, fake_teacher: Any) -> None:
-    root = world(scored=True)
+def test_what_is_gone_stays_and_what_is_new_is_added(process: Any, new_world: Any, fake_teacher: Any) -> None:
+    root = new_world(scored=True)
     process.grow(root, 18, [(17, "new")])
     lines = [line for line in (root / "captions.csv").read_text().splitlines() if not line.startswith("v004")]
     (root / "captions.csv").write_text("\n".join(lines))
@@ -149,7 +149,7 @@ def test_what_is_gone_stays_and_what_is_new_is_added(process: Any, world: Any, f
 
 @pytest.fixture(scope="module")
 def extended(process: Any, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The finished world, grown and scored without interruption."""
+    """The finished new_world, grown and scored without interruption."""
     root = tmp_path_factory.mktemp("extended") / "world"
     shutil.copytree(finished, root)
     process.grow(root, 20, MORE)
@@ -163,10 +163,10 @@ def extended(process: Any, finished: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize(("kills", "workers", "changes"), [(8, 1, 150), (4, 2, 0), (0, 2, 0)])
 def test_an_extension_killed_or_raced_equals_the_uninterrupted_one(
-    process: Any, world: Callable[..., Path], extended: Path, kills: int, workers: int, changes: int
+    process: Any, new_world: Callable[..., Path], extended: Path, kills: int, workers: int, changes: int
 ) -> None:
     """Killed at random changes to the disk, where a kill costs one scored shard at most, or at random moments."""
-    root = world(scored=True)
+    root = new_world(scored=True)
     process.grow(root, 20, MORE)
     command = [sys.executable, process.__file__, *map(str, (root, kills, 7, workers, changes))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

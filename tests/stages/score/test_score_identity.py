@@ -10,7 +10,7 @@ import pytest
 import torch
 from teachclip.cache.scores.store import ScoreStore
 from teachclip.configs.schema import Config, PrepareConfig
-from teachclip.stages.prepare.plan import identity as frame_settings
+from teachclip.stages.prepare.plan import frame_settings
 from teachclip.stages.score.stage import score
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -52,8 +52,8 @@ def test_the_fields_are_the_documented_ones(finished: Path, documented: set[str]
 
 
 @pytest.mark.parametrize("what", HARMLESS)
-def test_what_may_differ_never_enters(process, world, fake_teacher, finished: Path, what: str) -> None:
-    root = world(scored=True)
+def test_what_may_differ_never_enters(process, new_world, fake_teacher, finished: Path, what: str) -> None:
+    root = new_world(scored=True)
     config = process.config_of(root, **HARMLESS[what])
     if "store" not in HARMLESS[what]:
         same_store(config)  # an existing store is served under other settings
@@ -65,8 +65,8 @@ def test_what_may_differ_never_enters(process, world, fake_teacher, finished: Pa
     assert (made.scale, made.frames, made.frame_logits) == (before.scale, before.frames, before.frame_logits)
 
 
-def test_settings_of_other_stages_never_enter(process, world, fake_teacher) -> None:
-    config = process.config_of(world(scored=True))
+def test_settings_of_other_stages_never_enter(process, new_world, fake_teacher) -> None:
+    config = process.config_of(new_world(scored=True))
     other = {
         "train": {"seed": 7, "batch_size": 16, "epochs": 1, "device": "cpu"},
         "prepare": {"workers": 3, "timeout": 1.0, "shard_videos": 2},
@@ -76,9 +76,9 @@ def test_settings_of_other_stages_never_enter(process, world, fake_teacher) -> N
 
 
 def test_releases_seeds_and_threads_never_enter(
-    process, world, fake_teacher, finished: Path, monkeypatch: pytest.MonkeyPatch
+    process, new_world, fake_teacher, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = world()
+    root = new_world()
     monkeypatch.setattr("teachclip.__version__", "99.9")
     threads = torch.get_num_threads()
     with torch.random.fork_rng():

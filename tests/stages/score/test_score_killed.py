@@ -28,17 +28,17 @@ def run(process, root: Path, kills: int, seed: int, workers: int, changes: int =
 
 
 @pytest.mark.parametrize(("workers", "changes"), [(1, 300), (2, 0)])
-def test_a_killed_store_equals_the_uninterrupted_one(process, world, finished, workers: int, changes: int) -> None:
+def test_a_killed_store_equals_the_uninterrupted_one(process, new_world, finished, workers: int, changes: int) -> None:
     """Killed at random changes to the disk, where a kill costs one scored shard at most, or at random moments."""
-    root = world()
+    root = new_world()
     killed, redone = run(process, root, kills=12, seed=workers, workers=workers, changes=changes)
     assert killed >= 2
     assert redone <= killed or workers == 2
     assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")
 
 
-def test_two_workers_at_once_make_the_store_of_one(process, world, finished) -> None:
-    root = world()
+def test_two_workers_at_once_make_the_store_of_one(process, new_world, finished) -> None:
+    root = new_world()
     assert run(process, root, kills=0, seed=0, workers=2)[0] == 0
     assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")
 
@@ -59,7 +59,7 @@ def test_a_hundred_kills_of_stores_in_the_making(process, tmp_path: Path, finish
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_hundred_kills(process, world, finished) -> None:
-    root = world()
+def test_a_hundred_kills(process, new_world, finished) -> None:
+    root = new_world()
     assert run(process, root, kills=100, seed=5, workers=1)[0] > 50
     assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")

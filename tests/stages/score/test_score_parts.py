@@ -9,7 +9,7 @@ from teachclip.cache.scores.exchange.merging import Merge
 from teachclip.cache.scores.store import ScoreStore
 from teachclip.errors import CacheError, ConfigError
 from teachclip.stages.score.stage import score
-from teachclip.stages.score.worker_part import Part
+from teachclip.stages.score.worker_part import WorkerPart
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -20,23 +20,23 @@ def tree(folder: Path) -> dict[str, str]:
     }
 
 
-def test_parts_in_one_store_make_the_whole(process: Any, world: Any, fake_teacher: Any, finished: Path) -> None:
-    root = world()
+def test_parts_in_one_store_make_the_whole(process: Any, new_world: Any, fake_teacher: Any, finished: Path) -> None:
+    root = new_world()
     config = process.config_of(root)
-    made = [score(config, part=Part(index, 3)) for index in (2, 0, 1)]
+    made = [score(config, part=WorkerPart(index, 3)) for index in (2, 0, 1)]
     assert [result.part for result in made] == ["2/3", "0/3", "1/3"]
     assert [result.teachers[0].shards_now for result in made] == [1, 2, 2]
     assert [result.teachers[0].shards_left for result in made] == [4, 2, 0]
     assert fake_teacher.videos_encoded == 17 + 1, "once for all, and one to ask for frame scores"
     assert tree(config.score_store) == tree(finished / "work/scores.zarr")
-    again = score(config, part=Part(0, 3)).teachers[0]
+    again = score(config, part=WorkerPart(0, 3)).teachers[0]
     assert (again.shards_now, again.shards_left) == (0, 0)
 
 
-def test_what_a_part_leaves_is_told_when_it_is_missed(process: Any, world: Any, fake_teacher: Any) -> None:
-    root = world()
+def test_what_a_part_leaves_is_told_when_it_is_missed(process: Any, new_world: Any, fake_teacher: Any) -> None:
+    root = new_world()
     config = process.config_of(root)
-    score(config, part=Part(1, 2))
+    score(config, part=WorkerPart(1, 2))
     cache = ScoreStore.open(config.score_store).teacher("fake")
     tile = cache.tiles[0]
     texts = [(key, bytes(row)) for key, row in zip(tile.text_ids, tile.text_digests, strict=True)]
@@ -46,23 +46,23 @@ def test_what_a_part_leaves_is_told_when_it_is_missed(process: Any, world: Any, 
     assert "teachclip score" in (caught.value.hint or "")
 
 
-def test_parts_made_apart_are_merged(process: Any, world: Any, fake_teacher: Any, finished: Path) -> None:
-    root = world()
+def test_parts_made_apart_are_merged(process: Any, new_world: Any, fake_teacher: Any, finished: Path) -> None:
+    root = new_world()
     stores = []
     for index in range(2):
         config = process.config_of(root, store=f"machine-{index}.zarr")
-        score(config, part=Part(index, 2))
+        score(config, part=WorkerPart(index, 2))
         stores.append(config.score_store)
     (merged,) = Merge(stores[0], stores[1:]).run()
     assert (merged.taken, merged.absent, merged.unlike, merged.refused) == (2, 0, (), ())
     assert tree(stores[0] / "fake/tiles") == tree(finished / "work/scores.zarr/fake/tiles")
 
 
-def test_an_extension_in_parts(process: Any, world: Any, fake_teacher: Any) -> None:
-    root = world(scored=True)
+def test_an_extension_in_parts(process: Any, new_world: Any, fake_teacher: Any) -> None:
+    root = new_world(scored=True)
     config = process.config_of(root)
     process.grow(root, 20, [(17, "new"), (18, "new"), (19, "new")])
-    made = [score(config, part=Part(index, 2)).teachers[0] for index in range(2)]
+    made = [score(config, part=WorkerPart(index, 2)).teachers[0] for index in range(2)]
     assert all(each.shards_now for each in made)
     assert [each.new_pairs > 0 for each in made] == [True, False]
     assert made[1].shards_left == 0
@@ -71,12 +71,12 @@ def test_an_extension_in_parts(process: Any, world: Any, fake_teacher: Any) -> N
 
 
 def test_which_units_a_part_has() -> None:
-    assert [unit for unit in range(8) if Part(1, 3).has(unit)] == [1, 4, 7]
-    assert Part(1, 3).first(range(8)) == [1, 4, 7, 2, 5, 0, 3, 6]
-    assert Part.parse("7/8") == Part(7, 8)
+    assert [unit for unit in range(8) if WorkerPart(1, 3).has(unit)] == [1, 4, 7]
+    assert WorkerPart(1, 3).first(range(8)) == [1, 4, 7, 2, 5, 0, 3, 6]
+    assert WorkerPart.parse("7/8") == WorkerPart(7, 8)
 
 
 @pytest.mark.parametrize("text", ["8/8", "1", "-1/2", "1/0", "a/b", "1/2/3", ""])
 def test_what_is_no_part_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="not one of 0/n to n-1/n"):
-        Part.parse(text)
+        WorkerPart.parse(text)

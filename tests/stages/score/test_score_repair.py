@@ -36,9 +36,9 @@ def harm(path: Path, how: str, seed: int = 0) -> None:
     [("coarse/c.1.0",), ("coarse_codec/c.0.0", "fine/c.4.0"), ("done/00002.json", "coarse/c.2.0"), ("features",)],
 )
 def test_what_is_damaged_comes_back_bit_for_bit(
-    world, process, fake_teacher, how: str, harmed: tuple[str, ...]
+    new_world, process, fake_teacher, how: str, harmed: tuple[str, ...]
 ) -> None:
-    root = world(scored=True)
+    root = new_world(scored=True)
     before = contents(root)
     config = process.config_of(root)
     tile = root / "work/scores.zarr/fake/tiles/dense"
@@ -61,16 +61,16 @@ def test_what_is_damaged_comes_back_bit_for_bit(
     assert Check(config.score_store, full=True).run().findings == ()
 
 
-def test_nothing_is_scored_where_nothing_is_damaged(world, process, fake_teacher) -> None:
-    root = world(scored=True)
+def test_nothing_is_scored_where_nothing_is_damaged(new_world, process, fake_teacher) -> None:
+    root = new_world(scored=True)
     result = repair(process.config_of(root), Silent())
     assert (result.repaired, fake_teacher.loads) == ((), 0)
     assert result.checked == 5 + 2
 
 
 @pytest.mark.parametrize("file", ["fake/zarr.json", "fake/tiles/dense/zarr.json", "fake/tiles/dense/frame_times/c.0.0"])
-def test_what_cannot_be_made_again_in_place_is_told_and_left(world, process, fake_teacher, file: str) -> None:
-    root = world(scored=True)
+def test_what_cannot_be_made_again_in_place_is_told_and_left(new_world, process, fake_teacher, file: str) -> None:
+    root = new_world(scored=True)
     config = process.config_of(root)
     harm(config.score_store / file, "flipped")
     harm(config.score_store / "fake/tiles/dense/fine/c.0.0", "deleted")
@@ -82,8 +82,8 @@ def test_what_cannot_be_made_again_in_place_is_told_and_left(world, process, fak
     assert contents(root) == before
 
 
-def test_only_the_teacher_that_is_asked_for(world, process, fake_teacher) -> None:
-    root = world(scored=True)
+def test_only_the_teacher_that_is_asked_for(new_world, process, fake_teacher) -> None:
+    root = new_world(scored=True)
     with pytest.raises(ConfigError, match="no teacher 'other'"):
         repair(process.config_of(root), Silent(), "other")
     harm(root / "work/scores.zarr/fake/tiles/dense/fine/c.0.0", "truncated")
@@ -93,9 +93,9 @@ def test_only_the_teacher_that_is_asked_for(world, process, fake_teacher) -> Non
 @pytest.mark.parametrize(("texts", "shard"), [(37, 8), (16, 8), (3, 8), (37, 1000)])
 @pytest.mark.parametrize("coarse", ["uint16", "float32"])
 def test_the_estimate_is_exact_to_the_byte(
-    world, process, fake_teacher, monkeypatch, texts: int, shard: int, coarse: str
+    new_world, process, fake_teacher, monkeypatch, texts: int, shard: int, coarse: str
 ) -> None:
-    root = world(texts=texts)
+    root = new_world(texts=texts)
     config = process.config_of(root, shard_texts=shard, coarse=coarse, chance_check=False)
     (before,) = estimate_scores(config).teachers
     assert not config.score_store.exists()
@@ -108,8 +108,8 @@ def test_the_estimate_is_exact_to_the_byte(
     assert (after.bytes, after.pairs, after.shards_left, after.pairs_left) == (before.bytes, before.pairs, 0, 0)
 
 
-def test_time_is_told_where_it_was_measured(world, process, fake_teacher) -> None:
-    root = world(scored=True)
+def test_time_is_told_where_it_was_measured(new_world, process, fake_teacher) -> None:
+    root = new_world(scored=True)
     config = process.config_of(root)
     tile = ScoreStore.open(config.score_store).teacher("fake").tiles[0]
     for shard in range(5):
@@ -122,8 +122,8 @@ def test_time_is_told_where_it_was_measured(world, process, fake_teacher) -> Non
     assert each.measured == f"{config.score_store}:fake"
 
 
-def test_an_unprepared_data_set_is_estimated_from_its_captions(world, process) -> None:
-    root = world()
+def test_an_unprepared_data_set_is_estimated_from_its_captions(new_world, process) -> None:
+    root = new_world()
     (root / "work/frames/frames.json").unlink()
     found = estimate_scores(process.config_of(root))
     assert not found.prepared

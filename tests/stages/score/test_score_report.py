@@ -18,7 +18,7 @@ def test_ranks_are_those_of_stage_one(process, finished: Path) -> None:
         [(key, bytes(row)) for key, row in zip(tile.text_ids, tile.text_digests, strict=True)],
         [(key, bytes(row)) for key, row in zip(tile.video_ids, tile.video_digests, strict=True)],
     )
-    texts, videos = tile.layout.texts, tile.layout.videos
+    texts, videos = tile.spec.texts, tile.spec.videos
     ranks = own_ranks(reader.read(list(range(texts)), list(range(videos))).coarse, tile.text_video)
     (found,) = card.teachers
     assert ranks is not None

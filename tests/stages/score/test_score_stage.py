@@ -32,8 +32,8 @@ def cache_of(root: Path) -> ScoreCache:
     return ScoreStore.open(root / "work/scores.zarr").teacher("fake")
 
 
-def test_the_store_holds_the_teachers_scores(process, world, fake_teacher) -> None:
-    root = world()
+def test_the_store_holds_the_teachers_scores(process, new_world, fake_teacher) -> None:
+    root = new_world()
     result = score(process.config_of(root, coarse="float32"))
     (scores,) = result.teachers
     assert (scores.texts, scores.videos, scores.shards, scores.shards_before, scores.shards_now) == (38, 17, 5, 0, 5)
@@ -68,18 +68,18 @@ def test_the_store_holds_the_teachers_scores(process, world, fake_teacher) -> No
     assert dict(keys)["v000.mp4#0"] == text_digest("number 0 in round 0")
 
 
-def test_a_finished_store_is_left_alone_and_needs_no_teacher(process, world, monkeypatch) -> None:
-    root = world(scored=True)
+def test_a_finished_store_is_left_alone_and_needs_no_teacher(process, new_world, monkeypatch) -> None:
+    root = new_world(scored=True)
     before = {path: path.stat().st_mtime_ns for path in (root / "work/scores.zarr").rglob("*")}
-    monkeypatch.setattr(process.stage, "load_teacher", lambda *_: pytest.fail("the teacher was loaded"))
+    monkeypatch.setattr(process.one_teacher, "load_teacher", lambda *_: pytest.fail("the teacher was loaded"))
     (scores,) = score(process.config_of(root)).teachers
     assert (scores.shards_before, scores.shards_now) == (5, 0)
     assert scores.own_ranks is not None
     assert before == {path: path.stat().st_mtime_ns for path in (root / "work/scores.zarr").rglob("*")}
 
 
-def test_only_missing_shards_are_made_and_no_video_is_encoded_again(process, world, fake_teacher) -> None:
-    root = world(scored=True)
+def test_only_missing_shards_are_made_and_no_video_is_encoded_again(process, new_world, fake_teacher) -> None:
+    root = new_world(scored=True)
     before = tree(root)
     (tile,) = cache_of(root).tiles
     marker_path(tile, 1).unlink()
@@ -92,8 +92,8 @@ def test_only_missing_shards_are_made_and_no_video_is_encoded_again(process, wor
     assert not list(tile.folder.rglob(".tmp-*"))
 
 
-def test_what_killed_runs_left_is_removed_when_it_is_old(process, world, fake_teacher) -> None:
-    root = world(scored=True)
+def test_what_killed_runs_left_is_removed_when_it_is_old(process, new_world, fake_teacher) -> None:
+    root = new_world(scored=True)
     old, young = root / "work/scores.zarr/.tmp-1-fake", root / "work/scores.zarr/fake/videos/.tmp-2-x"
     (old / "tiles").mkdir(parents=True)
     young.write_bytes(b"x")
@@ -103,15 +103,15 @@ def test_what_killed_runs_left_is_removed_when_it_is_old(process, world, fake_te
     assert young.exists()
 
 
-def test_the_order_of_shards_does_not_matter(process, world, fake_teacher, finished, monkeypatch) -> None:
-    root = world()
+def test_the_order_of_shards_does_not_matter(process, new_world, fake_teacher, finished, monkeypatch) -> None:
+    root = new_world()
     monkeypatch.setattr(process.stage, "missing_shards", lambda tile: missing_shards(tile)[::-1])
     score(process.config_of(root))
     assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")
 
 
-def test_a_longer_batch_gives_the_same_scores_to_rounding(process, world, fake_teacher, finished) -> None:
-    root = world()
+def test_a_longer_batch_gives_the_same_scores_to_rounding(process, new_world, fake_teacher, finished) -> None:
+    root = new_world()
     score(process.config_of(root, text_batch=64, video_batch=64, shard_texts=1024))
     ours, theirs = cache_of(root), cache_of(finished)
     assert ours.identity == theirs.identity
@@ -128,22 +128,22 @@ def test_a_longer_batch_gives_the_same_scores_to_rounding(process, world, fake_t
     )
 
 
-def test_blocks_of_videos_are_put_together_in_order(process, world, fake_teacher, finished, monkeypatch) -> None:
-    root = world()
+def test_blocks_of_videos_are_put_together_in_order(process, new_world, fake_teacher, finished, monkeypatch) -> None:
+    root = new_world()
     monkeypatch.setattr(scoring, "VIDEOS_AT_ONCE", 5)
     score(process.config_of(root))
     ours, theirs = (TileRows(cache_of(where).tiles[0]).scores(np.arange(38)) for where in (root, finished))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=3e-5)
 
 
-def test_what_another_worker_has_made_meanwhile_is_not_made_again(process, world, fake_teacher, monkeypatch) -> None:
-    root = world(scored=True)
-    monkeypatch.setattr(process.stage, "missing_shards", lambda tile: list(range(tile.layout.shards)))
+def test_what_another_worker_has_made_meanwhile_is_not_made_again(process, new_world, fake_teacher, monkeypatch) -> None:
+    root = new_world(scored=True)
+    monkeypatch.setattr(process.stage, "missing_shards", lambda tile: list(range(tile.spec.shards)))
     assert score(process.config_of(root)).teachers[0].shards_now == 0
 
 
-def test_a_teacher_without_frame_scores(process, world, fake_teacher) -> None:
-    root = world(teacher="plain")
+def test_a_teacher_without_frame_scores(process, new_world, fake_teacher) -> None:
+    root = new_world(teacher="plain")
     score(process.config_of(root))
     cache = cache_of(root)
     assert not cache.frame_logits
@@ -160,8 +160,8 @@ def refused(process, root: Path, **settings: object) -> CacheMismatchError:
     return caught.value
 
 
-def test_a_changed_caption_is_refused(process, world, fake_teacher) -> None:
-    root = world(scored=True)
+def test_a_changed_caption_is_refused(process, new_world, fake_teacher) -> None:
+    root = new_world(scored=True)
     captions = (root / "captions.csv").read_text()
     (root / "captions.csv").write_text(captions.replace("number 3 in round 1", "number 3 in Round 1"))
     error = refused(process, root)
@@ -169,16 +169,16 @@ def test_a_changed_caption_is_refused(process, world, fake_teacher) -> None:
     assert error.details == ("v003.mp4#1",)
 
 
-def test_fewer_captions_are_served(process, world, fake_teacher) -> None:
-    root = world(scored=True)
+def test_fewer_captions_are_served(process, new_world, fake_teacher) -> None:
+    root = new_world(scored=True)
     captions = (root / "captions.csv").read_text()
     (root / "captions.csv").write_text("\n".join(captions.splitlines()[:9]))
     (scores,) = score(process.config_of(root)).teachers
     assert (scores.texts, scores.shards_now) == (8, 0)
 
 
-def test_captions_that_are_gone_are_missed_only_where_shards_are(process, world, fake_teacher, finished) -> None:
-    root = world(scored=True)
+def test_captions_that_are_gone_are_missed_only_where_shards_are(process, new_world, fake_teacher, finished) -> None:
+    root = new_world(scored=True)
     captions = (root / "captions.csv").read_text()
     (root / "captions.csv").write_text("\n".join(captions.splitlines()[:-1]))
     (tile,) = cache_of(root).tiles
@@ -192,8 +192,8 @@ def test_captions_that_are_gone_are_missed_only_where_shards_are(process, world,
     assert error.details == ("v000.mp4#3",)
 
 
-def test_videos_that_are_gone_are_missed_only_while_shards_are(process, world, fake_teacher) -> None:
-    root = world(scored=True)
+def test_videos_that_are_gone_are_missed_only_while_shards_are(process, new_world, fake_teacher) -> None:
+    root = new_world(scored=True)
     captions = [line for line in (root / "captions.csv").read_text().splitlines() if not line.startswith("v004")]
     (root / "captions.csv").write_text("\n".join(captions))
     (scores,) = score(process.config_of(root)).teachers
@@ -202,8 +202,8 @@ def test_videos_that_are_gone_are_missed_only_while_shards_are(process, world, f
     assert refused(process, root).details == ("v004.mp4",)
 
 
-def test_another_frame_choice_is_refused(process, world, fake_teacher) -> None:
-    root = world(scored=True)
+def test_another_frame_choice_is_refused(process, new_world, fake_teacher) -> None:
+    root = new_world(scored=True)
     for file in (root / "work/frames").iterdir():
         file.unlink()
     process.make_frames(root, 17, choice="head")
@@ -211,8 +211,8 @@ def test_another_frame_choice_is_refused(process, world, fake_teacher) -> None:
     assert error.details == ('prepare.choice: the cache has "uniform", now it is "head"',)
 
 
-def test_changed_frames_are_refused(process, world, fake_teacher) -> None:
-    root = world(scored=True)
+def test_changed_frames_are_refused(process, new_world, fake_teacher) -> None:
+    root = new_world(scored=True)
     for file in (root / "work/frames").iterdir():
         file.unlink()
     process.make_frames(root, 17, changed=[4, 6])
@@ -221,8 +221,8 @@ def test_changed_frames_are_refused(process, world, fake_teacher) -> None:
     assert error.details == ("v004.mp4", "v006.mp4")
 
 
-def test_another_checkpoint_is_refused_the_same_in_another_file_is_not(process, world, fake_teacher) -> None:
-    root = world(scored=True)
+def test_another_checkpoint_is_refused_the_same_in_another_file_is_not(process, new_world, fake_teacher) -> None:
+    root = new_world(scored=True)
     (root / "work/teacher.txt").write_text("plain")
     error = refused(process, root)
     assert len(error.details) == 1
@@ -231,21 +231,21 @@ def test_another_checkpoint_is_refused_the_same_in_another_file_is_not(process, 
     score(process.config_of(root))
 
 
-def test_a_raised_score_version_is_refused(process, world, fake_teacher, monkeypatch) -> None:
-    root = world(scored=True)
+def test_a_raised_score_version_is_refused(process, new_world, fake_teacher, monkeypatch) -> None:
+    root = new_world(scored=True)
     fake_teacher.score_version = 2
     monkeypatch.setattr(process.stage, "checkpoint_digest", lambda _: "as after any change of a score version")
     assert refused(process, root).details == ("score_version: the cache has 1, now it is 2",)
 
 
-def test_another_precision_is_refused(process, world, fake_teacher) -> None:
-    root = world(scored=True)
+def test_another_precision_is_refused(process, new_world, fake_teacher) -> None:
+    root = new_world(scored=True)
     error = refused(process, root, coarse="float32")
     assert error.details == ('score.coarse: the cache has "uint16", now it is "float32"',)
 
 
-def test_ranks_near_chance_stop_after_a_shard_that_is_kept(process, world, fake_teacher) -> None:
-    root = world(teacher="chance", texts=60, videos=40)
+def test_ranks_near_chance_stop_after_a_shard_that_is_kept(process, new_world, fake_teacher) -> None:
+    root = new_world(teacher="chance", texts=60, videos=40)
     config = process.config_of(root, shard_texts=40)
     for _ in range(2):  # also when it is tried again, and though the first shard is there
         with pytest.raises(CacheError, match="near chance") as caught:
@@ -260,8 +260,8 @@ def test_ranks_near_chance_stop_after_a_shard_that_is_kept(process, world, fake_
         score(config)
 
 
-def test_values_that_are_not_finite_are_refused_by_name(process, world, fake_teacher) -> None:
-    root = world(teacher="nan-video 3")
+def test_values_that_are_not_finite_are_refused_by_name(process, new_world, fake_teacher) -> None:
+    root = new_world(teacher="nan-video 3")
     with pytest.raises(DataError, match="not finite") as caught:
         score(process.config_of(root))
     assert caught.value.details == ("v003.mp4",)
@@ -272,8 +272,8 @@ def test_values_that_are_not_finite_are_refused_by_name(process, world, fake_tea
         assert set(refusal.value.details) == {"v009.mp4#0 with v005.mp4", "v009.mp4#1 with v005.mp4"}
 
 
-def test_a_full_disk_keeps_finished_shards(process, world, fake_teacher, finished, monkeypatch) -> None:
-    root = world()
+def test_a_full_disk_keeps_finished_shards(process, new_world, fake_teacher, finished, monkeypatch) -> None:
+    root = new_world()
     publish = score_shards.publish
 
     def full(path: Path, data: bytes) -> None:
@@ -292,8 +292,8 @@ def test_a_full_disk_keeps_finished_shards(process, world, fake_teacher, finishe
     assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")
 
 
-def test_a_folder_that_cannot_be_written(process, world, fake_teacher, monkeypatch) -> None:
-    root = world()
+def test_a_folder_that_cannot_be_written(process, new_world, fake_teacher, monkeypatch) -> None:
+    root = new_world()
 
     def read_only(_: Path) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
@@ -303,8 +303,8 @@ def test_a_folder_that_cannot_be_written(process, world, fake_teacher, monkeypat
         score(process.config_of(root))
 
 
-def test_what_is_missing_is_said_with_the_next_command(process, world, fake_teacher) -> None:
-    root = world()
+def test_what_is_missing_is_said_with_the_next_command(process, new_world, fake_teacher) -> None:
+    root = new_world()
     with pytest.raises(ConfigError, match=r"score\.teachers is empty"):
         score(process.config_of(root, teachers=[]))
     with pytest.raises(CheckpointError):
@@ -313,7 +313,7 @@ def test_what_is_missing_is_said_with_the_next_command(process, world, fake_teac
         score(process.config_of(root, splits=["test"]))
 
 
-def test_progress_counts_pairs(process, world, fake_teacher) -> None:
+def test_progress_counts_pairs(process, new_world, fake_teacher) -> None:
     seen: dict[str, list[int]] = {}
 
     class Count:
@@ -340,7 +340,7 @@ def test_progress_counts_pairs(process, world, fake_teacher) -> None:
             seen[f"{unit} {total}"] = []
             return Count(title, done)
 
-    root = world()
+    root = new_world()
     score(process.config_of(root), Listener())
     assert "pair 646" in seen
     assert sum(seen["scores of fake"]) == 646

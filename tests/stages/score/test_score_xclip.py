@@ -35,8 +35,8 @@ def save_xclip(path: Path, frames: int = 3) -> None:
 
 
 @pytest.mark.parametrize("coarse", ["float32", "uint16"])
-def test_scores_are_the_networks(process, world, coarse: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = world(texts=20, videos=9)
+def test_scores_are_the_networks(process, new_world, coarse: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = new_world(texts=20, videos=9)
     save_xclip(root / "work/xclip.safetensors")
     config = process.config_of(
         root, teachers=[{"name": "xclip", "checkpoint": "xclip.safetensors"}], chance_check=False, coarse=coarse
@@ -63,12 +63,12 @@ def test_scores_are_the_networks(process, world, coarse: str, monkeypatch: pytes
     np.testing.assert_allclose(labels.frame_logits, teacher.frame_logits(texts, own), rtol=0, atol=1e-6)
     assert cache.scale == pytest.approx(teacher.scale)
 
-    monkeypatch.setattr(process.stage, "load_teacher", lambda *_: pytest.fail("the teacher was loaded"))
+    monkeypatch.setattr(process.one_teacher, "load_teacher", lambda *_: pytest.fail("the teacher was loaded"))
     assert score(config).teachers[0].shards_now == 0
 
 
-def test_frames_that_do_not_fit_the_teacher_are_refused_before_anything_is_made(process, world) -> None:
-    root = world()
+def test_frames_that_do_not_fit_the_teacher_are_refused_before_anything_is_made(process, new_world) -> None:
+    root = new_world()
     save_xclip(root / "work/xclip.safetensors", frames=4)
     config = process.config_of(root, teachers=[{"name": "xclip", "checkpoint": "xclip.safetensors"}])
     with pytest.raises(CheckpointError, match="takes 4 frames"):

@@ -23,7 +23,7 @@ from teachclip.pipeline.cli.main import app
 from teachclip.stages.runtime import processes as worlds
 from teachclip.stages.runtime.processes import World, joined
 from teachclip.stages.runtime.run_folder import RunFolder
-from teachclip.stages.train.dataloader.sampler import Order
+from teachclip.stages.train.dataloader.sampler import BatchSampler
 from teachclip.stages.train.stage import train
 from typer.testing import CliRunner
 
@@ -124,7 +124,7 @@ def test_chunks_are_exact(world: Any) -> None:
 def test_each_process_reads_the_labels_of_its_own_rows(world: Any, processes: int, shares: list[int]) -> None:
     run = config(world, "taught", processes)
     read = [json.loads((run.run_folder / f"rows-{rank}.json").read_text()) for rank in range(processes)]
-    order = Order(28, 7, run.train.seed)
+    order = BatchSampler(28, 7, run.train.seed)
     for step, texts in order.steps(0, 4):
         assert [len(rows[step]) for rows in read] == shares
         assert [text for rows in read for text in rows[step]] == texts.tolist()

@@ -17,7 +17,7 @@ from teachclip.errors import CacheMismatchError, CheckpointError, TrainingError
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.runtime.run_folder import RunFolder
 from teachclip.stages.train.record import checkpoints as keeping
-from teachclip.stages.train.record.checkpoints import Keeper
+from teachclip.stages.train.record.checkpoints import Checkpointer
 from teachclip.stages.train.stage import train
 
 
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 @pytest.fixture
-def keeper(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Keeper]:
+def keeper(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Checkpointer]:
     """A keeper of a tiny network in `folder`; its weights are all `value`."""
 
     def save_network(network: Any, path: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -50,25 +50,25 @@ def keeper(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
     monkeypatch.setattr(keeping, "save_network", save_network)
 
-    def make(value: float = 0.0, keep: int = 2) -> Keeper:
+    def make(value: float = 0.0, keep: int = 2) -> Checkpointer:
         network: Any = torch.nn.Linear(3, 3)
         torch.nn.init.constant_(network.weight, value)
         optimiser: Any = Adam(network.parameters())
-        return Keeper(folder, network, optimiser, keep, Warnings())
+        return Checkpointer(folder, network, optimiser, keep, Warnings())
 
     return make
 
 
-def fill(keeper: Keeper, value: float) -> None:
+def fill(keeper: Checkpointer, value: float) -> None:
     with torch.no_grad():
         keeper.network.weight.fill_(value)  # type: ignore[operator,union-attr]
 
 
-def value_of(keeper: Keeper) -> float:
+def value_of(keeper: Checkpointer) -> float:
     return float(keeper.network.weight.detach()[0, 0])  # type: ignore[operator,union-attr]
 
 
-def run_steps(keeper: Keeper, *steps: int) -> None:
+def run_steps(keeper: Checkpointer, *steps: int) -> None:
     """After step k the weights are k."""
     for step in steps:
         fill(keeper, step)

@@ -12,14 +12,14 @@ from teachclip.stages.labels.cached import batch_groups
 from teachclip.stages.labels.denoise import denoise
 from teachclip.stages.runtime.run_folder import RunFolder
 from teachclip.stages.score.stage import score
-from teachclip.stages.train.dataloader.sampler import Order
+from teachclip.stages.train.dataloader.sampler import BatchSampler
 from teachclip.stages.train.stage import train
 
 GROUPS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 3, 4], [50, 33, 16, 5, 1]))
 
 
 def test_without_groups_the_order_is_what_it_was() -> None:
-    order = Order(100, 8, 3)
+    order = BatchSampler(100, 8, 3)
     expected = np.random.default_rng([3, 1]).permutation(100)
     steps = dict(order.steps(0, 30))
     assert (order.steps_per_epoch, order.left_over) == (12, 4)
@@ -29,7 +29,7 @@ def test_without_groups_the_order_is_what_it_was() -> None:
 
 
 def test_each_batch_is_of_one_group_and_every_text_comes_once() -> None:
-    order = Order(len(GROUPS), 8, 3, GROUPS)
+    order = BatchSampler(len(GROUPS), 8, 3, GROUPS)
     assert order.steps_per_epoch == 6 + 4 + 2 + 1
     assert order.left_over == 2 + 1 + 0 + 0 + 1
     epochs = [[batch for _, batch in order.steps(e * 13, (e + 1) * 13)] for e in range(4)]
@@ -46,9 +46,9 @@ def test_each_batch_is_of_one_group_and_every_text_comes_once() -> None:
 
 
 def test_the_order_goes_on_anywhere() -> None:
-    order = Order(len(GROUPS), 8, 3, GROUPS)
+    order = BatchSampler(len(GROUPS), 8, 3, GROUPS)
     whole = dict(order.steps(0, 40))
-    for step, batch in Order(len(GROUPS), 8, 3, GROUPS).steps(17, 40):
+    for step, batch in BatchSampler(len(GROUPS), 8, 3, GROUPS).steps(17, 40):
         np.testing.assert_array_equal(batch, whole[step])
 
 

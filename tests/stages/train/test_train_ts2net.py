@@ -29,7 +29,7 @@ def test_a_trained_one_teaches(world) -> None:
         teacher = {"name": "ts2net", "checkpoint": "runs/ts2net"}
         score(world.config(score={"teachers": [teacher], "store": store, "coarse": "float32", "video_batch": batch}))
         (tile,) = ScoreStore.open(world.root / "work" / store).teacher("ts2net").tiles
-        scores.append(TileRows(tile).scores(np.arange(tile.layout.texts)))
+        scores.append(TileRows(tile).scores(np.arange(tile.spec.texts)))
     np.testing.assert_allclose(scores[0], scores[1], rtol=0, atol=1e-6)  # the noise belongs to the video
     assert np.ptp(scores[0]) > 0.01
 

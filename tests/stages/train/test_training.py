@@ -178,7 +178,7 @@ SCRIPT = """
 import pathlib
 import sys
 from teachclip.configs.loading import load_config
-from teachclip.stages.train import train
+from teachclip.stages.train.stage import train
 TEACHERS = (".xclip", ".teachers", ".score", ".scoring")
 train(load_config(pathlib.Path(sys.argv[1])))
 print([name for name in sys.modules if name.startswith("teachclip.stages") and name.endswith(TEACHERS)])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .....cache.scores.exchange.packing import Packed
     from .....cache.scores.upkeep.catalog import TeacherInfo, TeacherSummary
     from .....cache.scores.upkeep.check import CheckResult
-    from .....cache.scores.upkeep.compare import Comparison
+    from .....cache.scores.upkeep.compare import ScoreComparison
     from .....cache.scores.upkeep.removal import Removed
     from .....stages.score.estimate import ScoreEstimate
     from .....stages.score.repair import RepairResult
@@ -173,7 +173,7 @@ def repaired(result: "RepairResult") -> Page:
     yield from _some([f"{finding.path}: {finding.why}" for finding in result.repaired])
 
 
-def compared(result: "Comparison") -> Page:
+def compared(result: "ScoreComparison") -> Page:
     """`cache diff`."""
     changed = f" ({result.changed_texts:,} captions and {result.changed_videos:,} videos of the same id changed)"
     yield facts(

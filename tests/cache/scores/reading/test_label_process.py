@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from teachclip.cache.read_ahead import read_ahead
-from teachclip.cache.scores.reading import process as label_process
-from teachclip.cache.scores.reading.process import LabelProcess
+from teachclip.cache.scores.reading import label_process
+from teachclip.cache.scores.reading.label_process import LabelProcess
 from teachclip.cache.scores.reading.row_files import FileRows, ShardFiles
 from teachclip.cache.scores.store import ScoreStore
 from teachclip.errors import CacheError, TrainingError
@@ -306,8 +306,8 @@ def test_read_ahead_stops_in_the_middle(make_store: Any) -> None:
 PARENT = """
 import sys, time, numpy as np
 from pathlib import Path
-from teachclip.cache.scores.reading import process as label_process
-from teachclip.cache.scores.reading.process import LabelProcess
+from teachclip.cache.scores.reading import label_process
+from teachclip.cache.scores.reading.label_process import LabelProcess
 from teachclip.cache.scores.store import ScoreStore
 
 cache = ScoreStore.open(Path(sys.argv[1])).teacher("tiny")

@@ -142,7 +142,7 @@ def test_chunks_are_decoded_and_values_looked_at_even_where_the_hashes_fit(make_
     from teachclip.cache.scores.format.tensorstore_io import encode_chunks
 
     made = make_store()
-    arrays, rows = made.tile.arrays, made.tile.layout.rows(1)
+    arrays, rows = made.tile.arrays, made.tile.spec.rows(1)
     codes = np.zeros((8, 13), np.uint16)
     codes[3, 4] = 65535
     reseal(made, 1, coarse=encode_chunks(arrays["coarse"], codes, rows.start)["c.1.0"])
@@ -231,10 +231,10 @@ def test_memory_does_not_grow_with_a_shard(make_store, monkeypatch) -> None:
 def test_bytes_are_known_before_anything_is_written(make_store, dtype: str, texts: int) -> None:
     made = make_store(texts=texts, dtype=dtype)
     tile = made.tile
-    for shard in range(tile.layout.shards):
-        for file, size in shard_bytes(tile.layout, shard).items():
+    for shard in range(tile.spec.shards):
+        for file, size in shard_bytes(tile.spec, shard).items():
             assert (tile.folder / file).stat().st_size == size
-    assert tile_bytes(tile.layout) == sum(p.stat().st_size for p in tile.folder.rglob("*") if p.is_file())
+    assert tile_bytes(tile.spec) == sum(p.stat().st_size for p in tile.folder.rglob("*") if p.is_file())
 
 
 def test_the_list_and_the_page_of_a_store(make_store) -> None:

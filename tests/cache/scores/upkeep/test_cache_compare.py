@@ -21,8 +21,8 @@ def make(
     cache = ScoreStore.create(path).create_teacher("t", {"weights": path.name}, scale, "float32", fine.shape[1], True)
     own = np.arange(len(texts)) % len(videos)
     tile = cache.create_tile("dense", TileContents(texts, videos, own, np.zeros((len(videos), fine.shape[1]))), 4)
-    for shard in range(tile.layout.shards):
-        rows = tile.layout.rows(shard)
+    for shard in range(tile.spec.shards):
+        rows = tile.spec.rows(shard)
         write_shard(tile, shard, scores[rows.start : rows.stop], fine[rows.start : rows.stop])
     return cache
 

@@ -14,7 +14,7 @@ from teachclip.configs.schema import Config, DataConfig, PrepareConfig
 from teachclip.errors import CacheMismatchError, DataError
 from teachclip.stages.data.dataset import locator, read_dataset
 from teachclip.stages.data.video.decode import read_video
-from teachclip.stages.data.video.source import Part, open_bytes
+from teachclip.stages.data.video.source import TarPart, open_bytes
 from teachclip.stages.prepare.stage import prepare
 
 type Encode = Callable[..., Path]
@@ -203,13 +203,13 @@ def test_a_video_in_a_tar_decodes_as_the_file_does(
         tar = shard(tmp_path / f"{name}.tar", {"x.mp4": bytes(700), name: data})
         start = tar.read_bytes().index(data)
         alone, inside = (
-            read_video("x", source, every_frame) for source in (path, Part(tar, start, path.stat().st_size))
+            read_video("x", source, every_frame) for source in (path, TarPart(tar, start, path.stat().st_size))
         )
         assert inside.status == alone.status
         assert inside.status.frames == 12
         np.testing.assert_array_equal(inside.images, alone.images)
         np.testing.assert_array_equal(inside.times, alone.times)
-    broken = read_video("x", Part(tar, 0, 512), every_frame)
+    broken = read_video("x", TarPart(tar, 0, 512), every_frame)
     assert broken.status.status == "corrupt"
 
 

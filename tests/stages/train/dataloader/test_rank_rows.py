@@ -10,11 +10,11 @@ from teachclip.stages.data.video_inputs import FrameInputs
 from teachclip.stages.models.clip.tokens import tokenize
 from teachclip.stages.runtime.launch import rank_rows
 from teachclip.stages.runtime.reporting import Silent
-from teachclip.stages.train.dataloader.batch import Batch, BatchReader
-from teachclip.stages.train.dataloader.sampler import Order
+from teachclip.stages.train.dataloader.batch import Batch, BatchLoader
+from teachclip.stages.train.dataloader.sampler import BatchSampler
 from teachclip.stages.train.training_data import open_material
 
-type Readers = Callable[[int, int], BatchReader]
+type Readers = Callable[[int, int], BatchLoader]
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,8 @@ def readers(world: Any) -> Readers:
     material = open_material(config, Silent())
     split = material.train
 
-    def make(rank: int, ranks: int) -> BatchReader:
-        return BatchReader(
+    def make(rank: int, ranks: int) -> BatchLoader:
+        return BatchLoader(
             ids=tokenize(split.captions, 10)[0],
             text_video=split.text_video,
             inputs=FrameInputs(material.frames, split.videos),
@@ -52,7 +52,7 @@ def whole(readers: Readers, item: tuple[int, np.ndarray]) -> Batch:
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_the_rows_of_all_ranks_are_the_batch_of_one(readers: Readers, ranks: int) -> None:
-    for item in Order(28, 8, seed=1).steps(0, 2):
+    for item in BatchSampler(28, 8, seed=1).steps(0, 2):
         batch = whole(readers, item)
         assert batch.rows == slice(0, 8)
         parts = [readers(rank, ranks)(item) for rank in range(ranks)]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from teachclip.cache.frames.cache import FrameCache
-from teachclip.cache.scores.reading.process import LabelProcess
+from teachclip.cache.scores.reading.label_process import LabelProcess
 from teachclip.configs.loading import dump_config
 from teachclip.errors import ConfigError, TrainingError
 from teachclip.stages.data.video_inputs import DeviceFrames, FrameInputs, MemoryInputs
@@ -26,9 +26,9 @@ from teachclip.stages.runtime.processes import World
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.runtime.run_folder import RunFolder
 from teachclip.stages.train.dataloader import resident_frames as resident
-from teachclip.stages.train.dataloader.batch import Batch, BatchReader
+from teachclip.stages.train.dataloader.batch import Batch, BatchLoader
 from teachclip.stages.train.dataloader.resident_frames import frame_inputs
-from teachclip.stages.train.dataloader.sampler import Order
+from teachclip.stages.train.dataloader.sampler import BatchSampler
 from teachclip.stages.train.dataloader.to_device import on_device
 from teachclip.stages.train.stage import train
 from teachclip.stages.train.training_data import open_material
@@ -42,17 +42,17 @@ def cache(world: Any) -> FrameCache:
 
 
 @pytest.fixture(scope="module")
-def reader(world: Any) -> BatchReader:
+def reader(world: Any) -> BatchLoader:
     """Streams frames, and reads labels in its own thread."""
     config = world.config(train={"teachers": ["xclip"]})
     material = open_material(config, Silent())
     split = material.train
     inputs = FrameInputs(material.frames, split.videos)
-    return BatchReader(tokenize(split.captions, 10)[0], split.text_video, inputs, material.cached, {}, pin=False)
+    return BatchLoader(tokenize(split.captions, 10)[0], split.text_video, inputs, material.cached, {}, pin=False)
 
 
 def items(steps: int = 3) -> Iterator[tuple[int, np.ndarray]]:
-    return Order(28, 8, seed=1).steps(0, steps)
+    return BatchSampler(28, 8, seed=1).steps(0, steps)
 
 
 def same(ours: Batch, theirs: Batch) -> None:
@@ -70,7 +70,7 @@ def kept(where: Any, cache: FrameCache, videos: Any) -> Any:
     return frame_inputs(where, cache, videos, CPU, World(), Silent())
 
 
-def test_frames_in_memory_are_those_that_are_streamed(cache: FrameCache, reader: BatchReader) -> None:
+def test_frames_in_memory_are_those_that_are_streamed(cache: FrameCache, reader: BatchLoader) -> None:
     videos = reader.inputs.videos  # type: ignore[union-attr]
     host = kept("host", cache, videos)
     assert isinstance(host, MemoryInputs)
@@ -81,7 +81,7 @@ def test_frames_in_memory_are_those_that_are_streamed(cache: FrameCache, reader:
         same(replace(reader, inputs=host)(item), reader(item))
 
 
-def test_frames_on_a_device_are_taken_when_the_batch_goes_there(cache: FrameCache, reader: BatchReader) -> None:
+def test_frames_on_a_device_are_taken_when_the_batch_goes_there(cache: FrameCache, reader: BatchLoader) -> None:
     videos = reader.inputs.videos  # type: ignore[union-attr]
     frames, mask, times = reader.inputs.read(np.arange(len(videos)))
     on = DeviceFrames(frames, mask.numpy(), times.numpy())
@@ -93,7 +93,7 @@ def test_frames_on_a_device_are_taken_when_the_batch_goes_there(cache: FrameCach
             same(batch.to(CPU), theirs(item))
 
 
-def test_labels_of_another_process_are_the_same(reader: BatchReader) -> None:
+def test_labels_of_another_process_are_the_same(reader: BatchLoader) -> None:
     with label_process("process", reader.cached, CPU) as process:
         assert process is not None
         for rank in range(2):
@@ -106,7 +106,7 @@ def test_labels_of_another_process_are_the_same(reader: BatchReader) -> None:
     ("how", "device", "wanted"),
     [("auto", "cpu", False), ("auto", "cuda", True), ("thread", "cuda", False), ("process", "cpu", True)],
 )
-def test_who_reads_labels(reader: BatchReader, how: Any, device: str, wanted: bool) -> None:
+def test_who_reads_labels(reader: BatchLoader, how: Any, device: str, wanted: bool) -> None:
     with label_process(how, reader.cached, torch.device(device)) as process:
         assert (process is not None) == wanted
     with label_process(how, (), torch.device(device)) as process:
@@ -225,13 +225,13 @@ class Failing(Exception):
     """Of a batch."""
 
 
-def failing(reader: BatchReader) -> Iterator[Batch]:
+def failing(reader: BatchLoader) -> Iterator[Batch]:
     for item in items(2):
         yield reader(item)
     raise Failing
 
 
-def test_batches_on_the_cpu_are_as_they_were(reader: BatchReader) -> None:
+def test_batches_on_the_cpu_are_as_they_were(reader: BatchLoader) -> None:
     batches = on_device(failing(reader), CPU)
     for item in items(2):
         same(next(batches), reader(item))
@@ -241,7 +241,7 @@ def test_batches_on_the_cpu_are_as_they_were(reader: BatchReader) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("where", ["stream", "device"])
-def test_batches_are_on_the_gpu_before_they_are_used(cache: FrameCache, reader: BatchReader, where: Any) -> None:
+def test_batches_are_on_the_gpu_before_they_are_used(cache: FrameCache, reader: BatchLoader, where: Any) -> None:
     gpu = torch.device("cuda")
     videos = reader.inputs.videos  # type: ignore[union-attr]
     inputs = frame_inputs(where, cache, videos, gpu, World(), Silent())

@@ -9,28 +9,28 @@ from hypothesis import strategies as st
 from teachclip.configs.loading import load_config, shipped
 from teachclip.stages.runtime.launch import rank_rows
 from teachclip.stages.runtime.run_folder import RunFolder
-from teachclip.stages.train.dataloader.sampler import Order
+from teachclip.stages.train.dataloader.sampler import BatchSampler
 from teachclip.stages.train.stage import train
 
 
 @st.composite
-def orders(draw: Any) -> Order:
+def orders(draw: Any) -> BatchSampler:
     """Orders of up to 60 captions, some in groups of at least two."""
     texts = draw(st.integers(2, 60))
     groups = None
     if draw(st.booleans()) and texts >= 4:
         groups = np.arange(texts) % draw(st.integers(1, texts // 2))
-    return Order(texts, draw(st.integers(2, texts)), draw(st.integers(0, 2**31)), groups)
+    return BatchSampler(texts, draw(st.integers(2, texts)), draw(st.integers(0, 2**31)), groups)
 
 
-def epoch(order: Order, number: int) -> list[np.ndarray]:
+def epoch(order: BatchSampler, number: int) -> list[np.ndarray]:
     first = number * order.steps_per_epoch
     return [texts for _, texts in order.steps(first, first + order.steps_per_epoch)]
 
 
 @settings(deadline=None)
 @given(orders(), st.integers(0, 5))
-def test_each_caption_comes_once_per_epoch_but_for_those_left_to_others(order: Order, number: int) -> None:
+def test_each_caption_comes_once_per_epoch_but_for_those_left_to_others(order: BatchSampler, number: int) -> None:
     drawn = np.concatenate(epoch(order, number))
     assert len(np.unique(drawn)) == len(drawn) == order.texts - order.left_over
     assert order.left_over < order.batch_size * (1 if order.groups is None else order.groups.max() + 1)
@@ -39,7 +39,7 @@ def test_each_caption_comes_once_per_epoch_but_for_those_left_to_others(order: O
 
 @settings(deadline=None, max_examples=30)
 @given(orders())
-def test_over_epochs_all_captions_come_up(order: Order) -> None:
+def test_over_epochs_all_captions_come_up(order: BatchSampler) -> None:
     """An epoch leaves out less than half of a group, so that 40 epochs leave out one with a chance below 1e-12."""
     drawn = np.concatenate([np.concatenate(epoch(order, number)) for number in range(45)])
     assert len(np.unique(drawn)) == order.texts
@@ -47,7 +47,7 @@ def test_over_epochs_all_captions_come_up(order: Order) -> None:
 
 @settings(deadline=None)
 @given(orders(), st.data())
-def test_a_run_that_goes_on_draws_what_the_whole_run_draws(order: Order, data: st.DataObject) -> None:
+def test_a_run_that_goes_on_draws_what_the_whole_run_draws(order: BatchSampler, data: st.DataObject) -> None:
     stop = 3 * order.steps_per_epoch
     start = data.draw(st.integers(0, stop))
     whole, rest = list(order.steps(0, stop))[start:], list(order.steps(start, stop))
@@ -57,7 +57,7 @@ def test_a_run_that_goes_on_draws_what_the_whole_run_draws(order: Order, data: s
 
 @settings(deadline=None)
 @given(orders(), st.integers(1, 8))
-def test_the_processes_of_a_run_share_its_batches(order: Order, ranks: int) -> None:
+def test_the_processes_of_a_run_share_its_batches(order: BatchSampler, ranks: int) -> None:
     for batch in epoch(order, 0):
         shares = [batch[rank_rows(len(batch), rank, ranks)] for rank in range(ranks)]
         assert np.array_equal(np.concatenate(shares), batch)
@@ -67,7 +67,7 @@ def test_the_processes_of_a_run_share_its_batches(order: Order, ranks: int) -> N
 @given(st.integers(2, 60), st.integers(0, 100))
 def test_epochs_and_seeds_shuffle_differently(texts: int, seed: int) -> None:
     texts += 20
-    first, second, other = Order(texts, 8, seed), Order(texts, 8, seed), Order(texts, 8, seed + 1)
+    first, second, other = BatchSampler(texts, 8, seed), BatchSampler(texts, 8, seed), BatchSampler(texts, 8, seed + 1)
     assert np.array_equal(np.concatenate(epoch(first, 0)), np.concatenate(epoch(second, 0)))
     assert not np.array_equal(np.concatenate(epoch(first, 0)), np.concatenate(epoch(first, 1)))
     assert not np.array_equal(np.concatenate(epoch(first, 0)), np.concatenate(epoch(other, 0)))
@@ -97,6 +97,6 @@ def test_official_keeps_the_published_sampling() -> None:
     official, default = (load_config(shipped()[f"recipes/{name}"]) for name in ("official", "default"))
     assert not official.train.loss.mask_same_video
     assert default.train.loss.mask_same_video
-    assert Order(180_000, official.train.batch_size, official.train.seed).left_over == 0
-    assert Order(190, 120, 42).steps_per_epoch == 1
-    assert Order(190, 120, 42).left_over == 70
+    assert BatchSampler(180_000, official.train.batch_size, official.train.seed).left_over == 0
+    assert BatchSampler(190, 120, 42).steps_per_epoch == 1
+    assert BatchSampler(190, 120, 42).left_over == 70

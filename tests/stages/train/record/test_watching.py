@@ -15,9 +15,9 @@ from teachclip.configs.schema import TrainConfig
 from teachclip.errors import TrainingError
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.runtime.run_folder import TIMES, RunFolder
-from teachclip.stages.train.dataloader.sampler import Order
+from teachclip.stages.train.dataloader.sampler import BatchSampler
 from teachclip.stages.train.losses.combined import LossParts
-from teachclip.stages.train.record.monitor import Watch
+from teachclip.stages.train.record.monitor import Monitor
 from teachclip.stages.train.record.tensorboard import Curves
 from teachclip.stages.train.stage import train
 from teachclip.stages.train.step.training_step import Done
@@ -47,18 +47,18 @@ def step(number: int, total: float = 1.0, norm: float = 1.0, coarse: float = 0.2
 
 
 @pytest.fixture
-def watch(tmp_path: Path) -> Callable[..., Watch]:
+def watch(tmp_path: Path) -> Callable[..., Monitor]:
     """A watch over a run in `tmp_path`, with a clock of its own."""
 
-    def make(**settings: Any) -> Watch:
+    def make(**settings: Any) -> Monitor:
         config = TrainConfig(**{"tensorboard": False, **settings})
-        order, device = Order(50, 10, 1), torch.device("cpu")
-        return Watch(RunFolder(tmp_path), order, VIDEOS, config, device, Warnings(), Clock())
+        order, device = BatchSampler(50, 10, 1), torch.device("cpu")
+        return Monitor(RunFolder(tmp_path), order, VIDEOS, config, device, Warnings(), Clock())
 
     return make
 
 
-def go(watch: Watch, totals: list[float], start: int = 0) -> None:
+def go(watch: Monitor, totals: list[float], start: int = 0) -> None:
     for number, total in enumerate(totals, start):
         watch.add(step(number, total))
         watch.read(0.0, 0.0)

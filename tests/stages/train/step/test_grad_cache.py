@@ -12,7 +12,7 @@ from teachclip.stages.labels.cached import CachedTeacher
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.common.network import VideoTextNetwork
 from teachclip.stages.train.dataloader.batch import Batch, SoftLabels
-from teachclip.stages.train.step.optimizer import build_optimiser
+from teachclip.stages.train.step.optimizer import build_optimizer
 from teachclip.stages.train.step.training_step import Done, TrainingStep
 from torch import Tensor
 
@@ -69,7 +69,7 @@ def taken(
         network = build_network(config.network).train()
         teacher = CachedTeacher("one", 20.0, "", None, None, np.zeros(0))  # type: ignore[arg-type]
         cached = [teacher] if config.teachers else []
-        optimiser = build_optimiser(network, config.optim, 10)
+        optimiser = build_optimizer(network, config.optim, 10)
         step = TrainingStep(network, optimiser, config, [""] * pairs, cached, ())
         if watch is not None:
             watch(network)

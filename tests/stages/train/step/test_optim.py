@@ -8,7 +8,7 @@ import torch
 from teachclip.configs.schema import NetworkConfig, OptimConfig, TrunkConfig, TrunkSizes
 from teachclip.errors import ConfigError
 from teachclip.stages.models.build import build_network
-from teachclip.stages.train.step.optimizer import build_optimiser, parameter_groups, schedule
+from teachclip.stages.train.step.optimizer import build_optimizer, parameter_groups, schedule
 from teachclip.stages.train.step.speed import prepare_for_speed
 
 SIZES = TrunkSizes(
@@ -73,7 +73,7 @@ def test_frozen_parameters_do_not_move_and_the_others_do(optimiser) -> None:
     network = _network()
     network.freeze_class_tokens()
     start = {name: p.detach().clone() for name, p in network.named_parameters()}
-    steps = build_optimiser(network, _config(optimiser, trunk_lr=1e-2), 10)
+    steps = build_optimizer(network, _config(optimiser, trunk_lr=1e-2), 10)
     for _ in range(3):
         steps.zero_grad()
         _backward(network)
@@ -89,7 +89,7 @@ def test_frozen_parameters_do_not_move_and_the_others_do(optimiser) -> None:
 def test_going_on_from_a_saved_state_is_the_same_as_not_stopping(optimiser, channels_last, tmp_path) -> None:
     config = _config(optimiser, trunk_lr=1e-3, freeze="none")
     whole = _network()
-    steps = build_optimiser(whole, config, 8)
+    steps = build_optimizer(whole, config, 8)
     for step in range(6):
         if step == 3:
             torch.save((whole.state_dict(), steps.state_dict()), tmp_path / "state")
@@ -100,7 +100,7 @@ def test_going_on_from_a_saved_state_is_the_same_as_not_stopping(optimiser, chan
     other = _network(seed=1)
     prepare_for_speed(other, channels_last=channels_last)
     other.load_state_dict(weights)
-    again = build_optimiser(other, config, 8)
+    again = build_optimizer(other, config, 8)
     again.load_state_dict(state)
     for step in range(3, 6):
         again.zero_grad()
@@ -135,7 +135,7 @@ def test_our_schedule_wastes_no_step_and_has_no_jump(warmup, total) -> None:
 def test_gradients_are_clipped_together(size) -> None:
     """The norm that is returned is the one before the clip."""
     network = _network()
-    steps = build_optimiser(network, _config(clip_norm=1.0), 10)
+    steps = build_optimizer(network, _config(clip_norm=1.0), 10)
     _backward(network, size)
     trained = [p for p in network.parameters() if p.requires_grad]
     before = torch.cat([p.grad.flatten() for p in trained])
@@ -147,7 +147,7 @@ def test_gradients_are_clipped_together(size) -> None:
 
 def test_gradients_of_each_tensor_are_clipped_where_asked() -> None:
     network = _network()
-    steps = build_optimiser(network, _config(clip_norm=None, tensor_clip_norm=0.5), 10)
+    steps = build_optimizer(network, _config(clip_norm=None, tensor_clip_norm=0.5), 10)
     _backward(network, 10)
     norm = steps.step()
     assert norm > 10
@@ -161,7 +161,7 @@ def test_the_logit_scale_stays_at_most_ln_100(optimiser) -> None:
     network = _network()
     with torch.no_grad():
         network.logit_scale.fill_(math.log(100) - 1e-4)
-    steps = build_optimiser(network, _config(optimiser, trunk_lr=0.1), 10)
+    steps = build_optimizer(network, _config(optimiser, trunk_lr=0.1), 10)
     for _ in range(3):
         steps.zero_grad()
         (-network.logit_scale * 100).backward()
@@ -171,7 +171,7 @@ def test_the_logit_scale_stays_at_most_ln_100(optimiser) -> None:
 
 def test_adam_with_weight_decay_is_refused() -> None:
     with pytest.raises(ConfigError, match="weight_decay"):
-        build_optimiser(_network(), OptimConfig(optimiser="adam", weight_decay=0.2), 10)
+        build_optimizer(_network(), OptimConfig(optimiser="adam", weight_decay=0.2), 10)
 
 
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
@@ -182,7 +182,7 @@ def test_every_optimiser_learns(optimiser) -> None:
     pixels, mask = torch.randn(6, 3, 3, 16, 16), torch.ones(6, 3, dtype=torch.bool)
     ids = torch.randint(1, 48, (6, 8))
     ids[:, 6:] = torch.tensor([49, 0])
-    steps = build_optimiser(network, _config(optimiser, lr=3e-3, trunk_lr=3e-3, freeze="none"), 40)
+    steps = build_optimizer(network, _config(optimiser, lr=3e-3, trunk_lr=3e-3, freeze="none"), 40)
     losses = []
     for _ in range(40):
         logits = network.score(network.encode_texts(ids), network.encode_videos(pixels, mask)) * 20

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from ....configs.published_sets import Split
+from ....configs.published_sets import SplitName
 from ....errors import DataError
-from ..video.source import Source
+from ..video.source import VideoSource
 from .caption_tables import Captions, captions_in
 from .safe_pickle import unpickled
 from .text_files import json_of
 
 
 @dataclass(frozen=True)
-class Clip:
+class AnnotatedVideo:
     """A video and its captions, in order.
 
     Attributes:
@@ -25,11 +25,11 @@ class Clip:
     """
 
     id: str
-    split: Split
+    split: SplitName
     captions: tuple[str, ...]
     where: str
     names: tuple[str, ...] = ()
-    source: Source | None = None
+    source: VideoSource | None = None
 
 
 class Annotations:
@@ -76,7 +76,9 @@ class Annotations:
             self.read.append(path)
         return path
 
-    def captioned(self, clips: Sequence[tuple[str, str]], split: Split, tables: Sequence[str]) -> list[Clip]:
+    def captioned(
+        self, clips: Sequence[tuple[str, str]], split: SplitName, tables: Sequence[str]
+    ) -> list[AnnotatedVideo]:
         """The clips (id, where), whose captions are in one of `tables`; tables are opened as they are needed.
 
         A clip without captions is a problem.
@@ -92,7 +94,7 @@ class Annotations:
                 self.short.add(tuple(tables))
                 named = ", ".join(name for name in tables if (self.folder / name).exists())
                 self.problem(f"{where}: {id!r} has no caption in {named}")
-            found.append(Clip(id, split, captions, where))
+            found.append(AnnotatedVideo(id, split, captions, where))
         return found
 
     def _table(self, name: str) -> Captions:
