@@ -15,7 +15,7 @@ from ..errors import CheckpointError
 from ..stages.models.checkpoints import checkpoint_digest
 from ..stages.runs import NOT_IDENTITY, RunFolder
 
-State = Literal["finished", "begun", "to do", "waiting"]
+State = Literal["finished", "begun", "to do", "waiting", "not run"]
 RUNS = Path("runs")  # below `work`
 MEASURED = "measured-*.json"
 
