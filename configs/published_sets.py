@@ -1,6 +1,6 @@
-"""The data sets that are known by name: what belongs to each, and how large TeachCLIP's paper says it is (table 2)."""
+"""The data sets that are known by name, and what belongs to each."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 SetName = Literal[
@@ -21,10 +21,10 @@ SplitName = Literal["train", "val", "test"]
 
 @dataclass(frozen=True)
 class Count:
-    """Videos and texts of a split; None where the source names no number."""
+    """Videos and texts of a split."""
 
     videos: int
-    texts: int | None = None
+    texts: int
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class PublishedSet:
         home: the page of those who made it.
         videos: how the video files are named.
         needed: the files of annotations.
-        counts: by split, as in table 2 of the paper; empty where it is not in there.
+        paper: its name in the paper's tables; None where it is not in them.
     """
 
     title: str
     home: str
     videos: str
     needed: tuple[Needed, ...]
-    counts: dict[SplitName, Count] = field(default_factory=dict)
+    paper: str | None = None
 
     @property
     def splits(self) -> tuple[SplitName, ...]:
@@ -98,7 +98,7 @@ PUBLISHED: dict[SetName, PublishedSet] = {
             _MSRVTT_1K_TEST,
             Needed(_MSRVTT_TABLES, ("train",), CLIP4CLIP),
         ),
-        {"train": Count(9_000, 180_000), "test": Count(1_000, 1_000)},
+        "MSRVTT-1k",
     ),
     "msrvtt-1k-7k": PublishedSet(
         "MSR-VTT, 1k split, 7,010 training videos",
@@ -109,14 +109,13 @@ PUBLISHED: dict[SetName, PublishedSet] = {
             _MSRVTT_1K_TEST,
             Needed(_MSRVTT_TABLES, ("train",), CLIP4CLIP),
         ),
-        {"test": Count(1_000, 1_000)},
     ),
     "msrvtt-3k": PublishedSet(
         "MSR-VTT, the split it was published with",
         _MSRVTT_HOME,
         _MSRVTT_VIDEOS,
         (*map(_msrvtt_full, _ALL), Needed(_MSRVTT_TABLES, _ALL, CLIP4CLIP)),
-        {"train": Count(6_513, 130_260), "val": Count(497, 9_940), "test": Count(2_990, 59_800)},
+        "MSRVTT-3k",
     ),
     "msvd": PublishedSet(
         "MSVD",
@@ -130,7 +129,7 @@ PUBLISHED: dict[SetName, PublishedSet] = {
                 "the same; the JSON: X-Pool's (github.com/layer6ai-labs/xpool)",
             ),
         ),
-        {"train": Count(1_200, 48_774), "val": Count(100, 4_290), "test": Count(670, 27_763)},
+        "MSVD",
     ),
     "vatex": PublishedSet(
         "VATEX, English captions",
@@ -151,7 +150,7 @@ PUBLISHED: dict[SetName, PublishedSet] = {
                 f"{TEACHCLIP}, or the original files of eric-xw.github.io/vatex-website",
             ),
         ),
-        {"train": Count(25_991), "val": Count(1_500), "test": Count(1_500)},
+        "VATEX",
     ),
     "activitynet": PublishedSet(
         "ActivityNet Captions, paragraphs",
@@ -161,7 +160,7 @@ PUBLISHED: dict[SetName, PublishedSet] = {
             Needed(("train.json",), ("train",), "ActivityNet Captions (captions.zip)"),
             Needed(("val_1.json",), ("test",), "ActivityNet Captions (captions.zip)"),
         ),
-        {"train": Count(10_009, 10_009), "test": Count(4_917, 4_917)},
+        "ActNetCap",
     ),
     "didemo": PublishedSet(
         "DiDeMo, paragraphs",
@@ -183,7 +182,7 @@ PUBLISHED: dict[SetName, PublishedSet] = {
                 ),
             )
         ),
-        {"train": Count(8_392, 8_392), "val": Count(1_065, 1_065), "test": Count(1_004, 1_004)},
+        "DiDeMo",
     ),
     "lsmdc": PublishedSet(
         "LSMDC 2016, 1k test clips",

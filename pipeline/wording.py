@@ -1,7 +1,7 @@
 """Numbers in words: units, metrics, signs; for pages and the command line."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 def duration(seconds: float) -> str:
@@ -39,6 +39,31 @@ def _scaled(number: float, units: Sequence[str]) -> str:
             return f"{number:.3g}{unit}"
         number /= 1000
     return f"{number:.4g}{units[-1]}"
+
+
+def operations(number: float | None, *, printed: bool = False) -> str:
+    """Multiply-adds: `512`, `12.8 K`, `49.55 G`, `-` for None; `0.5 K` as the paper prints it."""
+    if number is None:
+        return "-"
+    for unit, digits in (("", 0), (" K", 1), (" M", 1)):
+        if number < 1000 and (unit or not printed):
+            return f"{number:.{digits}f}{unit}"
+        number /= 1000
+    return f"{number:.2f} G"
+
+
+def reasons(found: Iterable[tuple[str, Iterable[str], Mapping[str, str]]]) -> Iterator[str]:
+    """Why costs differ from the paper's: a line for every kind of cost and reason, with the networks it is about.
+
+    Args:
+        found: networks, their costs that differ (pair, kb, video), and the reason for each of them.
+    """
+    names: dict[tuple[str, str], list[str]] = {}
+    for name, unlike, why in found:
+        for cell in unlike:
+            names.setdefault((cell, why.get(cell, "not explained")), []).append(name)
+    for (cell, reason), those in names.items():
+        yield f"{'KB' if cell == 'kb' else f'per {cell}'} ({'; '.join(those)}): {reason}"
 
 
 def number(value: float | None, form: str) -> str:

@@ -30,10 +30,18 @@ def score_hint(config: Config, missing: Sequence[str]) -> str:
     return f"{first}score: teachclip score CONFIG"
 
 
-def problems_of(runs: Sequence[SweepRun]) -> Iterator[tuple[Path, TeachclipError]]:
-    """Runs that cannot be made, and why; what several have in common is looked at once."""
+def problems_of(runs: Sequence[SweepRun], *, look: bool = True) -> Iterator[tuple[Path, TeachclipError]]:
+    """Runs that cannot be made, and why; what several have in common is looked at once.
+
+    Args:
+        look: for frames, scores and checkpoints; otherwise only whether the configuration names the teachers.
+    """
     asked: dict[tuple[object, ...], TeachclipError | None] = {}
     for run in runs:
+        if not look:
+            if not run.finished and (unnamed := _unnamed(run)) is not None:
+                yield run.folder, unnamed
+            continue
         if not run.trained:
             if (unmeasurable := _unmeasurable(run)) is not None:
                 yield run.folder, unmeasurable
@@ -60,13 +68,21 @@ def _material_key(config: Config) -> tuple[object, ...]:
     )
 
 
+def _unnamed(run: SweepRun) -> TeachclipError | None:
+    """Teachers of a run that score.teachers does not name; None when it names all."""
+    known = [each.name for each in run.config.score.teachers]
+    wanted = run.config.train.teachers if run.teacher is None else (run.teacher,)
+    if not (missing := [name for name in wanted if name not in known]):
+        return None
+    what = f"score.teachers names {', '.join(known) or 'nobody'}, not {', '.join(missing)}"
+    return MissingTeacherError(what, run.config, missing)
+
+
 def _unmeasurable(run: SweepRun) -> TeachclipError | None:
     """Why a teacher cannot be measured; None when it can."""
     settings = next((each for each in run.config.score.teachers if each.name == run.teacher), None)
     if settings is None:
-        known = ", ".join(each.name for each in run.config.score.teachers) or "nobody"
-        what = f"score.teachers names {known}, not {run.teacher}"
-        return MissingTeacherError(what, run.config, [run.teacher or ""])
+        return _unnamed(run)
     if (path := run.config.teacher_checkpoint(settings)) is None:
         return ConfigError(f"{run.teacher} has no checkpoint that could be measured here")
     try:

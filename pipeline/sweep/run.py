@@ -2,13 +2,13 @@
 
 import gc
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 
 from ...errors import CacheError, StoppedEarly, TeachclipError, TrainingError
-from ...stages.analysis.frame_weights import FrameWeights, frame_weights
+from ...stages.analysis.frame_weights import FrameWeights, QueryWeights, frame_weights
 from ...stages.evaluate.measured import Measurer
 from ...stages.runtime.reporting import Reporter, Silent
 from ...stages.runtime.stopping import StopRequest
@@ -117,7 +117,8 @@ class _Attempt:
 
 
 def weigh_frames(plan: Plan, results: Sequence[RunResult], reporter: Reporter) -> FrameWeights:
-    """Frame weights of the rows' first seeds beside the teacher of the first row that has one (TeachCLIP, figure 3).
+    """Frame weights of the rows' first seeds, called by their labels, beside the teacher of the first row that has one
+    (TeachCLIP, figure 3).
 
     Raises:
         TeachclipError: a run is missing, has no AFA, or the teacher cannot be asked.
@@ -128,4 +129,12 @@ def weigh_frames(plan: Plan, results: Sequence[RunResult], reporter: Reporter) -
     if lacking:
         raise CacheError(f"no frame weights: {', '.join(lacking)} is missing")
     taught = next((run for run in first if run.config.train.teachers), first[0])
-    return frame_weights(taught.config, [run.folder for run in first], reporter=reporter)
+    found = frame_weights(taught.config, [run.folder for run in first], reporter=reporter)
+    names = {each.name: run.label for each, run in zip(found.closeness, first, strict=False)}  # last: equal weights
+    closeness = tuple(replace(each, name=names.get(each.name, each.name)) for each in found.closeness)
+    return replace(found, closeness=closeness, queries=tuple(_renamed(query, names) for query in found.queries))
+
+
+def _renamed(query: QueryWeights, names: Mapping[str, str]) -> QueryWeights:
+    runs, pooling = ({names[run]: row for run, row in rows.items()} for rows in (query.runs, query.pooling))
+    return replace(query, runs=runs, pooling=pooling)

@@ -15,7 +15,7 @@ from ...errors import CheckpointError
 from ...stages.models.checkpoints.files import checkpoint_digest
 from ...stages.runtime.run_folder import NOT_IDENTITY, RunFolder
 
-RunState = Literal["finished", "begun", "to do", "waiting"]
+RunState = Literal["finished", "begun", "to do", "waiting", "not run"]
 RUNS = Path("runs")  # below `work`
 MEASURED = "measured-*.json"
 

@@ -4,16 +4,17 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...configs.sweeps import PublishedNumbers, SweepRow
-from ...stages.analysis.cost.network import count_network
+from ...configs.schema import NetworkConfig
+from ...configs.sweeps import PublishedCost, PublishedNumbers, Sweep, SweepRow
+from ...stages.analysis.cost.network import NetworkCost, count_network
+from ...stages.analysis.cost.table import is_the_papers, unlike
 from ...stages.analysis.frame_weights import FrameWeights
-from ...stages.evaluate.measured import own_name
 from ...stages.models.checkpoints.files import load_network
-from .plan import Plan
+from .plan import MeanRow, Plan, side_by_side
 from .run import RunResult
+from .runs import SweepRun
 
 METRICS = {"R@1": "r1", "R@5": "r5", "R@10": "r10", "SumR": "sumr"}
-NOT_AVAILABLE = "not available here"
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class RowCost:
-    """Multiply-adds to score one more video for a text, and bytes kept per video (float32); KB are 1,024 of them."""
+    """Multiply-adds to score one more video for a text and to encode a video, and bytes kept per video (float32); KB
+    are 1,024 of them. `unlike`: the costs (pair, kb, video) that the paper prints otherwise, of a network of its
+    sizes."""
 
     pair: int
     bytes: int
+    video: int
+    unlike: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,11 @@ class TableRow:
     Attributes:
         tested_on: the test set; seeds: that there are metrics of.
         t2v, v2t: by metric.
-        over: SumR minus that of the row `against`, seed by seed.
+        over: SumR minus that of the row `against`, seed by seed; paper_over: the same of the paper's numbers.
         paper: the paper's numbers; paper_on: of which data set; source: where they are taken from.
         difference: ours minus the paper's, by metric; where both are of the same data set.
-        cost: what its network costs to search with, where the sweep shows it.
+        cost: what its network costs to search with, where the sweep shows it; paper_cost: what the paper prints.
+        missing: why the row is not run at all.
         problem, hint: why seeds are missing, and what to do.
     """
 
@@ -64,6 +70,11 @@ class TableRow:
     problem: str | None
     hint: str | None
     runs: tuple[str, ...]
+    against: str | None = None
+    paper_over: float | None = None
+    paper_cost: Mapping[str, object] | None = None
+    missing: str | None = None
+    data_set: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,9 +82,10 @@ class SweepResult:
     """What a sweep came to.
 
     Attributes:
-        paper: whether there is a column of the paper's numbers.
+        paper: whether there are numbers of the paper.
         frame_weights: of the rows with AFA, first seed, where the sweep shows them.
         failed: runs that failed; left_out: for want of scores.
+        mean_over: data sets of `means`, where the sweep shows them side by side.
     """
 
     name: str
@@ -86,27 +98,26 @@ class SweepResult:
     failed: int
     left_out: int
     frame_weights: FrameWeights | None = None
+    mean_over: tuple[str, ...] = ()
+    means: tuple[MeanRow, ...] = ()
 
 
-def make_table(
-    plan: Plan, results: Sequence[RunResult], notes: Sequence[str] = (), *, paper: bool = False
-) -> SweepResult:
-    """The table of a plan's results.
+def make_table(plan: Plan, results: Sequence[RunResult], notes: Sequence[str] = ()) -> SweepResult:
+    """The table of a plan's results; runs without a result show nothing.
 
     Args:
         notes: stand below it, before those of the sweep.
-        paper: a column of the paper's numbers also where none is known.
     """
     by_run = {result.run: result for result in results}
     settings = plan.sweep.settings
-    costs = _costs(plan, by_run) if settings.show == "cost" else {}
-    rows = tuple(row for test in _tests(plan) for row in _rows(plan, by_run, test, costs))
+    networks = _networks(plan, by_run) if settings.show == "cost" else {}
+    rows = tuple(row for name, data_set in plan.tested for row in _Rows(plan, by_run, name, data_set, networks).made())
     return SweepResult(
         name=plan.sweep.name,
         title=settings.title or plan.sweep.name,
         notes=(*notes, *_remarks(rows, results), *settings.notes),
         against=settings.against,
-        paper=paper or any(row.paper for row in rows),
+        paper=any(row.paper for row in rows),
         rows=rows,
         runs=tuple(results),
         failed=sum(result.state == "failed" for result in results),
@@ -114,105 +125,130 @@ def make_table(
     )
 
 
-def columns(result: SweepResult) -> list[str]:
-    """Headings of the table."""
-    several = len({row.tested_on for row in result.rows}) > 1
-    on = sorted({row.paper_on for row in result.rows if row.paper_on})
-    return [
-        *("", *(["tested on"] if several else []), "seeds", *METRICS),
-        *([f"SumR over {result.against}"] if result.against else []),
-        *(["multiply-adds per pair", "KB per video"] if _with_cost(result) else []),
-        *([f"paper ({', '.join(on)})" if on else "paper", "SumR minus paper's"] if result.paper else []),
-    ]
+def joined(sweep: Sweep, tables: Sequence[SweepResult]) -> SweepResult:
+    """One table of a sweep's tables on several data sets, and the data sets side by side."""
+    rows = tuple(row for table in tables for row in table.rows)
+    first = tables[0]
+    measured: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row.data_set is not None and "sumr" in row.t2v:
+            measured.setdefault(row.label, {})[row.data_set] = row.t2v["sumr"].mean
+    return SweepResult(
+        name=first.name,
+        title=first.title,
+        notes=tuple(dict.fromkeys(note for table in tables for note in table.notes)),
+        against=first.against,
+        paper=any(table.paper for table in tables),
+        rows=rows,
+        runs=tuple(run for table in tables for run in table.runs),
+        failed=sum(table.failed for table in tables),
+        left_out=sum(table.left_out for table in tables),
+        mean_over=sweep.settings.mean_over,
+        means=side_by_side(sweep, measured),
+    )
 
 
-def cells(result: SweepResult) -> list[list[str]]:
-    """The table's text, a list a row."""
-    several = "tested on" in columns(result)
-    return [
-        [
-            *(row.label, *([row.tested_on] if several else []), str(len(row.seeds)) if row.seeds else "-"),
-            *(str(row.t2v[key]) if key in row.t2v else "-" for key in METRICS.values()),
-            *(([_signed(row.over)] if row.over else ["-"]) if result.against else []),
-            *(_cost(row) if _with_cost(result) else []),
-            *([_paper(row), _difference(row)] if result.paper else []),
-        ]
-        for row in result.rows
-    ]
-
-
-def problems(result: SweepResult) -> list[str]:
-    """One line for every row that lacks a run: why, and what to do."""
-    lines = [
-        f"{row.label}: {row.problem}" + (f"; {row.hint}" if row.hint else "") for row in result.rows if row.problem
-    ]
-    return list(dict.fromkeys(lines))
-
-
-def markdown(result: SweepResult) -> str:
-    """The table as Markdown, with its notes."""
-    lines = [f"### {result.title}", ""]
-    lines += [f"| {' | '.join(columns(result))} |", f"|{'---|' * len(columns(result))}"]
-    lines += [f"| {' | '.join(row)} |" for row in cells(result)]
-    lines += ["", "Text to video, in percent; mean ± sample deviation over seeds."]
-    lines += [f"- {line}" for line in (*problems(result), *result.notes)]
-    return "\n".join(lines) + "\n"
-
-
-def _tests(plan: Plan) -> list[str]:
-    return [own_name(plan.config), *(test.name for test in plan.tests)]
-
-
-def _costs(plan: Plan, by_run: Mapping[str, RunResult]) -> dict[str, RowCost]:
-    """By label; a teacher's network is what its checkpoint holds."""
-    costs = {}
+def _networks(plan: Plan, by_run: Mapping[str, RunResult]) -> dict[str, NetworkConfig]:
+    """The network of every row that is run, by label."""
+    found = {}
     for row, runs in plan.rows:
-        run = next((run for run in runs if by_run[str(run.folder)].measured), None)
-        if run is not None:
-            network = run.config.train.network if run.trained else load_network(run.config.evaluate_run).config
-            counted = count_network(network)
-            costs[row.label] = RowCost(counted.pair, counted.bytes_float32)
-    return costs
+        if runs and (network := _network(plan, runs[0], by_run)) is not None:
+            found[row.label] = network
+    return found
 
 
-def _rows(plan: Plan, by_run: Mapping[str, RunResult], test: str, costs: Mapping[str, RowCost]) -> Iterator[TableRow]:
-    control = next((runs for row, runs in plan.rows if row.label == plan.sweep.settings.against), ())
-    before = {run.seed: _sumr(by_run[str(run.folder)], test) for run in control}
-    for row, runs in plan.rows:
-        results = [by_run[str(run.folder)] for run in runs]
-        found = [result for result in results if result.measured and test in result.measured]
-        t2v, v2t = (_spreads([(result.measured or {})[test][way] for result in found]) for way in ("t2v", "v2t"))
-        over = [
-            after - start
-            for result in found
-            if (after := _sumr(result, test)) is not None and (start := before.get(result.seed)) is not None
-        ]
+def _network(plan: Plan, run: SweepRun, by_run: Mapping[str, RunResult]) -> NetworkConfig | None:
+    """A teacher's network is what its checkpoint holds; where none was measured, that of its kind."""
+    network = plan.config.train.network
+    if run.teacher is None:
+        return run.config.train.network
+    if str(run.folder) in by_run and by_run[str(run.folder)].measured:
+        return load_network(run.config.evaluate_run).config
+    if run.teacher not in ("xclip", "ts2net", "xpool", "drl"):
+        return None
+    return NetworkConfig.model_validate(network.model_dump() | {"kind": run.teacher})
+
+
+class _Rows:
+    """The rows of a plan on one test set."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        by_run: Mapping[str, RunResult],
+        test: str,
+        data_set: str,
+        networks: Mapping[str, NetworkConfig],
+    ) -> None:
+        self.plan, self.by_run, self.test, self.data_set, self.networks = plan, by_run, test, data_set, networks
+        self.runs = {row.label: runs for row, runs in plan.rows}
+
+    def made(self) -> Iterator[TableRow]:
+        for row, runs in self.plan.rows:
+            yield self._row(row, runs)
+
+    def _row(self, row: SweepRow, runs: Sequence[SweepRun]) -> TableRow:
+        results = self._results(row.label)
+        found = [result for result in results if result.measured and self.test in result.measured]
+        t2v, v2t = (_spreads([(result.measured or {})[self.test][way] for result in found]) for way in ("t2v", "v2t"))
         lacking = next((result for result in results if result.problem), None)
-        data_set = plan.config.data.set if test == own_name(plan.config) else test
-        on, published = _published(row, data_set)
-        yield TableRow(
+        on, published = self.plan.published(row, self.data_set)
+        base = self._base(row)
+        source = (published.source or self.plan.sweep.settings.source) if published else None
+        printed = row.settings.paper_cost
+        return TableRow(
             label=row.label,
-            tested_on=test,
+            tested_on=self.test,
             seeds=tuple(result.seed for result in found if result.seed is not None),
             t2v=t2v,
             v2t=v2t,
-            over=_spread(over) if over and row.label != plan.sweep.settings.against else None,
+            over=self._over(base, found) if base else None,
             paper=published.numbers if published else {},
             paper_on=on,
-            source=published.source if published else None,
-            difference=_differences(t2v, published) if published and on == data_set else {},
-            cost=costs.get(row.label),
+            source=source,
+            difference=_differences(t2v, published) if published and on == self.data_set else {},
+            cost=self._cost(row.label, printed),
             problem=lacking.problem if lacking else None,
             hint=lacking.hint if lacking else None,
             runs=tuple(str(run.folder) for run in runs),
+            against=base,
+            paper_over=self._paper_over(base, published) if base else None,
+            paper_cost=printed.model_dump() if printed else None,
+            missing=None if runs else self.plan.missing(row),
+            data_set=self.data_set,
         )
 
+    def _results(self, label: str) -> list[RunResult]:
+        folders = [str(run.folder) for run in self.runs.get(label, ())]
+        return [self.by_run[folder] for folder in folders if folder in self.by_run]
 
-def _published(row: SweepRow, data_set: str) -> tuple[str | None, PublishedNumbers | None]:
-    """The paper's numbers on this data set, else on the first that there are numbers of."""
-    paper: Mapping[str, PublishedNumbers] = {str(name): each for name, each in row.settings.paper.items()}
-    name = data_set if data_set in paper else next(iter(paper), None)
-    return name, None if name is None else paper[name]
+    def _base(self, row: SweepRow) -> str | None:
+        """The row that this one is compared with."""
+        base = row.settings.against or self.plan.sweep.settings.against
+        return None if base == row.label or row.settings.quoted else base
+
+    def _over(self, base: str, found: Sequence[RunResult]) -> Spread | None:
+        before = {result.seed: _sumr(result, self.test) for result in self._results(base)}
+        over = [
+            after - start
+            for result in found
+            if (after := _sumr(result, self.test)) is not None and (start := before.get(result.seed)) is not None
+        ]
+        return _spread(over) if over else None
+
+    def _paper_over(self, base: str, published: PublishedNumbers | None) -> float | None:
+        row = next((row for row, _ in self.plan.rows if row.label == base), None)
+        before = self.plan.published(row, self.data_set)[1] if row else None
+        if published is None or before is None or published.sumr is None or before.sumr is None:
+            return None
+        return published.sumr - before.sumr
+
+    def _cost(self, label: str, printed: PublishedCost | None) -> RowCost | None:
+        if (network := self.networks.get(label)) is None:
+            return None
+        found: NetworkCost = count_network(network)
+        other = unlike(found, printed) if printed and is_the_papers(network) else ()
+        return RowCost(found.pair, found.bytes_float32, found.video, other)
 
 
 def _spreads(found: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
@@ -231,28 +267,6 @@ def _sumr(result: RunResult, test: str) -> float | None:
 
 def _differences(t2v: Mapping[str, Spread], published: PublishedNumbers) -> dict[str, float]:
     return {key: t2v[key].mean - value for key, value in published.numbers.items() if key in t2v}
-
-
-def _signed(spread: Spread) -> str:
-    return f"{spread.mean:+.1f}" + ("" if spread.deviation is None else f" ± {spread.deviation:.1f}")
-
-
-def _with_cost(result: SweepResult) -> bool:
-    return any(row.cost for row in result.rows)
-
-
-def _cost(row: TableRow) -> list[str]:
-    return ["-", "-"] if row.cost is None else [f"{row.cost.pair:,}", f"{row.cost.bytes / 1024:.1f}"]
-
-
-def _paper(row: TableRow) -> str:
-    if not row.paper:
-        return NOT_AVAILABLE
-    return " / ".join(f"{row.paper[key]:.1f}" if key in row.paper else "-" for key in METRICS.values())
-
-
-def _difference(row: TableRow) -> str:
-    return f"{row.difference['sumr']:+.1f}" if "sumr" in row.difference else "-"
 
 
 def _remarks(rows: Sequence[TableRow], results: Sequence[RunResult]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from ...cache.frames.cache import FrameCache
 from ...cache.frames.record import VideoStatus
 from ...configs.published_sets import PUBLISHED, Count, SplitName
 from ...configs.schema import Config, DataConfig, PrepareConfig
+from ...configs.sweeps import paper_counts
 from ...errors import CacheError, DataError
 from ..runtime.reporting import Reporter, Silent
 from .dataset import SPLITS, Dataset, Video, dataset_of, read_clips, with_validation
@@ -102,7 +103,7 @@ def check_data(config: Config, decode: int | None = 0, reporter: Reporter | None
 class _Check:
     def __init__(self, config: Config, reporter: Reporter) -> None:
         self.config, self.data, self.reporter = config, config.data, reporter
-        self.published = PUBLISHED.get(config.data.set)
+        self.published, self.paper = PUBLISHED.get(config.data.set), paper_counts(config.data.set)
         self.problems: list[str] = []
         self.failed: dict[SplitName, str] = {}
         self.annotations = Annotations(config.data.annotations, self.problems.append)
@@ -164,7 +165,7 @@ class _Check:
             split=split,
             videos=len(videos),
             texts=len(self.dataset.texts_of(split)),
-            paper=self.published.counts.get(split) if self.published else None,
+            paper=self.paper.get(split),
             on_disk=sum(video.id in self.there for video in videos),
             prepared=None if usable is None else sum(video.id in usable for video in videos),
             files=tuple(name for each in needed for name in each.names if name in read),
@@ -268,11 +269,11 @@ def _against_the_paper(splits: Sequence[SplitCheck]) -> Iterable[str]:
     for check in splits:
         if check.paper is None or check.failed:
             continue
-        counted: Mapping[str, tuple[int, int | None]] = {
+        counted: Mapping[str, tuple[int, int]] = {
             "videos": (check.videos, check.paper.videos),
             "texts": (check.texts, check.paper.texts),
         }
         for what, (found, paper) in counted.items():
-            if paper is not None and found != paper:
+            if found != paper:
                 less = f"{abs(paper - found):,} {'fewer' if found < paper else 'more'}"
                 yield f"{check.split}: {found:,} {what}, {less} than the paper's {paper:,}"

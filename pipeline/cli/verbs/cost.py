@@ -10,12 +10,12 @@ import typer
 from rich.console import RenderableType
 
 from ....configs.loading import load_config
-from ...wording import size
+from ...wording import operations, reasons, size
 from ..shell.output import facts, table
 from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, running
 
 if TYPE_CHECKING:
-    from ....stages.analysis.cost.table import CostReport, MethodCost
+    from ....stages.analysis.cost.table import CostReport, MethodCost, PaperCost
 
 EXAMPLES = examples(
     "teachclip cost",
@@ -82,7 +82,10 @@ def cost(
 def shown(report: "CostReport", out: Path | None = None) -> Iterator[RenderableType]:
     """What a person sees of costs."""
     heads = ("per pair", "paper", "KB f16", "f32", "paper", "per video", "paper", "per text")
-    yield table("network", *heads, rows=map(_row, report.methods))
+    yield table("network", *heads, rows=[*map(_row, report.methods), *map(_other_row, report.not_counted)])
+    if report.not_counted:
+        yield f"not counted: {', '.join(each.row for each in report.not_counted)}: teachclip has no such network"
+    yield from reasons((each.name, each.unlike, each.paper.why) for each in report.methods if each.paper)
     if report.training:
         yield ""
         parts = ("states", "saved", "together", "measured")
@@ -104,11 +107,21 @@ def shown(report: "CostReport", out: Path | None = None) -> Iterator[RenderableT
 
 def _row(method: "MethodCost") -> tuple[str, ...]:
     found, paper = method.cost, method.paper
-    pair, kept, video = (
-        (_count(paper.pair), f"{paper.bytes / 1024:.0f}", _count(paper.video)) if paper else ("", "", "")
-    )
-    sizes = (f"{count / 1024:.1f}" for count in (found.bytes_float16, found.bytes_float32))
-    return (method.name, _count(found.pair), pair, *sizes, kept, _count(found.video), video, _count(found.text))
+    float16, float32 = (f"{count / 1024:.1f}" for count in (found.bytes_float16, found.bytes_float32))
+    pair, kept, video = _paper(paper) if paper else ("-", "-", "-")
+    ours = operations(found.video)
+    return (method.name, operations(found.pair), pair, float16, float32, kept, ours, video, operations(found.text))
+
+
+def _paper(paper: "PaperCost") -> tuple[str, str, str]:
+    """The paper's cells: per pair, KB, per video."""
+    return operations(paper.pair, printed=True), f"{paper.bytes / 1024:.0f}", operations(paper.video)
+
+
+def _other_row(paper: "PaperCost") -> tuple[str, ...]:
+    """A row of the paper's whose network is not counted here."""
+    pair, kept, video = _paper(paper)
+    return (paper.row, "-", pair, "-", "-", kept, "-", video, "-")
 
 
 def _training(report: "CostReport") -> Iterator[tuple[object, ...]]:
@@ -141,12 +154,3 @@ def _speed(report: "CostReport") -> Iterator[RenderableType]:
     yield table("among", *(f"{count:,} videos" for count in sizes), rows=rows)
     if any(each.held < each.videos for each in report.speed):
         yield "* features of so many videos are not held in memory: blocks of fewer are scored again and again"
-
-
-def _count(number: float) -> str:
-    """`512`, `12.8 K`, `49.55 G`."""
-    for unit, digits in (("", 0), (" K", 1), (" M", 1)):
-        if number < 1000:
-            return f"{number:.{digits}f}{unit}"
-        number /= 1000
-    return f"{number:.2f} G"

@@ -1,33 +1,40 @@
 """`teachclip reproduce`: the paper's tables."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import RenderableType
 
-from ....configs.loading import load_config
+from ....configs.sweeps import Sweep
 from ....errors import ConfigError
 from ....stages.runtime.stopping import StopRequest
-from ..shell.output import Output
+from ..shell.output import Output, table
 from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, running
-from .cost import shown
-from .sweep import Dry, Out, Partial, Seeds, Tests, go, write
+from .sweep import Dry, Out, Partial, Seeds, Tests, go, shown, write
 
 if TYPE_CHECKING:
     from ...sweep.paper import Ground
+    from ...sweep.set_sizes import SizesTable
 
 EXAMPLES = examples(
     "teachclip reproduce table5 --on demo",
     "teachclip reproduce table3 own_videos.yaml --seeds 3 --out table3.md",
     "teachclip reproduce table6 own_videos.yaml --test other.yaml",
-    "teachclip reproduce table4 own_videos.yaml --dry-run",
+    "teachclip reproduce table7 msrvtt.yaml msvd.yaml --dry-run",
+    "teachclip reproduce table1",
 )
 
 
 def reproduce(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="table1, table3 to table7, figure1 or figure3.")],
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="table1 to table7, figure1 or figure3.")],
     config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG]", help="Your data set: a YAML file with its teachers.")
+        list[Path] | None,
+        typer.Argument(
+            metavar="[CONFIG]...",
+            help="Your data set: a YAML file with its teachers; tables 2 and 7 take one of each of their data sets.",
+        ),
     ] = None,
     on: Annotated[
         Path | None, typer.Option("--on", metavar="demo", help="On the demo's rendered clips: the demo's folder.")
@@ -45,56 +52,103 @@ def reproduce(
     """Run one of the paper's tables, and print its numbers beside ours.
 
     On your data set: frames and the teachers' scores must be there (teachclip prepare, teachclip score). On the demo
-    (--on demo) clips, teachers and scores are made first; that shows the machinery, not the paper's effect. What is
-    finished is only read; stopped and given again, it goes on.
+    (--on demo) clips, teachers and scores are made first; that shows the machinery, not the paper's effect. Without
+    either, table1 counts costs alone. What is finished is only read; stopped and given again, it goes on.
     """
     stop = StopRequest()
-    with running("reproduce", json, quiet, debug, config, sets, stop) as output:
-        if (config is None) == (on is None):
-            raise ConfigError("name your configuration, or --on demo, one of them", hint="docs/reproduce.md")
-        if on is not None and on.name != "demo" and not on.is_dir():
-            raise ConfigError(
-                f"--on {on}: no such folder", hint=f"--on demo makes what is missing; or first: teachclip demo {on}"
-            )
+    paths = config or []
+    only = paths[0] if len(paths) == 1 else None
+    with running("reproduce", json, quiet, debug, only, sets, stop) as output:
         with output.waiting("loading"):
             from ...sweep import paper as tables_of
 
         read = tables_of.table(table)
-        if read.settings.elsewhere and on is None and not tests:
-            raise ConfigError(
-                f"{table} measures students on other data sets, and none is named",
-                hint=f"teachclip reproduce {table} {config} --test OTHER.yaml",
-            )
-        if on is None:
-            assert config is not None
-            ground = tables_of.Ground(config, tuple(sets or ()), tables_of.named_tests(tests or ()))
+        counting = read.settings.show == "cost" and not paths and on is None
+        if not counting:
+            _refuse(table, read, paths, on, tests)
+        if counting:
+            _costs(output, read, out)
+        elif on is None:
+            grounds = tables_of.grounds(read, paths, sets or (), tables_of.named_tests(tests or ()))
+            _go(output, read, grounds, stop, seeds, partial, dry_run, out)
         elif dry_run:
-            ground = tables_of.demo_unmade(on, sets or ())
+            ground = tables_of.demo_unmade(read, on, sets or ())
+            _go(output, read, [ground], stop, seeds, partial, dry_run, out, check=False)
         else:
             making = [each for each in sets or () if not each.startswith("train.")]
             ground = tables_of.demo_ground(read, on, output, sets or (), making)
-        if not read.rows:
-            _cost(output, ground, out)
-            return
-        check = on is None or not dry_run
-        go(
-            output,
-            read,
-            ground,
-            stop,
-            seeds=seeds,
-            partial=partial,
-            dry_run=dry_run,
-            out=out,
-            packaged=True,
-            check=check,
+            _go(output, read, [ground], stop, seeds, True, dry_run, out)  # the demo has not every teacher
+
+
+def _refuse(table: str, read: Sweep, paths: Sequence[Path], on: Path | None, tests: Sequence[Path] | None) -> None:
+    """Say what is missing on the command line."""
+    if bool(paths) == (on is not None):
+        raise ConfigError("name your configuration, or --on demo, one of them", hint="docs/reproduce.md")
+    if on is not None and on.name != "demo" and not on.is_dir():
+        raise ConfigError(
+            f"--on {on}: no such folder", hint=f"--on demo makes what is missing; or first: teachclip demo {on}"
+        )
+    if read.settings.elsewhere and on is None and not tests:
+        raise ConfigError(
+            f"{table} measures networks on other data sets, and none is named",
+            hint=f"teachclip reproduce {table} {paths[0]} --test OTHER.yaml",
         )
 
 
-def _cost(output: Output, ground: "Ground", out: Path | None) -> None:
-    from ....stages.analysis.cost.table import cost
+def _go(
+    output: Output,
+    read: Sweep,
+    grounds: "Sequence[Ground]",
+    stop: StopRequest,
+    seeds: int | None,
+    partial: bool,
+    dry_run: bool,
+    out: Path | None,
+    check: bool = True,
+) -> None:
+    if read.settings.show == "data":
+        _sizes(output, read, grounds, out)
+        return
+    go(
+        output, read, grounds, stop,
+        seeds=seeds, partial=partial, dry_run=dry_run, out=out, packaged=True, check=check,
+    )  # fmt: skip
 
-    report = cost(load_config(ground.base, ground.overrides), reporter=output)
+
+def _costs(output: Output, read: Sweep, out: Path | None) -> None:
+    """What the paper's networks cost, at its sizes; nothing is run."""
+    from ...sweep.plan import plan_sweep
+    from ...sweep.table import joined, make_table
+
+    note = "Ours of quality are measured on a data set: name your configuration, or --on demo."
+    result = joined(read, [make_table(plan_sweep(read, None, check=False), [], [note])])
     if out is not None:
-        write(report, shown(report), out)
-    output.result(report, *shown(report), *ground.notes)
+        write(result, shown(result), out)
+    output.result(result, *shown(result))
+
+
+def _sizes(output: Output, read: Sweep, grounds: "Sequence[Ground]", out: Path | None) -> None:
+    """Table 2.
+
+    Raises:
+        typer.Exit: a split cannot be read.
+    """
+    from ...sweep.set_sizes import set_sizes
+
+    result = set_sizes(read, grounds, output)
+    if out is not None:
+        write(result, _shown_sizes(result), out)
+    output.result(result, *_shown_sizes(result))
+    if any(each.failed for each in result.sets):
+        raise typer.Exit(1)
+
+
+def _shown_sizes(result: "SizesTable") -> Iterator[RenderableType]:
+    from ...sweep.set_sizes import findings, part
+
+    text = part(result)
+    yield result.title
+    yield table(*text.columns, rows=text.lines)
+    yield "diff: ours minus the paper's"
+    yield from (f"! {line}" for line in findings(result))
+    yield from result.notes

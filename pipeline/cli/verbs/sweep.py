@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -74,13 +74,13 @@ def sweep(
             from ...sweep.paper import Ground, named_tests
 
         ground = Ground(read.base, tuple(sets or ()), named_tests([*read.settings.tests, *(tests or ())]))
-        go(output, read, ground, stop, seeds=seeds, partial=partial, dry_run=dry_run, out=out)
+        go(output, read, [ground], stop, seeds=seeds, partial=partial, dry_run=dry_run, out=out)
 
 
 def go(
     output: Output,
     read: Sweep,
-    ground: "Ground",
+    grounds: "Sequence[Ground]",
     stop: StopRequest,
     *,
     seeds: int | None,
@@ -90,29 +90,37 @@ def go(
     packaged: bool = False,
     check: bool = True,
 ) -> None:
-    """Plan a sweep, and run it or only list it; `packaged` for a table of the paper's.
+    """Plan a sweep on each of the grounds, and run it or only list it; `packaged` for a table of the paper's.
 
     Raises:
         typer.Exit: a run failed.
     """
+    from ...sweep.paper import others_note
     from ...sweep.plan import dry_run as look
     from ...sweep.plan import plan_sweep, refuse_unready
     from ...sweep.run import run_sweep, weigh_frames
-    from ...sweep.table import make_table
+    from ...sweep.table import joined, make_table
 
-    plan = plan_sweep(read, ground.base, ground.overrides, seeds=seeds, tests=ground.tests, check=check)
+    plans = [
+        plan_sweep(read, ground.base, ground.overrides, seeds=seeds, tests=ground.tests, check=check)
+        for ground in grounds
+    ]
+    said = others_note(read, plans) if packaged else []
     if dry_run:
-        planned = look(plan)
+        planned = look(*plans, notes=[*(note for ground in grounds for note in ground.notes), *said])
         output.result(planned, *_listed(planned))
         return
     if not partial:
-        refuse_unready(plan, shlex.join(["teachclip", *sys.argv[1:], "--partial"]))
-    results = run_sweep(plan, output, stop)
-    result = make_table(plan, results, ground.notes, paper=packaged)
+        refuse_unready(plans, shlex.join(["teachclip", *sys.argv[1:], "--partial"]))
+    made = [
+        make_table(plan, run_sweep(plan, output, stop), (*ground.notes, *said))
+        for plan, ground in zip(plans, grounds, strict=True)
+    ]
+    result = joined(read, made)
     problem = None
     if read.settings.show == "frame-weights":
         try:
-            result = replace(result, frame_weights=weigh_frames(plan, results, output))
+            result = replace(result, frame_weights=weigh_frames(plans[0], result.runs, output))
         except TeachclipError as error:  # the table comes first
             problem = error
     if out is not None:
@@ -126,32 +134,46 @@ def go(
 
 def shown(result: "SweepResult") -> Iterator[RenderableType]:
     """The table for people."""
-    from ...sweep.table import cells, columns, problems
+    from ...sweep.text import legend, not_run, parts, problems
 
     yield result.title
-    yield table(*columns(result), rows=cells(result))
-    yield "Text to video, in percent; mean ± sample deviation over seeds."
+    for number, part in enumerate(parts(result)):
+        if number:
+            yield ""
+        if part.heading:
+            yield part.heading
+        yield table(*part.columns, rows=part.lines)
+    yield from legend(result)
     yield from (f"! {line}" for line in problems(result))
+    yield from not_run(result)
     if result.frame_weights is not None:
         yield from weights_shown(result.frame_weights)
     yield from result.notes
 
 
 def _listed(planned: "DryRun") -> Iterator[RenderableType]:
-    rows = [
-        (run.label, "-" if run.seed is None else str(run.seed), run.state, run.problem or "") for run in planned.runs
-    ]
-    yield table("run", "seed", "state", "", rows=rows)
+    from ...sweep.text import dry_parts, waiting
+
+    yield planned.title
+    for number, part in enumerate(dry_parts(planned)):
+        if number:
+            yield ""
+        if part.heading:
+            yield part.heading
+        yield table(*part.columns, rows=part.lines)
     time = "no run is finished yet, so nothing is known of the time" if planned.seconds is None else ""
     if planned.seconds is not None:
         time = f"some {duration(planned.seconds)}, if they take as long as those that are finished"
-    yield f"{planned.left} of {len(planned.runs)} runs are left" + (f": {time}" if planned.left else "")
+    yield f"{planned.left} of {planned.total} runs are left" + (f": {time}" if planned.left else "")
+    yield from waiting(planned)
+    yield from planned.notes
 
 
 def write(result: object, shown: Iterable[RenderableType], out: Path) -> None:
     """A result to a file: JSON, or else Markdown; what is no table of a sweep as it is shown."""
     from ....cache.storage.publish import publish
-    from ...sweep.table import SweepResult, markdown
+    from ...sweep.table import SweepResult
+    from ...sweep.text import markdown
 
     if out.suffix == ".json":
         text = document(result)

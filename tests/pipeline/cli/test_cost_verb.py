@@ -14,7 +14,7 @@ from teachclip.stages.analysis.cost import table as stage
 from teachclip.stages.analysis.cost.memory import TrainingMemory
 from teachclip.stages.analysis.cost.network import NetworkCost
 from teachclip.stages.analysis.cost.search_speed import INDEX, Speed
-from teachclip.stages.analysis.cost.table import PAPER, CostReport, MethodCost, cost
+from teachclip.stages.analysis.cost.table import CostReport, MethodCost, PaperCost, cost, standard
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.checkpoints.files import save_network
 from typer.testing import CliRunner, Result
@@ -27,9 +27,15 @@ SMALL = {"trunk": {"sizes": SIZES, "weights": None}, "frames": 4, "words": 6, "t
 GB = 10**9
 COUNTED = NetworkCost(164_454_065, 238_880, 8_650_752, 49_544_005_632, 1_228_931_072, (), 26_624, 13_312)
 MEMORY = TrainingMemory("afa", 164_189_442, 136_453_122, 120, "float32", GB, GB, 2 * GB, 50 * GB, 54 * GB, None)
+DRL = PaperCost("DRL", 220.4e3, 26 * 1024, 53.64e9, 46.2, 203.2, {"pair": "vectors beside", "video": "one token"})
+CENTERCLIP = PaperCost("CenterCLIP", 1.5e3, 6 * 1024, None, 44.2, 197.9, {})
 REPORT = CostReport(
     "Operations are multiply-adds.",
-    (MethodCost("X-CLIP", "xclip", 12, 32, COUNTED, None), MethodCost("DRL", "drl", 12, 32, COUNTED, PAPER["drl"])),
+    (
+        MethodCost("X-CLIP", "xclip", 12, 32, COUNTED, None),
+        MethodCost("DRL", "drl", 12, 32, COUNTED, DRL, ("pair", "video")),
+    ),
+    (CENTERCLIP,),
     (MEMORY, replace(MEMORY, network="mean", parameters=163_926_273, counted=53_990_000_000, measured=61 * GB)),
     {"without a teacher": 40e9},
     "a machine",
@@ -78,8 +84,14 @@ def configured(tmp_path: Path) -> Path:
 def test_the_table_fits_and_shows_the_papers_figures_beside_ours(invoke: Invoke, counted: object) -> None:
     lines = invoke("--measure").stdout.splitlines()
     assert [line.split() for line in lines[1:3]] == [
-        ["X-CLIP", "238.9", "K", "13.0", "26.0", "49.54", "G", "1.23", "G"],
+        ["X-CLIP", "238.9", "K", "-", "13.0", "26.0", "-", "49.54", "G", "-", "1.23", "G"],
         ["DRL", "238.9", "K", "220.4", "K", "13.0", "26.0", "26", "49.54", "G", "53.64", "G", "1.23", "G"],
+    ]
+    assert lines[3].split() == ["CenterCLIP", "-", "1.5", "K", "-", "-", "6", "-", "-", "-"]
+    assert lines[4:7] == [
+        "not counted: CenterCLIP: teachclip has no such network",
+        "per pair (DRL): vectors beside",
+        "per video (DRL): one token",
     ]
     shown = [line.split() for line in lines]
     assert ["afa", "float32", "120", "164,189,442", "4", "GB", "50", "GB", "54", "GB", "-"] in shown
@@ -93,7 +105,10 @@ def test_the_table_fits_and_shows_the_papers_figures_beside_ours(invoke: Invoke,
 def test_the_json_on_stdout_and_in_the_file_is_the_whole_report(invoke: Invoke, counted: object) -> None:
     printed = json.loads(invoke("--json", "--out", "cost.json").stdout)
     assert printed == json.loads(Path("cost.json").read_text())
-    assert printed["methods"][1]["paper"] == {"row": "DRL", "pair": 220.4e3, "bytes": 26 * 1024, "video": 53.64e9}
+    paper = {"row": "DRL", "pair": 220.4e3, "bytes": 26 * 1024, "video": 53.64e9, "r1": 46.2, "sumr": 203.2}
+    assert printed["methods"][1]["paper"] == {**paper, "why": {"pair": "vectors beside", "video": "one token"}}
+    assert printed["methods"][1]["unlike"] == ["pair", "video"]
+    assert printed["not_counted"][0]["row"] == "CenterCLIP"
     assert printed["methods"][0]["cost"]["pair"] == 238_880
 
 
@@ -157,7 +172,7 @@ def test_a_file_is_complete_or_absent(configured: Path, invoke: Invoke, monkeypa
 def test_the_papers_figures_stand_only_beside_the_papers_sizes() -> None:
     network = TrainConfig.model_validate({"network": {"kind": "drl"}}).network
     for changes, printed in (({}, True), ({"frames": 64}, False), ({"words": 64}, False)):
-        assert stage._is_the_papers(network.model_copy(update=changes)) is printed
+        assert stage.is_the_papers(network.model_copy(update=changes)) is printed
 
 
 def test_a_teacher_that_is_trained_is_counted_by_itself() -> None:
@@ -165,3 +180,42 @@ def test_a_teacher_that_is_trained_is_counted_by_itself() -> None:
 
     report = cost(Config.model_validate({"train": {"network": {**SMALL, "kind": "drl"}, "batch_size": 3}}))
     assert [each.network for each in report.training] == ["drl", "drl"]
+
+
+def test_the_papers_table_1_stands_beside_and_every_difference_is_explained() -> None:
+    report = cost()
+    rows = {each.name: each.paper.row for each in report.methods if each.paper}
+    assert rows == {
+        "CLIP4Clip (mean)": "CLIP4Clip", "TS2-Net": "TS2-Net", "X-CLIP": "X-CLIP", "X-Pool": "X-Pool",
+        "X-Pool, as published": "X-Pool", "DRL": "DRL", "student (AFA)": "TeachCLIP",
+    }  # fmt: skip
+    assert [each.row for each in report.not_counted] == ["CLIPPING", "PromptSwitch", "CenterCLIP", "Cap4Video"]
+    unlike = {each.name: each.unlike for each in report.methods}
+    assert unlike["student (AFA)"] == unlike["TS2-Net"] == ("video",)
+    assert unlike["X-CLIP"] == ("pair", "video")
+    assert unlike["DRL"] == unlike["X-Pool"] == ("pair", "kb", "video")
+    for each in report.methods:
+        assert each.paper is None or set(each.unlike) <= set(each.paper.why), each.name
+
+
+def test_what_the_explanations_count() -> None:
+    """The numbers in the words of table 1's `why`, from the networks' own sizes."""
+    found = {each.name: each for each in cost().methods}
+    tokens, width, dim, frames = 50, 768, 512, 12
+    whole = 4 * width**2 * tokens + 2 * tokens**2 * width + 8 * width**2 * tokens
+    class_alone = 2 * width**2 * tokens + 2 * width**2 + 2 * tokens * width + 8 * width**2
+    left_out = frames * (whole - class_alone + (tokens - 1) * width * dim)
+    for name in ("CLIP4Clip (mean)", "X-CLIP", "X-Pool", "DRL", "student (AFA)"):
+        method = found[name]
+        assert method.paper is not None
+        assert method.paper.video is not None
+        assert "3.74 G less; a further 0.35 G (0.7%)" in method.paper.why["video"]
+        assert left_out / 1e9 == pytest.approx(3.74, abs=0.005)
+        assert (method.paper.video - method.cost.video - left_out) / 1e9 == pytest.approx(0.35, abs=0.011)
+    ts2net = found["TS2-Net"]
+    assert ts2net.paper is not None
+    assert ts2net.paper.video is not None
+    assert (ts2net.paper.video - ts2net.cost.video) / 1e9 == pytest.approx(0.36, abs=0.005)
+    assert found["X-CLIP"].cost.pair - 33 * 13 * 512 == pytest.approx(19.2e3, abs=50)
+    assert abs(220.9e3 - 33 * 13 * 512 - 1.3e3) < 50
+    assert set(standard()) <= set(found)

@@ -50,7 +50,7 @@ PREPARED = PrepareResult("work/frames", 28, {"ok": 27, "corrupt": 1}, (BROKEN,),
 CHECKED = DataCheck(
     "didemo", "DiDeMo, paragraphs", "annotations", "videos", "the.page", "its own 1065 validation videos",
     (SplitCheck("train", 8362, 8362, Count(8392, 8392), 8361, 8360, ("train_data.json",), None),
-     SplitCheck("test", 0, 0, Count(1004), 0, None, (), "a.json:3: not JSON")),
+     SplitCheck("test", 0, 0, Count(1004, 1004), 0, None, (), "a.json:3: not JSON")),
     ("a.txt:1: odd",), 1, ("b", "c"), 21, (BROKEN,), 1, "28 videos in the frame cache", {"train, test": 7},
     (("a (train)", "b (test)"),), 1, (Wanted(("a.txt", "b.txt"), ("test",), "somebody"),), ("train: 30 fewer",), None,
 )  # fmt: skip
@@ -76,7 +76,7 @@ INSPECTED = Inspection(
     ("words",), {"mask_padding": False, "shift_layers": (10, 11)},
     366, 164_189_442, {"float16": 150, "float32": 216}, 4.6052, 100.0, "cd" * 32, ("half", "not recorded"), None,
 )  # fmt: skip
-COSTED = CostReport("Operations are multiply-adds.", (), (), {}, None, ())
+COSTED = CostReport("Operations are multiply-adds.", (), (), (), {}, None, ())
 LOOKED = FrameWeights(
     "test", "xclip", "store", 1000, 900, 990,
     (Closeness("student", 0.5, 0.25, 0.0125, 0.4), Closeness("uniform", None, None, 0.5, 0.125)),
@@ -202,8 +202,8 @@ def test_check_shows_counts_beside_the_papers_and_what_is_amiss(
         "videos       videos",
         "validation   its own 1065 validation videos",
         "split  videos  paper  texts  paper  on disk  prepared  read from",
-        "train    8362   8392   8362  8392      8361  8360      train_data.json",
-        "test        0   1004      0  -            0  -         cannot be read: a.json:3: not JSON",
+        "train    8362   8392   8362   8392     8361  8360      train_data.json",
+        "test        0   1004      0   1004        0  -         cannot be read: a.json:3: not JSON",
         "differs: train: 30 fewer",
         "1 problems:",
         "  a.txt:1: odd",

@@ -29,7 +29,7 @@ SURFACE = {
     "weights": {"RUN...", "--teacher", "--split", "--query", "--count", *CONFIGURED},
     "report": {"RUN...", "--out", "--split", "--title", *COMMON},
     "reproduce": {
-        *("TABLE", "[CONFIG]", "--on", "--seeds", "--test", "--partial", "--dry-run", "--out", "--set"),
+        *("TABLE", "[CONFIG]...", "--on", "--seeds", "--test", "--partial", "--dry-run", "--out", "--set"),
         *COMMON,
     },
     "sweep": {"SWEEP", "--seeds", "--test", "--partial", "--dry-run", "--out", "--set", *COMMON},

@@ -17,7 +17,8 @@ from teachclip.errors import CacheError, StoppedEarly
 from teachclip.pipeline.sweep import run as sweeping
 from teachclip.pipeline.sweep.plan import Plan, dry_run, plan_sweep, refuse_unready
 from teachclip.pipeline.sweep.run import RunResult, run_sweep
-from teachclip.pipeline.sweep.table import cells, columns, make_table, markdown, problems
+from teachclip.pipeline.sweep.table import joined, make_table
+from teachclip.pipeline.sweep.text import legend, markdown, not_run, parts, problems
 from teachclip.stages.evaluate.stage import evaluate
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.runtime.run_folder import RunFolder
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
 
 ROWS: list[dict[str, Any]] = [
     {"label": "X-CLIP", "teacher": "xclip"},
-    {"label": "someone else's", "quoted": True, "paper": {"own": {"r1": 40, "sumr": 150, "source": "a paper"}}},
+    {
+        "label": "someone else's",
+        "quoted": True,
+        "missing": "nobody lends it",
+        "paper": {"own": {"r1": 40, "sumr": 150, "source": "a paper"}},
+    },
     {"label": "Mean pooling!", "overrides": {"train.network.pooling": "mean", "train.loss.fine": 0}},
     {
         "label": "taught",
@@ -158,24 +164,90 @@ def test_seeds_spread_and_the_paper_stands_beside(swept: tuple[Plan, list[RunRes
 def test_the_table_in_words(swept: tuple[Plan, list[RunResult]], world: "World", tmp_path: Path) -> None:
     plan, results = swept
     table = make_table(plan, results, ["a note"])
-    assert columns(table) == [
-        "", "seeds", "R@1", "R@5", "R@10", "SumR", "SumR over Mean pooling!", "paper (own)", "SumR minus paper's",
+    [part] = parts(table)
+    lines = [[cell.strip() for cell in line] for line in part.lines]
+    assert [head.strip() for head in part.columns] == ["", "", "seeds", "R@1", "R@5", "R@10", "SumR", "gain"]
+    assert [line[:3] for line in lines] == [
+        ["X-CLIP", "ours", "-"], ["", "paper", ""],
+        ["someone else's", "paper", ""],
+        ["Mean pooling!", "ours", "2"], ["", "±", ""], ["", "paper", ""],
+        ["taught", "ours", "2"], ["", "±", ""], ["", "paper", ""], ["", "diff", ""],
     ]  # fmt: skip
-    quoted, mean, taught = cells(table)[1:]
-    assert quoted == ["someone else's", "-", "-", "-", "-", "-", "-", "40.0 / - / - / 150.0", "-"]
-    assert mean[-2:] == ["not available here", "-"]
-    assert taught[1] == "2"
-    assert " ± " in taught[5]
-    assert taught[-1] == f"{table.rows[-1].difference['sumr']:+.1f}"
-    lines = markdown(table).splitlines()
-    assert lines[0] == "### mine"
-    assert lines[3] == "|---|---|---|---|---|---|---|---|---|"
-    assert "- a note" in lines
+    assert lines[1][3:] == ["-", "-", "-", "-", ""]
+    assert lines[2][3:] == ["40.0", "-", "-", "150.0", ""]
+    taught = table.rows[-1]
+    assert taught.over is not None
+    assert lines[6][6:] == [f"{taught.t2v['sumr'].mean:.1f}", f"{taught.over.mean:+.1f}"]
+    assert lines[7][6:] == [f"{taught.t2v['sumr'].deviation:.1f}", f"{taught.over.deviation:.1f}"]
+    assert lines[8][3:] == ["30.0", "60.0", "70.0", "160.0", ""]
+    assert lines[9][3:7] == [f"{taught.difference[key]:+.1f}" for key in ("r1", "r5", "r10", "sumr")]
+    assert list(legend(table))[1:] == ["gain: SumR over Mean pooling!, seed by seed", "diff: ours minus the paper's"]
+    assert not_run(table) == ["not run: someone else's: nobody lends it"]
+    text = markdown(table).splitlines()
+    assert text[0] == "### mine"
+    assert text[3] == "|---|---|---|---|---|---|---|---|"
+    assert {"- a note", "- not run: someone else's: nobody lends it"} <= set(text)
     bare = make_table(planned(world, tmp_path, rows=[ROWS[2]]), by_label(results, "Mean pooling!")[:1])
-    assert "paper" not in columns(bare)
-    assert columns(
-        make_table(planned(world, tmp_path, rows=[ROWS[2]]), by_label(results, "Mean pooling!")[:1], paper=True)
-    )[-2:] == ["paper", "SumR minus paper's"]
+    [alone] = parts(bare)
+    assert alone.columns == ("", "seeds", "R@1", "R@5", "R@10", "SumR")
+    assert [line[0] for line in alone.lines] == ["Mean pooling!"]
+
+
+def test_a_row_may_be_compared_with_a_row_of_its_own(
+    swept: tuple[Plan, list[RunResult]], world: "World", tmp_path: Path
+) -> None:
+    _, results = swept
+    paper = {"own": {"sumr": 150.5, "source": "a paper"}}
+    rows = [{**ROWS[2], "paper": paper}, {**ROWS[3], "against": "Mean pooling!"}]
+    table = make_table(planned(world, tmp_path, rows=rows, seeds=2), results)
+    mean, taught = table.rows
+    assert (mean.against, taught.against) == (None, "Mean pooling!")
+    assert taught.over is not None
+    assert taught.over.mean == pytest.approx(taught.t2v["sumr"].mean - mean.t2v["sumr"].mean)
+    assert taught.paper_over == 160 - 150.5
+    [part] = parts(table)
+    assert part.lines[-2][-1].strip() == "+9.5"
+    assert part.lines[-1][-1].strip() == f"{taught.over.mean - 9.5:+.1f}"
+
+
+def test_a_table_of_several_data_sets(swept: tuple[Plan, list[RunResult]], world: "World", tmp_path: Path) -> None:
+    """A cell that the paper leaves empty is not run; sets stand side by side, and the mean is of all or none."""
+    _, results = swept
+    source = {"source": "a paper"}
+    rows = [
+        {**ROWS[2], "paper": {"msvd": {"sumr": 100}, "vatex": {"sumr": 210}}, "paper_mean": 155},
+        {"label": "taught", "only": ["msvd"], "overrides": {"train.teachers": ["xclip"]}, "paper": {"msvd": {"r1": 9}}},
+        {"label": "taught", "only": ["own", "vatex"], "overrides": {"train.teachers": ["xclip"]}, "paper": {}},
+    ]
+    sets = ["own", "msvd", "vatex"]
+    several = planned(world, tmp_path, rows=rows, seeds=2, each_of=sets, mean_over=sets[1:], **source)
+    assert [(row.label, len(runs)) for row, runs in several.rows] == [("Mean pooling!", 0), ("taught", 0)]
+    assert {row.missing for row in make_table(several, []).rows} == {"the paper has no number of it on this data set"}
+    assert [row.paper for row in make_table(several, []).rows] == [{}, {}]  # no number of another set in its place
+    of_own = make_table(planned(world, tmp_path, rows=[ROWS[2]], seeds=2), results)
+    ours = replace(of_own.rows[0], data_set="msvd")
+    table = joined(several.sweep, [replace(of_own, rows=(ours,))])
+    mean, taught = table.means
+    assert (mean.paper, mean.paper_mean, mean.mean) == ({"msvd": 100, "vatex": 210}, 155, None)
+    assert mean.ours == {"msvd": ours.t2v["sumr"].mean}
+    assert (taught.ours, taught.paper) == ({}, {})
+    both = joined(several.sweep, [replace(of_own, rows=(ours, replace(ours, data_set="vatex")))])
+    assert both.means[0].mean == pytest.approx(ours.t2v["sumr"].mean)
+    lines = [[cell.strip() for cell in line] for line in list(parts(both))[-1].lines]
+    assert lines[0] == ["Mean pooling!", "100.0", "210.0", "155.0"]
+    assert lines[1][0] == "ours"
+    assert lines[2] == ["diff", *(f"{ours.t2v['sumr'].mean - paper:+.1f}" for paper in (100, 210, 155))]
+    assert lines[3] == ["taught", "-", "-", "-"]
+
+
+def test_a_row_of_another_trunk_is_not_run_on_one_given_by_sizes(world: "World", tmp_path: Path) -> None:
+    rows = [{"label": "large", "overrides": {"train.network.trunk.model": "ViT-B-16-quickgelu"}}]
+    plan = planned(world, tmp_path, rows=rows)
+    with pytest.raises(CacheError) as caught:
+        refuse_unready([plan], "")
+    told = "it needs the trunk ViT-B-16-quickgelu, and train.network.trunk.sizes sets another"
+    assert caught.value.details == (f"large: {told}",)
+    assert [run.state for run in dry_run(plan).runs] == ["waiting"]
 
 
 def test_no_difference_is_taken_to_another_data_set(
@@ -187,7 +259,8 @@ def test_no_difference_is_taken_to_another_data_set(
     assert table.rows[0].paper == {"sumr": 150}
     assert table.rows[0].difference == {}
     assert "The paper's numbers are of msvd: no difference is taken to other data." in table.notes
-    assert "paper (msvd)" in columns(table)
+    [part] = parts(table)
+    assert [line[1] for line in part.lines] == ["ours", "paper"]
 
 
 def test_stopped_anywhere_it_goes_on_to_the_same_numbers(world: "World", tmp_path: Path) -> None:
@@ -279,7 +352,7 @@ def test_missing_scores_are_told_before_anything_trains(world: "World", tmp_path
     ]
     plan = planned(world, tmp_path, name="unscored", rows=rows)
     with pytest.raises(CacheError) as caught:
-        refuse_unready(plan, "teachclip sweep a.yaml --partial")
+        refuse_unready([plan], "teachclip sweep a.yaml --partial")
     assert caught.value.what == "3 of 4 rows cannot be run yet; nothing was trained"
     assert caught.value.details == (
         "by drl, by both: not scored yet: drl",
@@ -304,7 +377,7 @@ def test_a_teacher_that_is_not_there_is_told(world: "World", tmp_path: Path, che
     teachers = [{"name": "lost", "checkpoint": checkpoint}]
     plan = planned(world, tmp_path, name="lost", rows=rows, overrides={"score.teachers": teachers})
     with pytest.raises(CacheError) as caught:
-        refuse_unready(plan, "")
+        refuse_unready([plan], "")
     assert told in caught.value.details[0]
     assert [(run.state, run.problem is None) for run in dry_run(plan).runs] == [("waiting", False)]
     assert dry_run(plan).left == 1
@@ -322,7 +395,7 @@ def test_scores_of_other_captions_are_told_before_anything_trains(world: "World"
     ]
     plan = planned(world, tmp_path, name="changed", rows=rows)
     with pytest.raises(CacheError, match="nothing was trained") as caught:
-        refuse_unready(plan, "teachclip sweep a.yaml --partial")
+        refuse_unready([plan], "teachclip sweep a.yaml --partial")
     assert "caption" in caught.value.details[0]
 
 
@@ -334,7 +407,7 @@ def test_a_test_split_without_captions_is_told_before_anything_trains(world: "Wo
     rows = [{"label": "a", "overrides": {"train.teachers": []}}, {"label": "X-CLIP", "teacher": "xclip"}]
     plan = planned(world, tmp_path, name="untested", rows=rows, overrides=data)
     with pytest.raises(CacheError) as caught:
-        refuse_unready(plan, "")
+        refuse_unready([plan], "")
     assert caught.value.details == ("a, X-CLIP: the test split has no usable captions",)
 
 
@@ -347,7 +420,7 @@ def test_other_test_sets_are_rows_of_their_own(swept: tuple[Plan, list[RunResult
     found = run_sweep(wider)
     table = make_table(wider, found)
     assert [row.tested_on for row in table.rows] == ["own data"] * 4 + ["val-part"] * 4
-    assert "tested on" in columns(table)
+    assert [part.heading for part in parts(table)] == ["tested on own data", "tested on val-part"]
     assert [result.measured["own data"] for result in found if result.measured] == [
         result.measured["own data"] for result in results if result.measured
     ]
@@ -389,10 +462,14 @@ def test_costs_and_frame_weights_of_rows(swept: tuple[Plan, list[RunResult]], wo
     assert mean.cost is not None
     assert teacher.cost.pair > taught.cost.pair == mean.cost.pair
     assert quoted.cost is None
-    assert "multiply-adds per pair" in columns(table)
+    costs, metrics = parts(table)
+    assert [head.strip() for head in costs.columns][1::2] == ["per pair", "KB", "per video"]
+    assert [line[1].strip() == "-" for line in costs.lines] == [False, True, False, False]
+    assert len(metrics.lines) > 4
     rows = [ROWS[3], {"label": "alone", "overrides": {"train.loss.coarse": 0}}]
     pair = planned(world, tmp_path, name="frames", rows=rows)
     weights = sweeping.weigh_frames(pair, run_sweep(pair), Silent())
     assert weights.teacher == "xclip"
-    assert [each.name.rsplit("-", 1)[0] for each in weights.closeness] == ["taught-seed42", "alone-seed42", "uniform"]
+    assert [each.name for each in weights.closeness] == ["taught", "alone", "uniform"]
+    assert all(list(query.runs) == list(query.pooling) == ["taught", "alone"] for query in weights.queries)
     assert json.loads(json.dumps([each.kl for each in weights.closeness]))[0] >= 0
