@@ -58,22 +58,13 @@ def calls(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]
 
         monkeypatch.setattr(f"teachclip.pipeline.{target}", run)
 
-<<<<<<< dafbeb5999a6cead524518029792ac11b2eb3424
-    stand_in("sweep.plan.plan_sweep", None)
+    stand_in("sweep.plan.plan_sweep", PLAN)
     stand_in("sweep.plan.refuse_unready", None)
     stand_in("sweep.plan.dry_run", LISTED)
     stand_in("sweep.run.run_sweep", [DONE])
     stand_in("sweep.table.make_table", TABLE)
+    stand_in("sweep.table.joined", TABLE)
     stand_in("sweep.paper.demo_ground", Ground(folder / "own_videos.yaml", ("train.max_steps=150",), (), ("rendered",)))
-=======
-    stand_in("sweep_plan.plan_sweep", PLAN)
-    stand_in("sweep_plan.refuse_unready", None)
-    stand_in("sweep_plan.dry_run", LISTED)
-    stand_in("sweep.run_sweep", [DONE])
-    stand_in("sweep_table.make_table", TABLE)
-    stand_in("sweep_table.joined", TABLE)
-    stand_in("reproduce.demo_ground", Ground(folder / "own_videos.yaml", ("train.max_steps=150",), (), ("rendered",)))
->>>>>>> a043415611f7aac66ec1da8f0064f0e25c686790
     return called
 
 

@@ -105,7 +105,7 @@ def test_what_killed_runs_left_is_removed_when_it_is_old(process, new_world, fak
 
 def test_the_order_of_shards_does_not_matter(process, new_world, fake_teacher, finished, monkeypatch) -> None:
     root = new_world()
-    monkeypatch.setattr(process.stage, "missing_shards", lambda tile: missing_shards(tile)[::-1])
+    monkeypatch.setattr(process.one_teacher, "missing_shards", lambda tile: missing_shards(tile)[::-1])
     score(process.config_of(root))
     assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")
 
@@ -136,9 +136,11 @@ def test_blocks_of_videos_are_put_together_in_order(process, new_world, fake_tea
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=3e-5)
 
 
-def test_what_another_worker_has_made_meanwhile_is_not_made_again(process, new_world, fake_teacher, monkeypatch) -> None:
+def test_what_another_worker_has_made_meanwhile_is_not_made_again(
+    process, new_world, fake_teacher, monkeypatch
+) -> None:
     root = new_world(scored=True)
-    monkeypatch.setattr(process.stage, "missing_shards", lambda tile: list(range(tile.spec.shards)))
+    monkeypatch.setattr(process.one_teacher, "missing_shards", lambda tile: list(range(tile.spec.shards)))
     assert score(process.config_of(root)).teachers[0].shards_now == 0
 
 
