@@ -63,7 +63,7 @@ class RowConfig(Section):
     quoted: bool = Field(False, description="Nothing is run: the row only shows the paper's numbers.")
     missing: str | None = Field(None, description="Of a quoted row: what is missing to run it.")
     against: Label | None = Field(
-        None, description="SweepRow that this one's SumR is compared with; by default the table's."
+        None, description="Row that this one's SumR is compared with; by default the table's."
     )
     only: tuple[SetName, ...] = Field((), description="Data sets that have this row; by default all.")
     paper: dict[SetName, PublishedNumbers] = Field(
@@ -105,7 +105,7 @@ class SweepConfig(Section):
     seeds: Annotated[int, Field(gt=0, le=MOST_SEEDS)] = Field(
         1, description="Runs of each row: train.seed, and the next ones."
     )
-    against: Label | None = Field(None, description="SweepRow that the others' SumR is compared with, seed by seed.")
+    against: Label | None = Field(None, description="Row that the others' SumR is compared with, seed by seed.")
     show: Literal["metrics", "cost", "frame-weights", "data"] = Field(
         "metrics",
         description="cost: also what each row's network costs; frame-weights: also how close the rows' frame weights "

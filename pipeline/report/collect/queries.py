@@ -179,7 +179,7 @@ def query_clips(
     focus = focus or max(ranks, key=lambda name: ranks[name].metrics()["t2v"].sumr)
     queries = SharedQueries(ranks, focus)
     for name in queries.others:
-        left_out.append(f"SharedQueries of {name}: it was asked others than {focus}.")
+        left_out.append(f"Queries of {name}: it was asked others than {focus}.")
     against = against or next((name for name in queries.places if name != focus), None)
     examples = queries.examples(against)
     split = queries.split(examples)
@@ -198,7 +198,7 @@ def query_clips(
 
 
 def _note(focus: str, weighted: bool) -> str:
-    text = f"SharedQueries of {focus}, no video twice."
+    text = f"Queries of {focus}, no video twice."
     if weighted:
         text += (
             " Under each frame: what it counts in a student's video vector (AFA), and a teacher's frame scores for "

@@ -133,4 +133,4 @@ def _found(clip: "QueryClip", album: Album) -> Markup | None:
     answers = [
         _answer(each, f"{', '.join(each.by)}: {'this video, ' if each.right else ''}", album) for each in clip.found
     ]
-    return join(tag("h4", "FoundVideo first"), tag("ol", *answers, class_="found first"))
+    return join(tag("h4", "Found first"), tag("ol", *answers, class_="found first"))

@@ -71,8 +71,8 @@ def add(store: ScoreStore) -> Add:
             shard_texts=7,
         )
         values = scores[np.ix_(list(texts), list(videos))]
-        for shard in range(made.layout.shards) if shards is None else shards:
-            rows = made.layout.rows(shard)
+        for shard in range(made.spec.shards) if shards is None else shards:
+            rows = made.spec.rows(shard)
             part = slice(rows.start, rows.stop)
             write_shard(made, shard, values[part], None if fine is None else fine[list(texts)][part])
 

@@ -47,7 +47,7 @@ def test_pairs_within_blocks_have_the_scores_of_a_dense_store(process: Any, new_
     assert sorted(tile.spec.videos for tile in tiles) == [4, 4, 4, 5]
     assert all((tile.text_video >= 0).all() for tile in tiles)
     assert scores.layout == "blocks"
-    assert scores.new_pairs == fake_teacher.pairs_scored == sum(t.layout.texts * t.layout.videos for t in tiles)
+    assert scores.new_pairs == fake_teacher.pairs_scored == sum(t.spec.texts * t.spec.videos for t in tiles)
     assert scores.new_pairs < 38 * 17 / 3
     score(dense)
     (split, ours), (_, theirs) = reader_of(config), reader_of(dense)

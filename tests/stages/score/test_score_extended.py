@@ -92,7 +92,7 @@ def test_only_what_is_new_is_scored(process: Any, new_world: Any, fake_teacher: 
         (38, 3),
         (38, 17),
     ]
-    assert tiles["dense"].layout.texts == 38
+    assert tiles["dense"].spec.texts == 38
     compare(config, process.config_of(root, coarse=dtype, store="fresh.zarr"), atol)
 
 

@@ -236,7 +236,7 @@ def test_another_checkpoint_is_refused_the_same_in_another_file_is_not(process, 
 def test_a_raised_score_version_is_refused(process, new_world, fake_teacher, monkeypatch) -> None:
     root = new_world(scored=True)
     fake_teacher.score_version = 2
-    monkeypatch.setattr(process.stage, "checkpoint_digest", lambda _: "as after any change of a score version")
+    monkeypatch.setattr(process.one_teacher, "checkpoint_digest", lambda _: "as after any change of a score version")
     assert refused(process, root).details == ("score_version: the cache has 1, now it is 2",)
 
 
