@@ -11,6 +11,7 @@ it says but for two harmless lines, PyAV decides.
 import ctypes
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -190,26 +191,39 @@ def _overheard() -> Iterator[Callable[[], bytes]]:
 
 @cache
 def decord() -> Any:
-    """The module, imported once, beside PyAV.
-
-    decord opens its library for the whole process, which makes its FFmpeg's codecs stand in for those of libraries
-    opened later: PyAV's AV1 encoder was then decord's. So it is opened for decord alone.
+    """The module, imported once.
 
     Raises:
         DataError: it is not installed, or the abandoned package of that name is.
     """
-    whole = ctypes.RTLD_GLOBAL
-    vars(ctypes)["RTLD_GLOBAL"] = ctypes.RTLD_LOCAL
     try:
-        import decord as library
+        with _by_itself():
+            import decord as library
     except ImportError as error:
         hint = "pip install decord2, or decode without it: --set prepare.decoder=pyav"
         raise DataError(f"decord cannot be imported: {error}", hint=hint) from None
+    refuse_old(str(library.__version__))
+    library.logging.set_level(library.logging.INFO)  # "concealing 22 DC, 22 AC, 22 MV errors" is no more than that
+    return library
+
+
+@contextmanager
+def _by_itself() -> Iterator[None]:
+    """While decord is imported, keep it from opening libraries that it does not need, and its own to everybody.
+
+    It opens its library for the whole process, whose FFmpeg's codecs then stand in for those of libraries opened later:
+    an AV1 encoder of PyAV's was decord's. And it opens all of CUDA that torch brought, gigabytes, to decode on a CPU.
+    """
+    whole, nvidia = ctypes.RTLD_GLOBAL, sys.modules.get("nvidia")
+    vars(ctypes)["RTLD_GLOBAL"] = ctypes.RTLD_LOCAL
+    sys.modules["nvidia"] = None  # type: ignore[assignment]  # which Python takes as: there is no such package
+    try:
+        yield
     finally:
         vars(ctypes)["RTLD_GLOBAL"] = whole
-    refuse_old(str(library.__version__))
-    library.logging.set_level(library.logging.INFO)  # "concealing 22 DC, 22 AC, 22 MV errors" is no more
-    return library
+        del sys.modules["nvidia"]
+        if nvidia is not None:
+            sys.modules["nvidia"] = nvidia
 
 
 def refuse_old(version: str) -> None:
