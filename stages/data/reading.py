@@ -105,8 +105,7 @@ def read_video(id: str, source: Source, config: PrepareConfig) -> VideoRecord:
 
 
 def _record(id: str, source: Source, config: PrepareConfig, stamp: FileStamp) -> VideoRecord:
-    with _opened(source) as container:
-        contents = _inspect(container, _video_stream(container))
+    contents = inspect(source)
     wanted = (
         math.inf if config.last_second is None else config.last_second + 1.0
     )  # what is cut off behind is not missed
@@ -175,6 +174,16 @@ def _video_stream(container: Any) -> Any:
         raise Unusable("corrupt", f"holds {sound}, no video")
     best = container.streams.best("video")
     return best if best in videos else videos[0]
+
+
+def inspect(source: Source) -> Contents:
+    """What a file holds, as PyAV sees it without decoding.
+
+    Raises:
+        Unusable: no video, or one that cannot be opened.
+    """
+    with _opened(source) as container:
+        return _inspect(container, _video_stream(container))
 
 
 def _inspect(container: Any, stream: Any) -> Contents:
