@@ -79,5 +79,5 @@ class PrepareConfig(Section):
     shard_videos: Positive = Field(64, description="Videos per HDF5 shard, the unit that is complete or absent.")
     workers: Annotated[int, Field(ge=0)] = Field(0, description="Decoding processes; 0 means one per core.")
     timeout: Annotated[float, Field(gt=0)] = Field(
-        60.0, description="Seconds a video may take before it counts as hung."
+        60.0, description="Seconds a video may take before it counts as hung (auto: then as many again, by PyAV alone)."
     )
