@@ -11,6 +11,8 @@ from ..storage.identity import DIGEST_BYTES, array_digest
 
 Status = Literal["ok", "short", "missing", "corrupt", "timeout"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+Decoder = Literal["pyav", "decord"]
+DECODERS: tuple[Decoder, ...] = get_args(Decoder)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,19 @@ class FileStamp:
 
 
 @dataclass(frozen=True)
+class ReadBy:
+    """What read a video, frames or no frames: nothing that its digest or the cache's identity depend on.
+
+    Attributes:
+        decoder: whose frames, or whose verdict, these are.
+        reader: version of the code that asked for them; 0 in shards that do not say it.
+    """
+
+    decoder: Decoder = "pyav"
+    reader: int = 0
+
+
+@dataclass(frozen=True)
 class VideoRecord:
     """A video as a shard holds it.
 
@@ -52,6 +67,7 @@ class VideoRecord:
         times: seconds from the video's first frame [F].
         stamp: the file it was read from.
         digest: 16 bytes: hash of images, lengths and times; zeros when there are none.
+        read_by: decoder and version of the reader.
     """
 
     status: VideoStatus
@@ -60,14 +76,20 @@ class VideoRecord:
     times: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0, np.float64))
     stamp: FileStamp = FileStamp()
     digest: bytes = bytes(DIGEST_BYTES)
+    read_by: ReadBy = ReadBy()
 
     @classmethod
     def of(
-        cls, status: VideoStatus, images: Sequence[NDArray[np.uint8]], times: Sequence[float], stamp: FileStamp
+        cls,
+        status: VideoStatus,
+        images: Sequence[NDArray[np.uint8]],
+        times: Sequence[float],
+        stamp: FileStamp,
+        read_by: ReadBy = ReadBy(),
     ) -> "VideoRecord":
         """The record of a video whose frames are `images`: each uint8 [3, S, S], or the bytes of one JPEG file."""
         jpeg = bool(images) and images[0].ndim == 1
         joined = np.concatenate(images) if jpeg else np.stack(images)
         lengths = np.array([image.nbytes for image in images], np.int64)
         when = np.array(times, np.float64)
-        return cls(status, joined, lengths, when, stamp, array_digest(joined, lengths, when))
+        return cls(status, joined, lengths, when, stamp, array_digest(joined, lengths, when), read_by)

@@ -7,7 +7,8 @@ or crash on damaged metadata.
 Datasets (all contiguous, no strings of variable length, so that a reader can check them before it touches them):
 `frames` uint8 [N, 3, S, S], or the bytes of N JPEG files [B] with their `lengths` int64 [N]; `times` float64 [N];
 `offsets` int64 [V + 1]: video v has frames offsets[v] to offsets[v + 1]; `ids`, `statuses`, `reasons` UTF-8 [V];
-`digests` uint8 [V, 16]; `durations` float64 [V] (NaN: unknown); `sizes`, `mtimes` int64 [V]: the video file's.
+`digests` uint8 [V, 16]; `durations` float64 [V] (NaN: unknown); `sizes`, `mtimes` int64 [V]: the video file's;
+`decoders` UTF-8 [V], `readers` int64 [V]: who read each video, absent in shards of the first release (PyAV did).
 """
 
 import json
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from ...errors import CacheError
 from ..storage.identity import DIGEST_BYTES, JSON, canonical, digest
 from ..storage.publish import publishing
-from .record import STATUSES, FileStamp, VideoRecord, VideoStatus
+from .record import DECODERS, STATUSES, FileStamp, ReadBy, VideoRecord, VideoStatus
 
 FORMAT, VERSION = "teachclip frames", 1
 SEAL_BYTES = 512
@@ -111,6 +112,8 @@ def _write_tables(file: h5py.File, records: Sequence[VideoRecord]) -> None:
         "mtimes": np.array([record.stamp.mtime_ns for record in records], "<i8"),
         "offsets": np.cumsum([0, *(len(record.times) for record in records)], dtype="<i8"),
         "digests": np.stack([np.frombuffer(record.digest, np.uint8) for record in records]),
+        "decoders": _bytes([record.read_by.decoder for record in records]),
+        "readers": np.array([record.read_by.reader for record in records], "<i8"),
     }
     for name, table in tables.items():
         file.create_dataset(name, data=table)
@@ -147,6 +150,7 @@ class FrameShard:
     statuses: tuple[VideoStatus, ...]
     stamps: tuple[FileStamp, ...]
     digests: tuple[bytes, ...]
+    read_by: tuple[ReadBy, ...]
     offsets: NDArray[np.int64]
     times: NDArray[np.float64]
     ends: NDArray[np.int64]
@@ -210,7 +214,7 @@ class FrameShard:
             images = images.reshape(-1, *frame_shape)
         lengths = np.diff(self.ends[frames.start : frames.stop + 1])
         status, stamp, digest = self.statuses[position], self.stamps[position], self.digests[position]
-        return VideoRecord(status, images, lengths, self.times[frames], stamp, digest)
+        return VideoRecord(status, images, lengths, self.times[frames], stamp, digest, self.read_by[position])
 
 
 def _stamp(stat: os.stat_result) -> tuple[int, int, int]:
@@ -247,6 +251,7 @@ def _read(
         statuses=_statuses(file, videos, counts, size),
         stamps=_stamps(file, videos, size),
         digests=tuple(row.tobytes() for row in _table(file, "digests", "u1", (videos, DIGEST_BYTES), size)),
+        read_by=_read_by(file, videos, size),
         offsets=offsets,
         times=_table(file, "times", "<f8", (frames,), size),
         ends=ends,
@@ -273,6 +278,14 @@ def _known(duration: float) -> float | None:
 def _stamps(file: h5py.File, videos: int, size: int) -> tuple[FileStamp, ...]:
     sizes, mtimes = (_table(file, name, "<i8", (videos,), size) for name in ("sizes", "mtimes"))
     return tuple(FileStamp(int(a), int(b)) for a, b in zip(sizes, mtimes, strict=True))
+
+
+def _read_by(file: h5py.File, videos: int, size: int) -> tuple[ReadBy, ...]:
+    if "decoders" not in file:
+        return (ReadBy(),) * videos
+    decoders = {name: name for name in DECODERS}
+    names, readers = _texts(file, "decoders", videos, size), _table(file, "readers", "<i8", (videos,), size)
+    return tuple(ReadBy(decoders[name], int(reader)) for name, reader in zip(names, readers, strict=True))  # type: ignore[index]
 
 
 def _texts(file: h5py.File, name: str, videos: int, size: int) -> list[str]:

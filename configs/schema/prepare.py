@@ -27,8 +27,13 @@ class PrepareConfig(Section):
         "raw", description="Raw uint8 frames or JPEG; part of the cache's identity."
     )
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = Field(95, description="JPEG quality, when storage is jpeg.")
+    decoder: Literal["auto", "decord", "pyav"] = Field(
+        "auto",
+        description="What decodes: decord, but PyAV where decord gives other frames or finds fault (auto; the pixels "
+        "are PyAV's either way), one of them alone (docs/data.md).",
+    )
     shard_videos: Positive = Field(64, description="Videos per HDF5 shard, the unit that is complete or absent.")
     workers: Annotated[int, Field(ge=0)] = Field(0, description="Decoding processes; 0 means one per core.")
     timeout: Annotated[float, Field(gt=0)] = Field(
-        60.0, description="Seconds a video may take before it counts as hung."
+        60.0, description="Seconds a video may take before it counts as hung (auto: then as many again, by PyAV alone)."
     )

@@ -46,13 +46,14 @@ def encode(
     gop: int | None = 10,
     times: Sequence[int] | None = None,
     rotation: int = 0,
+    pixels: str | None = None,
 ) -> Path:
-    """Write `frames` as a video; `times` in milliseconds makes its rate variable."""
+    """Write `frames` as a video; `times` in milliseconds makes its rate variable, `pixels` is FFmpeg's format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=container or {}) as file:
         stream = file.add_stream(codec, rate=fps, options={"threads": "1", **_repeatable(codec, options or {})})
         stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = {"mjpeg": "yuvj420p", "gif": "rgb8"}.get(codec, "yuv420p")
+        stream.pix_fmt = pixels or {"mjpeg": "yuvj420p", "gif": "rgb8"}.get(codec, "yuv420p")
         if gop is not None:
             stream.gop_size = gop
         if times is not None:

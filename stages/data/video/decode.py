@@ -1,10 +1,13 @@
 """Read one video: what its container says, then the chosen frames, decoded in order.
 
+PyAV goes through the packets, without decoding, and says what is wrong with the file, how many pictures there are and
+when each is shown. Then decord decodes, or, where it gives other frames or finds fault (by_decord), PyAV.
+
 Frames are never sought: every frame up to the last chosen one is decoded, and only the chosen ones are converted.
 Seeking by number, as decord2 3.4 does it, returned other frames than asked for, without an error, in MPEG-TS, H.264 in
-AVI, MPEG-4 with B-frames, HEVC and open-GOP H.264 (27 of 70 frames of an HEVC MP4); read in order, it still loses the
-first pictures of MPEG-TS and says nothing about pictures it had to fill in. PyAV gives the same pixels at the same
-speed, the time of every frame, and notices damage. What no decoder notices, garbage inside a VP9 packet, stays unseen.
+AVI, MPEG-4 with B-frames, HEVC and open-GOP H.264 (27 of 70 frames of an HEVC MP4), and damage that it leaps over
+passes. Read in order, decord still loses the first pictures of MPEG-TS. PyAV notices damage by itself. What no decoder
+notices, garbage inside a VP9 packet, stays unseen.
 """
 
 import errno
@@ -24,8 +27,10 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 from PIL import Image
 
-from ....cache.frames.record import FileStamp, Status, VideoRecord, VideoStatus
+from ....cache.frames.record import Decoder, FileStamp, ReadBy, Status, VideoRecord, VideoStatus
 from ....configs.schema import PrepareConfig
+from ....errors import DataError
+from .by_decord import Complaint, Picture, doubt, near_the_end, read_frames
 from .frame_choice import frame_numbers
 from .resize import resize_crop
 from .source import TarPart, VideoSource, file_of, open_bytes, stamp_of
@@ -40,21 +45,23 @@ OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}  # fail on a damaged picture rather than fill it in
 TOLERATED_LOSS = 0.1  # share of the frames that may be damaged when none of them was chosen
 SHORT = 0.95  # of the duration that the container claims
+READER = 1  # goes up when other frames, times or verdicts come out of the same file
 
 
 class Unusable(Exception):
-    """Why a video has no frames to keep."""
+    """Why a video has no frames to keep, and which decoder says so."""
 
-    def __init__(self, status: Status, reason: str, duration: float | None = None) -> None:
+    def __init__(self, status: Status, reason: str, duration: float | None = None, decoder: Decoder = "pyav") -> None:
         super().__init__(reason)
-        self.status, self.reason, self.duration = status, reason, duration
+        self.status, self.reason, self.duration, self.decoder = status, reason, duration, decoder
 
 
 @dataclass(frozen=True)
 class Contents:
     """What a video file holds: `pictures`, at `fps`, the last of which ends at second `end` of `claimed`.
 
-    A pause of more than `hole` seconds between two of them means that some were lost.
+    A pause of more than `hole` seconds between two of them means that some were lost. `times` are those at which they
+    are shown, seconds from the first one, where each has its own; `doubt` says why decord may give other frames.
     """
 
     pictures: int
@@ -62,6 +69,8 @@ class Contents:
     end: float
     claimed: float | None
     hole: float
+    times: tuple[float, ...]
+    doubt: str
 
 
 @dataclass
@@ -76,30 +85,39 @@ class Taken:
 
 
 def read_video(id: str, source: VideoSource, config: PrepareConfig) -> VideoRecord:
-    """Decode one video. Whatever is wrong with it becomes a status; nothing is raised."""
+    """Decode one video. Whatever is wrong with it becomes a status; nothing is raised.
+
+    Raises:
+        DataError: decord, which the configuration wants, is missing or the wrong one.
+    """
     stamp = FileStamp()
     try:
         stamp = _stamp(source)
         return _record(id, source, config, stamp)
     except Unusable as why:
-        return VideoRecord(VideoStatus(id, why.status, why.reason, 0, why.duration), stamp=stamp)
+        status = VideoStatus(id, why.status, why.reason, 0, why.duration)
+        return VideoRecord(status, stamp=stamp, read_by=ReadBy(why.decoder, READER))
+    except DataError:
+        raise
     except Exception as error:  # decoders are fed arbitrary bytes: one video's failure is that video's status
         reason = f"{type(error).__name__}: {error}"
-        return VideoRecord(VideoStatus(id, "corrupt", reason), stamp=stamp)
+        return VideoRecord(VideoStatus(id, "corrupt", reason), stamp=stamp, read_by=ReadBy(reader=READER))
 
 
 def _record(id: str, source: VideoSource, config: PrepareConfig, stamp: FileStamp) -> VideoRecord:
-    with _opened(source) as container:
-        contents = _inspect(container, _video_stream(container))
+    contents = inspect(source)
     wanted = (
         math.inf if config.last_second is None else config.last_second + 1.0
     )  # what is cut off behind is not missed
     if contents.claimed is not None and contents.end < SHORT * min(contents.claimed, wanted):
         raise Unusable("short", f"ends after {contents.end:.1f} of {contents.claimed:.1f} seconds", contents.end)
-    numbers, taken = _take(source, contents, config)
+    decoder, numbers, taken = _taken(source, contents, config)
     images = [taken.frames[number] for number in numbers]
-    status = VideoStatus(id, "ok", _remark(taken), len(images), contents.end)
-    return VideoRecord.of(status, images, _seconds(numbers, taken, contents.fps), stamp)
+    remark = contents.doubt if config.decoder == "decord" else ""
+    reason = f"decord may give other frames: {remark}" if remark else _remark(taken)
+    status = VideoStatus(id, "ok", reason, len(images), contents.end)
+    times = _seconds(numbers, taken, contents.fps)
+    return VideoRecord.of(status, images, times, stamp, ReadBy(decoder, READER))
 
 
 def _stamp(source: VideoSource) -> FileStamp:
@@ -160,19 +178,32 @@ def _video_stream(container: Any) -> Any:
     return best if best in videos else videos[0]
 
 
+def inspect(source: VideoSource) -> Contents:
+    """What a file holds, as PyAV sees it without decoding.
+
+    Raises:
+        Unusable: no video, or one that cannot be opened.
+    """
+    with _opened(source) as container:
+        return _inspect(container, _video_stream(container))
+
+
 def _inspect(container: Any, stream: Any) -> Contents:
     """Go through all packets without decoding them."""
     starts: dict[int, float] = {}
     ends: dict[int, float] = {}
     shown: list[float] = []
-    pictures = 0
+    found: list[Picture] = []
+    odd = ""
     try:
         for packet in container.demux():
             if packet.size == 0 or packet.is_discard:
+                odd = odd or ("some of its packets are not to be shown" if packet.is_discard else "")
                 continue
             index, when = packet.stream_index, packet.dts if packet.pts is None else packet.pts
             if index == stream.index:
-                pictures += 1
+                found.append(Picture(packet.pts, packet.is_keyframe))
+                odd = odd or ("a packet is damaged" if packet.is_corrupt else "")
             if when is None or packet.time_base is None:
                 continue
             second = float(when * packet.time_base)
@@ -180,15 +211,27 @@ def _inspect(container: Any, stream: Any) -> Contents:
             ends[index] = max(second + float((packet.duration or 0) * packet.time_base), ends.get(index, second))
             if index == stream.index:
                 shown.append(second)
-    except av.FFmpegError:
-        pass  # what came before counts; that something is missing shows in the times
-    if pictures == 0:
+    except av.FFmpegError:  # what came before counts; that something is missing shows in the times
+        odd = odd or "the file cannot be read to its end"
+    if not found:
         raise Unusable("corrupt", "holds no picture")
+    pictures = len(found)
     fps = _rate(stream, shown)
     start, end = starts.get(stream.index, 0.0), ends.get(stream.index, pictures / fps)
     end = max(end, max(shown, default=0.0) + 1 / fps)
     claimed = _claimed(container, stream, pictures, fps, starts, ends)
-    return Contents(pictures, fps, end - start, claimed, _hole(container, shown))
+    hole, times = _hole(container, shown), _times(stream, found)
+    if any(after - before > hole for before, after in pairwise(times)):
+        odd = odd or "some pictures are missing"
+    return Contents(pictures, fps, end - start, claimed, hole, times, odd or doubt(container, stream, found))
+
+
+def _times(stream: Any, pictures: list[Picture]) -> tuple[float, ...]:
+    """Seconds from the first picture at which each is shown, as PyAV computes them; () unless all have their own."""
+    known = sorted({picture.pts for picture in pictures if picture.pts is not None})
+    base = stream.time_base
+    seconds = [pts * base.numerator / base.denominator for pts in known]
+    return tuple(second - seconds[0] for second in seconds) if len(known) == len(pictures) else ()
 
 
 def _rate(stream: Any, shown: list[float]) -> float:
@@ -226,6 +269,32 @@ def _claimed(
     claimed = container.duration / av.time_base
     reached = max(ends.values()) - min(0.0, *starts.values())
     return claimed if reached < SHORT * claimed else None
+
+
+def _taken(source: VideoSource, contents: Contents, config: PrepareConfig) -> tuple[Decoder, list[int], Taken]:
+    """The chosen frames, and who decoded them."""
+    numbers = _numbers(contents.pictures, contents.fps, config)
+    if config.decoder == "decord" or (config.decoder == "auto" and _suits_decord(contents, numbers)):
+        try:
+            return "decord", numbers, _take_by_decord(source, contents, numbers, config)
+        except Complaint as why:
+            if config.decoder == "decord":
+                raise Unusable("corrupt", f"decord: {why}", contents.end, "decord") from None
+    return "pyav", *_take(source, contents, config)
+
+
+def _suits_decord(contents: Contents, numbers: list[int]) -> bool:
+    return not contents.doubt and near_the_end(max(numbers), contents.pictures, contents.fps)
+
+
+def _take_by_decord(source: VideoSource, contents: Contents, numbers: list[int], config: PrepareConfig) -> Taken:
+    taken = Taken({}, dict(enumerate(contents.times)) or dict.fromkeys(numbers), set(), max(numbers) + 1, 0)
+
+    def keep(number: int, image: NDArray[np.uint8]) -> None:
+        taken.frames[number] = _stored(image, config)
+
+    read_frames(source, set(numbers), contents.pictures, contents.fps, keep)
+    return taken
 
 
 def _take(source: VideoSource, contents: Contents, config: PrepareConfig) -> tuple[list[int], Taken]:

@@ -14,10 +14,11 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 
-from ....cache.frames.record import FileStamp, Status, VideoRecord, VideoStatus
+from ....cache.frames.record import FileStamp, ReadBy, Status, VideoRecord, VideoStatus
 from ....configs.schema import PrepareConfig
 from ....errors import DataError
-from .decode import read_video
+from .by_decord import decord
+from .decode import READER, read_video
 from .source import VideoSource, stamp_of
 
 VideoReader = Callable[[str, VideoSource, PrepareConfig], VideoRecord]
@@ -44,14 +45,15 @@ def decode_videos(
     """Decode `jobs` (id, source), in any order, on `config.workers` processes.
 
     A video that takes longer than `config.timeout` gets status `timeout`, one that ends its worker `corrupt`; the
-    worker is replaced. Workers end with the iterator (close it), and when this process dies, however it dies.
+    worker is replaced. With the decoder `auto` such a video first gets another turn, by PyAV alone. Workers end with
+    the iterator (close it), and when this process dies, however it dies.
 
     Args:
         ahead: how far a job may be ahead of the oldest unfinished one, which bounds what the caller has to hold.
         reader: what decodes one video, importable by name.
 
     Raises:
-        DataError: workers cannot start.
+        DataError: workers cannot start; decord is missing or the wrong one.
     """
     crew = _Crew(config, reader, min(config.workers or cores(), len(jobs)))
     try:
@@ -74,7 +76,8 @@ class _Worker:
         self.job: int | None = None
         self.since = time.monotonic()
 
-    def give(self, index: int, job: tuple[str, VideoSource]) -> None:
+    def give(self, index: int, job: tuple[str, VideoSource, bool]) -> None:
+        """A video's id and source, and whether PyAV alone is to read it."""
         self.job, self.since = index, time.monotonic()
         # Connection.send() keeps a view of a buffer; Ctrl-C inside it leaves the two to the garbage collector, which
         # then crashes the interpreter (CPython 3.12). Bytes are safe.
@@ -92,21 +95,22 @@ class _Crew:
     def __init__(self, config: PrepareConfig, reader: VideoReader, size: int) -> None:
         self.config, self.reader = config, reader
         self.workers: list[_Worker] = []
+        self.ended_badly: set[int] = set()
         for _ in range(size):
             self.workers.append(_Worker(config, reader))
 
     def run(self, jobs: Sequence[tuple[str, VideoSource]], ahead: int) -> Iterator[Decoded]:
         self.jobs = jobs
-        waiting = deque(range(len(jobs)))
-        unfinished = set(waiting)
+        self.waiting = deque(range(len(jobs)))
+        unfinished = set(self.waiting)
         oldest = 0
         while unfinished:
             while oldest not in unfinished:
                 oldest += 1
             for worker in self.workers:
-                if worker.ready and worker.job is None and waiting and waiting[0] < oldest + ahead:
-                    index = waiting.popleft()
-                    worker.give(index, jobs[index])
+                if worker.ready and worker.job is None and self.waiting and self.waiting[0] < oldest + ahead:
+                    index = self.waiting.popleft()
+                    worker.give(index, (*jobs[index], index in self.ended_badly))
             for decoded in self._results():
                 unfinished.discard(decoded.index)
                 yield decoded
@@ -138,6 +142,9 @@ class _Crew:
         except (EOFError, OSError):
             return self._lost(worker)
         if not worker.ready:
+            if message is not None:
+                what, hint = message
+                raise DataError(what, hint=hint)
             worker.ready = True
             return None
         index, worker.job = worker.job, None
@@ -145,7 +152,7 @@ class _Crew:
         record, seconds = message
         return Decoded(index, record, seconds)
 
-    def _lost(self, worker: _Worker) -> Decoded:
+    def _lost(self, worker: _Worker) -> Decoded | None:
         """Its process died by itself."""
         worker.process.join(5)
         code = worker.kill()
@@ -157,17 +164,23 @@ class _Crew:
         how = f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
         return self._replace(worker, "corrupt", f"the decoder crashed ({how})")
 
-    def _give_up(self, worker: _Worker) -> Decoded:
+    def _give_up(self, worker: _Worker) -> Decoded | None:
         worker.kill()
         if worker.job is None:
             raise DataError(f"a decoding process did not start within {START_LIMIT:.0f} seconds")
         return self._replace(worker, "timeout", f"not decoded within {self.config.timeout:g} seconds")
 
-    def _replace(self, worker: _Worker, status: Status, reason: str) -> Decoded:
+    def _replace(self, worker: _Worker, status: Status, reason: str) -> Decoded | None:
+        """A new worker, and the video's record, or another turn for it."""
         assert worker.job is not None
-        id, source = self.jobs[worker.job]
         self.workers[self.workers.index(worker)] = _Worker(self.config, self.reader)
-        record = VideoRecord(VideoStatus(id, status, reason), stamp=_stamp(source))
+        if self.config.decoder == "auto" and worker.job not in self.ended_badly:
+            self.ended_badly.add(worker.job)
+            self.waiting.appendleft(worker.job)
+            return None
+        id, source = self.jobs[worker.job]
+        read_by = ReadBy("decord" if self.config.decoder == "decord" else "pyav", READER)
+        record = VideoRecord(VideoStatus(id, status, reason), stamp=_stamp(source), read_by=read_by)
         return Decoded(worker.job, record, time.monotonic() - worker.since)
 
 
@@ -191,15 +204,26 @@ def _untouched_by_interrupts() -> Iterator[None]:
 
 def _work(connection: Connection, config: PrepareConfig, reader: VideoReader) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    connection.send(None)
+    connection.send(_lacking(config))
+    by_pyav = config.model_copy(update={"decoder": "pyav"})
     while True:
         try:
-            id, source = connection.recv()
+            id, source, careful = connection.recv()
         except EOFError:
             return
         begun = time.monotonic()
-        record = reader(id, source, config)
+        record = reader(id, source, by_pyav if careful else config)
         connection.send((record, time.monotonic() - begun))
+
+
+def _lacking(config: PrepareConfig) -> tuple[str, str | None] | None:
+    """What this process cannot decode without, and what helps."""
+    try:
+        if config.decoder != "pyav":
+            decord()
+    except DataError as error:
+        return error.what, error.hint
+    return None
 
 
 def _end_with_parent() -> None:

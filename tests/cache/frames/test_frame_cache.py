@@ -1,5 +1,6 @@
 """The frame cache's files: what is damaged, foreign or hostile is refused in words, and read by several at once."""
 
+import dataclasses
 import json
 import os
 import threading
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from teachclip.cache.frames import shard as frame_shards
 from teachclip.cache.frames.cache import FrameCache, FrameFolder, frame_identity
-from teachclip.cache.frames.record import FileStamp, VideoRecord, VideoStatus
+from teachclip.cache.frames.record import FileStamp, ReadBy, VideoRecord, VideoStatus
 from teachclip.cache.storage.identity import identity_digest
 from teachclip.errors import CacheError, CacheMismatchError
 
@@ -63,6 +64,35 @@ def test_what_is_written_is_read(folder: Path) -> None:
     assert cache.digest("a") == written["a"].digest
     assert len(cache.digest("a")) == 16
     assert cache.read([]).frames.shape == (0, FRAMES, 3, SIZE, SIZE)
+
+
+def test_a_record_says_who_read_the_video(tmp_path: Path) -> None:
+    one, bad = record("a", 0), left_out("bad")
+    by_decord = dataclasses.replace(one, read_by=ReadBy("decord", 7))
+    records = [by_decord, dataclasses.replace(bad, read_by=ReadBy("pyav", 3)), record("b", 1)]
+    folder = FrameFolder.claim(tmp_path / "frames", IDENTITY)
+    folder.write(0, records)
+    shard = FrameFolder.look(tmp_path / "frames", IDENTITY).shards[0]
+    assert shard.read_by == (ReadBy("decord", 7), ReadBy("pyav", 3), ReadBy("pyav", 0))
+    assert [shard.record(k, folder.frame_shape).read_by for k in range(3)] == list(shard.read_by)
+    assert shard.digests[0] == one.digest  # which depends on the frames alone
+
+
+def unnamed(path: Path) -> None:
+    """Make a shard as the first release did: without a word on who read the videos."""
+    with h5py.File(path, "r+", locking=False) as file:
+        del file["decoders"], file["readers"]
+        start, size = file["frames"].id.get_offset(), file["frames"].nbytes
+    frame_shards.seal(path, identity_digest(IDENTITY), (start, start + size))
+
+
+def test_a_shard_that_does_not_say_who_read_it_was_read_by_pyav(folder: Path) -> None:
+    unnamed(folder / "00000.h5")
+    cache = FrameCache.open(folder)
+    assert cache.usable == ("a", "b", "c ü")
+    shard = FrameFolder.look(folder, IDENTITY).shards[0]
+    assert shard.read_by == (ReadBy("pyav", 0),) * 3
+    np.testing.assert_array_equal(cache.read(["a"]).frames[0], record("a", 0).images)
 
 
 def test_digests_depend_on_pixels_and_times() -> None:

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 from teachclip.cache.frames.cache import FrameCache
+from teachclip.cache.frames.record import ReadBy
+from teachclip.configs.loading import load_config
 from teachclip.configs.schema import Config
 from teachclip.errors import CacheError, CacheMismatchError, DataError
+from teachclip.stages.data.video.decode import READER
 from teachclip.stages.prepare import stage
 from teachclip.stages.prepare.estimate import estimate_frames, raw_bytes
 from teachclip.stages.prepare.plan import frame_settings
@@ -95,6 +99,61 @@ def test_the_same_videos_elsewhere_give_the_same_bits(collection: Any) -> None:
     prepare(one)
     prepare(other)
     assert shards(one) == shards(other)
+
+
+def read_by(config: Config) -> dict[str, ReadBy]:
+    """Who read each video, as the shards say."""
+    folder = stage.FrameFolder.look(config.frames_folder, stage.identity(config.prepare))
+    return {
+        status.video: who
+        for shard in folder.shards.values()
+        for status, who in zip(shard.statuses, shard.read_by, strict=True)
+    }
+
+
+def test_the_decoder_changes_nothing_but_its_name(collection: Any) -> None:
+    collection.clip("a.mp4")
+    collection.clip("b.avi")
+    collection.caption("gone.mp4")
+    caches = {}
+    for decoder in ("auto", "pyav"):
+        config = collection.config(decoder=decoder, frames=decoder)
+        prepare(config)
+        caches[decoder] = FrameCache.open(config.frames_folder)
+        other = "decord" if decoder == "auto" else "pyav"
+        assert {video: who.decoder for video, who in read_by(config).items()} == {
+            "a.mp4": other, "b.avi": "pyav", "gone.mp4": "pyav",
+        }  # fmt: skip
+        assert {who.reader for who in read_by(config).values()} == {READER}
+    auto, pyav = caches.values()
+    assert auto.identity == pyav.identity
+    assert auto.statuses == pyav.statuses
+    assert [auto.digest(video) for video in auto.usable] == [pyav.digest(video) for video in auto.usable]
+    config = collection.config(decoder="decord", frames="auto")
+    assert prepare(config).decoded == 0  # what is there serves, whoever read it
+
+
+def test_frames_of_the_first_release_serve_as_they_are(shared: Path, tmp_path: Path) -> None:
+    with tarfile.open(shared / "data/world-4b3091f.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    config = load_config(tmp_path / "c.yaml")
+    before = shards(config)
+    shard = stage.FrameFolder.look(config.frames_folder, stage.identity(config.prepare)).shards[0]
+    for status, stamp in zip(shard.statuses, shard.stamps, strict=True):  # an archive has whole seconds
+        os.utime(config.data.video_folder / status.video, ns=(stamp.mtime_ns, stamp.mtime_ns))
+    assert prepare(config).decoded == 0
+    assert shards(config) == before
+    assert set(read_by(config).values()) == {ReadBy("pyav", 0)}
+    cache = FrameCache.open(config.frames_folder)
+    assert len(cache.usable) == 14
+    clip = config.data.video_folder / cache.usable[0]
+    os.utime(clip, ns=(1, 1))
+    assert prepare(config).decoded == 1  # the same frames by decord, beside those that were copied
+    who = read_by(config)
+    assert who.pop(cache.usable[0]) == ReadBy("decord", READER)
+    assert set(who.values()) == {ReadBy("pyav", 0)}
+    again = FrameCache.open(config.frames_folder)
+    assert [again.digest(video) for video in again.usable] == [cache.digest(video) for video in cache.usable]
 
 
 def test_run_again_decodes_nothing_and_writes_nothing(collection: Any) -> None:

@@ -1,4 +1,4 @@
-"""Ordinary H.264 decodes to what decord, the usual decoder of this field, makes of it."""
+"""Ordinary H.264 decodes to what decord makes of it as others call it: seeking to the frames wanted."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from teachclip.stages.data.video.decode import read_video
 from teachclip.stages.data.video.resize import resize_crop
 
 CLIPS = ("AskAnything_yoga.mp4", "DRL_msrvtt_video7500.mp4", "VideoLLaVA_sample_demo_1.mp4", "bikes.mp4")
-# In a process of its own: decord and PyAV each bring an FFmpeg, and crash beside each other.
+# In a process of its own: as it is imported here, its library is there for the whole process.
 DECORD = """
 import decord, numpy, sys
 reader = decord.VideoReader(sys.argv[1], num_threads=1)

@@ -18,7 +18,7 @@ worker.connection, other = multiprocessing.Pipe()
 Connection._send = interrupted
 for _ in range(20):
     try:
-        worker.give(0, ("a.mp4", Path("/videos/a.mp4")))
+        worker.give(0, ("a.mp4", Path("/videos/a.mp4"), False))
     except KeyboardInterrupt as error:
         cycle = [error]
         cycle.append(cycle)

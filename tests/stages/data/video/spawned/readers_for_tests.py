@@ -24,6 +24,11 @@ def misbehave(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
     return read_video(id, path, config)
 
 
+def unless_pyav(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
+    """Misbehave where decord may decode."""
+    return (read_video if config.decoder == "pyav" else misbehave)(id, path, config)
+
+
 def hang_after_telling(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
     """Write this process's number beside the video, then never return."""
     path.with_suffix(".pid").write_text(str(os.getpid()))
