@@ -103,7 +103,7 @@ def test_the_same_videos_elsewhere_give_the_same_bits(collection: Any) -> None:
 
 def read_by(config: Config) -> dict[str, ReadBy]:
     """Who read each video, as the shards say."""
-    folder = stage.FrameFolder.look(config.frames_folder, stage.identity(config.prepare))
+    folder = stage.FrameFolder.look(config.frames_folder, frame_settings(config.prepare))
     return {
         status.video: who
         for shard in folder.shards.values()
@@ -133,12 +133,12 @@ def test_the_decoder_changes_nothing_but_its_name(collection: Any) -> None:
     assert prepare(config).decoded == 0  # what is there serves, whoever read it
 
 
-def test_frames_of_the_first_release_serve_as_they_are(shared: Path, tmp_path: Path) -> None:
-    with tarfile.open(shared / "data/world-4b3091f.tar.gz") as archive:
+def test_frames_of_the_first_release_serve_as_they_are(tmp_path: Path) -> None:
+    with tarfile.open(Path(__file__).parents[2] / "world/world-4b3091f.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
     config = load_config(tmp_path / "c.yaml")
     before = shards(config)
-    shard = stage.FrameFolder.look(config.frames_folder, stage.identity(config.prepare)).shards[0]
+    shard = stage.FrameFolder.look(config.frames_folder, frame_settings(config.prepare)).shards[0]
     for status, stamp in zip(shard.statuses, shard.stamps, strict=True):  # an archive has whole seconds
         os.utime(config.data.video_folder / status.video, ns=(stamp.mtime_ns, stamp.mtime_ns))
     assert prepare(config).decoded == 0

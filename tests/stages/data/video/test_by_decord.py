@@ -331,7 +331,7 @@ CLOSED = """
 import os, sys
 from pathlib import Path
 from teachclip.configs.schema import PrepareConfig
-from teachclip.stages.data.reading import read_video
+from teachclip.stages.data.video.decode import read_video
 os.close(2)
 for _ in range(2):
     record = read_video("a", Path(sys.argv[1]), PrepareConfig(image_size=32))
@@ -377,7 +377,7 @@ def test_a_reader_that_fails_is_a_complaint(tmp_path: Path) -> None:
 IMPORTED = """
 import ctypes, importlib.util, sys
 before = ctypes.RTLD_GLOBAL, importlib.util.find_spec("nvidia") is None
-from teachclip.stages.data.by_decord import decord
+from teachclip.stages.data.video.by_decord import decord
 decord()
 print(hasattr(ctypes.CDLL(None), "avcodec_version"), "/nvidia/" in open("/proc/self/maps").read())
 print((ctypes.RTLD_GLOBAL, importlib.util.find_spec("nvidia") is None) == before)
