@@ -160,7 +160,7 @@ def load_sweep(path: Path) -> Sweep:
     Raises:
         ConfigError: names the line, the offending key or value and the nearest valid name.
     """
-    given = read_document(path, hint="docs/reproduce.md shows how a sweep is written.")
+    given = read_document(path, hint="docs/guide/reproduce.md shows how a sweep is written.")
     try:
         settings = SweepConfig.model_validate_json(json.dumps(given.plain()), strict=True)
     except ValidationError as error:

@@ -111,12 +111,13 @@ def test_the_command_works_without_the_checkout(elsewhere: Path, tmp_path: Path)
 
 def test_what_is_edited_counts_at_once(editable: Path, source: Path, tmp_path: Path) -> None:
     assert run(editable / "teachclip", "--version", cwd=tmp_path).startswith("teachclip 0.")
-    (source / "stages/brand_new.py").write_text("HERE = True\n")
+    new = source / "stages/brand_new.py"
+    new.write_text("print(__file__)\n")
     try:
-        shown = run(editable / "python", "-c", "import teachclip.stages.brand_new as m; print(m.__file__)", cwd=tmp_path)
+        shown = run(editable / "python", "-c", "import teachclip.stages.brand_new", cwd=tmp_path)
     finally:
-        (source / "stages/brand_new.py").unlink()
-    assert Path(shown.strip()).resolve() == source / "stages/brand_new.py"
+        new.unlink()
+    assert Path(shown.strip()).resolve() == new
 
 
 MYPY = """

@@ -51,7 +51,7 @@ def reproduce(
     stop = StopRequest()
     with running("reproduce", json, quiet, debug, config, sets, stop) as output:
         if (config is None) == (on is None):
-            raise ConfigError("name your configuration, or --on demo, one of them", hint="docs/reproduce.md")
+            raise ConfigError("name your configuration, or --on demo, one of them", hint="docs/guide/reproduce.md")
         if on is not None and on.name != "demo" and not on.is_dir():
             raise ConfigError(
                 f"--on {on}: no such folder", hint=f"--on demo makes what is missing; or first: teachclip demo {on}"
