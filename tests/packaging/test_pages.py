@@ -4,9 +4,11 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import teachclip
+from teachclip.configs.loading import dump_config
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -92,3 +94,17 @@ def test_plugins_import_nothing_of_ours(page: str) -> None:
     names |= {node.module or "" for node in imports if isinstance(node, ast.ImportFrom)}
     assert "torch" in {name.split(".")[0] for name in names}
     assert {name.split(".")[0] for name in names} & {"teachclip", ""} == set()
+
+
+def test_the_page_on_python_runs(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Its example takes a student from its videos to an answer; frames and scores of the small world are there."""
+    (code,) = code_of((DOCS / "reference/python.md").read_text("utf-8"))
+    run = {"run": tmp_path / "run"}
+    index = {**run, "index": tmp_path / "index", "top": 3}
+    settings = world.config(train={**run, "epochs": 1}, evaluate={**run}, search=index)
+    (tmp_path / "own_videos.yaml").write_text(dump_config(settings))
+    monkeypatch.chdir(tmp_path)
+    exec(code, found := {})
+    assert found["config"].train.teachers == ("xclip",)
+    assert len(found["found"].answers) == 3
+    assert re.fullmatch(r"R@1 [\d.]+\na dog runs on the beach \[\('clips/.*\)\]\n", capsys.readouterr().out)
