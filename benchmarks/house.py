@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LAYERS = ("pipeline", "stages", "cache", "configs")
+type Modules = dict[str, tuple[bool, ast.Module]]
 type Arrows = dict[str, set[str]]
 
 
-def modules(root: Path) -> dict[str, tuple[bool, ast.Module]]:
+def modules(root: Path) -> Modules:
     """Every module of the package at `root` by name, `stages.train.stage`: whether it is a package, and its code."""
     found = {}
     for layer in LAYERS:
@@ -43,9 +44,8 @@ def imports(name: str, package: bool, tree: ast.Module) -> Iterator[tuple[str, s
             yield from ((a.name.removeprefix("teachclip."), "") for a in node.names if a.name.startswith("teachclip."))
 
 
-def targets(root: Path) -> dict[str, set[str]]:
+def targets(known: Modules) -> dict[str, set[str]]:
     """The modules that each module leads to, those behind a package's face looked up."""
-    known = modules(root)
     faces = {
         (name, taken): source
         for name, (package, tree) in known.items()
@@ -63,8 +63,9 @@ def targets(root: Path) -> dict[str, set[str]]:
 
 def levels(root: Path) -> dict[str, Arrows]:
     """Each level's rooms, and the rooms each of them leads to."""
-    leads = targets(root)
-    packages = [name for name, (package, _) in modules(root).items() if package]
+    known = modules(root)
+    leads = targets(known)
+    packages = [name for name, (package, _) in known.items() if package]
     found: dict[str, Arrows] = {}
     for level in packages:
         inside = {name[len(level) + 1 :].split(".")[0] for name in leads if name.startswith(f"{level}.")}
