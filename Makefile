@@ -70,4 +70,4 @@ constraints: python
 	rm -rf build
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist .typing/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

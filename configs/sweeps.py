@@ -232,7 +232,7 @@ def paper_counts(name: SetName) -> dict[SplitName, Count]:
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> Marked:
     """A sweep's file over the one that it extends."""
-    given = read_document(path, hint="docs/reproduce.md shows how a sweep is written.")
+    given = read_document(path, hint="docs/guide/reproduce.md shows how a sweep is written.")
     extended = given.child("extends")
     if extended is None or not isinstance(extended.value, str):  # the schema tells what is wrong with it
         return given

@@ -1,1 +1,1 @@
-"""What is done: one file per stage; no stage imports another."""
+"""What is done: a folder per stage over the data, networks and labels they share; no stage imports another."""

@@ -5,8 +5,8 @@
         tiles/<tile>/                     an immutable rectangle of texts x videos (tile.py)
         videos/                           what the teacher made of each video (features.py)
 
-A store is read while others write it: what is complete is there whole, the rest is absent. docs/score-cache.md is the
-specification.
+A store is read while others write it: what is complete is there whole, the rest is absent. The specification
+is docs/reference/score-cache.md.
 """
 
 import math

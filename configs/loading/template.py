@@ -31,7 +31,7 @@ def template_for(name: str) -> str:
         return shipped()["own_videos"].read_text(encoding="utf-8").rstrip()
     if chosen == "webdataset":
         return (
-            "# Your own captioned videos in WebDataset shards, tar files; docs/data.md says what belongs into them.\n"
+            "# Your own captioned videos in WebDataset shards, tar files; docs/guide/data.md says what is in them.\n"
             f"{_steps(chosen)}extends: [recipes/default, data/webdataset]\n\n"
             "work: work\n\ndata:\n  videos: shards             # train-000000.tar, ..., test-000000.tar"
         )

@@ -13,7 +13,7 @@ class DataConfig(Section):
     """Captions and videos: your own, or one of the published data sets."""
 
     set: SetName = Field(
-        "own", description="Your own caption file, WebDataset shards, or a published data set (docs/data.md)."
+        "own", description="Your own caption file, WebDataset shards, or a published data set (docs/guide/data.md)."
     )
     captions: Path = Field(Path("captions.csv"), description="own: CSV or JSONL file: video, caption, optional split.")
     annotations: Path = Field(

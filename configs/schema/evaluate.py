@@ -19,7 +19,7 @@ class EvaluateConfig(Section):
     rerank: Literal["none", "dual-softmax", "query-bank"] = Field(
         "none",
         description="Change scores at test time: dual-softmax looks at the other test queries, query-bank at training "
-        "captions; marked in every output, and not comparable with plain numbers (docs/evaluation.md).",
+        "captions; marked in every output, and not comparable with plain numbers (docs/guide/evaluation.md).",
     )
     rerank_temperature: Annotated[float, Field(gt=0)] | None = Field(
         None,

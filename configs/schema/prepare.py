@@ -30,7 +30,7 @@ class PrepareConfig(Section):
     decoder: Literal["auto", "decord", "pyav"] = Field(
         "auto",
         description="What decodes: decord, but PyAV where decord gives other frames or finds fault (auto; the pixels "
-        "are PyAV's either way), one of them alone (docs/data.md).",
+        "are PyAV's either way), one of them alone (docs/guide/data.md).",
     )
     shard_videos: Positive = Field(64, description="Videos per HDF5 shard, the unit that is complete or absent.")
     workers: Annotated[int, Field(ge=0)] = Field(0, description="Decoding processes; 0 means one per core.")

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .page.charts import Points
-
 if TYPE_CHECKING:
     from ...stages.analysis.report_card import ReportCard
     from ...stages.retrieval.confidence import Interval, Intervals
+
+type Points = Sequence[tuple[float, float]]
+"""(x, y) of a curve, such as steps and losses."""
 
 
 @dataclass(frozen=True)

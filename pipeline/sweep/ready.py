@@ -26,7 +26,7 @@ def score_hint(config: Config, missing: Sequence[str]) -> str:
     """How these teachers come to be scored."""
     known = {teacher.name for teacher in config.score.teachers}
     unknown = [name for name in missing if name not in known]
-    first = f"name {', '.join(unknown)} among score.teachers (docs/teachers.md), then " if unknown else ""
+    first = f"name {', '.join(unknown)} among score.teachers (docs/guide/teachers.md), then " if unknown else ""
     return f"{first}score: teachclip score CONFIG"
 
 

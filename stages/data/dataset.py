@@ -75,9 +75,10 @@ def read_dataset(config: DataConfig) -> Dataset:
 
     Own captions come as CSV (a header with `video`, `caption` and perhaps `split`; further columns are ignored) or
     JSONL (one object a line with the same names, `caption` a string or a list of strings), in UTF-8, with or without a
-    byte order mark; published sets and WebDataset shards as docs/data.md says. Where no video is `val`, `val_fraction`
-    of the training videos become so: those whose ids have the smallest hashes, so that the choice does not depend on
-    the order of the file. With `validation: test`, and test videos, none does, and the test videos validate.
+    byte order mark; published sets and WebDataset shards as docs/guide/data.md says. Where no video is `val`,
+    `val_fraction` of the training videos become so: those whose ids have the smallest hashes, so that the choice does
+    not depend on the order of the file. With `validation: test`, and test videos, none does, and the test videos
+    validate.
 
     Raises:
         DataError: a file cannot be read, or something is wrong with single videos; `details` names up to 20 of them.
@@ -176,7 +177,11 @@ def _refusal(config: DataConfig, problems: list[str]) -> DataError:
     if len(problems) > SHOWN:
         shown.append(f"... and {len(problems) - SHOWN} more")
     own = config.set == "own"
-    hint = "correct these rows and run again" if own else "`teachclip data check` says more; docs/data.md, what is what"
+    hint = (
+        "correct these rows and run again"
+        if own
+        else "`teachclip data check` says more; docs/guide/data.md, what is what"
+    )
     if own and any("the same caption" in problem for problem in problems):
         hint += "; or keep the first of equal captions: --set data.duplicates=keep-first"
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

@@ -3,7 +3,7 @@
 A clip has 12 frames. Two events of two frames each, a shape that moves left, right, up or down; in the other frames
 one or two smaller shapes that no caption tells of. So a model must know which frames count, and in which order. Five
 captions a clip, attributes left out at random. In validation and test every clip has a colour and shape together that
-no training caption names. specs: the design was chosen because teaching can be seen on it, docs/teaching.md.
+no training caption names. specs: the design was chosen because teaching can be seen on it, docs/guide/teaching.md.
 """
 
 from dataclasses import dataclass

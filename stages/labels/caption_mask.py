@@ -1,6 +1,6 @@
 """The mask of captions that training leaves out: a JSON document that says by which rule, and what it was made for.
 
-`denoise` writes it, `train` reads it. docs/denoising.md describes it.
+`denoise` writes it, `train` reads it. docs/guide/denoising.md describes it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """What `evaluate` found query by query, as a file: for comparisons between runs without running networks again.
 
 A `.npz` without pickles. `meta` is UTF-8 JSON in a uint8 array: format, run, split, marks, and the ids of texts and
-videos with the texts' captions. The other entries are numbers, see `QueryRanks` and docs/evaluation.md.
+videos with the texts' captions. The other entries are numbers, see `QueryRanks` and docs/guide/evaluation.md.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Does a store still say what its teacher says: a seeded sample, scored anew from the frames, beside what is stored.
 
 Neither the stored features of videos nor the blocks of the first time are used, so the numbers agree to rounding only
-(docs/determinism.md), and to what the stored type keeps of them.
+(docs/reference/determinism.md), and to what the stored type keeps of them.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter
 
 BOUND = 2e-5
-"""How far scores of size one may move with blocks, threads and devices (docs/determinism.md)."""
+"""How far scores of size one may move with blocks, threads and devices (docs/reference/determinism.md)."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import yaml
 from teachclip.configs.loading import YamlPlace, dump_config, every_key, load_config, parse_yaml, shipped
 from teachclip.configs.schema import CHECKPOINT_PATHS, FILE_PATHS, Config, Section
 
-ROWS = {  # the fifteen rows of docs/recipes.md: which keys each of them is about
+ROWS = {  # the fifteen rows of docs/guide/recipes.md: which keys each of them is about
     1: {"train.loss.infonce", "train.loss.fine"},
     2: {"train.loss.fine_reduction"},
     3: {"train.network.pool_temperature"},
@@ -40,7 +40,7 @@ UNUSED = {  # keys of the losses that act only beside another choice than the re
     "train.loss.teacher_weights",
 }
 RECIPES = ("official", "paper", "default")
-PAGE = Path(__file__).resolve().parents[2] / "docs/recipes.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/guide/recipes.md"
 CODE_AND_DEFAULT = {
     "data.validation",
     "train.network.mask_padding",
@@ -100,7 +100,7 @@ def test_rows_without_a_key_of_their_own_are_alike_in_code_and_paper() -> None:
 
 
 def rows(*heading: str) -> Iterator[list[str]]:
-    """The rows of the table in docs/recipes.md with this heading."""
+    """The rows of the table in docs/guide/recipes.md with this heading."""
     lines = iter(PAGE.read_text(encoding="utf-8").splitlines())
     assert any(line == f"| {' | '.join(heading)} |" for line in lines)
     next(lines)

@@ -112,11 +112,11 @@ def test_a_file_that_is_not_there_is_told_with_the_nearest(tmp_path: Path) -> No
     written(tmp_path, "runs: [{label: a}]")
     with pytest.raises(ConfigError, match=r"no such file; did you mean losses\.yaml\?") as caught:
         load_sweep(tmp_path / "loses.yaml")
-    assert caught.value.hint == "docs/reproduce.md shows how a sweep is written."
+    assert caught.value.hint == "docs/guide/reproduce.md shows how a sweep is written."
 
 
 def test_the_page_shows_sweeps_that_load_and_every_key(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs/reproduce.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs/guide/reproduce.md").read_text(encoding="utf-8")
     examples = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     sweeps = [load_sweep(written(tmp_path, text)) for text in examples]
     (tmp_path / "msrvtt.yaml").write_text("data: {set: msrvtt-1k-9k}")

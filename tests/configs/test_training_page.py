@@ -1,4 +1,4 @@
-"""docs/training.md lists every option of training, with its default."""
+"""docs/guide/training.md lists every option of training, with its default."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 import yaml
 from teachclip.configs.schema import OptimConfig, Section, TrainConfig
 
-PAGE = Path(__file__).parents[2] / "docs/training.md"
+PAGE = Path(__file__).parents[2] / "docs/guide/training.md"
 SECTIONS: dict[str, type[Section]] = {"": TrainConfig, "optim.": OptimConfig}
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import teachclip
 
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = ("pipeline", "stages", "cache", "configs")
@@ -97,6 +98,7 @@ def breaches(name: str, tree: ast.Module) -> Iterator[str]:
     own = {item.split(".")[0] for item in found} & {*LAYERS, "errors", "teachclip"}
     for layer in own - ALLOWED[name.split(".")[0]]:
         yield f"{name} imports {layer}"
+    yield from (f"{name} imports the public name {item}" for item in found & set(teachclip.__all__) - {"__version__"})
     yield from climbs(name, found)
     if within(name, "stages.models"):
         yield from (
@@ -213,6 +215,8 @@ def test_packages_are_empty_but_for_the_faces() -> None:
         ("cache.scores.store", "from ...stages.runtime import reporting"),
         ("cache.scores.store", "import teachclip.stages.models"),
         ("cache.scores.store", "from teachclip import stages"),
+        ("cache.scores.store", "from teachclip import train"),
+        ("cache.scores.store", "def f():\n    from ... import CacheError"),
         ("configs.loading.load", "from ...cache.storage import publish"),
         ("configs.loading.load", "import numpy"),
         ("configs.schema.config", "from ..loading import load_config"),

@@ -6,8 +6,8 @@ README.txt says what must work. A change that these tests refuse is one that bre
 change. They know the command line and the files, no module, so they stand wherever the code moves.
 
 Documents, ids and digests are the same bytes everywhere. What is computed is within a bound, since other processors and
-versions of torch round in other ways (docs/determinism.md), and the same to the last bit where arithmetic is that of
-the machine that made the folder; elsewhere those tests skip.
+versions of torch round in other ways (docs/reference/determinism.md), and the same to the last bit where arithmetic is
+that of the machine that made the folder; elsewhere those tests skip.
 """
 
 import hashlib
@@ -37,7 +37,8 @@ STOPPED = ("train.run=runs/stopped", "train.epochs=200", "train.max_steps=1500",
 ARITHMETIC = "32edc3911f84280a"  # what `same_arithmetic` computes where the folder was made
 COMPUTED = re.compile(r"xclip/(videos/\w+/\w+\.safetensors|tiles/dense/((coarse|coarse_codec|fine)/c\.|done/).+)")
 HASH = re.compile(rb'"(checksum|blake2b)":"[0-9a-f]{32}"')  # of what is computed, in a marker
-LABEL_BOUND = 14.3 * (2e-5 + 2 / 65534)  # the teacher's scale; docs/determinism.md's widest bound, and a step of a code
+# The teacher's scale times docs/reference/determinism.md's widest bound and a step of a code.
+LABEL_BOUND = 14.3 * (2e-5 + 2 / 65534)
 # Where that release itself went on from the stop: some losses, and the sum of those of steps 903 to 1500.
 NEXT_LOSSES = {903: 2.984602689743042, 904: 5.745074272155762, 910: 5.353647232055664, 1000: 2.855844020843506}
 ALL_NEXT_LOSSES = 2373.430914878845

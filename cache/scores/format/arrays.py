@@ -1,6 +1,6 @@
 """The arrays of a score store's tile: which there are and what their metadata must say.
 
-docs/score-cache.md is the specification; this file is its other half.
+docs/reference/score-cache.md is the specification; this file is its other half.
 """
 
 import re

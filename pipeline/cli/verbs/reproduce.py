@@ -83,7 +83,7 @@ def reproduce(
 def _refuse(table: str, read: Sweep, paths: Sequence[Path], on: Path | None, tests: Sequence[Path] | None) -> None:
     """Say what is missing on the command line."""
     if bool(paths) == (on is not None):
-        raise ConfigError("name your configuration, or --on demo, one of them", hint="docs/reproduce.md")
+        raise ConfigError("name your configuration, or --on demo, one of them", hint="docs/guide/reproduce.md")
     if on is not None and on.name != "demo" and not on.is_dir():
         raise ConfigError(
             f"--on {on}: no such folder", hint=f"--on demo makes what is missing; or first: teachclip demo {on}"

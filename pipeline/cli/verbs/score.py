@@ -43,8 +43,8 @@ def score(
     """Run each teacher once and keep its scores.
 
     A teacher is an open_clip model as it is, a network trained here or a published one, or a class of your own
-    (docs/teachers.md). The scores of the training split serve every student to come; no teacher is needed while one
-    trains. After the first shard the ranks of the captions' own videos are shown; near chance it stops, since a
+    (docs/guide/teachers.md). The scores of the training split serve every student to come; no teacher is needed while
+    one trains. After the first shard the ranks of the captions' own videos are shown; near chance it stops, since a
     teacher that was loaded wrongly teaches nothing.
 
     What is complete is never made again, and captions and videos that are new are added. Several machines may each make

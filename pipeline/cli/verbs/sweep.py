@@ -46,7 +46,7 @@ EXAMPLES = examples(
 
 def sweep(
     file: Annotated[
-        Path, typer.Argument(metavar="SWEEP", help="A YAML file: base, grid, runs; see docs/reproduce.md.")
+        Path, typer.Argument(metavar="SWEEP", help="A YAML file: base, grid, runs; see docs/guide/reproduce.md.")
     ],
     seeds: Seeds = None,
     tests: Tests = None,

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ....configs.loading import load_config
 from ....configs.schema import Config
 from ....errors import DataError, TeachclipError
+from ..contents import Points
 
 if TYPE_CHECKING:
     from ....stages.retrieval.query_ranks import QueryRanks
 
 RUN_FILES = ("run.json", "config.yaml", "metrics.jsonl", "result.json", "best.safetensors")
-
-type Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..contents import Points
 from .layout import colour_class
 from .markup import Markup, join, tag
 
@@ -12,8 +13,6 @@ RIGHT, TOP, BOTTOM = 14.0, 10.0, 40.0
 DIGIT = 8.0  # width of a digit of the axes' numbers
 MAX_POINTS = 160
 MANY_TICKS = 8  # more on a logarithmic axis: only powers of ten get their number
-
-type Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Readers of data sets: each turns the files of one split, as they come, into `Clip`s."""
+"""Readers of data sets: each turns the files of one split, as they come, into `AnnotatedVideo`s."""

@@ -95,4 +95,6 @@ def _text(value: Any, path: Path, key: str) -> str:
 
 def _wrong(path: Path, key: str, what: str) -> DataError:
     shown = key if len(key) <= 80 else key[:77] + "..."
-    return DataError(f"{shown} {what}".strip(), where=str(path), hint="docs/data.md says what this file looks like")
+    return DataError(
+        f"{shown} {what}".strip(), where=str(path), hint="docs/guide/data.md says what this file looks like"
+    )

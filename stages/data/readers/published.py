@@ -1,4 +1,4 @@
-"""The published data sets: which files say what (specs/teachclip.md section 8; docs/data.md)."""
+"""The published data sets: which files say what (specs/teachclip.md section 8; docs/guide/data.md)."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""A teacher of the user's own: what it says of itself and what it returns, checked (docs/teachers.md)."""
+"""A teacher of the user's own: what it says of itself and what it returns, checked (docs/guide/teachers.md)."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from ..common.network import Features
 GROUP = "teachclip.teachers"  # of entry points
 
 ALONE = 1e-4  # how far rounding may move a score with what is computed beside it
-_PAGE = "docs/teachers.md shows a teacher of about 40 lines"
+_PAGE = "docs/guide/teachers.md shows a teacher of about 40 lines"
 _METHODS = ("encode_videos(frames, mask, times)", "encode_texts(captions)", "score(texts, videos)")
 
 

@@ -1,4 +1,4 @@
-"""A loss of the user's own, named in a configuration: loaded once, its answers checked (docs/losses.md).
+"""A loss of the user's own, named in a configuration: loaded once, its answers checked (docs/guide/losses.md).
 
 coarse: f(student_logits [b, b], teacher_logits [b, b]) -> scalar
 fine:   f(raw_weights [b, F], teacher_frame_logits [b, F], mask [b, F]) -> scalar
@@ -15,7 +15,7 @@ from ....errors import PluginError
 from ...runtime.plugins import load_plugin, users_code
 
 GROUP = "teachclip.losses"  # of entry points
-_PAGE = "docs/losses.md shows losses of one's own"
+_PAGE = "docs/guide/losses.md shows losses of one's own"
 
 
 def is_own(kind: str) -> bool:

@@ -198,7 +198,7 @@ def test_every_set_has_a_yaml_that_names_it() -> None:
 
 
 def test_the_page_has_the_counts_that_are_compared_with() -> None:
-    page = (Path(__file__).resolve().parents[3] / "docs/data.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[3] / "docs/guide/data.md").read_text(encoding="utf-8")
     rows = {cells[0].strip("`"): cells[2:5] for cells in re.findall(ROW, page)}
     assert set(rows) == set(PUBLISHED)
     for name in PUBLISHED:

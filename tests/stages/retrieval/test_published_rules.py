@@ -1,4 +1,4 @@
-"""What the published rules of evaluation change: the numbers in docs/evaluation.md are those that are computed here."""
+"""What the published rules of evaluation change: the numbers in docs/guide/evaluation.md, computed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ GOLDENS = ROOT / "tests" / "goldens" / "data" / "metrics.npz"
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    return (ROOT / "docs" / "guide" / "evaluation.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""docs/determinism.md: what is equal bit for bit, and what is bounded by how much, for every kind of network."""
+"""docs/reference/determinism.md: what is equal bit for bit, what is bounded and by how much, for every network."""
 
 import csv
 import os
@@ -20,7 +20,7 @@ from teachclip.stages.models.build import KINDS, build_network
 from teachclip.stages.models.checkpoints.files import save_network
 from teachclip.stages.score.stage import score
 
-ROUNDING_BOUND = 5e-6  # docs/determinism.md: other threads, other blocks
+ROUNDING_BOUND = 5e-6  # docs/reference/determinism.md: other threads, other blocks
 DEVICES_BOUND = 2e-5
 TEXTS, VIDEOS, FRAMES, SIZE = 61, 17, 4, 32
 SIZES = TrunkSizes(
@@ -183,7 +183,7 @@ def test_a_gpu_changes_less_than_its_bound_and_has_the_same_bits_whatever_the_sh
 
 
 def test_the_page_states_these_bounds() -> None:
-    page = (Path(__file__).parents[3] / "docs/determinism.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/reference/determinism.md").read_text()
     rows = [row for row in page.splitlines() if row.startswith("| ")]
     stated = {row.split("|")[1].strip().split(":")[0]: float(row.split("|")[2]) for row in rows[1:]}
     assert stated == {

@@ -1,4 +1,4 @@
-"""The examples of docs/score-cache.md run, and agree with each other."""
+"""The examples of docs/reference/score-cache.md run, and agree with each other."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-PAGE = Path(__file__).parents[3] / "docs/score-cache.md"
+PAGE = Path(__file__).parents[3] / "docs/reference/score-cache.md"
 
 
 def test_the_pages_examples_run(finished: Path, monkeypatch) -> None:

@@ -37,8 +37,8 @@ def same_store(config: Config) -> None:
 
 @pytest.fixture(scope="module")
 def documented() -> set[str]:
-    """The fields that docs/score-cache.md names."""
-    text = (ROOT / "docs/score-cache.md").read_text(encoding="utf-8")
+    """The fields that docs/reference/score-cache.md names."""
+    text = (ROOT / "docs/reference/score-cache.md").read_text(encoding="utf-8")
     table = text.split("## Identity")[1].split("\nBatch sizes")[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     return {field for row in rows for field in re.findall(r"`([^`]+)`", row)}

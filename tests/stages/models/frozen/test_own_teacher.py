@@ -1,4 +1,4 @@
-"""The teacher of docs/teachers.md through score and train, and what one hears of a class that is none."""
+"""The teacher of docs/guide/teachers.md through score and train, and what one hears of a class that is none."""
 
 import re
 import sys
@@ -21,7 +21,7 @@ from teachclip.stages.score.stage import score
 from teachclip.stages.train.stage import train
 from typer.testing import CliRunner
 
-PAGE = Path(__file__).parents[4] / "docs/teachers.md"
+PAGE = Path(__file__).parents[4] / "docs/guide/teachers.md"
 MINE = {"name": "mine", "plugin": "trigrams:Trigrams", "options": {"frames": 4}}
 
 

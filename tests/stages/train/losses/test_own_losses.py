@@ -12,12 +12,12 @@ from teachclip.errors import ConfigError, PluginError
 from teachclip.stages.train.losses.combined import Losses
 from teachclip.stages.train.losses.own import loss_identity
 
-PAGE = Path(__file__).resolve().parents[4] / "docs/losses.md"
+PAGE = Path(__file__).resolve().parents[4] / "docs/guide/losses.md"
 MASK = torch.arange(5) < torch.tensor([[5], [3], [2], [4]])
 
 
 def example() -> str:
-    """The module that docs/losses.md shows."""
+    """The module that docs/guide/losses.md shows."""
     return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[0]
 
 
