@@ -21,9 +21,9 @@ from ...errors import CacheError
 from ..storage.identity import JSON, differences, identity_digest, refuse_difference
 from ..storage.publish import TEMPORARY, publish
 from .record import VideoRecord, VideoStatus
-from .shard import FORMAT, VERSION, FrameShard, write_frame_shard
+from .shard import FORMAT, VERSION, FrameShard, stored_digests, write_frame_shard
 
-__all__ = ["FrameBatch", "FrameCache", "FrameFolder", "VideoStatus", "frame_identity"]
+__all__ = ["FrameBatch", "FrameCache", "FrameFolder", "VideoStatus", "frame_identity", "usable_digests"]
 
 MANIFEST = "frames.json"
 SHARD = re.compile(r"\d{5,12}\.h5")
@@ -94,12 +94,8 @@ class FrameCache:
         Raises:
             CacheError: there is none, it is not complete, or a shard is damaged or foreign.
         """
-        manifest = _read_manifest(folder)
-        if manifest is None:
-            raise CacheError("no frame cache here", where=str(folder), hint="make it: teachclip prepare")
-        if manifest.shards is None:
-            raise CacheError("the frame cache is not complete", where=str(folder), hint="go on: teachclip prepare")
-        return cls(manifest.identity, [_open_shard(folder / name, manifest.identity) for name in manifest.shards])
+        identity, shards = _complete(folder)
+        return cls(identity, [_open_shard(path, identity) for path in shards])
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
@@ -172,6 +168,20 @@ class FrameCache:
                 video = shard.statuses[position].video
                 reason = f"frame {k} of {video!r} is damaged: {error}"
                 raise CacheError(reason, where=str(shard.path), hint="delete it and run: teachclip prepare") from None
+
+
+def usable_digests(folder: Path) -> tuple[dict[str, JSON], dict[str, bytes]]:
+    """The identity of the cache in `folder`, and the hashes of its usable videos' frames (`FrameCache.digest`), in the
+    order of `FrameCache.usable`: all that has to be known to see whether what was made from it is up to date.
+
+    Raises:
+        CacheError: as `FrameCache.open`.
+    """
+    identity, shards = _complete(folder)
+    found: dict[str, bytes | None] = {}
+    for path in shards:
+        found |= stored_digests(path, identity_digest(identity))
+    return identity, {video: digest for video, digest in found.items() if digest is not None}
 
 
 class FrameFolder:
@@ -249,6 +259,16 @@ class FrameFolder:
 class _Manifest:
     identity: dict[str, JSON]
     shards: list[str] | None  # names, None while incomplete
+
+
+def _complete(folder: Path) -> tuple[dict[str, JSON], list[Path]]:
+    """Identity and shards of a complete cache."""
+    manifest = _read_manifest(folder)
+    if manifest is None:
+        raise CacheError("no frame cache here", where=str(folder), hint="make it: teachclip prepare")
+    if manifest.shards is None:
+        raise CacheError("the frame cache is not complete", where=str(folder), hint="go on: teachclip prepare")
+    return manifest.identity, [folder / name for name in manifest.shards]
 
 
 def _read_manifest(folder: Path) -> _Manifest | None:

@@ -13,7 +13,8 @@ Datasets (all contiguous, no strings of variable length, so that a reader can ch
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -139,6 +140,36 @@ def _bytes(texts: Sequence[str]) -> NDArray[np.bytes_]:
     return np.array(encoded, dtype=f"S{max(1, *map(len, encoded))}")
 
 
+def stored_digests(path: Path, identity: str) -> dict[str, bytes | None]:
+    """The videos of a shard and the hashes of their frames, None for those without any; no other table is read.
+
+    Raises:
+        CacheError: as `FrameShard.open`.
+    """
+    with _sealed(path, identity) as (file, stat):
+        digests = _table(file, "digests", "u1", (None, DIGEST_BYTES), stat.st_size)
+        ids, names = (_texts(file, name, len(digests), stat.st_size) for name in ("ids", "statuses"))
+        return {
+            id: digest.tobytes() if name == "ok" else None for id, name, digest in zip(ids, names, digests, strict=True)
+        }
+
+
+@contextmanager
+def _sealed(path: Path, identity: str) -> Iterator[tuple[h5py.File, os.stat_result]]:
+    """A shard whose seal is whole; what is wrong with it or with what is read of it is told."""
+    try:
+        with path.open("rb") as handle:
+            stat = os.fstat(handle.fileno())
+            _check_seal(handle, stat.st_size, identity)
+            with h5py.File(path, "r", locking=False) as file:
+                yield file, stat
+    except FileNotFoundError:
+        raise CacheError("a shard of the frame cache is missing", where=str(path), hint=REPAIR) from None
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, RecursionError) as error:
+        reason = f"a damaged shard of the frame cache: {error}"
+        raise CacheError(reason, where=str(path), hint=REPAIR) from None
+
+
 @dataclass(frozen=True)
 class FrameShard:
     """The tables of a shard, read and checked; its frames stay on disk.
@@ -166,17 +197,8 @@ class FrameShard:
             CacheError: absent, truncated, not a shard of this cache, or not laid out as one; names the file and what
                 repairs it.
         """
-        try:
-            with path.open("rb") as handle:
-                stat = os.fstat(handle.fileno())
-                _check_seal(handle, stat.st_size, identity)
-                with h5py.File(path, "r", locking=False) as file:
-                    return _read(cls, path, file, stat, max_frames, frame_shape)
-        except FileNotFoundError:
-            raise CacheError("a shard of the frame cache is missing", where=str(path), hint=REPAIR) from None
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, RecursionError) as error:
-            reason = f"a damaged shard of the frame cache: {error}"
-            raise CacheError(reason, where=str(path), hint=REPAIR) from None
+        with _sealed(path, identity) as (file, stat):
+            return _read(cls, path, file, stat, max_frames, frame_shape)
 
     def frames_of(self, position: int) -> slice:
         """The frames of one video, among the shard's."""

@@ -17,8 +17,8 @@ from ...stages.evaluate.stage import evaluate
 from ...stages.prepare.stage import prepare
 from ...stages.runtime.reporting import Reporter, Silent
 from ...stages.score.stage import ScoreResult, score
-from ...stages.search.index import index
-from ...stages.search.stage import SearchResult, search
+from ...stages.search.searcher import SearchResult
+from ...stages.search.stage import search
 from ...stages.train.run import TrainResult
 from ...stages.train.stage import train
 from ..report.page.render import write_report
@@ -234,12 +234,7 @@ class Chain:
     def search(self) -> SearchResult:
         """Three sentences, asked of the taught student."""
         config = self.config()
-
-        def ask(output: Reporter) -> SearchResult:
-            index(config, output)
-            return search(config, QUERIES, output)
-
-        return self.steps.run("search with sentences", ask)
+        return self.steps.run("search with sentences", lambda output: search(config, QUERIES, output))
 
     def report(self, models: Mapping[Recipe, Model], searches: SearchResult, began: float) -> None:
         roles = Roles(models[TEACHER], models[ALONE], models[TAUGHT])

@@ -18,7 +18,7 @@ from ...stages.models.checkpoints.files import load_network
 from ...stages.models.student import Student
 from ...stages.retrieval.confidence import Interval, difference
 from ...stages.runtime.reporting import Reporter
-from ...stages.search.stage import SearchResult
+from ...stages.search.searcher import SearchResult
 from ...stages.train.run import TrainResult
 from ..report.collect.facts import comparisons, model_report
 from ..report.collect.queries import query_clips

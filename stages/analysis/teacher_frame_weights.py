@@ -11,6 +11,7 @@ from ...cache.scores.store import ScoreCache, ScoreStore
 from ...configs.schema import Config, TeacherConfig
 from ...errors import CacheError, ConfigError
 from ..data.usable_split import UsableSplit
+from ..data.video_inputs import VIDEOS_AT_ONCE, FrameInputs, encoded
 from ..labels.frame_times import frame_carrier
 from ..labels.open_scores import open_reader
 from ..models.frozen.teacher import Teacher, load_teacher
@@ -19,7 +20,6 @@ from .closeness import softmax_over
 
 SplitName = Literal["train", "val", "test"]
 LogitsSource = Literal["store", "teacher"]
-VIDEOS_AT_ONCE = 16
 
 
 def teacher_weights(
@@ -114,20 +114,17 @@ def _asked(
 ) -> np.ndarray:
     """A teacher's frame-text scores [T, G], computed now."""
     logits = np.zeros((len(split.texts), seen.max_frames), np.float32)
-    with reporter.progress(f"frame scores of {teacher.name}", len(split.videos), "video") as progress:
-        for start in range(0, len(split.videos), VIDEOS_AT_ONCE):
-            videos = split.videos[start : start + VIDEOS_AT_ONCE]
-            clips = seen.read(videos)
-            arrays = (clips.frames, clips.mask, clips.times)
-            encoded = teacher.encode_videos(*(torch.from_numpy(array).to(device) for array in arrays))
-            rows = np.flatnonzero((split.text_video >= start) & (split.text_video < start + VIDEOS_AT_ONCE))
+    inputs, index = FrameInputs(seen, split.videos), np.arange(len(split.videos))
+    with reporter.progress(f"frame scores of {teacher.name}", len(index), "video") as progress:
+        for batch, videos in encoded(inputs, index, teacher.encode_videos, device, VIDEOS_AT_ONCE):
+            rows = np.flatnonzero(np.isin(split.text_video, batch))
             texts = teacher.encode_texts([split.texts[k].caption for k in rows])
-            own = torch.from_numpy(split.text_video[rows] - start).to(device)
-            found = teacher.frame_logits(texts, {key: value[own] for key, value in encoded.items()})
+            own = torch.from_numpy(split.text_video[rows] - batch[0]).to(device)
+            found = teacher.frame_logits(texts, {key: value[own] for key, value in videos.items()})
             if found is None:
                 raise _without_frame_scores(teacher.name)
             logits[rows] = found.float().cpu().numpy()
-            progress.advance(len(videos))
+            progress.advance(len(batch))
     return logits
 
 

@@ -1,6 +1,6 @@
-"""Batches of prepared frames as networks read them: streamed, in memory, on the GPU."""
+"""Batches of prepared frames as networks read them: streamed, in memory, on the GPU; and what encoders make of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 from ...cache.frames.cache import FrameCache
+from ...cache.read_ahead import read_ahead
+
+VIDEOS_AT_ONCE = 16
+_AHEAD = 2  # batches that wait to be encoded
 
 
 class VideoInputs(Protocol):
@@ -63,3 +67,29 @@ class DeviceFrames:
     def take(self, index: np.ndarray) -> Tensor:
         """Frames [V, F, 3, S, S] of these videos, on their device."""
         return self.frames[torch.from_numpy(np.asarray(index, np.int64)).to(self.frames.device)]
+
+
+def encoded[R](
+    inputs: VideoInputs,
+    index: np.ndarray,
+    encode: Callable[[Tensor, Tensor, Tensor], R],
+    device: torch.device,
+    at_once: int,
+) -> Iterator[tuple[np.ndarray, R]]:
+    """What `encode` makes of videos, batch by batch and in order, while the next batches are read.
+
+    Args:
+        index: videos of `inputs` [N].
+        encode: called with `VideoInputs.read`'s three tensors of a batch, on `device`, in the caller's thread.
+        at_once: videos of a batch; last bits of what networks make can depend on it.
+
+    Yields:
+        The videos of a batch, a part of `index`, and what was made of them.
+
+    Raises:
+        CacheError: frames cannot be read.
+    """
+    batches = [index[start : start + at_once] for start in range(0, len(index), at_once)]
+    with read_ahead(inputs.read, batches, _AHEAD) as read:
+        for batch, tensors in zip(batches, read, strict=True):
+            yield batch, encode(*(tensor.to(device) for tensor in tensors))

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.video_inputs import VideoInputs
+from ..data.video_inputs import VIDEOS_AT_ONCE, VideoInputs, encoded
 from ..models.common.network import Features, VideoTextNetwork
 from ..runtime.device import plain_float32
 from ..runtime.processes import World
 from ..runtime.reporting import Reporter
 from .metrics import Metrics, Scores, Ties, retrieval_metrics
 
-VIDEOS_AT_ONCE = 16
 KEPT_BYTES = 1 << 30
 
 
@@ -31,13 +30,16 @@ def encode_videos(network: VideoTextNetwork, inputs: VideoInputs, reporter: Repo
     """Features of all videos of `inputs`, on the network's device."""
     device, world, videos = network.logit_scale.device, World.current(), len(inputs.videos)
     own = world.some_rows(videos)
+    index = np.arange(own.start, own.stop)
     parts = []
-    with reporter.progress("encode videos", own.stop - own.start, "video") as progress:
-        for start in range(own.start, own.stop, VIDEOS_AT_ONCE):
-            index = np.arange(start, min(start + VIDEOS_AT_ONCE, own.stop))
-            frames, mask, _ = inputs.read(index)
-            parts.append(network.encode_videos(frames.to(device), mask.to(device)))
-            progress.advance(len(index))
+
+    def encode(frames: Tensor, mask: Tensor, times: Tensor) -> Features:
+        return network.encode_videos(frames, mask)
+
+    with reporter.progress("encode videos", len(index), "video") as progress:
+        for batch, features in encoded(inputs, index, encode, device, VIDEOS_AT_ONCE):
+            parts.append(features)
+            progress.advance(len(batch))
     return {key: world.gather(value, videos) for key, value in join_features(parts).items()}
 
 

@@ -18,6 +18,7 @@ from ...errors import ConfigError, DataError
 from ..data.dataset import read_dataset
 from ..data.teacher_frames import teacher_frames
 from ..data.usable_split import UsableSplit, usable_split
+from ..data.video_inputs import FrameInputs, encoded
 from ..labels.open_scores import open_reader
 from ..models.common.network import Features
 from ..models.frozen.teacher import Teacher, load_teacher
@@ -94,13 +95,12 @@ def _rescore(
     reader, _ = open_reader(cache, split, frames, config.train.accept, reporter)
     texts, videos = choose_sample(split, reader.groups, sample, seed)
     title = f"{len(texts):,} x {len(videos):,} pairs of {settings.name}, again"
-    with reporter.progress(title, len(videos), "video") as progress:
-        encoded = []
-        for start in range(0, len(videos), config.score.video_batch):
-            some = videos[start : start + config.score.video_batch]
-            encoded.append(_encode(teacher, frames, [split.videos[k] for k in some], device))
-            progress.advance(len(some))
-    return _compare(teacher, split, reader, (texts, videos), join_features(encoded), config.score.text_batch)
+    inputs, parts = FrameInputs(frames, split.videos), []
+    with torch.inference_mode(), reporter.progress(title, len(videos), "video") as progress:
+        for batch, features in encoded(inputs, videos, teacher.encode_videos, device, config.score.video_batch):
+            parts.append(features)
+            progress.advance(len(batch))
+    return _compare(teacher, split, reader, (texts, videos), join_features(parts), config.score.text_batch)
 
 
 def choose_sample(
@@ -119,12 +119,6 @@ def choose_sample(
     own = np.unique(split.text_video[texts])
     others = np.setdiff1d(split.text_video[among], own)
     return texts, np.sort(np.concatenate([own, random.permutation(others)[: sample - len(own)]]))
-
-
-@torch.inference_mode()
-def _encode(teacher: Teacher, frames: FrameCache, videos: list[str], device: torch.device) -> Features:
-    clips = frames.read(videos)
-    return teacher.encode_videos(*(torch.from_numpy(a).to(device) for a in (clips.frames, clips.mask, clips.times)))
 
 
 @torch.inference_mode()

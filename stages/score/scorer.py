@@ -9,7 +9,7 @@ from ...cache.scores.tile import Tile
 from ..models.common.network import Features
 from ..models.frozen.teacher import Teacher
 
-VIDEOS_AT_ONCE = 1024
+SCORED_AT_ONCE = 1024
 """Columns scored at a time: fixed, since the last bits of a score can depend on it."""
 type _Rows = tuple[np.ndarray, np.ndarray | None]
 """Raw scores float32 [rows,V], and frame-text logits [rows,F] or None."""
@@ -69,5 +69,5 @@ class Scorer:
 
 
 def _blocks(videos: Features, count: int) -> Iterator[Features]:
-    for start in range(0, count, VIDEOS_AT_ONCE):
-        yield {key: value[start : start + VIDEOS_AT_ONCE] for key, value in videos.items()}
+    for start in range(0, count, SCORED_AT_ONCE):
+        yield {key: value[start : start + SCORED_AT_ONCE] for key, value in videos.items()}

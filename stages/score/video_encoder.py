@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ...cache.features import FeatureShards
 from ...cache.frames.cache import FrameCache
-from ...cache.read_ahead import read_ahead
 from ...cache.scores.store import ScoreCache
 from ...errors import DataError
+from ..data.video_inputs import FrameInputs, encoded
 from ..models.common.network import Features
 from ..models.frozen.teacher import Teacher
 from ..runtime.reporting import Reporter
@@ -105,15 +105,12 @@ class VideoEncoder:
         return None if values is None else {key: value[group.at] for key, value in values.items()}
 
     def _make(self, videos: Sequence[str]) -> dict[str, np.ndarray]:
-        batches = [videos[start : start + self.batch] for start in range(0, len(videos), self.batch)]
+        inputs, index = FrameInputs(self.frames, videos), np.arange(len(videos))
         parts = []
-        with read_ahead(self.frames.read, batches, depth=2) as clips:
-            for batch, clip in zip(batches, clips, strict=True):
-                arrays = (torch.from_numpy(array).to(self.device) for array in (clip.frames, clip.mask, clip.times))
-                features = self.teacher.encode_videos(*arrays)
-                part = {key: _plain(value) for key, value in features.items()}
-                _refuse_not_finite(self.teacher.name, batch, part)
-                parts.append(part)
+        for batch, features in encoded(inputs, index, self.teacher.encode_videos, self.device, self.batch):
+            part = {key: _plain(value) for key, value in features.items()}
+            _refuse_not_finite(self.teacher.name, [videos[k] for k in batch], part)
+            parts.append(part)
         return _join(parts)
 
 

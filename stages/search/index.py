@@ -4,24 +4,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ...cache.frames.cache import FrameCache
+from ...cache.frames.cache import FrameCache, usable_digests
 from ...cache.vectors import Vectors, publish_vectors, read_vectors
 from ...configs.schema import Config
 from ...errors import CheckpointError, DataError
-from ..data.video_inputs import FrameInputs
-from ..models.checkpoints.files import network_digest
-from ..models.common.network import VideoTextNetwork
+from ..data.video_inputs import VIDEOS_AT_ONCE, FrameInputs, encoded
 from ..retrieval.fits import check_fits
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter, Silent
-from .searcher import load_embedder
+from .searcher import Embedder
 
-VIDEOS_AT_ONCE = 16
 SAVE_SECONDS = 60.0
 
 
@@ -45,6 +43,14 @@ class IndexResult:
     seconds: float
 
 
+class UpToDate(NamedTuple):
+    """A student, its vectors of all usable videos, and what was done for them."""
+
+    embedder: Embedder
+    vectors: Vectors
+    result: IndexResult
+
+
 def index(config: Config, reporter: Reporter | None = None) -> IndexResult:
     """Bring the vectors of all usable videos of the frame cache, of every split, up to date.
 
@@ -56,54 +62,75 @@ def index(config: Config, reporter: Reporter | None = None) -> IndexResult:
         CacheError: frames are missing or do not fit the model; the index is damaged.
         DataError: no video can be used.
     """
-    reporter = reporter or Silent()
+    return up_to_date(config, reporter or Silent()).result
+
+
+def up_to_date(config: Config, reporter: Reporter) -> UpToDate:
+    """As `index`; hands on what it loaded and made, so that nothing is read again.
+
+    Raises:
+        As `index`.
+    """
     began = time.perf_counter()
-    frames = FrameCache.open(config.frames_folder)
-    if not frames.usable:
+    prepared, stored = usable_digests(config.frames_folder)
+    if not stored:
         raise DataError(
             "no video has usable frames: nothing to search", where=str(config.frames_folder), hint="teachclip prepare"
         )
-    network = load_embedder(config.search_run, choose_device(config.search.device))
-    check_fits(network, frames, config.frames_folder)
-    rows = _Rows(config.index_folder, network, frames)
-    old = read_vectors(config.index_folder)
-    remade = _what_differs(old, rows.identity)
+    embedder = Embedder.load(config.search_run, choose_device(config.search.device))
+    vectors = old = read_vectors(config.index_folder)
+    kept, remade = len(stored), None
+    if old is None or _what_differs(old, embedder, prepared) or old.digests != _hex(stored):
+        vectors, kept, remade = _brought_up_to_date(config, embedder, old, reporter)
+    assert vectors is not None
+    result = IndexResult(
+        index=str(config.index_folder),
+        videos=len(vectors.digests),
+        width=vectors.matrix.shape[1],
+        added=len(vectors.digests) - kept,
+        kept=kept,
+        removed=0 if old is None else sum(video not in vectors.digests for video in old.digests),
+        remade=remade,
+        seconds=time.perf_counter() - began,
+    )
+    return UpToDate(embedder, vectors, result)
+
+
+def _brought_up_to_date(
+    config: Config, embedder: Embedder, old: Vectors | None, reporter: Reporter
+) -> tuple[Vectors, int, str | None]:
+    """The vectors, encoded where they are missing and published; how many were kept, and what made all of them anew."""
+    frames = FrameCache.open(config.frames_folder)
+    check_fits(embedder.network, frames, config.frames_folder)
+    rows = _Rows(config.index_folder, embedder, frames)
+    remade = None if old is None else _what_differs(old, embedder, frames.identity)
     if remade:
         reporter.info(f"{remade} changed since the index was made: every vector is made again")
     elif old is not None:
         rows.take(old)
     kept = int(rows.have.sum())
-    rows.encode(network, frames, reporter)
-    if old is None or remade or dict(old.digests) != rows.digests:
-        rows.publish()
-    return IndexResult(
-        index=str(config.index_folder),
-        videos=len(rows.have),
-        width=rows.matrix.shape[1],
-        added=len(rows.have) - kept,
-        kept=kept,
-        removed=0 if old is None else sum(video not in rows.digests for video in old.digests),
-        remade=remade,
-        seconds=time.perf_counter() - began,
-    )
+    rows.encode(reporter)
+    return rows.publish(), kept, remade
 
 
-def _what_differs(old: Vectors | None, identity: Mapping[str, Any]) -> str | None:
-    if old is None:
-        return None
-    names = {"network": "the model", "frames": "the way frames are prepared"}
-    differing = [name for key, name in names.items() if old.identity.get(key) != identity[key]]
-    return " and ".join(differing) or None
+def _what_differs(old: Vectors, embedder: Embedder, frames: Mapping[str, Any]) -> str | None:
+    """What the vectors were made by that is not what they would be made by now."""
+    now = {"network": ("the model", embedder.digest), "frames": ("the way frames are prepared", frames)}
+    return " and ".join(name for key, (name, value) in now.items() if old.identity.get(key) != value) or None
+
+
+def _hex(digests: Mapping[str, bytes]) -> dict[str, str]:
+    return {video: digest.hex() for video, digest in digests.items()}
 
 
 class _Rows:
     """The vectors on their way: one row per usable video, in the order of the frame cache."""
 
-    def __init__(self, folder: Path, network: VideoTextNetwork, frames: FrameCache) -> None:
-        self.folder = folder
-        self.identity = {"network": network_digest(network), "frames": frames.identity}
-        self.digests = {video: frames.digest(video).hex() for video in frames.usable}
-        self.matrix = np.zeros((len(self.digests), network.trunk.embed_dim), np.float16)
+    def __init__(self, folder: Path, embedder: Embedder, frames: FrameCache) -> None:
+        self.folder, self.network, self.frames = folder, embedder.network, frames
+        self.identity = {"network": embedder.digest, "frames": frames.identity}
+        self.digests = _hex({video: frames.digest(video) for video in frames.usable})
+        self.matrix = np.zeros((len(self.digests), self.network.trunk.embed_dim), np.float16)
         self.have = np.zeros(len(self.digests), bool)
 
     def take(self, old: Vectors) -> None:
@@ -115,19 +142,15 @@ class _Rows:
                 self.have[row] = True
 
     @torch.inference_mode()
-    def encode(self, network: VideoTextNetwork, frames: FrameCache, reporter: Reporter) -> None:
+    def encode(self, reporter: Reporter) -> None:
         """Make the missing vectors, publishing now and then."""
         missing = np.flatnonzero(~self.have)
         if not len(missing):
             return
-        inputs = FrameInputs(frames, tuple(self.digests))
-        device = network.logit_scale.device
+        inputs, device = FrameInputs(self.frames, self.frames.usable), self.network.logit_scale.device
         saved = time.monotonic()
         with reporter.progress("vectors of videos", len(self.have), "video", done=int(self.have.sum())) as progress:
-            for start in range(0, len(missing), VIDEOS_AT_ONCE):
-                part = missing[start : start + VIDEOS_AT_ONCE]
-                pixels, mask, _ = inputs.read(part)
-                vectors = network.encode_videos(pixels.to(device), mask.to(device))["vector"].float().cpu().numpy()
+            for part, vectors in encoded(inputs, missing, self._vectors, device, VIDEOS_AT_ONCE):
                 self._refuse_not_finite(vectors, part)
                 self.matrix[part], self.have[part] = vectors, True
                 progress.advance(len(part))
@@ -135,10 +158,16 @@ class _Rows:
                     self.publish()
                     saved = time.monotonic()
 
-    def publish(self) -> None:
+    def publish(self) -> Vectors:
         """Publish the vectors made so far."""
         made = {video: digest for (video, digest), have in zip(self.digests.items(), self.have, strict=True) if have}
-        publish_vectors(self.folder, Vectors(self.identity, made, self.matrix[self.have]))
+        vectors = Vectors(self.identity, made, self.matrix[self.have])
+        publish_vectors(self.folder, vectors)
+        return vectors
+
+    def _vectors(self, frames: Tensor, mask: Tensor, times: Tensor) -> np.ndarray:
+        vectors: np.ndarray = self.network.encode_videos(frames, mask)["vector"].float().cpu().numpy()
+        return vectors
 
     def _refuse_not_finite(self, vectors: np.ndarray, rows: np.ndarray) -> None:
         bad = rows[~np.isfinite(vectors).all(axis=1)]

@@ -1,26 +1,215 @@
-"""A student's vectors and an exact index over them, opened and asked."""
+"""A student, the vectors that it made of videos and an exact index over them: opened once, asked often."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple, Self
 
 import faiss
 import numpy as np
 import torch
 
 from ...cache.vectors import Vectors, read_vectors
-from ...errors import CacheError, CacheMismatchError, CheckpointError
+from ...configs.schema import Config
+from ...errors import CacheError, CacheMismatchError, CheckpointError, DataError
+from ..data.dataset import locator
 from ..models.checkpoints.files import load_network, network_digest
 from ..models.clip.tokens import tokenize
 from ..models.common.network import VideoTextNetwork
-from ..runtime.reporting import Reporter
+from ..runtime.device import choose_device
+from ..runtime.reporting import Reporter, Silent
 
 
-def open_vectors(folder: Path, network: VideoTextNetwork) -> Vectors:
+@dataclass(frozen=True)
+class Answer:
+    """A video: its rank (1 is best), its cosine with the sentence, its id and its file."""
+
+    rank: int
+    cosine: float
+    video: str
+    path: str
+
+
+@dataclass(frozen=True)
+class QueryAnswers:
+    """A sentence and its videos, best first."""
+
+    query: str
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What each sentence found among `videos` videos; `seconds` is the search alone, without loading and encoding."""
+
+    queries: tuple[QueryAnswers, ...]
+    videos: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A student in evaluation mode, and the digest of its weights."""
+
+    network: VideoTextNetwork
+    digest: str
+
+    @classmethod
+    def load(cls, run: Path, device: torch.device) -> Self:
+        """The student of a run folder or checkpoint, read and hashed.
+
+        Raises:
+            CheckpointError: it cannot be loaded, or is a teacher, whose scores are not those of two vectors.
+        """
+        network = load_network(run)
+        if network.config.kind != "student":
+            raise CheckpointError(
+                f"this is a network of kind {network.config.kind}: it compares every word with every frame and has no "
+                "single vector per video, so it cannot search",
+                where=str(run),
+                hint="search with a student: --set search.run=runs/student",
+            )
+        return cls(network.to(device).eval(), network_digest(network))
+
+
+class _Opened(NamedTuple):
+    network: VideoTextNetwork
+    videos: tuple[str, ...]
+    index: Any
+    locate: Callable[[str], str]
+
+
+class Searcher:
+    """Finds the videos that sentences describe; several threads may ask at once.
+
+        with Searcher.open(load_config(Path("own_videos.yaml"))) as searcher:
+            searcher.search(["a dog runs on the beach"], top=3)
+
+    `stages.search.stage.open_searcher` brings the index up to date first; `Searcher.open` takes it as it is, and needs
+    no frames; `Searcher.from_files` needs no configuration either. It goes on answering from the vectors that it was
+    opened with: after the index has been changed, open another.
+
+    Args:
+        embedder: the student.
+        vectors: what it made of the videos.
+        locate: tells people where a video is, by its id.
+
+    Attributes:
+        videos: ids of the videos it knows.
+    """
+
+    def __init__(self, embedder: Embedder, vectors: Vectors, locate: Callable[[str], str] = str) -> None:
+        self.videos = vectors.videos
+        self._opened: _Opened | None = _Opened(embedder.network, self.videos, exact_index(vectors.matrix), locate)
+        tokenize(["warm"], 3)  # reads the vocabulary now, not when the first sentence comes
+
+    @classmethod
+    def open(cls, config: Config) -> Self:
+        """The student and the index that `config` names, as they are.
+
+        Raises:
+            CheckpointError: the model cannot be loaded, or is a teacher.
+            CacheError: there is no index, or it is damaged.
+            CacheMismatchError: the index was made by another model.
+        """
+        device = config.search.device
+        return cls.from_files(config.search_run, config.index_folder, device=device, locate=locator(config.data))
+
+    @classmethod
+    def from_files(
+        cls,
+        run: Path,
+        index: Path,
+        *,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        locate: Callable[[str], str] = str,
+    ) -> Self:
+        """As `open`, from files alone.
+
+        Args:
+            run: the student's run folder or checkpoint.
+            index: the folder of the vectors.
+            device: where the student runs.
+            locate: tells people where a video is, by its id; by default the id itself.
+
+        Raises:
+            As `open`.
+        """
+        embedder = Embedder.load(run, choose_device(device))
+        return cls(embedder, _vectors_of(index, embedder), locate)
+
+    def search(self, queries: Sequence[str], top: int = 5, reporter: Reporter | None = None) -> SearchResult:
+        """The videos whose vectors are nearest to each sentence, at most `top` of them.
+
+        Args:
+            reporter: is told of sentences that are longer than what the model reads.
+
+        Raises:
+            DataError: no sentence, or an empty one; `top` is less than 1.
+            CheckpointError: the model gives a vector that is not finite.
+            ValueError: the searcher is closed.
+        """
+        refuse_empty(queries)
+        if top < 1:
+            raise DataError(f"{top} answers are asked for", hint="ask for one at least")
+        if (opened := self._opened) is None:
+            raise ValueError("this searcher is closed")
+        wanted = _encode(opened.network, queries, reporter or Silent())
+        began = time.perf_counter()
+        nearest = opened.index.search(wanted, min(top, len(opened.videos)))
+        seconds = time.perf_counter() - began
+        found = (
+            QueryAnswers(query, _answers(opened, cosines, rows))
+            for query, cosines, rows in zip(queries, *nearest, strict=True)
+        )
+        return SearchResult(tuple(found), len(opened.videos), seconds)
+
+    def close(self) -> None:
+        """Let go of the student and the vectors; searches that run end as they should."""
+        self._opened = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def refuse_empty(queries: Sequence[str]) -> None:
+    """Refuse what finds nothing.
+
+    Raises:
+        DataError: no sentence, or an empty one.
+    """
+    hint = 'ask with words: teachclip search "a dog runs on the beach"'
+    if isinstance(queries, str):
+        raise DataError("a list of sentences is searched for, and this is one", hint=f"ask for [{queries!r}]")
+    if not queries:
+        raise DataError("nothing to search for", hint=hint)
+    empty = [f"sentence {number}" for number, query in enumerate(queries, start=1) if not query.strip()]
+    if empty:
+        raise DataError("an empty sentence finds nothing", details=empty if len(queries) > 1 else (), hint=hint)
+
+
+def exact_index(matrix: np.ndarray) -> Any:
+    """A faiss index of unit vectors float16 [V, D] for the largest dot products.
+
+    They stay float16 as stored, which is half the memory and half the time of a flat float32 index; the rounding moves
+    a cosine by less than 5e-4.
+    """
+    index = faiss.IndexScalarQuantizer(matrix.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    index.add_sa_codes(np.ascontiguousarray(matrix, np.float16).view(np.uint8))  # float16 is the index's own code
+    return index
+
+
+def _vectors_of(folder: Path, embedder: Embedder) -> Vectors:
     vectors = read_vectors(folder)
-    if vectors is None:
-        raise CacheError("there is no index here", where=str(folder), hint="make it first: stages.index.index(config)")
-    if vectors.identity.get("network") != network_digest(network):
+    if vectors is None or not vectors.videos:
+        raise CacheError(
+            "there is no index here", where=str(folder), hint="make it first: a search with its configuration does"
+        )
+    if vectors.identity.get("network") != embedder.digest:
         raise CacheMismatchError(
             "this index holds the vectors of another model", where=str(folder), hint="bring it up to date first"
         )
@@ -28,14 +217,16 @@ def open_vectors(folder: Path, network: VideoTextNetwork) -> Vectors:
 
 
 @torch.inference_mode()
-def encode_queries(network: VideoTextNetwork, queries: Sequence[str], reporter: Reporter) -> np.ndarray:
+def _encode(network: VideoTextNetwork, queries: Sequence[str], reporter: Reporter) -> np.ndarray:
     """Unit vectors of the sentences, float32 [T, D]."""
     words = network.config.words
-    longer = tokenize(queries, words + 1)[1].all(dim=1)
-    for query, long in zip(queries, longer.tolist(), strict=True):
-        if long:
+    ids, mask = tokenize(queries, words + 1)
+    cut = mask.all(dim=1)  # one token more than the model reads
+    for query, is_cut in zip(queries, cut.tolist(), strict=True):
+        if is_cut:
             reporter.warn(f"the model reads the first {words - 2} tokens of a sentence; this one is longer: {query!r}")
-    ids = tokenize(queries, words)[0].to(network.logit_scale.device)
+    ids[cut, -2] = ids[cut, -1]  # the end of the sentence comes where the model stops reading
+    ids = ids[:, :-1].contiguous().to(network.logit_scale.device)
     vectors: np.ndarray = network.encode_texts(ids)["vector"].float().cpu().numpy()
     if not np.isfinite(vectors).all():
         raise CheckpointError(
@@ -46,39 +237,6 @@ def encode_queries(network: VideoTextNetwork, queries: Sequence[str], reporter: 
     return vectors
 
 
-def nearest_videos(matrix: np.ndarray, wanted: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosines and rows of the best videos, both [T, min(top, V)]."""
-    cosines, rows = exact_index(matrix).search(wanted, min(top, len(matrix)))
-    return cosines, rows
-
-
-def load_embedder(path: Path, device: torch.device) -> VideoTextNetwork:
-    """The student of a run folder or checkpoint, in evaluation mode.
-
-    Raises:
-        CheckpointError: it cannot be loaded, or is a teacher, whose scores are not those of two vectors.
-    """
-    network = load_network(path)
-    if network.config.kind != "student":
-        raise CheckpointError(
-            f"this is a network of kind {network.config.kind}: it compares every word with every frame and has no "
-            "single vector per video, so it cannot search",
-            where=str(path),
-            hint="search with a student: --set search.run=runs/student",
-        )
-    return network.to(device).eval()
-
-
-ROWS_AT_ONCE = 65_536
-
-
-def exact_index(matrix: np.ndarray) -> Any:
-    """A faiss index of unit vectors [V, D] for the largest dot products.
-
-    They stay float16 as stored, which is half the memory and half the time of a flat float32 index; the rounding moves
-    a cosine by less than 5e-4.
-    """
-    index = faiss.IndexScalarQuantizer(matrix.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    for start in range(0, len(matrix), ROWS_AT_ONCE):
-        index.add(matrix[start : start + ROWS_AT_ONCE].astype(np.float32))
-    return index
+def _answers(opened: _Opened, cosines: np.ndarray, rows: np.ndarray) -> tuple[Answer, ...]:
+    best = [(float(cosine), opened.videos[row]) for cosine, row in zip(cosines, rows, strict=True)]
+    return tuple(Answer(rank, cosine, video, opened.locate(video)) for rank, (cosine, video) in enumerate(best, 1))

@@ -11,7 +11,7 @@ from ..shell.output import table
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
 
 if TYPE_CHECKING:
-    from ....stages.search.stage import SearchResult
+    from ....stages.search.searcher import SearchResult
 
 Queries = Annotated[list[str], typer.Argument(metavar="QUERY...", help="Sentences, each in quotes.")]
 
@@ -37,10 +37,8 @@ def search(
     with running("search", json, quiet, debug, config, sets) as output:
         settings = load_config(config, sets or ())
         with output.waiting("loading"):
-            from ....stages.search.index import index
             from ....stages.search.stage import search as run
 
-        index(settings, output)
         result = run(settings, queries, output)
         output.result(result, *answered(result))
 

@@ -1,5 +1,6 @@
 """Which frames of a video are kept: the published rule (specs/teachclip.md section 6)."""
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -25,10 +26,11 @@ def sampled_numbers(
         start: first second, 0 by default; end: last second, inclusive, the video's last by default.
 
     Raises:
-        ValueError: a rate that is not positive, or a negative second.
+        ValueError: a rate that is not positive and finite, or a negative second.
     """
-    if not fps > 0 or sample_fps < 0 or (start or 0) < 0:
-        raise ValueError(f"cannot sample {sample_fps} frames a second from {fps} fps, second {start or 0} on")
+    if not 0 < fps < math.inf or min(sample_fps, start or 0, end or 0) < 0:
+        until = "" if end is None else f" to {end}"
+        raise ValueError(f"cannot sample {sample_fps} frames a second from {fps} fps, second {start or 0} on{until}")
     second = max(1, int(fps))
     step = max(1, second // sample_fps) if sample_fps else 1
     offsets = range(0, second, step)[: sample_fps or None]

@@ -5,18 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ....cache.features import FeatureShards
 from ....cache.frames.cache import FrameCache
 from ....errors import CacheError
-from ...data.video_inputs import FrameInputs, MemoryInputs
+from ...data.video_inputs import VIDEOS_AT_ONCE, FrameInputs, MemoryInputs, encoded
 from ...models.checkpoints.files import class_token_digest
 from ...models.common.network import VideoTextNetwork
 from ...runtime.device import plain_float32
 from ...runtime.processes import World
 from ...runtime.reporting import Reporter
-
-ENCODE_VIDEOS = 16
 
 
 def frozen_inputs(
@@ -59,11 +58,11 @@ def frozen_inputs(
 @torch.no_grad()
 def _encode(network: VideoTextNetwork, inputs: FrameInputs, index: np.ndarray) -> dict[str, np.ndarray]:
     device = network.logit_scale.device
-    tokens, masks, times = [], [], []
-    for start in range(0, len(index), ENCODE_VIDEOS):
-        frames, mask, when = inputs.read(index[start : start + ENCODE_VIDEOS])
+
+    def encode(frames: Tensor, mask: Tensor, times: Tensor) -> dict[str, np.ndarray]:
         with plain_float32(device):
-            tokens.append(network.class_tokens(frames.to(device), mask.to(device)).float().cpu().numpy())
-        masks.append(mask.numpy())
-        times.append(when.numpy())
-    return {"tokens": np.concatenate(tokens), "mask": np.concatenate(masks), "times": np.concatenate(times)}
+            tokens = network.class_tokens(frames, mask).float()
+        return {name: each.cpu().numpy() for name, each in (("tokens", tokens), ("mask", mask), ("times", times))}
+
+    parts = [part for _, part in encoded(inputs, index, encode, device, VIDEOS_AT_ONCE)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,6 +1,7 @@
 """The frame cache's files: what is damaged, foreign or hostile is refused in words, and read by several at once."""
 
 import dataclasses
+import itertools
 import json
 import os
 import threading
@@ -12,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from teachclip.cache.frames import shard as frame_shards
-from teachclip.cache.frames.cache import FrameCache, FrameFolder, frame_identity
+from teachclip.cache.frames.cache import FrameCache, FrameFolder, frame_identity, usable_digests
 from teachclip.cache.frames.record import FileStamp, ReadBy, VideoRecord, VideoStatus
 from teachclip.cache.storage.identity import identity_digest
 from teachclip.errors import CacheError, CacheMismatchError
@@ -21,6 +22,9 @@ SIZE, FRAMES = 8, 3
 IDENTITY = frame_identity(
     sample_fps=1, choice="uniform", max_frames=FRAMES, image_size=SIZE, storage="raw", jpeg_quality=90
 )
+
+
+READERS: tuple[Callable[[Path], object], ...] = (FrameCache.open, usable_digests)
 
 
 def record(video: str, seed: int, count: int = FRAMES) -> VideoRecord:
@@ -95,6 +99,18 @@ def test_a_shard_that_does_not_say_who_read_it_was_read_by_pyav(folder: Path) ->
     np.testing.assert_array_equal(cache.read(["a"]).frames[0], record("a", 0).images)
 
 
+def test_digests_are_read_without_the_rest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = FrameFolder.claim(folder, IDENTITY)
+    again.write(3, [record("bad", 3), left_out("b"), record("d", 4)])  # what a later shard says of a video holds
+    again.complete()
+    cache = FrameCache.open(folder)
+    assert cache.usable == ("a", "bad", "c ü", "d")
+    monkeypatch.setattr(frame_shards.FrameShard, "open", None)
+    identity, digests = usable_digests(folder)
+    assert identity == IDENTITY
+    assert list(digests.items()) == [(video, cache.digest(video)) for video in cache.usable]
+
+
 def test_digests_depend_on_pixels_and_times() -> None:
     base = record("a", 0)
     images, times = list(base.images), [0.0, 1.0, 2.0]
@@ -144,10 +160,14 @@ def test_many_threads_read_at_once(folder: Path) -> None:
 
 
 def test_no_cache_and_a_part_of_one(tmp_path: Path) -> None:
-    for place in (tmp_path, tmp_path / "nowhere"):
+    for place, read in itertools.product((tmp_path, tmp_path / "nowhere"), READERS):
         with pytest.raises(CacheError, match="no frame cache here") as caught:
-            FrameCache.open(place)
+            read(place)
         assert "teachclip prepare" in (caught.value.hint or "")
+    FrameFolder.claim(tmp_path / "begun", IDENTITY).write(0, shard_lists()[0])
+    for read in READERS:
+        with pytest.raises(CacheError, match="not complete"):
+            read(tmp_path / "begun")
 
 
 Change = Callable[[Path], object]
@@ -173,10 +193,11 @@ DAMAGES: dict[str, Change] = {
 def test_damaged_shards_are_named_with_what_repairs_them(folder: Path, kind: str) -> None:
     path = folder / "00000.h5"
     DAMAGES[kind](path)
-    with pytest.raises(CacheError) as caught:
-        FrameCache.open(folder)
-    assert caught.value.where == str(path)
-    assert "teachclip prepare" in (caught.value.hint or "")
+    for read in READERS:
+        with pytest.raises(CacheError) as caught:
+            read(folder)
+        assert caught.value.where == str(path)
+        assert "teachclip prepare" in (caught.value.hint or "")
     again = FrameFolder.claim(folder, IDENTITY)
     assert sorted(again.shards) == [1, 2]
     if kind != "absent":
@@ -191,8 +212,9 @@ def test_a_shard_of_another_cache_is_refused(folder: Path, tmp_path: Path) -> No
     other = FrameFolder.claim(tmp_path / "other", IDENTITY | {"sample_fps": 2})
     other.write(0, shard_lists()[0])
     (folder / "00000.h5").write_bytes((tmp_path / "other" / "00000.h5").read_bytes())
-    with pytest.raises(CacheError, match="its identity is "):
-        FrameCache.open(folder)
+    for read in READERS:
+        with pytest.raises(CacheError, match="its identity is "):
+            read(folder)
     with pytest.raises(CacheMismatchError) as caught:
         FrameFolder.claim(folder, IDENTITY | {"image_size": 16})
     assert caught.value.details == ("image_size: the cache has 8, now it is 16",)
@@ -278,6 +300,9 @@ HOSTILE: dict[str, Callable[[h5py.File], object]] = {
 }
 
 
+OF_IDS = ("object references", "strings on the heap", "ids of a megabyte", "no UTF-8")
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_shards_are_refused_before_their_data_is_touched(folder: Path, kind: str) -> None:
     path = folder / "00000.h5"
@@ -285,6 +310,13 @@ def test_hostile_shards_are_refused_before_their_data_is_touched(folder: Path, k
     with pytest.raises(CacheError) as caught:
         FrameCache.open(folder)
     assert caught.value.where == str(path)
+
+
+@pytest.mark.parametrize("kind", OF_IDS)
+def test_hostile_ids_are_refused_where_digests_alone_are_read(folder: Path, kind: str) -> None:
+    rewritten(folder / "00000.h5", HOSTILE[kind])
+    with pytest.raises(CacheError):
+        usable_digests(folder)
 
 
 def test_every_flipped_bit_outside_the_frames_is_noticed(folder: Path) -> None:
@@ -298,9 +330,11 @@ def test_every_flipped_bit_outside_the_frames_is_noticed(folder: Path) -> None:
         path.write_bytes(damaged)
         if start <= at < start + 4 * 3 * SIZE * SIZE:
             FrameCache.open(folder).read(["a"])
+            assert usable_digests(folder)
         else:
-            with pytest.raises(CacheError):
-                FrameCache.open(folder)
+            for read in READERS:
+                with pytest.raises(CacheError):
+                    read(folder)
 
 
 def test_another_format_or_version_is_named(folder: Path) -> None:

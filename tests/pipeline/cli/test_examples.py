@@ -30,8 +30,7 @@ from teachclip.stages.prepare.stage import PrepareResult
 from teachclip.stages.score.chance_check import OwnRanks
 from teachclip.stages.score.one_teacher import TeacherScores
 from teachclip.stages.score.stage import ScoreResult
-from teachclip.stages.search.index import IndexResult
-from teachclip.stages.search.stage import Answer, QueryAnswers, SearchResult
+from teachclip.stages.search.searcher import Answer, QueryAnswers, SearchResult
 from teachclip.stages.train.run import TrainResult
 from typer.testing import CliRunner, Result
 
@@ -65,7 +64,6 @@ DENOISED = DenoiseResult(
     "captions-mask.json", ("xclip", "drl"), 100, "keep-best", 180_000, 9000, 3, 179_000, 1000, ("a.mp4",), (), 4.0,
     (RankedCaption("b.mp4#3", "b.mp4", "something happens", 8999.5),), 60.0,
 )  # fmt: skip
-INDEXED = IndexResult("index", 9, 512, 9, 0, 0, None, 1.0)
 MODELS = (DemoModel("X-CLIP teacher", "r/x", METRICS, METRICS), DemoModel("student taught", "r/t", METRICS, METRICS))
 SHOWN = DemoResult("demo/report.html", "my demo/demo.yaml", MODELS, FOUND, (Step("render", False, 9.0),), 300.0)
 
@@ -118,7 +116,6 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
     stand_in("stages.train.stage.train", TRAINED)
     stand_in("stages.evaluate.stage.evaluate", EVALUATED)
     stand_in("stages.evaluate.stage.evaluate_sets", Evaluations((replace(EVALUATED, data="own_videos"),), ()))
-    stand_in("stages.search.index.index", INDEXED)
     stand_in("stages.search.stage.search", FOUND)
     stand_in("stages.analysis.cost.table.cost", COSTED)
     stand_in("stages.analysis.frame_weights.frame_weights", LOOKED)
@@ -286,8 +283,8 @@ def test_search_shows_rank_cosine_and_file(invoke: Invoke, stages: list[tuple[st
         "   1  0.310   /v/a.mp4",
         "   2  0.200   /v/b.mp4",
     ]
-    assert [name for name, _ in stages] == ["stages.search.index.index", "stages.search.stage.search"]
-    assert stages[1][1][1] == ["a dog", "a cat"]
+    assert [name for name, _ in stages] == ["stages.search.stage.search"]
+    assert stages[0][1][1] == ["a dog", "a cat"]
 
 
 def test_demo_shows_models_searches_and_what_to_do_next(

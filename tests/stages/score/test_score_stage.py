@@ -130,7 +130,7 @@ def test_a_longer_batch_gives_the_same_scores_to_rounding(process, new_world, fa
 
 def test_blocks_of_videos_are_put_together_in_order(process, new_world, fake_teacher, finished, monkeypatch) -> None:
     root = new_world()
-    monkeypatch.setattr(scoring, "VIDEOS_AT_ONCE", 5)
+    monkeypatch.setattr(scoring, "SCORED_AT_ONCE", 5)
     score(process.config_of(root))
     ours, theirs = (TileRows(cache_of(where).tiles[0]).scores(np.arange(38)) for where in (root, finished))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=3e-5)
