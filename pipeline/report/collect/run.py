@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ....configs.loading import load_config
 from ....configs.schema import Config
 from ....errors import DataError, TeachclipError
+from ..contents import Points
 
 if TYPE_CHECKING:
     from ....stages.retrieval.query_ranks import QueryRanks
 
 RUN_FILES = ("run.json", "config.yaml", "metrics.jsonl", "result.json", "best.safetensors")
-
-type Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,18 @@ def short_names(folders: Sequence[Path]) -> list[str]:
         again = {name for name in names if names.count(name) > 1}
         names = ["/".join(each[-count:]) if name in again else name for each, name in zip(parts, names, strict=True)]
     return names
+
+
+def teachers_among(runs: Sequence[RunFiles]) -> dict[str, str]:
+    """Teachers whose own run is one of these -> that run's name."""
+    names = {run.folder.resolve(): run.name for run in runs}
+    found = {}
+    for config in [run.config for run in runs if run.config is not None]:
+        for teacher in config.score.teachers:
+            checkpoint = config.teacher_checkpoint(teacher)
+            if checkpoint is not None and checkpoint.resolve() in names:
+                found[teacher.name] = names[checkpoint.resolve()]
+    return found
 
 
 def number(record: Mapping[str, Any], *keys: str) -> float | None:
