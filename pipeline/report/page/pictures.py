@@ -57,17 +57,6 @@ class Album:
         return [f"{self.dropped:,} frames: a page takes {self.budget >> 20} MB of pictures, so that it can be sent."]
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A video that was found, below a heading."""
-
-    heading: str
-    video: str
-    cosine: str
-    caption: str
-    shots: Sequence[Picture]
-
-
 def searches(given: Sequence["Search"], album: Album) -> Section | None:
     """Sentences and what they found."""
     asked = [
@@ -77,10 +66,15 @@ def searches(given: Sequence["Search"], album: Album) -> Section | None:
     return Section("Searches", "searches.html", asked) if asked else None
 
 
-def _answer(answer: "FoundVideo", heading: str, album: Album) -> Answer:
-    cosine = "" if answer.cosine is None else f"cosine {answer.cosine:.3f}"
-    shots = [album.picture(frame, f"{answer.video}, a frame") for frame in answer.frames]
-    return Answer(heading, answer.video, cosine, answer.caption, shots)
+def _answer(found: "FoundVideo", heading: str, album: Album) -> Mapping[str, Any]:
+    """A video below a heading."""
+    return {
+        "heading": heading,
+        "video": found.video,
+        "cosine": "" if found.cosine is None else f"cosine {found.cosine:.3f}",
+        "caption": found.caption,
+        "shots": [album.picture(frame, f"{found.video}, a frame") for frame in found.frames],
+    }
 
 
 def queries(report: "Report", album: Album) -> Section | None:

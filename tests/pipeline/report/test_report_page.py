@@ -180,6 +180,21 @@ def test_more_models_than_colours_still_render(parse: Parse) -> None:
     assert sum(row[0] == "m9" for row in page.rows if row) == 2
 
 
+def test_a_teacher_that_is_a_model_of_the_page_has_its_colour(report: Report, parse: Parse) -> None:
+    clips = [replace(clip, weights={**clip.weights, "tutor": [0.1] * 10}) for clip in report.clips]
+    apart = replace(report, clips=clips)
+    same = replace(apart, teachers={"tutor": "teacher"})
+    for shown, colours in ((apart, {"c0", "c3"}), (same, {"c0"})):
+        attributes = parse(render_report(shown)).attributes
+        bars = [
+            attributes[place - 1][2].removeprefix("weight ")
+            for place, (_, key, value) in enumerate(attributes)
+            if key == "title" and value.startswith(("teacher: ", "tutor: "))
+        ]
+        assert len(bars) == 20
+        assert set(bars) == colours
+
+
 def test_templates_escape_texts_and_attributes_and_refuse_what_is_missing() -> None:
     shown = templates().from_string('<p title="{{ it }}">{{ it }}</p>')
     escaped = "&lt;b &#34;&#39;&amp;"
