@@ -37,8 +37,9 @@ def render_report(report: Report) -> str:
 
 def _colours(report: Report) -> dict[str, str]:
     """Of the models, and of the teachers that are shown beside them; a teacher that is one of the models has its."""
-    names = [model.name for model in report.models]
-    names += [name for clip in report.clips for name in clip.weights]
-    names += [each.teacher for each in report.card.teachers] if report.card else []
-    colours = colours_of([report.teachers.get(name, name) for name in names])
-    return {name: colours[report.teachers.get(name, name)] for name in names}
+    models = [model.name for model in report.models]
+    teachers = [name for clip in report.clips for name in clip.weights]
+    teachers += [each.teacher for each in report.card.teachers] if report.card else []
+    same = {name: report.teachers[name] for name in teachers if name in report.teachers and name not in models}
+    colours = colours_of([*models, *(name for name in teachers if name not in same)])
+    return colours | {name: colours[model] for name, model in same.items()}
