@@ -23,7 +23,7 @@ from ...stages.train.run import TrainResult
 from ...stages.train.stage import train
 from ..report.page.render import write_report
 from ..steps import Step, Steps
-from .report import Model, Roles, build_report
+from .report import Model, Roles, demo_report
 
 QUERIES = (
     "a yellow star moves to the right",
@@ -241,6 +241,6 @@ class Chain:
 
         def write(output: Reporter) -> None:
             seconds = time.perf_counter() - began
-            write_report(build_report(list(models.values()), roles, searches, seconds, output), self.page)
+            write_report(demo_report(list(models.values()), roles, searches, seconds, output), self.page)
 
         self.steps.run("write the page", write)

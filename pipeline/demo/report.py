@@ -16,15 +16,13 @@ from ...stages.data.dataset import Dataset, read_dataset
 from ...stages.evaluate.one_model import EvaluateResult
 from ...stages.models.checkpoints.files import load_network
 from ...stages.models.student import Student
-from ...stages.retrieval.confidence import Interval, difference
+from ...stages.retrieval.confidence import Interval
 from ...stages.runtime.reporting import Reporter
 from ...stages.search.searcher import SearchResult
 from ...stages.train.run import TrainResult
-from ..report.collect.facts import comparisons, model_report
-from ..report.collect.queries import query_clips
-from ..report.collect.report import ranks_of, report_card_of
+from ..report.collect.report import build_report
 from ..report.collect.run import read_runs
-from ..report.contents import FoundVideo, Gain, ModelReport, Report, Search
+from ..report.contents import FoundVideo, ModelReport, Report, Search
 from ..wording import duration, signed
 
 SPLIT = "test"
@@ -58,34 +56,26 @@ class Roles:
     taught: Model
 
 
-def build_report(
+def demo_report(
     models: Sequence[Model], roles: Roles, found: SearchResult, seconds: float, reporter: Reporter
 ) -> Report:
-    """The report of the demo's runs, what came out in words, and searches with the taught student."""
-    config, taught, alone = roles.taught.config, roles.taught.name, roles.alone.name
+    """The report of the demo's runs, with what came out in words, seconds of a search, and searches."""
+    config, pair = roles.taught.config, (roles.taught.name, roles.alone.name)
     dataset, frames = read_dataset(config.data), FrameCache.open(config.frames_folder)
-    left_out: list[str] = []
     read = read_runs([Path(model.trained.run) for model in models])
     runs = [replace(run, name=model.name) for run, model in zip(read, models, strict=True)]
-    ranks = ranks_of(runs, SPLIT, left_out)
-    gain = Gain(taught, alone, difference(ranks[taught], ranks[alone]))
-    speeds = _speeds(models, len(ranks[taught].video_ids), reporter)
-    clips, clips_note = query_clips(runs, ranks, reporter, left_out, focus=taught, against=alone)
-    shown = [model_report(run, SPLIT, ranks.get(run.name), left_out) for run in runs]
-    return Report(
-        title="Does teaching help? The teachclip demo",
-        lead=_lead(roles, gain.sumr, len(ranks[taught].video_ids)),
-        models=[_model(model, report, speeds[model.name]) for model, report in zip(models, shown, strict=True)],
+    report = build_report(runs, SPLIT, "Does teaching help? The teachclip demo", reporter, pair)
+    videos = max(model.candidates for model in report.models)
+    speeds = _speeds(models, videos, reporter)
+    shown = zip(models, report.models, strict=True)
+    return replace(
+        report,
+        lead=_lead(roles, report.gains[0].sumr, videos),
+        models=[_model(model, made, speeds[model.name]) for model, made in shown],
         data=_data(dataset, frames),
         machine=_machine(seconds),
-        clips=clips,
-        clips_note=clips_note,
         searches=_searches(found, roles.taught, dataset, frames),
         footer=f"Written by teachclip {__version__}. The numbers of the page are those of this machine and this run.",
-        gains=[gain],
-        card=report_card_of(runs, reporter, left_out),
-        comparisons=comparisons(runs),
-        left_out=left_out,
     )
 
 

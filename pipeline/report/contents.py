@@ -1,4 +1,4 @@
-"""What a report holds: dataclasses only."""
+"""What a report holds: dataclasses, and what its metrics are called."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +9,15 @@ import numpy as np
 if TYPE_CHECKING:
     from ...stages.analysis.report_card import ReportCard
     from ...stages.retrieval.confidence import Interval, Intervals
+
+METRICS = {
+    "r1": ("R@1", ".1f"),
+    "r5": ("R@5", ".1f"),
+    "r10": ("R@10", ".1f"),
+    "sumr": ("SumR", ".1f"),
+    "mdr": ("MdR", "g"),
+    "mnr": ("MnR", ".1f"),
+}
 
 type Points = Sequence[tuple[float, float]]
 """(x, y) of a curve, such as steps and losses."""
@@ -38,7 +47,7 @@ class ModelReport:
     """One model.
 
     Args:
-        name: unique; its colour in the page goes by its place in `Report.models`.
+        name: unique; its colour is the same all over the page.
         note: what it is, in a few words.
         t2v: text-to-video metrics, keys as in `METRICS`, R@K in percent; empty while it is not evaluated.
         v2t: the same, video-to-text.
@@ -164,6 +173,7 @@ class Report:
         footer: the last line.
         gains: paired differences between models.
         card: of the teachers that taught.
+        teachers: the names of those teachers that are models of the page -> the models' names.
         comparisons: of what the models were made from.
         notices: what a reader must know before the numbers; left_out: what the page does not show, and why.
     """
@@ -179,6 +189,7 @@ class Report:
     footer: str = ""
     gains: Sequence[Gain] = ()
     card: "ReportCard | None" = None
+    teachers: Mapping[str, str] = field(default_factory=dict)
     comparisons: Sequence[RunComparison] = ()
     notices: Sequence[str] = ()
     left_out: Sequence[str] = ()

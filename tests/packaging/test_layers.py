@@ -43,6 +43,7 @@ LIGHT = {  # must be imported without anything heavy
 }
 HEAVY = {
     *("torch", "torchvision", "open_clip", "numpy", "zarr", "h5py", "tensorstore", "decord", "av", "faiss"),
+    "jinja2",
     "matplotlib",
 }
 STORES = {"tensorstore": ("cache.scores.format", "cache.storage"), "zarr": ("cache.scores.format", "cache.storage")}

@@ -82,7 +82,7 @@ def editable(source: Path) -> Path:
 def test_every_module_and_data_file_is_in_the_wheel(wheel: Path) -> None:
     files = [ROOT / "__init__.py", ROOT / "errors.py", ROOT / "py.typed"]
     for layer in LAYERS:
-        files += [file for kind in ("*.py", "*.yaml", "*.css") for file in (ROOT / layer).rglob(kind)]
+        files += [file for kind in ("*.py", "*.yaml", "*.css", "*.html") for file in (ROOT / layer).rglob(kind)]
     missing = {f"teachclip/{file.relative_to(ROOT)}" for file in files} - set(zipfile.ZipFile(wheel).namelist())
     assert missing == set()
 

@@ -10,8 +10,7 @@ from ....errors import TeachclipError
 from ....stages.analysis.cost.network import FLOPS_PER_MULTIPLY_ADD, count_network
 from ....stages.retrieval.confidence import Interval, Intervals, confidence
 from ...wording import duration
-from ..contents import Cost, ModelReport, RunComparison
-from ..page.layout import METRICS
+from ..contents import METRICS, Cost, ModelReport, Points, RunComparison
 from .run import RunFiles, number
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ def _marks(run: RunFiles, measured: Mapping[str, Any]) -> list[str]:
     return marks + [f"damaged: {problem}" for problem in run.problems]
 
 
-def curves(run: RunFiles) -> dict[str, Sequence[tuple[float, float]]]:
+def curves(run: RunFiles) -> dict[str, Points]:
     """Chart title -> points, the same titles in the same order for every run."""
     found = {
         f"{label} on the validation split, text to video": run.points("val", "t2v", key)

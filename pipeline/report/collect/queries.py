@@ -24,7 +24,7 @@ from ....stages.retrieval.fits import check_fits
 from ....stages.runtime.device import choose_device
 from ....stages.runtime.reporting import Reporter, Silent
 from ..contents import FoundVideo, QueryClip
-from .run import RunFiles
+from .run import RunFiles, teachers_among
 
 if TYPE_CHECKING:
     from ....stages.retrieval.query_ranks import QueryRanks
@@ -253,7 +253,7 @@ def _weights(
         run.name: partial(_weights_of, run, split, frames) for run in runs if run.config is not None
     }
     taught = next((run.config for run in reversed(runs) if run.config and run.config.train.teachers), None)
-    if taught is not None and not _among(taught, runs):
+    if taught is not None and taught.train.teachers[0] not in teachers_among(runs):
         teacher = taught.train.teachers[0]
         makers.setdefault(teacher, partial(_weights_of_teacher, taught, teacher, split, split_name, frames, reporter))
     for name, make in makers.items():
@@ -265,13 +265,6 @@ def _weights(
         if made is not None:
             found[name] = made
     return found
-
-
-def _among(config: Config, runs: Sequence[RunFiles]) -> bool:
-    """Whether the first teacher's own run is one of `runs`."""
-    known = next((each for each in config.score.teachers if each.name == config.train.teachers[0]), None)
-    checkpoint = None if known is None else config.teacher_checkpoint(known)
-    return checkpoint is not None and checkpoint.resolve() in {run.folder.resolve() for run in runs}
 
 
 def _weights_of_teacher(

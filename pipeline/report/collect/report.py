@@ -16,7 +16,7 @@ from ..contents import Gain, ModelReport, Report
 from ..page.render import write_report
 from .facts import comparisons, model_report
 from .queries import query_clips
-from .run import RunFiles, number, read_runs
+from .run import RunFiles, number, read_runs, teachers_among
 
 if TYPE_CHECKING:
     from ....stages.analysis.report_card import ReportCard
@@ -98,13 +98,25 @@ def report(
     )
 
 
-def build_report(runs: Sequence[RunFiles], evaluation: str | None, title: str | None, reporter: Reporter) -> Report:
-    """What the page of these runs holds, `evaluation` of theirs compared."""
+def build_report(
+    runs: Sequence[RunFiles],
+    evaluation: str | None,
+    title: str | None,
+    reporter: Reporter,
+    pair: tuple[str, str] | None = None,
+) -> Report:
+    """What the page of these runs holds, `evaluation` of theirs compared.
+
+    Args:
+        pair: the run that the page is about, and the one it is compared with, by name; by default every run is
+            compared with the first, and the queries are those of the best.
+    """
     left_out: list[str] = []
-    asked = ranks_of(runs, evaluation, left_out)
+    asked = _ranks(runs, evaluation, left_out)
     models = [model_report(run, evaluation, asked.get(run.name), left_out) for run in runs]
-    gains = gains_between(asked, models, left_out)
-    clips, note = query_clips([run for run in runs if run.name in asked], asked, reporter, left_out)
+    gains = _gains(asked, [pair] if pair else _pairs(asked, models), left_out)
+    focus, against = pair or (None, None)
+    clips, note = query_clips([run for run in runs if run.name in asked], asked, reporter, left_out, focus, against)
     return Report(
         title=title or ("A run of teachclip" if len(runs) == 1 else f"{len(runs)} runs of teachclip"),
         lead=_lead(models, runs, evaluation, gains),
@@ -112,7 +124,8 @@ def build_report(runs: Sequence[RunFiles], evaluation: str | None, title: str | 
         clips=clips,
         clips_note=note,
         gains=gains,
-        card=report_card_of(runs, reporter, left_out),
+        card=_report_card(runs, reporter, left_out),
+        teachers=teachers_among(runs),
         comparisons=comparisons(runs),
         notices=_notices(runs, models, evaluation),
         left_out=left_out,
@@ -132,7 +145,7 @@ def _evaluation(runs: Sequence[RunFiles], split: str | None) -> str | None:
     return split or next((name for name in PREFERRED if name in known), order[0] if order else None)
 
 
-def ranks_of(runs: Sequence[RunFiles], evaluation: str | None, left_out: list[str]) -> dict[str, "QueryRanks"]:
+def _ranks(runs: Sequence[RunFiles], evaluation: str | None, left_out: list[str]) -> dict[str, "QueryRanks"]:
     """The ranks of single queries, run by run."""
     found: dict[str, QueryRanks] = {}
     for run in runs:
@@ -150,23 +163,24 @@ def ranks_of(runs: Sequence[RunFiles], evaluation: str | None, left_out: list[st
     return found
 
 
-def gains_between(asked: Mapping[str, "QueryRanks"], models: Sequence[ModelReport], left_out: list[str]) -> list[Gain]:
-    """Of every run from the first; of three and more also from the best, where that is another."""
+def _pairs(asked: Mapping[str, "QueryRanks"], models: Sequence[ModelReport]) -> list[tuple[str, str]]:
+    """Every run with the first; of three and more also with the best, where that is another."""
     names = [model.name for model in models if model.name in asked]
-    if len(names) < 2:
-        return []
     sumr = {model.name: model.t2v.get("sumr", 0.0) for model in models}
-    best = max(names, key=lambda name: sumr[name])
-    references = [names[0], *([best] if len(names) > 2 and best != names[0] else [])]
+    pairs = [(name, names[0]) for name in names[1:]]
+    if len(names) > 2 and (best := max(names, key=lambda name: sumr[name])) != names[0]:
+        pairs += [(name, best) for name in names[1:] if name != best]
+    return pairs
+
+
+def _gains(asked: Mapping[str, "QueryRanks"], pairs: Sequence[tuple[str, str]], left_out: list[str]) -> list[Gain]:
+    """The differences of those runs that were asked the same."""
     found = []
-    for against in references:
-        for name in names:
-            if name == against or (against == best != names[0] and name == names[0]):
-                continue
-            try:
-                found.append(Gain(name, against, difference(asked[name], asked[against])))
-            except DataError as error:
-                left_out.append(f"Difference of {name} from {against}: {error.what}.")
+    for name, against in pairs:
+        try:
+            found.append(Gain(name, against, difference(asked[name], asked[against])))
+        except DataError as error:
+            left_out.append(f"Difference of {name} from {against}: {error.what}.")
     return found
 
 
@@ -209,7 +223,7 @@ def _notices(runs: Sequence[RunFiles], models: Sequence[ModelReport], evaluation
     return told
 
 
-def report_card_of(runs: Sequence[RunFiles], reporter: Reporter, left_out: list[str]) -> "ReportCard | None":
+def _report_card(runs: Sequence[RunFiles], reporter: Reporter, left_out: list[str]) -> "ReportCard | None":
     """Of the store whose scores taught; of several the first."""
     from ....cache.scores.store import ScoreStore
     from ....stages.analysis.report_card import report_card

@@ -87,6 +87,18 @@ def short_names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
+def teachers_among(runs: Sequence[RunFiles]) -> dict[str, str]:
+    """Teachers whose own run is one of these -> that run's name."""
+    names = {run.folder.resolve(): run.name for run in runs}
+    found = {}
+    for config in [run.config for run in runs if run.config is not None]:
+        for teacher in config.score.teachers:
+            checkpoint = config.teacher_checkpoint(teacher)
+            if checkpoint is not None and checkpoint.resolve() in names:
+                found[teacher.name] = names[checkpoint.resolve()]
+    return found
+
+
 def number(record: Mapping[str, Any], *keys: str) -> float | None:
     """A finite number below `keys`, or None."""
     value: Any = record

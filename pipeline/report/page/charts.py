@@ -1,16 +1,15 @@
-"""Charts as inline SVG: coloured by the page's style sheet, so that dark mode and paper need nothing else."""
+"""Charts in the page's own units; templates/chart.html draws them, coloured by the style sheet: dark mode and paper
+need nothing else."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..contents import Points
-from .layout import colour_class
-from .markup import Markup, join, tag
 
-WIDTH, HEIGHT = 440.0, 270.0
-RIGHT, TOP, BOTTOM = 14.0, 10.0, 40.0
-DIGIT = 8.0  # width of a digit of the axes' numbers
+WIDTH, HEIGHT = 440, 270
+RIGHT, TOP, BOTTOM = 14, 10, 40
+DIGIT = 8  # width of a digit of the axes' numbers
 MAX_POINTS = 160
 MANY_TICKS = 8  # more on a logarithmic axis: only powers of ten get their number
 
@@ -20,14 +19,12 @@ class Line:
     """One curve.
 
     Args:
-        name: what the legend calls it.
-        colour: number of its colour, see `page.colour_class`.
+        name: of its model.
         points: (x, y); points that are not finite are left out.
         mark: x of the point that gets a ring (the checkpoint that was chosen).
     """
 
     name: str
-    colour: int
     points: Points
     mark: float | None = None
 
@@ -37,81 +34,105 @@ class Bars:
     """One model's bars: a value for each bin of a chart."""
 
     name: str
-    colour: int
     values: Sequence[float]
 
 
-def line_chart(title: str, lines: Sequence[Line], x_label: str, *, log_x: bool = False) -> Markup | None:
+@dataclass(frozen=True)
+class Curve:
+    """A line as it is drawn: paths, the first below its running mean or empty, and where its ring is."""
+
+    name: str
+    faint: str
+    line: str
+    ring: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing, `WIDTH` by `HEIGHT`.
+
+    Args:
+        names: of the models in it.
+        kind: what one model has; described: what it shows, for those who do not see it.
+        area: x, y, width and height of what the axes enclose.
+        heights: y of the lines across, with their numbers; places: x of what stands below, likewise.
+        bars: model -> x, y, width and height of each bar.
+    """
+
+    title: str
+    names: Sequence[str]
+    kind: str
+    described: str
+    x_label: str
+    area: tuple[float, float, float, float]
+    heights: Sequence[tuple[float, str]]
+    places: Sequence[tuple[float, str]]
+    curves: Sequence[Curve] = ()
+    bars: Sequence[tuple[str, Sequence[tuple[float, float, float, float]]]] = ()
+    width: int = WIDTH
+    height: int = HEIGHT
+
+    @property
+    def slug(self) -> str:
+        """The title as a name within the page."""
+        return "".join(letter if letter.isalnum() else "-" for letter in self.title.lower())
+
+
+def line_chart(title: str, lines: Sequence[Line], x_label: str, *, log_x: bool = False) -> Chart | None:
     """A chart with axes and a legend; dense curves are drawn faint, with their running mean on top.
 
     Args:
         log_x: for x >= 1 whose ratios matter; such curves are drawn as they are.
 
     Returns:
-        A `<figure>`, or None when no line has a finite point.
+        None when no line has a finite point.
     """
-    drawn = [Line(line.name, line.colour, finite(line.points), line.mark) for line in lines]
+    drawn = [Line(line.name, finite(line.points), line.mark) for line in lines]
     drawn = [line for line in drawn if line.points]
     if not drawn:
         return None
-    smooth = [line.points if log_x else running_mean(line.points) for line in drawn]
-    axes = _Axes.around([point for curve in smooth for point in curve], log_x)
-    pairs = list(zip(drawn, smooth, strict=True))
-    clip = f"clip-{_slug(title)}"
-    parts = (
-        tag("clipPath", tag("rect", **axes.area), id=clip),
-        axes.drawn(x_label),
-        tag("g", *(_curve(axes, line, mean) for line, mean in pairs), clip_path=f"url(#{clip})"),
-        *(_ring(axes, line, mean) for line, mean in pairs if line.mark is not None),
+    means = [line.points if log_x else running_mean(line.points) for line in drawn]
+    axes = _Axes.around([point for mean in means for point in mean], log_x)
+    told = [f"{line.name} from {mean[0][1]:.4g} to {mean[-1][1]:.4g}" for line, mean in zip(drawn, means, strict=True)]
+    return Chart(
+        title=title,
+        names=[line.name for line in drawn],
+        kind="one line per model",
+        described="; ".join(told),
+        x_label=x_label,
+        area=axes.area,
+        heights=axes.heights,
+        places=axes.places,
+        curves=[_curve(axes, line, mean) for line, mean in zip(drawn, means, strict=True)],
     )
-    told = [f"{line.name} from {mean[0][1]:.4g} to {mean[-1][1]:.4g}" for line, mean in pairs]
-    return _figure(title, "one line per model", drawn, "; ".join(told), parts)
 
 
-def bar_chart(title: str, bins: Sequence[str], bars: Sequence[Bars], x_label: str) -> Markup | None:
+def bar_chart(title: str, bins: Sequence[str], bars: Sequence[Bars], x_label: str) -> Chart | None:
     """Bars side by side in bins, in percent or counts from 0; None without bins or bars."""
     if not bins or not bars:
         return None
     axes = _Axes(list(map(float, range(len(bins) + 1))), ticks(0.0, max([1e-9, *(max(each.values) for each in bars)])))
     wide = (axes.x(1) - axes.x(0)) * 0.84 / len(bars)
-    drawn = [
-        tag(
-            "g",
-            tag("title", each.name),
-            *(_bar(axes, number, place, wide, value) for number, value in enumerate(each.values)),
-            class_=colour_class(each.colour),
-        )
-        for place, each in enumerate(bars)
-    ]
-    labels = [
-        tag("text", label, x=axes.x(number + 0.5), y=HEIGHT - BOTTOM + 17, text_anchor="middle")
-        for number, label in enumerate(bins)
-    ]
     told = [f"{each.name} {', '.join(f'{value:.3g}' for value in each.values)}" for each in bars]
-    described = f"{x_label} {', '.join(bins)}: {'; '.join(told)}"
-    return _figure(
-        title, "one bar per model and bin", bars, described, (axes.heights(), axes.label(x_label), *labels, *drawn)
+    return Chart(
+        title=title,
+        names=[each.name for each in bars],
+        kind="one bar per model and bin",
+        described=f"{x_label} {', '.join(bins)}: {'; '.join(told)}",
+        x_label=x_label,
+        area=axes.area,
+        heights=axes.heights,
+        places=[(round(axes.x(number + 0.5), 1), label) for number, label in enumerate(bins)],
+        bars=[
+            (each.name, [_bar(axes, number, place, wide, value) for number, value in enumerate(each.values)])
+            for place, each in enumerate(bars)
+        ],
     )
 
 
-def _bar(axes: "_Axes", number: int, place: int, wide: float, value: float) -> Markup:
-    top, foot = axes.y(value), axes.y(0)
-    left = axes.x(number + 0.08) + place * wide
-    return tag("rect", x=left, y=top, width=max(wide - 1, 0.8), height=foot - top, rx=1.5)
-
-
-def _figure(title: str, kind: str, named: Sequence[Line | Bars], told: str, parts: Sequence[Markup]) -> Markup:
-    """A drawing under its title and legend; `told` is what it shows, for those who do not see it."""
-    legend = [tag("li", tag("i", class_=colour_class(each.colour)), each.name) for each in named]
-    drawing = tag(
-        "svg",
-        tag("title", f"{title}, {kind}"),
-        tag("desc", told),
-        *parts,
-        viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}",
-        role="img",
-    )
-    return tag("figure", tag("figcaption", title), tag("ul", *legend, class_="legend"), drawing, class_="chart")
+def _bar(axes: "_Axes", number: int, place: int, wide: float, value: float) -> tuple[float, float, float, float]:
+    left, top = axes.x(number + 0.08) + place * wide, axes.y(value)
+    return round(left, 2), round(top, 2), round(max(wide - 1, 0.8), 2), round(axes.y(0) - top, 2)
 
 
 def finite(points: Points) -> list[tuple[float, float]]:
@@ -163,12 +184,26 @@ class _Axes:
         return cls(log_ticks(max(xs)) if log_x else ticks(min(0.0, *xs), max(xs)), ticks(min(ys), max(ys)), log_x)
 
     @property
-    def left(self) -> float:
+    def left(self) -> int:
         return 12 + DIGIT * max(len(f"{value:g}") for value in self.y_ticks)
 
     @property
-    def area(self) -> dict[str, float]:
-        return {"x": self.left, "y": TOP, "width": WIDTH - self.left - RIGHT, "height": HEIGHT - TOP - BOTTOM}
+    def area(self) -> tuple[float, float, float, float]:
+        return self.left, TOP, WIDTH - self.left - RIGHT, HEIGHT - TOP - BOTTOM
+
+    @property
+    def heights(self) -> list[tuple[float, str]]:
+        """Where the y axis has its numbers."""
+        return [(round(self.y(value), 1), f"{value:g}") for value in self.y_ticks]
+
+    @property
+    def places(self) -> list[tuple[float, str]]:
+        """Where the x axis has its numbers."""
+        return [
+            (round(self.x(value), 1), f"{value:g}")
+            for value in self.x_ticks
+            if not self.log_x or len(self.x_ticks) <= MANY_TICKS or math.log10(value).is_integer()
+        ]
 
     def x(self, value: float) -> float:
         low, high = self._place(self.x_ticks[0]), self._place(self.x_ticks[-1])
@@ -181,51 +216,14 @@ class _Axes:
         low, high = self.y_ticks[0], self.y_ticks[-1]
         return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
-    def drawn(self, x_label: str) -> Markup:
-        numbers = [
-            tag("text", f"{value:g}", x=self.x(value), y=HEIGHT - BOTTOM + 17, text_anchor="middle")
-            for value in self.x_ticks
-            if not self.log_x or len(self.x_ticks) <= MANY_TICKS or math.log10(value).is_integer()
-        ]
-        return join(self.heights(), *numbers, self.label(x_label))
-
-    def heights(self) -> Markup:
-        """Lines across at the y axis' numbers."""
-        lines = [
-            tag("line", x1=self.left, x2=WIDTH - RIGHT, y1=self.y(value), y2=self.y(value), class_="grid")
-            for value in self.y_ticks
-        ]
-        numbers = [
-            tag("text", f"{value:g}", x=self.left - 7, y=self.y(value) + 4, text_anchor="end") for value in self.y_ticks
-        ]
-        return join(*lines, *numbers)
-
-    def label(self, text: str) -> Markup:
-        """Below the x axis."""
-        return tag("text", text, x=(self.left + WIDTH - RIGHT) / 2, y=HEIGHT - 4, text_anchor="middle", class_="axis")
+    def path(self, points: Points) -> str:
+        return "M" + "L".join(f"{self.x(x):.1f} {self.y(y):.1f}" for x, y in points)
 
 
-def _curve(axes: _Axes, line: Line, mean: Points) -> Markup:
-    parts = []
-    if mean is not line.points:
-        parts.append(tag("path", d=_path(axes, _thinned(line.points)), class_="faint"))
-    parts.append(tag("path", d=_path(axes, mean), class_="line"))
-    return tag("g", tag("title", line.name), *parts, class_=colour_class(line.colour))
-
-
-def _ring(axes: _Axes, line: Line, mean: Points) -> Markup:
-    """Around the point of the curve that is nearest to the mark."""
-    x, y = min(mean, key=lambda point: abs(point[0] - (line.mark or 0.0)))
-    return tag("circle", cx=axes.x(x), cy=axes.y(y), r=4.5, class_=colour_class(line.colour))
-
-
-def _thinned(points: Points) -> Points:
-    return points[:: max(1, len(points) // (2 * MAX_POINTS))]
-
-
-def _path(axes: _Axes, points: Points) -> str:
-    return "M" + "L".join(f"{axes.x(x):.1f} {axes.y(y):.1f}" for x, y in points)
-
-
-def _slug(title: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in title.lower())
+def _curve(axes: _Axes, line: Line, mean: Points) -> Curve:
+    faint = "" if mean is line.points else axes.path(line.points[:: max(1, len(line.points) // (2 * MAX_POINTS))])
+    ring = None
+    if line.mark is not None:
+        x, y = min(mean, key=lambda point: abs(point[0] - (line.mark or 0.0)))
+        ring = round(axes.x(x), 1), round(axes.y(y), 1)
+    return Curve(line.name, faint, axes.path(mean), ring)

@@ -2,14 +2,15 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from .layout import colour_class, note
-from .markup import Markup, join, tag
+from .elements import Section
 
 if TYPE_CHECKING:
     from ..contents import FoundVideo, QueryClip, Report, Search
@@ -18,7 +19,15 @@ ROW_FRAMES = 12  # clips with more frames wrap
 FRAME_PIXELS = 160  # frames are shown at some 80 pixels; twice that for sharp screens
 IMAGE_BYTES = 6 << 20  # of all images of a page, as text
 
-type Colours = Mapping[str, int]
+
+@dataclass(frozen=True)
+class Picture:
+    """A frame as a page has it: a data address, empty where there was no room, and what it is."""
+
+    source: str
+    alt: str
+    width: int = 0
+    height: int = 0
 
 
 class Album:
@@ -27,18 +36,18 @@ class Album:
     def __init__(self, budget: int = IMAGE_BYTES) -> None:
         self.budget, self.used, self.dropped = budget, 0, 0
 
-    def image(self, frame: np.ndarray, alt: str) -> Markup:
+    def picture(self, frame: np.ndarray, alt: str) -> Picture:
         """A frame uint8 [H, W, 3], at most `FRAME_PIXELS` wide."""
         if self.used >= self.budget:
             self.dropped += 1
-            return tag("span", "no room", class_="blank", title=alt)
-        picture = Image.fromarray(np.ascontiguousarray(frame))
-        picture.thumbnail((FRAME_PIXELS, FRAME_PIXELS))
+            return Picture("", alt)
+        image = Image.fromarray(np.ascontiguousarray(frame))
+        image.thumbnail((FRAME_PIXELS, FRAME_PIXELS))
         buffer = io.BytesIO()
-        picture.save(buffer, format="JPEG", quality=85)
+        image.save(buffer, format="JPEG", quality=85)
         source = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
         self.used += len(source)
-        return tag("img", src=source, alt=alt, width=picture.width, height=picture.height)
+        return Picture(source, alt, image.width, image.height)
 
     @property
     def left_out(self) -> list[str]:
@@ -48,89 +57,62 @@ class Album:
         return [f"{self.dropped:,} frames: a page takes {self.budget >> 20} MB of pictures, so that it can be sent."]
 
 
-def searches(given: Sequence["Search"], album: Album) -> Markup | None:
+def searches(given: Sequence["Search"], album: Album) -> Section | None:
     """Sentences and what they found."""
-    if not given:
-        return None
-    return join(*(tag("article", tag("h3", f"“{one.query}”"), _answers(one.found, album)) for one in given))
+    asked = [
+        (one.query, [_answer(answer, f"{rank}. ", album) for rank, answer in enumerate(one.found, start=1)])
+        for one in given
+    ]
+    return Section("Searches", "searches.html", asked) if asked else None
 
 
-def _answers(found: Sequence["FoundVideo"], album: Album) -> Markup:
-    return tag(
-        "ol", *(_answer(answer, f"{rank}. ", album) for rank, answer in enumerate(found, start=1)), class_="found"
-    )
+def _answer(found: "FoundVideo", heading: str, album: Album) -> Mapping[str, Any]:
+    """A video below a heading."""
+    return {
+        "heading": heading,
+        "video": found.video,
+        "cosine": "" if found.cosine is None else f"cosine {found.cosine:.3f}",
+        "caption": found.caption,
+        "shots": [album.picture(frame, f"{found.video}, a frame") for frame in found.frames],
+    }
 
 
-def _answer(answer: "FoundVideo", heading: str, album: Album) -> Markup:
-    shots = tag("div", *(album.image(frame, f"{answer.video}, a frame") for frame in answer.frames), class_="shots")
-    cosine = None if answer.cosine is None else tag("small", f"cosine {answer.cosine:.3f}")
-    return tag(
-        "li",
-        shots if len(answer.frames) else None,
-        tag("p", tag("b", heading), answer.video, cosine),
-        note(answer.caption) if answer.caption else None,
-    )
-
-
-def clips(report: "Report", colours: Colours, album: Album) -> Markup | None:
+def queries(report: "Report", album: Album) -> Section | None:
     """Queries with their video's frames, what these count, and what was found."""
     if not report.clips:
         return None
-    text = note(report.clips_note) if report.clips_note else None
-    return join(text, *(_clip(clip, colours, album) for clip in report.clips))
+    shown = {"note": report.clips_note, "queries": [_query(clip, album) for clip in report.clips]}
+    return Section("Queries and their frames", "queries.html", shown)
 
 
-def _clip(clip: "QueryClip", colours: Colours, album: Album) -> Markup:
-    ranks = [
-        tag("li", tag("i", class_=colour_class(colours[name])), f"{name}: rank ", tag("b", f"{rank:,g}"))
-        for name, rank in clip.ranks.items()
+def _query(clip: "QueryClip", album: Album) -> Mapping[str, Any]:
+    return {
+        "title": clip.title,
+        "caption": clip.caption,
+        "video": clip.video,
+        "ranks": [(name, f"{rank:,g}") for name, rank in clip.ranks.items()],
+        "weighing": list(clip.weights),
+        "only_weighed": [name for name in clip.weights if name not in clip.ranks],
+        "wraps": len(clip.times) > ROW_FRAMES,
+        "frames": _frames(clip, album) if len(clip.frames) or clip.weights else [],
+        "found": [
+            _answer(each, f"{', '.join(each.by)}: {'this video, ' if each.right else ''}", album) for each in clip.found
+        ],
+    }
+
+
+def _frames(clip: "QueryClip", album: Album) -> list[Mapping[str, Any]]:
+    """Frames, below each a bar for each model, in percent of the largest; `alike` is where all frames count alike."""
+    most = max((max(weights) for weights in clip.weights.values()), default=1.0) or math.inf
+    return [
+        {
+            "picture": album.picture(clip.frames[index], f"frame {index + 1}") if len(clip.frames) else None,
+            "time": f"{time:.1f} s",
+            "alike": f"{min(100 / len(clip.times) / most, 100):.1f}%",
+            "bars": [
+                (name, f"{100 * weights[index] / most:.1f}%", f"{name}: {weights[index]:.3f}")
+                for name, weights in clip.weights.items()
+            ],
+        }
+        for index, time in enumerate(clip.times)
     ]
-    ranks += [
-        tag("li", tag("i", class_=colour_class(colours[name])), f"{name}: weights only")
-        for name in clip.weights
-        if name not in clip.ranks
-    ]
-    return tag(
-        "article",
-        tag("p", clip.title, class_="kicker"),
-        tag("h3", f"“{clip.caption}”"),
-        note(clip.video),
-        tag("ul", *ranks, class_="legend"),
-        _strip(clip, colours, album) if len(clip.frames) or clip.weights else None,
-        _found(clip, album),
-    )
-
-
-def _strip(clip: "QueryClip", colours: Colours, album: Album) -> Markup:
-    """Frames, below each a bar for each model."""
-    most = max((max(weights) for weights in clip.weights.values()), default=1.0)
-    frames = len(clip.times)
-    labels = [tag("span", name, class_=colour_class(colours[name])) for name in clip.weights]
-    cells = [tag("div", *labels, class_="labels")] if labels else []
-    for index, time in enumerate(clip.times):
-        bars = [_weight(name, weights[index], most, frames, colours[name]) for name, weights in clip.weights.items()]
-        image = album.image(clip.frames[index], f"frame {index + 1}") if len(clip.frames) else None
-        cells.append(tag("div", image, *bars, tag("small", f"{time:.1f} s")))
-    kind = " ".join(["strip", *(["long"] if frames > ROW_FRAMES else []), *([] if labels else ["bare"])])
-    return tag("div", *cells, class_=kind, style=f"--frames:{frames}")
-
-
-def _weight(name: str, weight: float, most: float, frames: int, colour: int) -> Markup:
-    uniform = 100 / frames / most if most > 0 else 0.0
-    return tag(
-        "span",
-        tag("u", style=f"bottom:{min(uniform, 100.0):.1f}%"),
-        tag("i", style=f"height:{100 * weight / most if most > 0 else 0:.1f}%"),
-        class_=f"weight {colour_class(colour)}",
-        title=f"{name}: {weight:.3f}",
-    )
-
-
-def _found(clip: "QueryClip", album: Album) -> Markup | None:
-    """What models ranked first."""
-    if not clip.found:
-        return None
-    answers = [
-        _answer(each, f"{', '.join(each.by)}: {'this video, ' if each.right else ''}", album) for each in clip.found
-    ]
-    return join(tag("h4", "Found first"), tag("ol", *answers, class_="found first"))

@@ -70,6 +70,7 @@ SURFACE = {
 }
 HEAVY = {
     "torch",
+    "jinja2",
     "torchvision",
     "open_clip",
     "zarr",

@@ -112,6 +112,8 @@ def test_frame_weights_of_the_page_add_up_and_its_ranks_are_those_of_evaluation(
 def test_page_shows_the_numbers_of_the_result(finished: tuple[Path, DemoResult, Lines]) -> None:
     folder, result, _ = finished
     page = (folder / "report.html").read_text(encoding="utf-8")
+    dots = [re.search(rf'<i class="dot (\w+)"></i>{name}</th>', page) for name in ("X-CLIP teacher", "xclip")]
+    assert [dot and dot[1] for dot in dots] == ["c0", "c0"]  # in the teachers' card the same network has another name
     for model in result.models:
         cells = "".join(f"<td>{model.t2v[key]:.1f}</td>" for key in ("r1", "r5", "r10", "sumr"))
         assert cells in page

@@ -21,7 +21,7 @@ SECONDS = 60.0
 
 
 class Page(HTMLParser):
-    """Text, elements and attributes of a page; fails where elements are not closed in order."""
+    """Texts other than blanks, elements and attributes of a page; fails where elements are not closed in order."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -46,7 +46,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" in self.open:
+        if "style" in self.open or not data.strip():
             return
         self.texts.append(data)
         if "tr" in self.open:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +129,20 @@ def test_the_page_shows_all_of_it_as_text_and_loads_nothing(invoke: Invoke) -> N
         "train.loss.teachers=weighted", f"“{caption(7)}”", "v1&.mp4", "rank 6 of 6",
     ):  # fmt: skip
         assert expected in page.text, expected
+
+
+def test_a_table_too_wide_for_a_phone_scrolls_by_itself_and_shows_that_it_does(invoke: Invoke, browser: Any) -> None:
+    assert invoke("work/scores.zarr", "--out", "card.html").exit_code == 0
+    tab = browser.open(Path("card.html"), 360)
+    assert tab.evaluate("document.documentElement.scrollWidth") == 360
+    tab.evaluate("wide = [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 9); 0")
+    assert tab.evaluate("wide.some(e => e.textContent.includes('mean entropy'))")
+    edges = tab.evaluate("wide.map(e => getComputedStyle(e).backgroundAttachment)")
+    assert {edge[: len("local, local, scroll, scroll")] for edge in edges} == {"local, local, scroll, scroll"}
+    name = "wide[0].querySelector('tbody th').getBoundingClientRect().left"
+    before = tab.evaluate(name)
+    assert tab.evaluate("(wide[0].scrollLeft = 20, wide[0].scrollLeft)") == 20
+    assert tab.evaluate(name) == before
 
 
 def test_one_teacher_has_nobody_to_agree_with(invoke: Invoke) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 from teachclip.pipeline.report.contents import Cost, FoundVideo, ModelReport, QueryClip, Report, Search
 from teachclip.pipeline.report.page.charts import Line, line_chart, running_mean, ticks
-from teachclip.pipeline.report.page.layout import COLOURS
-from teachclip.pipeline.report.page.markup import Markup, join, tag
+from teachclip.pipeline.report.page.html import COLOURS, templates
 from teachclip.pipeline.report.page.pictures import Album
 from teachclip.pipeline.report.page.render import render_report, write_report
 from teachclip.pipeline.wording import latency
@@ -164,7 +164,9 @@ def test_file_is_published_and_of_sensible_size(report: Report, tmp_path: Path) 
 
 def test_pictures_that_do_not_fit_are_counted(parse: Parse) -> None:
     album = Album(budget=5000)
-    shown = parse("".join(album.image(frame, f"frame {k}") for k, frame in enumerate(frames(20))))
+    pictures = [album.picture(frame, f"frame {k}") for k, frame in enumerate(frames(20))]
+    show = templates().from_string("{% from 'elements.html' import picture with context %}{{ picture(it) }}")
+    shown = parse("".join(show.render(it=picture, colours={}) for picture in pictures))
     assert 0 < shown.elements.count("img") < 20
     assert album.used < 5000 + 5000
     assert album.dropped == 20 - shown.elements.count("img") == shown.texts.count("no room")
@@ -178,13 +180,22 @@ def test_more_models_than_colours_still_render(parse: Parse) -> None:
     assert sum(row[0] == "m9" for row in page.rows if row) == 2
 
 
-def test_tag_escapes_children_and_attributes() -> None:
-    assert tag("p", "a<b", Markup("<b>"), None, title='"&', hidden=False) == '<p title="&quot;&amp;">a&lt;b<b></p>'
-    assert (
-        tag("line", stroke_width=1.5, class_="x", disabled=True)
-        == '<line stroke-width="1.5" class="x" disabled></line>'
-    )
-    assert join("<", tag("br")) == "&lt;<br>"
+def test_a_teacher_that_is_a_model_of_the_page_has_its_colour(report: Report, parse: Parse) -> None:
+    weights = {**report.clips[0].weights, "tutor": [0.1] * 10, "other": [0.1] * 10}
+    apart = replace(report, clips=[replace(report.clips[0], weights=weights)])
+    same = replace(apart, teachers={"tutor": "teacher"})
+    for shown, colours in ((apart, ["c0", "c1", "c2", "c3", "c4"]), (same, ["c0", "c1", "c2", "c0", "c3"])):
+        attributes = parse(render_report(shown)).attributes
+        bars = [value for element, key, value in attributes if element == "span" and value.startswith("weight ")]
+        assert bars == [f"weight {colour}" for colour in colours] * 10
+
+
+def test_templates_escape_texts_and_attributes_and_refuse_what_is_missing() -> None:
+    shown = templates().from_string('<p title="{{ it }}">{{ it }}</p>')
+    escaped = "&lt;b &#34;&#39;&amp;"
+    assert shown.render(it="<b \"'&") == f'<p title="{escaped}">{escaped}</p>'
+    with pytest.raises(UndefinedError):
+        shown.render()
 
 
 @pytest.mark.parametrize(
@@ -207,11 +218,12 @@ def test_ticks_of_a_constant_curve_enclose_it(value: float) -> None:
 
 
 def test_chart_leaves_out_what_is_not_finite() -> None:
-    chart = line_chart("c", [Line("a", 0, [(1, math.nan), (2, 3.0), (3, math.inf), (4, 5.0)])], "step")
+    chart = line_chart("c", [Line("a", [(1, math.nan), (2, 3.0), (3, math.inf), (4, 5.0)])], "step")
     assert chart is not None
-    assert "nan" not in chart
-    assert "inf" not in chart
-    assert line_chart("c", [Line("a", 0, [(1, math.nan)])], "step") is None
+    assert (chart.curves[0].line.count("L"), chart.described) == (1, "a from 3 to 5")
+    assert "nan" not in str(chart)
+    assert "inf" not in str(chart)
+    assert line_chart("c", [Line("a", [(1, math.nan)])], "step") is None
 
 
 def test_running_mean_keeps_a_line_and_thins_it() -> None:

@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from teachclip.cache.storage.identity import digest, text_digest
 from teachclip.configs.loading import dump_config
 from teachclip.configs.schema import Config
 from teachclip.pipeline.cli.main import app
-from teachclip.pipeline.report.collect.run import short_names
+from teachclip.pipeline.report.collect.run import read_runs, short_names, teachers_among
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.checkpoints.files import save_network
 from teachclip.stages.retrieval.confidence import confidence, difference
@@ -423,6 +424,12 @@ def test_what_is_no_run_is_one_message(report: Report, path: str, hint: str) -> 
     assert hint in result.stderr
     assert "Traceback" not in result.output
     assert not Path("report.html").exists()
+
+
+def test_a_teacher_is_known_by_its_own_run_whatever_the_page_calls_it(work: Path) -> None:
+    taught, tutor = read_runs([work / "runs/taught", work / "runs/tutor"])
+    assert teachers_among([taught, replace(tutor, name="a teacher")]) == {"tutor": "a teacher"}
+    assert teachers_among([taught]) == {}
 
 
 def test_names_are_as_short_as_tells_them_apart() -> None:
