@@ -29,7 +29,7 @@ FLOORS = {
         {"format"},
         {"tile"},
         {"shard", "lookup"},
-        {"reading"},
+        {"reading", "zarr_view"},
         {"store"},
         {"joined", "upkeep", "exchange"},
     ],
