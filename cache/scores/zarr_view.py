@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..storage.identity import canonical
 from ..storage.locations import Location
-from ..storage.sealed import METADATA, group, open_group
+from ..storage.sealed import METADATA, group_document
 from ..storage.untrusted import damaged, read_part, size_problem
 from .format.arrays import chunk_file
 from .format.sizes import shard_bytes
@@ -33,25 +33,22 @@ def as_group(folder: Location, files: Files) -> "Group":
 
 def store_files(folder: Location, teachers: Mapping[str, Files]) -> Files:
     """The files of a store that has these teachers."""
-    return {METADATA: _document(folder), **_below(teachers)}
+    return {METADATA: group_document(folder), **_below(teachers)}
 
 
 def teacher_files(folder: Location, group_of_tiles: str, tiles: Iterable[Tile]) -> Files:
     """The files of a teacher that has these tiles."""
-    inside = {METADATA: _document(folder / group_of_tiles), **_below({tile.name: _tile_files(tile) for tile in tiles})}
-    return {METADATA: _document(folder), **_below({group_of_tiles: inside})}
+    each = {tile.name: _tile_files(tile) for tile in tiles}
+    inside = {METADATA: group_document(folder / group_of_tiles), **_below(each)}
+    return {METADATA: group_document(folder), **_below({group_of_tiles: inside})}
 
 
 def _below(folders: Mapping[str, Files]) -> Files:
     return {f"{name}/{path}": file for name, files in folders.items() for path, file in files.items()}
 
 
-def _document(folder: Location) -> bytes:
-    return group(open_group(folder)[0])
-
-
 def _tile_files(tile: Tile) -> Files:
-    files: Files = {METADATA: _document(tile.folder)}
+    files: Files = {METADATA: group_document(tile.folder)}
     files |= {f"{name}/{METADATA}": canonical(metadata) for name, metadata in tile.arrays.items()}
     for name, size in tile.spec.static_bytes().items():
         file = chunk_file(name, tile.arrays[name])

@@ -92,8 +92,18 @@ def open_group(folder: Location) -> tuple[Document, str]:
     Raises:
         CacheError: not a group of ours, or damaged.
     """
-    path = folder / METADATA
-    document, checksum = unseal(read_file(path), path)
+    return _opened(read_file(folder / METADATA), folder / METADATA)
+
+
+def group_document(folder: Location) -> bytes:
+    """The zarr.json of the group in `folder`; CacheError as for `open_group`."""
+    raw = read_file(folder / METADATA)
+    _opened(raw, folder / METADATA)
+    return raw
+
+
+def _opened(raw: bytes, path: Location) -> tuple[Document, str]:
+    document, checksum = unseal(raw, path)
     attributes = document.get("attributes")
     if not isinstance(attributes, dict) or document != {**_bare_group(), "attributes": attributes}:
         raise damaged(path, "not a Zarr v3 group")

@@ -97,6 +97,9 @@ class _CheckedStore(Store):
     async def delete(self, key: str) -> None:
         self._check_writable()
 
+    async def delete_dir(self, prefix: str) -> None:
+        self._check_writable()
+
 
 def _folder(prefix: str) -> str:
     return f"{prefix.rstrip('/')}/" if prefix else ""
