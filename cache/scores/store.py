@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
@@ -31,6 +31,10 @@ from .reading.reader import ScoreReader
 from .reading.request import changed, find
 from .shard import missing_shards
 from .tile import Key, TeacherFacts, Tile, TileContents, create_tile
+from .zarr_view import Files, as_group, store_files, teacher_files
+
+if TYPE_CHECKING:
+    from .format.checked_store import Group
 
 TILES = "tiles"
 VIDEOS = "videos"
@@ -191,6 +195,19 @@ class ScoreCache:
         """
         return ScoreReader(self.folder, self.tiles, texts, videos, times)
 
+    @property
+    def zarr(self) -> "Group":
+        """The teacher's groups and arrays as zarr-python's own, to look at: `cache.zarr["tiles/dense/coarse"][:10]`.
+
+        They are of the tiles that are there now, can only be read, and give what is stored: codes, where scores are
+        coded. Reading from a shard that is not complete is an error, as with a reader.
+        """
+        return as_group(self.folder, self.zarr_files())
+
+    def zarr_files(self) -> Files:
+        """What zarr-python sees of the teacher's folder, by path."""
+        return teacher_files(self.folder, TILES, self.tiles)
+
 
 class ScoreStore:
     """A store of several teachers' scores.
@@ -259,6 +276,16 @@ class ScoreStore:
             have = ", ".join(self.teachers) or "none"
             raise CacheError(f"no scores of {name!r}; there are: {have}", where=str(self.path), hint=_SCORE_FIRST)
         return ScoreCache(self.path / name, harmed)
+
+    @property
+    def zarr(self) -> "Group":
+        """All teachers' groups and arrays as zarr-python's own, to look at; as `ScoreCache.zarr`.
+
+        Raises:
+            CacheError: a teacher's scores are damaged.
+        """
+        files = store_files(self.path, {name: self.teacher(name).zarr_files() for name in self.teachers})
+        return as_group(self.path, files)
 
     def create_teacher(
         self,

@@ -18,9 +18,8 @@ from ..storage.locations import WRITTEN, Location, at_once
 from ..storage.locations import folder as local_folder
 from ..storage.sealed import METADATA, group, open_group, parse
 from ..storage.untrusted import Document, damaged, file_stamp, publish_folder, read_file, real_folder
-from .format.arrays import MAX_SHARD, MAX_TEXTS, MAX_VIDEOS, TileSpec
+from .format.arrays import MAX_SHARD, MAX_TEXTS, MAX_VIDEOS, TileSpec, chunk_file
 from .format.codes import Dtype
-from .format.tensorstore_io import encode_chunks
 
 type Key = tuple[str, bytes]
 """An id and the digest of what it stands for: a caption, or a video's stored frames and times."""
@@ -69,15 +68,11 @@ def _pack_digests(keys: Sequence[Key]) -> np.ndarray:
     return np.frombuffer(b"".join(key for _, key in keys), dtype=np.uint8).reshape(len(keys), 16)
 
 
-def _chunk_file(name: str, metadata: Document) -> str:
-    return f"{name}/c.{'.'.join('0' for _ in metadata['shape'])}"
-
-
 def tile_files(spec: TileSpec) -> set[str]:
     """The files that are written with a tile, beside its own document."""
     arrays = spec.arrays()
     documents = {f"{name}/{METADATA}" for name in arrays}
-    return documents | {_chunk_file(name, arrays[name]) for name in arrays if name not in spec.scored}
+    return documents | {chunk_file(name, arrays[name]) for name in arrays if name not in spec.scored}
 
 
 class Tile:
@@ -146,7 +141,7 @@ class Tile:
             raise damaged(path, "not the array that this format describes")
 
     def _read_static(self, name: str, metadata: Document, hashes: Document) -> np.ndarray:
-        file = _chunk_file(name, metadata)
+        file = chunk_file(name, metadata)
         size = self.spec.static_bytes()[name]
         # The hash is the tile's own; the last four bytes are the crc32c for those who read with a Zarr library.
         values = self._checked(file, hashes, size)[:-4]
@@ -245,11 +240,13 @@ def create_tile(folder: Path, teacher: TeacherFacts, contents: TileContents, sha
             f"{large} of {texts:,} texts, {videos:,} videos and {spec.frames} frames is too large for one tile",
             hint="score fewer captions and videos into one store, or in blocks",
         )
+    from .format.zarr_io import write_array  # imports zarr, which only who makes a tile waits for
+
     arrays = spec.arrays()
     files = {f"{name}/{METADATA}": canonical(metadata) for name, metadata in arrays.items()}
     for name, values in static.items():
         assert list(values.shape) == arrays[name]["shape"], name
-        files |= {f"{name}/{file}": data for file, data in encode_chunks(arrays[name], values).items()}
+        files |= {f"{name}/{file}": data for file, data in write_array(arrays[name], values).items()}
     hashes = {file: digest(data).hex() for file, data in files.items()}
     files[METADATA] = group({**spec.attributes(), "teacher": teacher.digest, "files": hashes})
     publish_folder(folder, files, folders=("done",))

@@ -214,15 +214,25 @@ class Remote:
             FileNotFoundError: there is none.
         """
         for start in range(0, size, _BLOCK):
-            stop = min(start + _BLOCK, size)
-            try:
-                future = self._root.kvstore.read(self._key, byte_range=slice(start, stop))
-                found = self._answer(future, stop - start, beyond_end=True)
-            except _BeyondEnd:
+            block = self.part(start, min(start + _BLOCK, size))
+            if not block:
                 return
-            if found.state == "missing":
-                raise FileNotFoundError(str(self))
-            yield found.value
+            yield block
+
+    def part(self, start: int, stop: int) -> bytes:
+        """The file's bytes from `start` to `stop`, fewer when it is shorter.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        try:
+            future = self._root.kvstore.read(self._key, byte_range=slice(start, stop))
+            found = self._answer(future, stop - start, beyond_end=True)
+        except _BeyondEnd:
+            return b""
+        if found.state == "missing":
+            raise FileNotFoundError(str(self))
+        return bytes(found.value)
 
     def write(self, data: bytes) -> None:
         """Put a file there, whole, over the one that may be there."""

@@ -3,11 +3,15 @@
 import json
 import math
 import re
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from .identity import canonical, digest
 from .locations import Location
 from .untrusted import Document, damaged, read_file
+
+if TYPE_CHECKING:
+    from zarr.abc.buffer import Buffer
 
 METADATA = "zarr.json"
 _CHECKSUM = re.compile(rb'"checksum": ?"([0-9a-f]{32})"')
@@ -64,7 +68,22 @@ def _finite(text: str) -> float:
 
 def group(attributes: Document) -> bytes:
     """The sealed zarr.json of a group."""
-    return seal({"zarr_format": 3, "node_type": "group", "attributes": attributes})
+    return seal(_described(attributes))
+
+
+def _described(attributes: Document) -> Document:
+    """What zarr-python says of a group."""
+    import zarr  # takes as long as all of this package, and whoever reads no scores need not wait for it
+
+    store: dict[str, Buffer] = {}
+    zarr.create_group(store, attributes=attributes, zarr_format=3)
+    document: Document = json.loads(store[METADATA].to_bytes())
+    return document
+
+
+@cache
+def _bare_group() -> Document:
+    return _described({})
 
 
 def open_group(folder: Location) -> tuple[Document, str]:
@@ -73,10 +92,20 @@ def open_group(folder: Location) -> tuple[Document, str]:
     Raises:
         CacheError: not a group of ours, or damaged.
     """
-    path = folder / METADATA
-    document, checksum = unseal(read_file(path), path)
+    return _opened(read_file(folder / METADATA), folder / METADATA)
+
+
+def group_document(folder: Location) -> bytes:
+    """The zarr.json of the group in `folder`; CacheError as for `open_group`."""
+    raw = read_file(folder / METADATA)
+    _opened(raw, folder / METADATA)
+    return raw
+
+
+def _opened(raw: bytes, path: Location) -> tuple[Document, str]:
+    document, checksum = unseal(raw, path)
     attributes = document.get("attributes")
-    if document.get("zarr_format") != 3 or document.get("node_type") != "group" or not isinstance(attributes, dict):
+    if not isinstance(attributes, dict) or document != {**_bare_group(), "attributes": attributes}:
         raise damaged(path, "not a Zarr v3 group")
     return attributes, checksum
 

@@ -114,6 +114,29 @@ def read_file(path: Location, size: int | None = None, most: int = _MAX_DOCUMENT
         raise CacheError(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
+def read_part(path: Location, start: int, stop: int) -> bytes:
+    """Bytes of a plain file from `start` to `stop`.
+
+    Raises:
+        CacheError: it is absent, a link or shorter.
+    """
+    try:
+        part = path.part(start, stop) if isinstance(path, Remote) else _part(path, start, stop)
+    except FileNotFoundError as error:
+        raise damaged(path, "missing") from error
+    except OSError as error:
+        raise CacheError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    if len(part) != stop - start:
+        raise damaged(path, f"has fewer than {stop:,} bytes")
+    return part
+
+
+def _part(path: Path, start: int, stop: int) -> bytes:
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as handle:
+        handle.seek(start)
+        return handle.read(stop - start)
+
+
 def read_optional(path: Location) -> bytes | None:
     """The bytes of a document, or None when there is none; else as `read_file`."""
     if isinstance(path, Remote):

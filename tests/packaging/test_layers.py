@@ -30,7 +30,7 @@ FLOORS = {
         {"format"},
         {"tile"},
         {"shard", "lookup"},
-        {"reading"},
+        {"reading", "zarr_view"},
         {"store"},
         {"joined", "upkeep", "exchange"},
     ],
@@ -46,6 +46,8 @@ HEAVY = {
     "jinja2",
     "matplotlib",
 }
+# What takes the half second that importing zarr does: only functions import it.
+NEEDS_ZARR = {"cache.scores.format.zarr_io", "cache.scores.format.checked_store"}
 STORES = {"tensorstore": ("cache.scores.format", "cache.storage"), "zarr": ("cache.scores.format", "cache.storage")}
 FACES = {"configs.schema", "configs.loading"}  # packages whose __init__ hands names on
 PICKLES = {"dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -184,6 +186,12 @@ def test_stage_two_leads_to_no_teacher() -> None:
     found = loaded_with("stages.train", modules())
     assert "stages.labels.cached" in found
     assert [name for name in sorted(found) if any(within(name, folder) for folder in TEACHING)] == []
+
+
+def test_nobody_waits_for_zarr_who_does_not_ask_for_it() -> None:
+    found = {name: set(imported(name, at_module_level(tree))) for name, tree in modules().items()}
+    assert {name for name, items in found.items() if any(within(item, "zarr") for item in items)} == NEEDS_ZARR
+    assert {name for name, items in found.items() if items & NEEDS_ZARR} == set()
 
 
 def test_every_room_has_a_floor() -> None:

@@ -1,16 +1,15 @@
 """The arrays of a score store's tile: which there are and what their metadata must say.
 
-docs/reference/score-cache.md is the specification; this file is its other half.
+docs/reference/score-cache.md is the specification; this file is its other half, and zarr-python puts it into documents.
 """
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from ...storage.locations import Location
 from ...storage.sealed import whole_number
 from ...storage.untrusted import Document, damaged
-from .codes import NOT_SCORED, Dtype
+from .codes import Dtype
 
 FORMAT = "teachclip-scores"
 VERSION = 1
@@ -26,33 +25,15 @@ _MAX_STATIC = 2**30
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
-_PLAIN: list[Document] = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
-_BYTES: list[Document] = [{"name": "bytes"}, {"name": "crc32c"}]
-
 
 def valid_name(name: str) -> bool:
     """Whether a teacher or tile may be called so: letters, digits, `_`, `.`, `-`; no path."""
     return _NAME.fullmatch(name) is not None
 
 
-def _array(shape: list[int], dtype: str, chunk: list[int], names: list[str], codecs: list[Document]) -> Document:
-    fill: Any = {"uint16": NOT_SCORED, "float16": "NaN", "float32": "NaN", "float64": "NaN"}.get(dtype, 0)
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": shape,
-        "data_type": dtype,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-        "fill_value": fill,
-        "codecs": codecs,
-        "dimension_names": names,
-        "attributes": {},
-    }
-
-
-def _static(shape: list[int], dtype: str, names: list[str]) -> Document:
-    return _array(shape, dtype, shape, names, _BYTES if dtype == "uint8" else _PLAIN)
+def chunk_file(name: str, metadata: Document) -> str:
+    """The file of an array that is written with its tile, by the array's zarr.json."""
+    return f"{name}/c.{'.'.join('0' for _ in metadata['shape'])}"
 
 
 @dataclass(frozen=True)
@@ -93,30 +74,23 @@ class TileSpec:
         return ("coarse", *codec, *(("fine",) if self.frame_logits else ()))
 
     def arrays(self) -> dict[str, Document]:
-        """The zarr.json of every array."""
+        """The zarr.json of every array. They are kept for whoever asks next: not to be changed."""
+        from .zarr_io import describe  # imports zarr, which who neither makes nor opens a tile need not wait for
+
         texts, videos, frames, shard = self.texts, self.videos, self.frames, self.shard_texts
-        sharding: Document = {
-            "name": "sharding_indexed",
-            "configuration": {
-                "chunk_shape": [1, videos],
-                "codecs": _PLAIN,
-                "index_codecs": _PLAIN,
-                "index_location": "end",
-            },
-        }
         arrays = {
-            "text_ids": _static([self.text_id_bytes], "uint8", ["byte"]),
-            "video_ids": _static([self.video_id_bytes], "uint8", ["byte"]),
-            "text_digests": _static([texts, 16], "uint8", ["text", "byte"]),
-            "video_digests": _static([videos, 16], "uint8", ["video", "byte"]),
-            "text_video": _static([texts], "int64", ["text"]),
-            "frame_times": _static([videos, frames], "float64", ["video", "frame"]),
-            "coarse": _array([texts, videos], self.dtype, [shard, videos], ["text", "video"], [sharding]),
+            "text_ids": describe((self.text_id_bytes,), "uint8", ("byte",)),
+            "video_ids": describe((self.video_id_bytes,), "uint8", ("byte",)),
+            "text_digests": describe((texts, 16), "uint8", ("text", "byte")),
+            "video_digests": describe((videos, 16), "uint8", ("video", "byte")),
+            "text_video": describe((texts,), "int64", ("text",)),
+            "frame_times": describe((videos, frames), "float64", ("video", "frame")),
+            "coarse": describe((texts, videos), self.dtype, ("text", "video"), shard, sharded=True),
         }
         if self.dtype == "uint16":
-            arrays["coarse_codec"] = _array([texts, 2], "float64", [shard, 2], ["text", "scale_offset"], _PLAIN)
+            arrays["coarse_codec"] = describe((texts, 2), "float64", ("text", "scale_offset"), shard)
         if self.frame_logits:
-            arrays["fine"] = _array([texts, frames], "float32", [shard, frames], ["text", "frame"], _PLAIN)
+            arrays["fine"] = describe((texts, frames), "float32", ("text", "frame"), shard)
         return arrays
 
     def static_bytes(self) -> dict[str, int]:

@@ -2,8 +2,7 @@
 
 from ...storage.identity import canonical
 from ...storage.sealed import METADATA, group, seal
-from ...storage.untrusted import Document
-from .arrays import ITEM_BYTES, TileSpec
+from .arrays import ITEM_BYTES, TileSpec, chunk_file
 
 _HASH = "0" * 32
 _CRC = 4
@@ -30,7 +29,7 @@ def tile_bytes(spec: TileSpec) -> int:
     arrays = spec.arrays()
     static = spec.static_bytes()
     documents = [canonical(metadata) for metadata in arrays.values()]
-    names = [f"{name}/{METADATA}" for name in arrays] + [f"{name}/{_chunk(arrays[name])}" for name in static]
+    names = [f"{name}/{METADATA}" for name in arrays] + [chunk_file(name, arrays[name]) for name in static]
     tile = group({**spec.attributes(), "teacher": _HASH, "files": dict.fromkeys(names, _HASH)})
     shards = sum(whole_shard_bytes(spec, shard) for shard in range(spec.shards))
     return len(tile) + sum(map(len, documents)) + sum(static.values()) + shards
@@ -39,10 +38,6 @@ def tile_bytes(spec: TileSpec) -> int:
 def whole_shard_bytes(spec: TileSpec, shard: int) -> int:
     """Bytes of a shard with its marker."""
     return _marker_bytes(spec, shard) + sum(shard_bytes(spec, shard).values())
-
-
-def _chunk(metadata: Document) -> str:
-    return f"c.{'.'.join('0' for _ in metadata['shape'])}"
 
 
 def _marker_bytes(spec: TileSpec, shard: int) -> int:

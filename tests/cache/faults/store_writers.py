@@ -14,6 +14,7 @@ from pathlib import Path
 
 import faulty_disk
 import numpy as np
+import teachclip.cache.scores.format.zarr_io  # noqa: F401 -- what else each child would import by itself
 from teachclip.cache.features import FeatureShards
 from teachclip.cache.scores.shard import missing_shards, problem, sweep, write_shard
 from teachclip.cache.scores.store import ScoreStore
