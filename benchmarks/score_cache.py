@@ -32,6 +32,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ from teachclip.cache.read_ahead import ReadAhead, read_ahead
 from teachclip.cache.scores.reading.label_process import LabelProcess
 from teachclip.cache.scores.reading.reader import ScoreReader
 from teachclip.cache.scores.shard import write_shard
-from teachclip.stages.score.shard_writer import ShardWriter
+from teachclip.stages.runtime.background import BackgroundWriter
 
 STEP = 0.1
 NONE = "none"
@@ -238,11 +239,11 @@ def measure_writing(folder: Path, videos: int) -> Numbers:
         scored.append(time.perf_counter() - begun)
     size = sum(path.stat().st_size for name in tile.spec.scored for path in (tile.folder / name).glob("c.*"))
     waited, begun = 0.0, time.perf_counter()
-    with ShardWriter() as writer:
+    with BackgroundWriter("write-shard") as writer:
         for shard in range(WRITTEN):
             scores = (texts @ columns.T).numpy()
             asked = time.perf_counter()
-            writer.write(tile, shard, scores, fine)
+            writer.start(partial(write_shard, tile, shard, scores, fine))
             waited += time.perf_counter() - asked
         writer.finish()
     together = time.perf_counter() - begun

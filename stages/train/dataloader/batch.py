@@ -22,7 +22,7 @@ class Batch:
         texts: indices of the texts [b]; videos: indices of their videos [b]; of all ranks.
         rows: which of them are this rank's own, and so the r rows of what follows; all b in a single process.
         ids: token ids [r, W]; frames: what `VideoInputs.read` gives; mask: valid frames [r, F].
-        labels: of each teacher whose scores are cached: coarse [r, b], own texts with all of the batch's videos; and frame
+        labels: of each teacher whose scores are cached: coarse [r, b], own texts with all of the batch's videos; frame
             logits [r, F] of own pairs.
         uint8_frames: for teachers that run inside the step, by frame cache: all b videos, whatever the rank.
         resident: the frames of all videos, of which this batch's are taken when it moves to their GPU.
