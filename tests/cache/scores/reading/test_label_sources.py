@@ -205,3 +205,12 @@ def test_a_killed_process_is_told_and_the_other_maker_goes_on(make_store: Any) -
         with pytest.raises(TrainingError, match="killed: SIGKILL"):
             process.start(TEXTS, VIDEOS).result()
     assert len(LabelThreads([reader]).start(TEXTS, VIDEOS).result()) == 1
+
+
+def test_both_arrays_are_changed_and_the_scale_stays() -> None:
+    labels = Labels(np.ones((2, 3), np.float32), np.full((2, 4), 2.0, np.float32), 7.0)
+    doubled = labels.map(lambda array: 2 * array)
+    np.testing.assert_array_equal(doubled.coarse, np.full((2, 3), 2.0))
+    np.testing.assert_array_equal(doubled.frame_logits, np.full((2, 4), 4.0))
+    assert doubled.scale == 7.0
+    assert Labels(labels.coarse, None, 7.0).map(np.negative).frame_logits is None
