@@ -32,6 +32,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,11 @@ from _machine import machine
 from _score_ways import FRAMES, OURS, SHARD, Way, make_tile, make_ways, open_reader, refuse_full, shards
 from teachclip.cache.read_ahead import ReadAhead, read_ahead
 from teachclip.cache.scores.reading.label_process import LabelProcess
+from teachclip.cache.scores.reading.label_threads import LabelThreads
+from teachclip.cache.scores.reading.labels import LabelSource
 from teachclip.cache.scores.reading.reader import ScoreReader
 from teachclip.cache.scores.shard import write_shard
-from teachclip.stages.score.shard_writer import ShardWriter
+from teachclip.stages.runtime.background import BackgroundWriter
 
 STEP = 0.1
 NONE = "none"
@@ -154,12 +157,8 @@ def _step(work: Callable[[], None], count: int, labels: ReadAhead[Places, object
     return {"ms": wall, "blocked_ms": blocked, "reading_ms": others, "labels_ms": 1e3 * (labels.waited - waited)}
 
 
-def _in_thread(readers: Sequence[ScoreReader]) -> Callable[[Places], object]:
-    return lambda places: [pending.result() for pending in [reader.start(*places) for reader in readers]]
-
-
-def _in_process(process: LabelProcess) -> Callable[[Places], object]:
-    return lambda places: process.start(*places).result()
+def _read(labels: LabelSource) -> Callable[[Places], object]:
+    return lambda places: labels.start(*places).result()
 
 
 def measure_steps(
@@ -183,8 +182,8 @@ def measure_steps(
         }
         streams = {}
         for name, teachers in TEACHERS.items():
-            read = _in_process(processes[name]) if name in processes else _in_thread(readers[:teachers])
-            streams[name] = stack.enter_context(read_ahead(read, batches, DEPTH))
+            labels: LabelSource = processes.get(name) or LabelThreads(readers[:teachers])
+            streams[name] = stack.enter_context(read_ahead(_read(labels), batches, DEPTH))
             next(streams[name])
         time.sleep(0.5)
         for turn in range(turns):
@@ -238,11 +237,11 @@ def measure_writing(folder: Path, videos: int) -> Numbers:
         scored.append(time.perf_counter() - begun)
     size = sum(path.stat().st_size for name in tile.spec.scored for path in (tile.folder / name).glob("c.*"))
     waited, begun = 0.0, time.perf_counter()
-    with ShardWriter() as writer:
+    with BackgroundWriter("write-shard") as writer:
         for shard in range(WRITTEN):
             scores = (texts @ columns.T).numpy()
             asked = time.perf_counter()
-            writer.write(tile, shard, scores, fine)
+            writer.start(partial(write_shard, tile, shard, scores, fine))
             waited += time.perf_counter() - asked
         writer.finish()
     together = time.perf_counter() - begun

@@ -19,7 +19,7 @@ from ..storage.untrusted import damaged, file_digest, read_optional, size_proble
 from .format.codes import encode_scores
 from .format.sizes import shard_bytes
 from .format.tensorstore_io import encode_chunks
-from .tile import Tile
+from .tile import Tile, TileFacts
 
 RESCORE = "score it again: teachclip score CONFIG"
 REPAIR = "score only what is damaged again: teachclip cache repair CONFIG"
@@ -27,21 +27,21 @@ _ATTEMPTS = 5
 _SHOWN = 5
 
 
-def marker_path(tile: Tile, shard: int) -> Location:
+def marker_path(tile: TileFacts, shard: int) -> Location:
     """The file whose presence says that a shard is complete."""
     return tile.folder / "done" / f"{shard:05d}.json"
 
 
-def _files(tile: Tile, shard: int) -> dict[str, str]:
+def _files(tile: TileFacts, shard: int) -> dict[str, str]:
     return {name: f"{name}/c.{shard}.0" for name in tile.spec.scored}
 
 
-def scored_files(tile: Tile, shard: int) -> tuple[str, ...]:
+def scored_files(tile: TileFacts, shard: int) -> tuple[str, ...]:
     """The files of a shard, in the order in which they are published."""
     return tuple(_files(tile, shard).values())
 
 
-def problem(tile: Tile, shard: int, every_byte: bool = False) -> str | None:
+def problem(tile: TileFacts, shard: int, every_byte: bool = False) -> str | None:
     """Why a shard does not count as complete, or None.
 
     Args:
@@ -62,7 +62,7 @@ def problem(tile: Tile, shard: int, every_byte: bool = False) -> str | None:
         return f"{Path(error.filename or str(path)).name}: cannot be read: {error.strerror}"
 
 
-def _marker_problem(tile: Tile, shard: int, marker: dict[str, Any]) -> str | None:
+def _marker_problem(tile: TileFacts, shard: int, marker: dict[str, Any]) -> str | None:
     files = marker.get("files")
     if marker.get("shard") != shard or marker.get("tile") != tile.checksum or not isinstance(files, dict):
         return "its marker is of another shard or tile"
@@ -76,7 +76,7 @@ def _marker_problem(tile: Tile, shard: int, marker: dict[str, Any]) -> str | Non
     return None
 
 
-def _files_problem(tile: Tile, files: dict[str, dict[str, Any]], every_byte: bool) -> str | None:
+def _files_problem(tile: TileFacts, files: dict[str, dict[str, Any]], every_byte: bool) -> str | None:
     for file, facts in files.items():
         if why := size_problem(tile.folder / file, facts["size"]):
             return f"{file} {why}"
@@ -94,12 +94,12 @@ def missing_shards(tile: Tile) -> list[int]:
     return [shard for shard, why in enumerate(found) if why]
 
 
-def incomplete(tile: Tile, shard: int) -> CacheError:
+def incomplete(tile: TileFacts, shard: int) -> CacheError:
     """The error for a shard that is not complete."""
     return damaged(tile.folder, f"shard {shard} is not complete: {problem(tile, shard)}", RESCORE)
 
 
-def unreadable(tile: Tile, rows: np.ndarray, error: Exception) -> CacheError:
+def unreadable(tile: TileFacts, rows: np.ndarray, error: Exception) -> CacheError:
     """The error for rows that could not be read: names the shard that is missing or damaged, and what to do."""
     for shard in sorted(set((rows // tile.spec.shard_texts).tolist())):
         if problem(tile, shard):

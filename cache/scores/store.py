@@ -193,7 +193,7 @@ class ScoreCache:
             CacheMismatchError: captions or frames changed, or texts and videos that have no scores; names them.
             CacheError: shards that are needed are not complete or damaged; names the command.
         """
-        return ScoreReader(self.folder, self.tiles, texts, videos, times)
+        return ScoreReader.open(self.folder, self.tiles, self.scale, texts, videos, times)
 
     @property
     def zarr(self) -> "Group":

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from ..storage.identity import canonical, digest
 from ..storage.locations import WRITTEN, Location, at_once
 from ..storage.locations import folder as local_folder
 from ..storage.sealed import METADATA, group, open_group, parse
-from ..storage.untrusted import Document, damaged, file_stamp, publish_folder, read_file, real_folder
+from ..storage.untrusted import Document, Stamp, damaged, file_stamp, publish_folder, read_file, real_folder
 from .format.arrays import MAX_SHARD, MAX_TEXTS, MAX_VIDEOS, TileSpec, chunk_file
 from .format.codes import Dtype
 
@@ -75,7 +74,39 @@ def tile_files(spec: TileSpec) -> set[str]:
     return documents | {chunk_file(name, arrays[name]) for name in arrays if name not in spec.scored}
 
 
-class Tile:
+@dataclass(eq=False)
+class TileFacts:
+    """What reading and checking a tile's shards takes. It is plain, so that another process can be sent it.
+
+    Args:
+        folder: the tile's folder.
+        checksum: of its metadata; each shard's marker names it.
+        spec: its sizes.
+        stamp: tells its metadata's file from another that takes its place.
+
+    Attributes:
+        arrays: the zarr.json of each.
+    """
+
+    folder: Location
+    checksum: str
+    spec: TileSpec
+    stamp: Stamp | None
+
+    def __post_init__(self) -> None:
+        self.arrays = self.spec.arrays()
+
+    def refuse_replaced(self) -> None:
+        """Refuse a tile that was removed, or another put in its place, since it was opened.
+
+        Raises:
+            CacheError: so it was.
+        """
+        if file_stamp(self.folder / METADATA) != self.stamp:
+            raise CacheError("removed or replaced while it was open", where=str(self.folder), hint="open it again")
+
+
+class Tile(TileFacts):
     """A tile on disk; every file that is not a shard has been checked against its hash.
 
     Args:
@@ -87,14 +118,13 @@ class Tile:
     """
 
     def __init__(self, folder: Location, teacher: TeacherFacts) -> None:
-        self.folder = folder
-        self._document = path = folder / METADATA
-        self._stamp = file_stamp(path)
-        attributes, self.checksum = open_group(folder)
+        path = folder / METADATA
+        stamp = file_stamp(path)
+        attributes, checksum = open_group(folder)
         if attributes.get("teacher") != teacher.digest:
             raise damaged(path, "this tile belongs to another teacher")
-        self.spec = TileSpec.read(attributes, teacher.frames, teacher.frame_logits, teacher.dtype, path)
-        self.arrays = self.spec.arrays()
+        spec = TileSpec.read(attributes, teacher.frames, teacher.frame_logits, teacher.dtype, path)
+        super().__init__(folder, checksum, spec, stamp)
         hashes = attributes.get("files")
         if not isinstance(hashes, dict) or hashes.keys() != tile_files(self.spec):
             raise damaged(path, "its list of files is not that of a tile")
@@ -109,9 +139,10 @@ class Tile:
         if len(self.text_rows) != self.spec.texts or len(self.video_columns) != self.spec.videos:
             raise damaged(folder, "has other numbers of ids than of rows and columns")
 
-    def __getstate__(self) -> dict[str, Any]:
-        # What reading shards takes: in another process it has no ids, digests and times of frames.
-        return {key: vars(self)[key] for key in ("folder", "_document", "_stamp", "checksum", "spec", "arrays")}
+    @property
+    def facts(self) -> TileFacts:
+        """Without ids, digests and times of frames."""
+        return TileFacts(self.folder, self.checksum, self.spec, self.stamp)
 
     @property
     def name(self) -> str:
@@ -125,15 +156,6 @@ class Tile:
             CacheError: it is at an address.
         """
         return local_folder(self.folder, WRITTEN)
-
-    def refuse_replaced(self) -> None:
-        """Refuse a tile that was removed, or another put in its place, since it was opened.
-
-        Raises:
-            CacheError: so it was.
-        """
-        if file_stamp(self._document) != self._stamp:
-            raise CacheError("removed or replaced while it was open", where=str(self.folder), hint="open it again")
 
     def _check_array(self, name: str, hashes: Document) -> None:
         path = self.folder / name / METADATA

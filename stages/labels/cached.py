@@ -1,18 +1,19 @@
-"""CachedTeacher: a teacher's scores in the store, for the texts and videos of a split."""
+"""Labels out of the store: the teachers' readers for the texts and videos of a split, and who reads their labels."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ...cache.frames.cache import FrameCache
 from ...cache.scores.reading.label_process import LabelProcess
-from ...cache.scores.reading.reader import PendingLabels, ScoreReader
+from ...cache.scores.reading.label_threads import LabelThreads
+from ...cache.scores.reading.labels import LabelSource
+from ...cache.scores.reading.reader import ScoreReader
 from ...cache.scores.store import ScoreStore
 from ...cache.storage.identity import identity_digest
 from ...configs.schema import Config
@@ -23,35 +24,22 @@ from ..runtime.reporting import Reporter
 from .frame_scores import carrier_of, no_frame_scores, tell_without
 from .open_scores import open_reader
 
-if TYPE_CHECKING:
-    pass
-
-type UintFrames = tuple[Tensor, Tensor, Tensor]
-"""uint8 frames, mask and times of a batch's videos, as `VideoInputs.read` gives them."""
-
 
 @dataclass(frozen=True)
 class CachedTeacher:
     """One teacher's scores in the store.
 
     Attributes:
-        scale: exp(logit_scale): a soft label is a score times this.
         digest: stands for everything that the scores were made from.
-        frame_logits: on the student's frames, float32 [T, F], each text with its own video; None where the fine loss
-            does not want them, or the teacher has none.
+        reader: of its labels; their frame-text logits are on the student's frames, and left out where the fine loss
+            does not want them.
         other_pixels: videos whose frames are others than those that were scored, accepted all the same, bool [V].
     """
 
     name: str
-    scale: float
     digest: str
     reader: ScoreReader
-    frame_logits: np.ndarray | None
     other_pixels: np.ndarray
-
-    def start(self, texts: np.ndarray, videos: np.ndarray) -> PendingLabels:
-        """Begin to read the labels of a batch: raw scores [b, b], and frame-text logits of the pairs [b, F]."""
-        return replace(self.reader.start(texts, videos), frame_logits=self.frame_logits)
 
 
 def cached_teachers(
@@ -79,28 +67,26 @@ def cached_teachers(
         if logits is not None:
             carrier = carrier_of(config, name, split, reader.frame_times, frames, reporter)
             logits = carrier(logits, split.text_video) if carrier else logits
-        teachers.append(CachedTeacher(name, cache.scale, identity_digest(cache.identity), reader, logits, other))
-    if fine and all(teacher.frame_logits is None for teacher in teachers):
+        carried = reader.with_frame_logits(logits)
+        teachers.append(CachedTeacher(name, identity_digest(cache.identity), carried, other))
+    if fine and all(teacher.reader.frame_logits is None for teacher in teachers):
         raise no_frame_scores(config)
     return tuple(teachers)
 
 
-@contextmanager
-def label_process(
-    reader: Literal["auto", "thread", "process"], teachers: Sequence[CachedTeacher], device: torch.device
-) -> Iterator[LabelProcess | None]:
-    """The process that reads the labels of `teachers` until the body ends; None where training's own thread does.
+def label_source(
+    how: Literal["auto", "thread", "process"], teachers: Sequence[CachedTeacher], device: torch.device
+) -> AbstractContextManager[LabelSource]:
+    """What reads the labels of `teachers`, until the body ends.
 
     Args:
-        reader: `train.label_reader`. A GPU's steps are short and launched by a busy interpreter, so there `auto` takes
-            a process; steps on the CPU are long.
+        how: `train.label_reader`. A GPU's steps are short and launched by a busy interpreter, so there `auto` takes a
+            process; steps on the CPU are long.
     """
-    wanted = reader == "process" or (reader == "auto" and device.type == "cuda")
-    if not (wanted and teachers):
-        yield None
-        return
-    with LabelProcess([each.reader for each in teachers], [each.frame_logits for each in teachers]) as process:
-        yield process
+    readers = [teacher.reader for teacher in teachers]
+    if readers and (how == "process" or (how == "auto" and device.type == "cuda")):
+        return LabelProcess(readers)
+    return nullcontext(LabelThreads(readers))
 
 
 def batch_groups(teachers: Sequence[CachedTeacher], store: Path | str) -> np.ndarray | None:

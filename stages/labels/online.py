@@ -10,17 +10,20 @@ import torch
 from torch import Tensor
 
 from ...cache.frames.cache import FrameCache
+from ...cache.scores.reading.labels import Labels
 from ...configs.schema import Config
 from ..data.teacher_frames import TeacherFrames
 from ..data.usable_split import UsableSplit
 from ..data.video_inputs import FrameInputs, VideoInputs
 from ..runtime.reporting import Reporter
-from .cached import UintFrames
 from .frame_scores import carrier_of, no_frame_scores, tell_without
 from .frame_times import FrameCarrier
 
 if TYPE_CHECKING:
     from ..models.frozen.teacher import Teacher
+
+type UintFrames = tuple[Tensor, Tensor, Tensor]
+"""uint8 frames, mask and times of a batch's videos, as `VideoInputs.read` gives them."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,11 @@ class OnlineTeacher:
     frame_scores: bool
     carrier: FrameCarrier | None
 
-    @property
-    def scale(self) -> float:
-        return self.teacher.scale
-
     @torch.no_grad()
     def labels(
         self, captions: Sequence[str], videos: np.ndarray, frames: Mapping[Path, UintFrames], device: torch.device
-    ) -> tuple[Tensor, Tensor | None]:
-        """Raw scores [b, b], and frame-text logits of the pairs [b, F].
+    ) -> Labels[Tensor]:
+        """Labels of a batch, raw scores [b, b] and frame-text logits [b, F], as the store's are.
 
         Args:
             captions: b captions; videos: indices of their videos [b]; frames: of these videos, by frame cache.
@@ -58,7 +57,7 @@ class OnlineTeacher:
         logits = self.teacher.frame_logits(texts, encoded) if self.frame_scores else None
         if logits is not None and self.carrier is not None:
             logits = torch.from_numpy(self.carrier(logits.float().cpu().numpy(), videos))
-        return scores.to(device), None if logits is None else logits.to(device)
+        return Labels(scores, logits, self.teacher.scale).map(lambda tensor: tensor.to(device))
 
 
 def online_teachers(

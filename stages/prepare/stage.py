@@ -8,9 +8,9 @@ one of these lies is replaced whole, its other videos are copied. A video whose 
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 from ...cache.frames.cache import FrameFolder
 from ...cache.frames.record import FileStamp, VideoRecord, VideoStatus
@@ -18,6 +18,7 @@ from ...configs.schema import Config, PrepareConfig
 from ...errors import DataError
 from ..data.dataset import Dataset, read_dataset
 from ..data.video.workers import cores, decode_videos
+from ..runtime.background import BackgroundWriter
 from ..runtime.reporting import Progress, Reporter, Silent
 from .estimate import refuse_without_room
 from .plan import ShardPlan, frame_settings, plan_shards
@@ -79,20 +80,15 @@ def _make(plans: Sequence[ShardPlan], folder: FrameFolder, config: PrepareConfig
     jobs = [(video.id, video.source) for plan in plans for video in plan.jobs]
     owner = [plan for plan in plans for _ in plan.jobs]
     collected: dict[int, dict[str, VideoRecord]] = {plan.number: {} for plan in plans}
-    writing: Future[None] | None = None
     ahead = config.shard_videos + 2 * (config.workers or cores())
-    with ThreadPoolExecutor(1) as writer, closing(decode_videos(jobs, config, ahead)) as results:
+    with BackgroundWriter("write-frames") as writer, closing(decode_videos(jobs, config, ahead)) as results:
         for decoded in results:
             plan = owner[decoded.index]
             records = collected[plan.number]
             records[decoded.record.status.video] = decoded.record
             if len(records) == len(plan.jobs):
-                if writing is not None:
-                    writing.result()
-                writing = writer.submit(_write, plan, collected.pop(plan.number), folder)
+                writer.start(partial(_write, plan, collected.pop(plan.number), folder))
             progress.advance(1)
-        if writing is not None:
-            writing.result()
 
 
 def _write(plan: ShardPlan, decoded: dict[str, VideoRecord], folder: FrameFolder) -> None:

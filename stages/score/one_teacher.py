@@ -4,14 +4,14 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 from ...cache.frames.cache import FrameCache
 from ...cache.scores.lookup import Held
 from ...cache.scores.reading.tile_rows import TileRows
-from ...cache.scores.shard import missing_shards, problem, sweep
+from ...cache.scores.shard import missing_shards, problem, sweep, write_shard
 from ...cache.scores.store import ScoreCache, ScoreStore
 from ...cache.scores.tile import Key, Tile, TileContents
 from ...cache.storage.identity import JSON, digest_of, refuse_difference, text_digest
@@ -21,11 +21,11 @@ from ..data.usable_split import UsableSplit
 from ..labels.frame_scores import gives_frame_logits
 from ..models.checkpoints.files import checkpoint_digest
 from ..models.frozen.teacher import Teacher, load_teacher
+from ..runtime.background import BackgroundWriter
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter
 from .chance_check import OwnRanks, own_ranks
 from .scorer import Scorer
-from .shard_writer import ShardWriter
 from .tile_plan import Layout, NewTile, TilePlan, block_tiles, choose_layout, plan_tiles, tile_layout
 from .video_encoder import VideoEncoder
 from .worker_part import WHOLE, WorkerPart
@@ -256,12 +256,13 @@ class OneTeacher:
             before = total - rows * tile.spec.videos
             with (
                 self.reporter.progress(f"scores of {self.name}", total, "pair", before) as progress,
-                ShardWriter() as writer,
+                BackgroundWriter("write-shard") as writer,
             ):
                 for shard in missing:
                     if not problem(tile, shard):
                         continue  # another worker has made it
-                    writer.write(tile, shard, *scorer.score(shard, progress.advance))
+                    # Of what was scored, a kill costs one shard at most.
+                    writer.start(partial(write_shard, tile, shard, *scorer.score(shard, progress.advance)))
                     done += 1
                     if ranks is None:
                         writer.finish()

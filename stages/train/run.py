@@ -11,10 +11,11 @@ import torch
 
 from ...cache.frames.cache import FrameCache
 from ...cache.read_ahead import ReadAhead, read_ahead
+from ...cache.scores.reading.label_threads import LabelThreads
 from ...configs.schema import Config, TrainConfig
 from ...errors import ConfigError, StoppedEarly
 from ..data.video_inputs import DeviceFrames, FrameInputs, VideoInputs
-from ..labels.cached import label_process
+from ..labels.cached import label_source
 from ..labels.online import OnlineTeacher, online_teachers, teacher_inputs
 from ..models.build import build_network
 from ..models.checkpoints.files import load_network
@@ -108,7 +109,7 @@ class TrainRun:
         self.steps = _total_steps(self.settings, self.order)
         optimiser = build_optimizer(self.network, self.settings.optim, self.steps)
         self.online = self._online_teachers()
-        self.step = TrainingStep(self.network, optimiser, self.settings, split.captions, material.cached, self.online)
+        self.step = TrainingStep(self.network, optimiser, self.settings, split.captions, self.online)
         self.keeper = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter)
         self.watch = Monitor(folder, self.order, split.videos, self.settings, self.device, reporter)
         self.val_ids = tokenize(material.val.captions, self.settings.network.words)[0]
@@ -144,8 +145,8 @@ class TrainRun:
         """The batches of steps start <= step < stop, read ahead; `on_device` takes them on to where they are used."""
         items, depth = self.order.steps(start, stop), self.settings.prefetch
         with (
-            label_process(self.settings.label_reader, self.material.cached, self.device) as process,
-            read_ahead(replace(self.read, label_process=process), items, depth) as batches,
+            label_source(self.settings.label_reader, self.material.cached, self.device) as labels,
+            read_ahead(replace(self.read, labels=labels), items, depth) as batches,
         ):
             yield batches
 
@@ -232,7 +233,7 @@ class TrainRun:
             ids=tokenize(split.captions, self.settings.network.words)[0],
             text_video=split.text_video,
             inputs=self.train_inputs,
-            cached=self.material.cached,
+            labels=LabelThreads([teacher.reader for teacher in self.material.cached]),
             teacher_frames=teacher_inputs(self.online, self.material.seen, split.videos),
             pin=self.device.type == "cuda",
             rank=self.world.rank,

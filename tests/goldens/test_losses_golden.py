@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from teachclip.cache.scores.reading.labels import Labels
 from teachclip.configs.loading import load_config, shipped
 from teachclip.configs.schema import LossConfig
 from teachclip.stages.train.losses.combined import Losses
@@ -30,8 +31,7 @@ def _check(golden, case: int, tag: str) -> None:
     parts = Losses(config)(
         scores / beta,
         raw,
-        [given[f"yc{t}"] / beta for t in teachers],
-        [given[f"yf{t}"].log() for t in teachers],
+        [Labels(given[f"yc{t}"] / beta, given[f"yf{t}"].log(), 1.0) for t in teachers],
     )
     expected = golden.group(f"case{case}/out/{tag}/")
 

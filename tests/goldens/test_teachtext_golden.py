@@ -6,6 +6,7 @@
 import numpy as np
 import pytest
 import torch
+from teachclip.cache.scores.reading.labels import Labels
 from teachclip.configs.schema import LossConfig
 from teachclip.stages.train.losses.combined import Losses
 from teachclip.stages.train.losses.teaching import mean_similarity
@@ -42,8 +43,8 @@ def _parts(golden, student: torch.Tensor, config: LossConfig, scale: float):
     """The losses of scores that carry logit scales, as those of a network here do."""
     sims = _teacher_sims(golden)
     scales = [scale * (k + 1) for k in range(len(sims))]
-    logits = [sim * own for sim, own in zip(sims, scales, strict=True)]
-    return Losses(config)(student * scale, None, logits, [], student_scale=scale, teacher_scales=scales)
+    labels = [Labels(sim, None, own) for sim, own in zip(sims, scales, strict=True)]
+    return Losses(config)(student * scale, None, labels, student_scale=scale)
 
 
 @pytest.mark.golden("original_teachtext")
@@ -51,7 +52,7 @@ def test_teachers_scores_and_their_mean(golden) -> None:
     sims = _teacher_sims(golden)
     for teacher, sim in enumerate(sims):
         np.testing.assert_allclose(sim.numpy(), golden[f"out/teacher{teacher}_sims"], **TOLERANCE)
-    mean = mean_similarity(sims, [1.0] * len(sims), "raw")
+    mean = mean_similarity(sims, "raw")
     np.testing.assert_allclose(mean.numpy(), golden["out/aggregated_sims"], **TOLERANCE)
 
 
@@ -77,8 +78,8 @@ def test_losses_and_gradients(golden, scale: float) -> None:
 @pytest.mark.golden("original_teachtext")
 def test_gradients_in_float32(golden) -> None:
     student = torch.from_numpy(golden["in/student_sims"]).requires_grad_()
-    sims = [sim.float() for sim in _teacher_sims(golden)]
-    parts = Losses(_config(golden))(student, None, sims, [])
+    labels = [Labels(sim.float(), None, 1.0) for sim in _teacher_sims(golden)]
+    parts = Losses(_config(golden))(student, None, labels)
     np.testing.assert_allclose(parts.total.item(), golden["out/total_loss"].item(), **TOLERANCE)
     np.testing.assert_allclose(torch.autograd.grad(parts.total, student)[0], golden["out/grad_total"], **TOLERANCE)
 

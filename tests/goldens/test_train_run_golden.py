@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from teachclip.cache.scores.reading.labels import Labels
 from teachclip.configs.loading import load_config, shipped
 from teachclip.configs.schema import TrainConfig
 from teachclip.stages.models.checkpoints.files import from_published
@@ -46,7 +47,8 @@ def _losses(golden, network, recipe: TrainConfig, batch: int):
     # The published code passes no mask.
     assert not recipe.network.mask_padding
     assert not recipe.loss.mask_same_video
-    return Losses(recipe.loss)(logits, videos["raw_weights"], list(y_c), list(y_f.log()))
+    labels = [Labels(scores, shares.log(), 1.0) for scores, shares in zip(y_c, y_f, strict=True)]
+    return Losses(recipe.loss)(logits, videos["raw_weights"], labels)
 
 
 @pytest.mark.golden("train_run")

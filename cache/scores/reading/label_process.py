@@ -23,32 +23,43 @@ from typing import Self
 import numpy as np
 
 from ....errors import TeachclipError, TrainingError
-from .pairs import PairScores, any_absent
-from .reader import Labels, ScoreReader
+from ..tile import TileFacts
+from .labels import Arrays, Labels
+from .pairs import PairScores, RequestedPairs, any_absent
+from .reader import ScoreReader
 from .row_files import FAST, FileRows, ShardFiles
-from .tile_rows import TileRows
+from .tile_rows import ArrayRows, ScoreRows
 
 _ENDING = 5.0  # seconds that the process may take to end
 _MOST_FILES = 4096
 _NUMBER = np.dtype(np.int64)
 
-type _Teachers = list[tuple[PairScores, np.ndarray | None]]
+
+@dataclass(frozen=True, eq=False)
+class TeacherSpec:
+    """What the process is told of one teacher.
+
+    Args:
+        requested: which pairs its tiles hold.
+        frame_logits: float32 [T,F], or None.
+    """
+
+    requested: RequestedPairs
+    frame_logits: np.ndarray | None
 
 
 class LabelProcess:
-    """Reads the labels of batches in another process; for one thread.
+    """Reads the labels of batches in another process; a `LabelSource`, for one thread.
 
     It starts at once, and has its first labels some 0.2 s later. It ends with `close`, a `with` block, this
     object or this process.
 
     Args:
         readers: of the teachers.
-        frame_logits: per teacher, float32 [T,F] to take the pairs' frame logits from, or None; else the readers' own.
     """
 
-    def __init__(self, readers: Sequence[ScoreReader], frame_logits: Sequence[np.ndarray | None] | None = None) -> None:
+    def __init__(self, readers: Sequence[ScoreReader]) -> None:
         self._readers = readers
-        self._frame_logits = [reader.frame_logits for reader in readers] if frame_logits is None else frame_logits
         self._socket, theirs = socket.socketpair()
         with theirs:
             # Not multiprocessing, which would import the program's own script once more; and in a session of its own,
@@ -71,7 +82,7 @@ class LabelProcess:
         return self._process.pid
 
     def start(self, text_index: np.ndarray, video_index: np.ndarray) -> "PendingProcess":
-        """Begin to read the labels of a batch, as `ScoreReader.start` does; what was begun before is dropped."""
+        """Begin to read the labels of a batch; what was begun before is dropped."""
         if self._due is not None:
             with suppress(TeachclipError, RuntimeError):  # its errors, too, nobody wants
                 self._receive(self._due)
@@ -79,8 +90,8 @@ class LabelProcess:
         request = np.concatenate([np.array([len(texts), len(videos)]), texts, videos]).tobytes()
         try:
             if not self._told:
-                pairs = [reader.pair_scores for reader in self._readers]
-                told = bytes(ForkingPickler.dumps(list(zip(pairs, self._frame_logits, strict=True))))
+                specs = [TeacherSpec(reader.requested, reader.frame_logits) for reader in self._readers]
+                told = bytes(ForkingPickler.dumps(specs))
                 self._socket.sendall(len(told).to_bytes(8, "little") + told)
                 self._told = True
             self._socket.sendall(request)
@@ -92,18 +103,19 @@ class LabelProcess:
         self._due = PendingProcess(self, texts, videos)
         return self._due
 
-    def finish(self, due: "PendingProcess") -> list[Labels]:
+    def finish(self, due: "PendingProcess") -> list[Arrays]:
         """What `start` promised last."""
         assert due is self._due, "only the batch that was begun last can be had"
         reply = self._receive(due)
         if reply.absent:
             for reader, scores in zip(self._readers, reply.coarse, strict=True):
                 reader.refuse_absent(due.texts, due.videos, np.isnan(scores))
-        return [Labels(*labels) for labels in zip(reply.coarse, reply.frame_logits, strict=True)]
+        read = zip(reply.coarse, reply.frame_logits, self._readers, strict=True)
+        return [Labels(coarse, logits, reader.scale) for coarse, logits, reader in read]
 
     def _receive(self, due: "PendingProcess") -> "_Reply":
         self._due = None
-        reply = _Reply(len(due.texts), len(due.videos), _widths(self._frame_logits))
+        reply = _Reply(len(due.texts), len(due.videos), _widths(reader.frame_logits for reader in self._readers))
         try:
             arrived = _receive(self._socket, reply.bytes)
             raised = bytearray(reply.error_bytes if arrived else 0)
@@ -141,13 +153,13 @@ class LabelProcess:
 
 @dataclass(frozen=True, eq=False)
 class PendingProcess:
-    """Labels of a batch, while another process reads them."""
+    """Labels of a batch, while another process reads them; a `PendingBatch`."""
 
     process: LabelProcess
     texts: np.ndarray
     videos: np.ndarray
 
-    def result(self) -> list[Labels]:
+    def result(self) -> list[Arrays]:
         """Wait for them, one for each teacher.
 
         Raises:
@@ -228,22 +240,20 @@ def _serve(connection: socket.socket) -> None:
     told = bytearray(int.from_bytes(size, "little"))
     if not _receive(connection, told):
         return
-    teachers: _Teachers = ForkingPickler.loads(told)
+    specs: list[TeacherSpec] = ForkingPickler.loads(told)
     del told
-    opened = False
+    scores: list[PairScores] = []
     sizes = np.empty(2, _NUMBER)
     while _receive(connection, memoryview(sizes).cast("B")):
         index = np.empty(sizes.sum(), _NUMBER)
         if not _receive(connection, memoryview(index).cast("B")):
             return
         texts, videos = np.split(index, sizes[:1])
-        reply = _Reply(len(texts), len(videos), _widths(logits for _, logits in teachers))
+        reply = _Reply(len(texts), len(videos), _widths(spec.frame_logits for spec in specs))
         raised = b""
         try:
-            if not opened:
-                _open(teachers)
-                opened = True
-            _read(teachers, texts, videos, reply)
+            scores = scores or _open(specs)
+            _read(scores, specs, texts, videos, reply)
         except Exception as error:
             known = isinstance(error, TeachclipError)  # others need not survive the way
             raised = bytes(ForkingPickler.dumps(error if known else RuntimeError(traceback.format_exc())))
@@ -252,20 +262,23 @@ def _serve(connection: socket.socket) -> None:
         connection.sendall(raised)
 
 
-def _open(teachers: _Teachers) -> None:
+def _open(specs: Sequence[TeacherSpec]) -> list[PairScores]:
     files = ShardFiles(_most_files())
-    for pairs, _ in teachers:
-        for part in pairs.parts:
-            direct = FAST and isinstance(part.tile.folder, Path)
-            part.tile_rows = FileRows(part.tile, files) if direct else TileRows(part.tile)
+
+    def rows(tile: TileFacts) -> ScoreRows:
+        return FileRows(tile, files) if FAST and isinstance(tile.folder, Path) else ArrayRows(tile, "coarse")
+
+    return [PairScores(spec.requested, [rows(part.tile) for part in spec.requested.parts]) for spec in specs]
 
 
-def _read(teachers: _Teachers, texts: np.ndarray, videos: np.ndarray, reply: _Reply) -> None:
-    pending = [pairs.start(texts, videos) for pairs, _ in teachers]
-    for k, (_, logits) in enumerate(teachers):
+def _read(
+    scores: Sequence[PairScores], specs: Sequence[TeacherSpec], texts: np.ndarray, videos: np.ndarray, reply: _Reply
+) -> None:
+    pending = [each.start(texts, videos) for each in scores]
+    for k, spec in enumerate(specs):
         reply.coarse[k][...] = pending[k].result()
-        if logits is not None:
-            logits.take(texts, axis=0, out=reply.frame_logits[k])
+        if spec.frame_logits is not None:
+            spec.frame_logits.take(texts, axis=0, out=reply.frame_logits[k])
     reply.absent = any(map(any_absent, reply.coarse))
 
 

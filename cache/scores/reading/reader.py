@@ -1,118 +1,109 @@
 """Batches of labels out of a score store: ids looked up and digests compared once, rows read batch by batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from ....errors import CacheError
 from ...storage.locations import Location, at_once
-from ..lookup import Coverage
-from ..shard import RESCORE
+from ..lookup import Coverage, Held
+from ..shard import RESCORE, incomplete, problem
 from ..tile import Key, Tile
-from .pairs import PairScores, PendingScores, any_absent
+from .labels import Arrays, Labels
+from .pairs import PairScores, PendingScores, RequestedPairs, TilePart, any_absent
 from .request import find, refuse_unscored, some_of
-from .tile_rows import TilePart
+from .tile_rows import TileRows
 
 
-@dataclass(frozen=True)
-class Labels:
-    """A batch of a teacher's labels.
-
-    Args:
-        coarse: float32 [T,V] raw scores; label logits are `coarse * scale`.
-        frame_logits: float32 [T,F], text i with its own video; None when the teacher gives none.
-    """
-
-    coarse: np.ndarray
-    frame_logits: np.ndarray | None
-
-
+@dataclass(frozen=True, eq=False)
 class ScoreReader:
-    """Scores of given texts and videos; made by `ScoreCache.reader`.
+    """Labels of given texts and videos; made by `ScoreCache.reader`.
 
     Attributes:
+        folder: the teacher's.
+        texts, videos: what was asked for.
+        scale: exp(logit_scale), which makes a score a logit.
+        slots: F, the teacher's frame slots.
+        held: what each tile holds of it, of the tiles that hold any pair.
+        requested: the same in plain form, which another process can be sent.
+        scores: what reads the scores themselves.
         frame_logits: float32 [T,F], each text with its own video; None when the teacher gives none.
-        pair_scores: what reads the scores themselves.
     """
 
-    def __init__(
-        self,
+    folder: Location
+    texts: Sequence[Key]
+    videos: Sequence[Key]
+    scale: float
+    slots: int
+    held: Sequence[Held]
+    requested: RequestedPairs
+    scores: PairScores
+    frame_logits: np.ndarray | None
+
+    @classmethod
+    def open(
+        cls,
         folder: Location,
         tiles: Sequence[Tile],
+        scale: float,
         texts: Sequence[Key],
         videos: Sequence[Key],
         times: np.ndarray | None = None,
-    ) -> None:
-        self.folder = folder
-        self._texts = texts
-        self._videos = videos
-        self._slots = max((tile.spec.frames for tile in tiles), default=0)
-        held = find(folder, tiles, texts, videos, times)
-        refuse_unscored(folder, "captions", texts, [one.texts for one in held])
-        refuse_unscored(folder, "videos", videos, [one.videos for one in held])
-        self._parts = [TilePart(one) for one in held if one.pairs]
-        self.pair_scores = PairScores(self._parts, len(texts))
-        at_once(folder, TilePart.open, self._parts)
-        self.frame_logits = self._load_frame_logits()
+    ) -> "ScoreReader":
+        """A reader of what these tiles of a teacher hold; see `ScoreCache.reader`."""
+        found = find(folder, tiles, texts, videos, times)
+        refuse_unscored(folder, "captions", texts, [one.texts for one in found])
+        refuse_unscored(folder, "videos", videos, [one.videos for one in found])
+        held = [one for one in found if one.pairs]
+        opened = at_once(folder, _open, held)
+        slots = max((tile.spec.frames for tile in tiles), default=0)
+        requested = RequestedPairs([part for part, _ in opened], len(texts))
+        rows = [tile_rows for _, tile_rows in opened]
+        scores = PairScores(requested, [each.arrays["coarse"] for each in rows])
+        logits = _frame_logits(folder, texts, slots, held, rows)
+        return cls(folder, texts, videos, scale, slots, held, requested, scores, logits)
+
+    def with_frame_logits(self, frame_logits: np.ndarray | None) -> "ScoreReader":
+        """The same reader with other frame-text logits in its labels, float32 [T,any], or with none."""
+        return replace(self, frame_logits=frame_logits)
 
     @cached_property
     def groups(self) -> np.ndarray | None:
         """int64 [T]: texts of one group are all scored with each other's videos, those of two are not; None where every
         text is scored with every video. The texts of a batch must be of one group."""
-        coverage = Coverage([part.held for part in self._parts], len(self._texts))
+        coverage = Coverage(self.held, len(self.texts))
         return coverage.text_class if len(coverage.videos) > 1 else None
 
     @property
     def frame_times(self) -> np.ndarray:
         """float64 [V,F]: seconds of the frames of each video that the teacher saw, NaN in padded slots and, throughout,
         for videos in tiles that hold none of the texts."""
-        times = np.full((len(self._videos), self._slots), np.nan)
-        for part in self._parts:
-            times[part.held.videos] = part.tile.frame_times[part.held.columns]
+        times = np.full((len(self.videos), self.slots), np.nan)
+        for one in self.held:
+            times[one.videos] = one.tile.frame_times[one.columns]
         return times
 
     @property
     def video_digests(self) -> np.ndarray:
         """uint8 [V,16]: digests of the frames that the teacher saw; zeros for videos in tiles that hold no text."""
-        digests = np.zeros((len(self._videos), 16), dtype=np.uint8)
-        for part in self._parts:
-            digests[part.held.videos] = part.tile.video_digests[part.held.columns]
+        digests = np.zeros((len(self.videos), 16), dtype=np.uint8)
+        for one in self.held:
+            digests[one.videos] = one.tile.video_digests[one.columns]
         return digests
 
     def precision(self, text_index: np.ndarray) -> float:
         """How far a stored score of these texts can be from the one that was written: half a step of its type."""
-        texts = np.asarray(text_index)
-        return max((part.precision(texts) for part in self._parts), default=0.0)
-
-    def _load_frame_logits(self) -> np.ndarray | None:
-        if not self._parts or not self._parts[0].tile.spec.frame_logits:
-            return None
-        loaded = np.zeros((len(self._texts), self._slots), dtype=np.float32)
-        found = np.zeros(len(self._texts), dtype=bool)
-        for part in self._parts:
-            own = part.tile.text_video[part.held.rows] >= 0
-            if own.any():
-                places = part.held.texts[own]
-                loaded[places] = part.tile_rows.read("fine", part.held.rows[own])
-                found[places] = True
-        if not found.all():
-            raise CacheError(
-                "captions without frame scores: their own videos were not scored",
-                where=str(self.folder),
-                hint=RESCORE,
-                details=some_of(~found, self._texts),
-            )
-        return loaded
+        return self.scores.precision(np.asarray(text_index))
 
     def start(self, text_index: np.ndarray, video_index: np.ndarray) -> "PendingLabels":
         """Begin to read the labels of a batch: threads of TensorStore's own go on with it, so that several teachers'
         labels, or labels and frames, are read at once. As `read` else; errors come with the result."""
         texts, videos = np.asarray(text_index), np.asarray(video_index)
-        return PendingLabels(self, texts, videos, self.pair_scores.start(texts, videos), self.frame_logits)
+        return PendingLabels(self, texts, videos, self.scores.start(texts, videos))
 
-    def read(self, text_index: np.ndarray, video_index: np.ndarray) -> Labels:
+    def read(self, text_index: np.ndarray, video_index: np.ndarray) -> Arrays:
         """Labels of a batch.
 
         Args:
@@ -131,7 +122,7 @@ class ScoreReader:
         """
         if absent.any():
             row, column = np.argwhere(absent)[0]
-            pair = f"{self._texts[texts[row]][0]} with {self._videos[videos[column]][0]}"
+            pair = f"{self.texts[texts[row]][0]} with {self.videos[videos[column]][0]}"
             raise CacheError(
                 f"{np.count_nonzero(absent):,} pairs of this batch have no score, {pair} for one",
                 where=str(self.folder),
@@ -139,26 +130,60 @@ class ScoreReader:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PendingLabels:
-    """Labels of a batch, while they are read; made by `ScoreReader.start`.
+    """One teacher's labels of a batch, while they are read; made by `ScoreReader.start`.
 
     Args:
         reader: whose.
         texts, videos: the batch's places.
         scores: of these.
-        frame_logits: float32 [T,F] of all the reader's texts, or None.
     """
 
     reader: ScoreReader
     texts: np.ndarray
     videos: np.ndarray
     scores: PendingScores
-    frame_logits: np.ndarray | None
 
-    def result(self) -> Labels:
+    def result(self) -> Arrays:
         """Wait for them; raises as `ScoreReader.read` does."""
-        coarse = self.scores.result()
+        coarse, logits = self.scores.result(), self.reader.frame_logits
         if any_absent(coarse):
             self.reader.refuse_absent(self.texts, self.videos, np.isnan(coarse))
-        return Labels(coarse, None if self.frame_logits is None else self.frame_logits.take(self.texts, axis=0))
+        return Labels(coarse, None if logits is None else logits.take(self.texts, axis=0), self.reader.scale)
+
+
+def _open(held: Held) -> tuple[TilePart, TileRows]:
+    """Check the shards of a tile that are needed, and load their rows' codecs."""
+    tile = held.tile
+    shards = np.unique(held.rows // tile.spec.shard_texts).tolist()
+    for shard, why in zip(shards, at_once(tile.folder, lambda k: problem(tile, k), shards), strict=True):
+        if why:
+            raise incomplete(tile, shard)
+    tile_rows = TileRows(tile)
+    codec = tile_rows.read("coarse_codec", held.rows) if tile.spec.dtype == "uint16" else None
+    return TilePart(tile.facts, held.texts, held.rows, held.videos, held.columns, codec), tile_rows
+
+
+def _frame_logits(
+    folder: Location, texts: Sequence[Key], slots: int, held: Sequence[Held], rows: Sequence[TileRows]
+) -> np.ndarray | None:
+    """float32 [T,F] of all texts; None when the teacher gives none."""
+    if not held or not held[0].tile.spec.frame_logits:
+        return None
+    loaded = np.zeros((len(texts), slots), dtype=np.float32)
+    found = np.zeros(len(texts), dtype=bool)
+    for one, tile_rows in zip(held, rows, strict=True):
+        own = one.tile.text_video[one.rows] >= 0
+        if own.any():
+            places = one.texts[own]
+            loaded[places] = tile_rows.read("fine", one.rows[own])
+            found[places] = True
+    if not found.all():
+        raise CacheError(
+            "captions without frame scores: their own videos were not scored",
+            where=str(folder),
+            hint=RESCORE,
+            details=some_of(~found, texts),
+        )
+    return loaded

@@ -8,13 +8,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import google_crc32c
 import numpy as np
 
-from ..tile import Tile
-from .tile_rows import Reading, TileRows
+from ..tile import TileFacts
+from .tile_rows import PendingRows
 
 FAST = google_crc32c.implementation == "c"
 """Whether checksums are computed by machine code here; else TensorStore is faster."""
@@ -76,34 +77,25 @@ def _row_offsets(handle: int, rows: int, size: int) -> list[int]:
     return offsets
 
 
-class FileRows(TileRows):
-    """Reads rows of a local tile's scores from its files; nothing else of it.
+class FileRows:
+    """Reads rows of a local tile's scores out of its files; a `ScoreRows`."""
 
-    Raises:
-        CacheError: as `TileRows` does.
-    """
-
-    def __init__(self, tile: Tile, files: ShardFiles) -> None:
+    def __init__(self, tile: TileFacts, files: ShardFiles) -> None:
         assert isinstance(tile.folder, Path)
         self.tile, self._files = tile, files
         self._folder = str(tile.folder / "coarse")  # strings: joining paths would take longer than all the rest
         self._dtype = np.dtype(tile.spec.dtype).newbyteorder("<")
         self._size = tile.spec.videos * self._dtype.itemsize + 4
 
-    def start(self, name: str, rows: np.ndarray, columns: np.ndarray | None = None) -> Reading:
-        """Rows of `coarse`: all of their columns, or these. They are read when the result is asked for."""
-        assert name == "coarse"
+    def start(self, rows: np.ndarray, columns: np.ndarray | None = None) -> PendingRows:
+        """Rows of scores: all of their columns, or these. They are read when the result is asked for."""
         with suppress(OSError, ValueError):  # the result tells
             for handle, offset in self._places(rows):
                 _soon(handle, offset, self._size)
-        return _Reading(self, rows, columns)
+        return PendingRows(self.tile, rows, partial(self._read, rows, columns))
 
-    def now(self, rows: np.ndarray, columns: np.ndarray | None) -> np.ndarray:
-        """Read them.
-
-        Raises:
-            ValueError, OSError: a row is missing or damaged.
-        """
+    def _read(self, rows: np.ndarray, columns: np.ndarray | None) -> np.ndarray:
+        """Read them; ValueError or OSError: a row is missing or damaged."""
         read = np.empty((len(rows), self._size), np.uint8)
         for raw, (handle, offset) in zip(read, self._places(rows), strict=True):
             if os.preadv(handle, [raw], offset) != self._size or google_crc32c.value(raw) != CHECKED:
@@ -120,13 +112,3 @@ class FileRows(TileRows):
             if offsets[place] < 0:
                 raise ValueError("a row is missing")
             yield handle, offsets[place]
-
-
-class _Reading:
-    """What `FileRows.start` promises."""
-
-    def __init__(self, file_rows: FileRows, rows: np.ndarray, columns: np.ndarray | None) -> None:
-        self._file_rows, self._rows, self._columns = file_rows, rows, columns
-
-    def result(self, timeout: float | None = None) -> np.ndarray:
-        return self._file_rows.now(self._rows, self._columns)

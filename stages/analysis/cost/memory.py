@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ....cache.scores.reading.labels import Labels
 from ....configs.schema import TrainConfig
 from ...models.build import build_network
 from ...models.common.network import VideoTextNetwork
@@ -123,10 +124,11 @@ def _loss(
     with torch.autocast(where.type, enabled=False):
         scores = fake_score(network, texts, videos) if device is None else network.score(texts, videos)
         logits = network.logit_scale.exp() * scores
-        labels = [torch.rand(batch, batch, device=device) for _ in settings.teachers]
-        frame_labels = [torch.rand(batch, config.frames, device=device) for _ in settings.teachers]
-        losses = Losses(settings.loss, settings.teachers)
-        parts = losses(logits, videos.get("raw_weights"), labels, frame_labels)
+        labels = [
+            Labels(torch.rand(batch, batch, device=device), torch.rand(batch, config.frames, device=device), 1.0)
+            for _ in settings.teachers
+        ]
+        parts = Losses(settings.loss, settings.teachers)(logits, videos.get("raw_weights"), labels)
         # DRL's own loss picks words and frames by their values, which fake tensors have none of; it is not counted.
         auxiliary = None if device is None else network.auxiliary_loss(texts, videos)
     return parts.total if auxiliary is None else parts.with_auxiliary(auxiliary).total

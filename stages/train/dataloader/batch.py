@@ -1,31 +1,17 @@
 """Which (text, video) pairs make up each step, and reading what a step needs ahead of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ....cache.scores.reading.label_process import LabelProcess
-from ....cache.scores.reading.reader import Labels
+from ....cache.scores.reading.labels import Labels, LabelSource
 from ...data.video_inputs import DeviceFrames, VideoInputs
-from ...labels.cached import CachedTeacher, UintFrames
+from ...labels.online import UintFrames
 from ...runtime.launch import rank_rows
-
-
-class SoftLabels(NamedTuple):
-    """What one cached teacher says of a batch.
-
-    Args:
-        coarse: raw scores float32 [r, b] of a rank's own texts with all of the batch's videos.
-        frame_logits: float32 [r, F] of own pairs; None where the fine loss does not want them, or there are none.
-    """
-
-    coarse: Tensor
-    frame_logits: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -36,7 +22,8 @@ class Batch:
         texts: indices of the texts [b]; videos: indices of their videos [b]; of all ranks.
         rows: which of them are this rank's own, and so the r rows of what follows; all b in a single process.
         ids: token ids [r, W]; frames: what `VideoInputs.read` gives; mask: valid frames [r, F].
-        labels: one entry per cached teacher.
+        labels: of each teacher whose scores are cached: coarse [r, b], own texts with all of the batch's videos; frame
+            logits [r, F] of own pairs.
         uint8_frames: for teachers that run inside the step, by frame cache: all b videos, whatever the rank.
         resident: the frames of all videos, of which this batch's are taken when it moves to their GPU.
     """
@@ -48,7 +35,7 @@ class Batch:
     ids: Tensor
     frames: Tensor
     mask: Tensor
-    labels: tuple[SoftLabels, ...]
+    labels: tuple[Labels[Tensor], ...]
     uint8_frames: Mapping[Path, UintFrames]
     resident: DeviceFrames | None = None
 
@@ -68,9 +55,7 @@ class Batch:
         self._each(lambda tensor: tensor.record_stream(stream) or tensor)  # type: ignore[func-returns-value]
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        labels = tuple(
-            SoftLabels(change(coarse), None if logits is None else change(logits)) for coarse, logits in self.labels
-        )
+        labels = tuple(each.map(change) for each in self.labels)
         return replace(self, ids=change(self.ids), frames=change(self.frames), mask=change(self.mask), labels=labels)
 
 
@@ -80,20 +65,18 @@ class BatchLoader:
 
     Attributes:
         ids: token ids of all texts [T, W]; text_video: index of each text's own video [T].
-        inputs: the student's frames or class tokens; cached: the teachers whose scores are read.
+        inputs: the student's frames or class tokens; labels: makes those of the teachers whose scores are cached.
         teacher_frames: uint8 frames for teachers inside the step, by frame cache.
         pin: keep the tensors in page-locked memory, so that their copy to the GPU overlaps with the step.
-        label_process: reads the teachers' labels in another process; None reads them in this one.
         rank, ranks: whose rows of each batch are read (`rank_rows`), of how many processes; all of them by default.
     """
 
     ids: Tensor
     text_video: np.ndarray
     inputs: VideoInputs | DeviceFrames
-    cached: Sequence[CachedTeacher]
+    labels: LabelSource
     teacher_frames: Mapping[Path, VideoInputs]
     pin: bool
-    label_process: LabelProcess | None = None
     rank: int = 0
     ranks: int = 1
 
@@ -101,7 +84,7 @@ class BatchLoader:
         step, texts = item
         videos = self.text_video[texts]
         rows = rank_rows(len(texts), self.rank, self.ranks)
-        labels = self._start(texts[rows], videos)  # read while the frames are
+        labels = self.labels.start(texts[rows], videos)  # read while the frames are
         frames, mask, _ = self.inputs.read(videos[rows])
         batch = Batch(
             step,
@@ -111,20 +94,8 @@ class BatchLoader:
             ids=self.ids[torch.from_numpy(texts[rows])],
             frames=frames,
             mask=mask,
-            labels=(),
             uint8_frames={folder: inputs.read(videos) for folder, inputs in self.teacher_frames.items()},
+            labels=tuple(each.map(torch.from_numpy) for each in labels.result()),
             resident=self.inputs if isinstance(self.inputs, DeviceFrames) else None,
         )
-        batch = replace(batch, labels=tuple(map(_tensors, labels())))
         return batch.pinned() if self.pin else batch
-
-    def _start(self, texts: np.ndarray, videos: np.ndarray) -> Callable[[], list[Labels]]:
-        if self.label_process is not None:
-            return self.label_process.start(texts, videos).result
-        pending = [teacher.start(texts, videos) for teacher in self.cached]
-        return lambda: [each.result() for each in pending]
-
-
-def _tensors(labels: Labels) -> SoftLabels:
-    logits = labels.frame_logits
-    return SoftLabels(torch.from_numpy(labels.coarse), None if logits is None else torch.from_numpy(logits))

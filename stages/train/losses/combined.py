@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ....cache.scores.reading.labels import Labels
 from ....configs.schema import LossConfig
 from .contrastive import info_nce, max_margin
 from .own import OwnLoss, is_own
@@ -60,26 +61,22 @@ class Losses:
         self,
         student_logits: Tensor,
         raw_weights: Tensor | None,
-        teacher_logits: Sequence[Tensor],
-        teacher_frame_logits: Sequence[Tensor | None],
+        labels: Sequence[Labels[Tensor]],
         mask: Tensor | None = None,
         same_video: Tensor | None = None,
         *,
         student_scale: Scale = 1.0,
-        teacher_scales: Sequence[float] = (),
     ) -> LossParts:
         """The weighted sum of the losses that are asked for and that the batch has labels for.
 
         Args:
             student_logits: [b, b].
             raw_weights: AFA's scores before softmax [b, F]; None for mean pooling, which has no fine loss.
-            teacher_logits: per teacher [b, b], times the teacher's scale.
-            teacher_frame_logits: per teacher [b, F], before softmax, or None for one that has none; empty without a
-                fine loss.
+            labels: per teacher, scores [b, b] and frame-text logits [b, F], before softmax; the latter are None for a
+                teacher that has none, and without a fine loss.
             mask: valid frames [b, F]; None lets padding take part (published code).
             same_video: off-diagonal pairs [b, b] of a text with its own video again, no negatives; None: they are.
-            student_scale, teacher_scales: exp(logit_scale), taken out again where raw scores are compared; by
-                default 1.
+            student_scale: exp(logit_scale), taken out again where raw scores are compared.
 
         Raises:
             PluginError: a loss of the user's own fails.
@@ -87,11 +84,10 @@ class Losses:
         config, student = self.config, wide(student_logits)
         contrastive = self._contrastive(student, student_scale, same_video)
         coarse = fine = contrastive.new_zeros(())
-        if config.coarse and (teacher_logits or config.coarse_target == "one-hot"):
-            scales = tuple(teacher_scales) or (1.0,) * len(teacher_logits)
-            coarse = self._coarse(student, student_scale, [wide(logits) for logits in teacher_logits], scales)
-        if config.fine and raw_weights is not None and any(logits is not None for logits in teacher_frame_logits):
-            fine = self._combined([self._fine_loss(raw_weights, logits, mask) for logits in teacher_frame_logits])
+        if config.coarse and (labels or config.coarse_target == "one-hot"):
+            coarse = self._coarse(student, student_scale, labels)
+        if config.fine and raw_weights is not None and any(each.frame_logits is not None for each in labels):
+            fine = self._combined([self._fine_loss(raw_weights, each.frame_logits, mask) for each in labels])
         total = config.infonce * contrastive + config.coarse * coarse + config.fine * fine
         return LossParts(total, contrastive, coarse, fine, contrastive.new_zeros(()))
 
@@ -100,9 +96,7 @@ class Losses:
             return info_nce(student_logits, same_video, self.config.label_smoothing)
         return max_margin(student_logits / scale, self.config.margin, self.config.fix_norm, same_video)
 
-    def _coarse(
-        self, student: Tensor, student_scale: Scale, teachers: list[Tensor], scales: tuple[float, ...]
-    ) -> Tensor:
+    def _coarse(self, student: Tensor, student_scale: Scale, labels: Sequence[Labels[Tensor]]) -> Tensor:
         on_cosines = self.config.coarse_on == "cosines"
         if on_cosines:
             student = student / student_scale
@@ -110,11 +104,11 @@ class Losses:
             own = torch.eye(len(student), device=student.device, dtype=student.dtype)
             return self._coarse_loss(student, own * ONE_HOT)
         if self.config.teachers == "mean-similarity":
-            target = mean_similarity(teachers, scales, self.config.one_scale)
-            return self._coarse_loss(student, target if on_cosines else target * (sum(scales) / len(scales)))
-        if on_cosines:
-            teachers = [logits / scale for logits, scale in zip(teachers, scales, strict=True)]
-        return self._combined([self._coarse_loss(student, logits) for logits in teachers])
+            target = mean_similarity([_cosines(each) for each in labels], self.config.one_scale)
+            mean_scale = sum(each.scale for each in labels) / len(labels)
+            return self._coarse_loss(student, target if on_cosines else target * mean_scale)
+        taught = [_cosines(each) if on_cosines else wide(each.logits) for each in labels]
+        return self._combined([self._coarse_loss(student, target) for target in taught])
 
     def _coarse_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         if self._own_coarse is not None:
@@ -136,3 +130,8 @@ class Losses:
         given = [weight * loss for weight, loss in zip(weights, losses, strict=True) if loss is not None]
         total = torch.stack(given).sum()
         return total if self.config.teachers in ("sum", "weighted") else total / len(given)
+
+
+def _cosines(labels: Labels[Tensor]) -> Tensor:
+    """Raw scores [b, b]: out of the logits, which round otherwise than `coarse` does, as in every run so far."""
+    return wide(labels.logits) / labels.scale

@@ -12,17 +12,16 @@ OneScale = Literal["raw", "standardised"]
 FLAT = 1e-7  # a distribution that varies less than float32 rounding does not correlate with anything
 
 
-def mean_similarity(teacher_logits: Sequence[Tensor], scales: Sequence[float], one_scale: OneScale) -> Tensor:
-    """The arithmetic mean [b, b] of several teachers' scores, on one scale (specs: TeachText 2, 8).
+def mean_similarity(teacher_scores: Sequence[Tensor], one_scale: OneScale) -> Tensor:
+    """The arithmetic mean [b, b] of several teachers' raw scores, on one scale (specs: TeachText 2, 8).
 
     Args:
-        teacher_logits: per teacher [b, b], times its scale.
-        scales: exp(logit_scale) of each teacher.
-        one_scale: `raw` takes each teacher's logit scale out: right for cosines, as TeachText's are. `standardised`
-            further brings each teacher's matrix of this batch to mean 0 and deviation 1 before the mean, and then gives
-            it the teachers' mean deviation and mean: for teachers whose raw scores differ in spread.
+        teacher_scores: per teacher [b, b].
+        one_scale: `raw` takes the scores as they are: right for cosines, as TeachText's are. `standardised` brings each
+            teacher's matrix of this batch to mean 0 and deviation 1 before the mean, and then gives it the teachers'
+            mean deviation and mean: for teachers whose raw scores differ in spread.
     """
-    scores = torch.stack([logits / scale for logits, scale in zip(teacher_logits, scales, strict=True)])
+    scores = torch.stack(tuple(teacher_scores))
     if one_scale == "standardised":
         mean = scores.mean(dim=(1, 2), keepdim=True)
         deviation = (scores - mean).square().mean(dim=(1, 2), keepdim=True).sqrt()

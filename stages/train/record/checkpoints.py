@@ -4,8 +4,7 @@ A checkpoint is copied on the training thread, between two steps, and written, s
 behind it. The loop waits for the disk only where the checkpoint before is not written yet.
 """
 
-import threading
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +16,7 @@ from ....cache.training_state import HostCopy, HostState, load_state, save_state
 from ....errors import CheckpointError, TrainingError
 from ...models.checkpoints.files import save_network
 from ...models.common.network import VideoTextNetwork
+from ...runtime.background import BackgroundWriter
 from ...runtime.processes import World
 from ...runtime.reporting import Reporter
 from ...runtime.run_folder import RunFolder
@@ -46,7 +46,7 @@ class Checkpointer:
         self.seconds = 0.0
         self._kept: list[Path] = []  # states that can be read, newest first
         self._copy = HostCopy()
-        self._writing: _Writing | None = None
+        self._writer = BackgroundWriter("checkpoint")
 
     def choose(self, step: int, epoch: int, by: str, value: float) -> None:
         """Keep the network as the best so far; `save` at the same step writes it."""
@@ -60,7 +60,7 @@ class Checkpointer:
         """
         if not self.world.main:
             return
-        self.finish()
+        self.finish()  # it is copied into the same memory
         best = dict(self.best)
         copy = self._copy.take(
             {
@@ -71,12 +71,11 @@ class Checkpointer:
                 "optimiser": self.optimiser.state_dict(),
             }
         )
-        self._writing = _Writing(lambda: self._publish(step, copy, best))
+        self._writer.start(partial(self._publish, step, copy, best))
 
     def check(self) -> None:
         """Raise the error of a checkpoint that could not be written; waits for none."""
-        if self._writing is not None and self._writing.done:
-            self.finish()
+        self._writer.check()
 
     def finish(self) -> None:
         """Wait until everything is written.
@@ -84,9 +83,7 @@ class Checkpointer:
         Raises:
             TrainingError: it could not be, or not all numbers in it are finite.
         """
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.join()
+        self._writer.finish()
 
     def resume(self) -> int:
         """The step to go on from: 0 for a fresh run; the log is cut back to it.
@@ -161,34 +158,5 @@ class Checkpointer:
     ) -> None:
         if error is None:
             self.finish()
-        elif isinstance(error, Exception) and self._writing is not None:  # who is told to end at once does not wait
-            self._writing.wait()
-
-
-class _Writing:
-    """Work in a thread of its own, which does not keep the process alive."""
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._work = work
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._work()
-        except BaseException as error:
-            self._error = error
-
-    @property
-    def done(self) -> bool:
-        return not self._thread.is_alive()
-
-    def wait(self) -> None:
-        self._thread.join()
-
-    def join(self) -> None:
-        """Wait for the end, and raise the error that the work ended with."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
+        elif isinstance(error, Exception):  # who is told to end at once does not wait
+            self._writer.wait()

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ....cache.scores.reading.labels import Labels
 from ....configs.schema import TrainConfig
-from ...labels.cached import CachedTeacher
 from ...labels.online import OnlineTeacher
 from ...models.common.network import Features, VideoTextNetwork
 from ...retrieval.encode import join_features
@@ -55,7 +55,7 @@ class TrainingStep:
 
     Args:
         captions: of all training texts.
-        cached: teachers whose labels come with the batch; online: teachers that run inside the step.
+        online: teachers that run inside the step; the labels of the others come with the batch.
         world: the processes that take the step together; by default the current one.
     """
 
@@ -65,15 +65,13 @@ class TrainingStep:
         optimiser: ScheduledOptimizer,
         settings: TrainConfig,
         captions: Sequence[str],
-        cached: Sequence[CachedTeacher],
         online: Sequence[OnlineTeacher],
         world: World | None = None,
     ) -> None:
         self.network, self.optimiser, self.settings, self.captions = network, optimiser, settings, captions
-        self.cached, self.online = cached, online
+        self.online = online
         self.world = world or World.current()
         self.losses = Losses(settings.loss, settings.teachers)
-        self.scales = [teacher.scale for teacher in cached] + [teacher.scale for teacher in online]
         self.device = network.logit_scale.device
         self._shared = SharedGradients(network, self.world, in_parts=settings.chunk is not None)
 
@@ -134,16 +132,13 @@ class TrainingStep:
             scale = self.network.logit_scale.exp()
             logits = scale * self._gather(self.network.score(texts, videos), batch)
             self._seed(batch.step)  # what the losses draw is the same in all processes, whatever the chunks
-            teacher_logits, teacher_frames = self._soft_labels(batch)
             parts = self.losses(
                 logits,
                 videos.get("raw_weights"),
-                teacher_logits,
-                teacher_frames,
+                self._labels(batch),
                 self._gather(batch.mask, batch) if settings.network.mask_padding else None,
                 self._same_video(batch.videos) if settings.loss.mask_same_video else None,
                 student_scale=scale,
-                teacher_scales=self.scales,
             )
             if (auxiliary := self.network.auxiliary_loss(self._gathered(texts, batch), videos)) is not None:
                 parts = parts.with_auxiliary(auxiliary)
@@ -163,20 +158,13 @@ class TrainingStep:
             same = same.pin_memory()  # else the copy would wait until the GPU has encoded the batch
         return same.to(self.device, non_blocking=True)
 
-    def _soft_labels(self, batch: Batch) -> tuple[list[Tensor], list[Tensor | None]]:
-        """Per teacher: video-text logits [b, b]; and frame-text logits [b, F], None where the fine loss does not want
-        them or the teacher has none."""
-        coarse: list[Tensor] = []
-        fine: list[Tensor | None] = []
-        for cached, labels in zip(self.cached, batch.labels, strict=True):
-            coarse.append(self._gather(labels.coarse, batch) * cached.scale)
-            fine.append(None if labels.frame_logits is None else self._gather(labels.frame_logits, batch))
+    def _labels(self, batch: Batch) -> list[Labels[Tensor]]:
+        """Of each teacher, of the whole batch: scores [b, b] and frame-text logits [b, F]."""
+        cached = [labels.map(lambda rows: self._gather(rows, batch)) for labels in batch.labels]
         captions = [self.captions[k] for k in batch.texts]
-        for online in self.online:
-            scores, frame_logits = online.labels(captions, batch.videos, batch.uint8_frames, self.device)
-            coarse.append(scores * online.scale)
-            fine.append(frame_logits)
-        return coarse, fine
+        return cached + [
+            teacher.labels(captions, batch.videos, batch.uint8_frames, self.device) for teacher in self.online
+        ]
 
 
 def _with_a_row(batch: Batch) -> Batch:

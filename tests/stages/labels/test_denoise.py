@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from teachclip.cache.frames.cache import FrameCache
-from teachclip.cache.scores.reading.reader import Labels
+from teachclip.cache.scores.reading.labels import Labels
 from teachclip.cache.scores.store import ScoreStore
 from teachclip.cache.storage.identity import text_digest
 from teachclip.configs.loading import dump_config
@@ -66,7 +66,7 @@ class Given:
 
     def read(self, texts: np.ndarray, videos: np.ndarray) -> Any:
         self.most = max(self.most, len(texts) * len(videos))
-        return Labels(self.scores[np.ix_(texts, videos)], None)
+        return Labels(self.scores[np.ix_(texts, videos)], None, 1.0)
 
 
 def ranks(scores: list[Any], own: list[int], combine: str = "raw") -> list[float]:

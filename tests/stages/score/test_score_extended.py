@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from teachclip.cache.scores.reading.reader import Labels
+from teachclip.cache.scores.reading.labels import Labels
 from teachclip.cache.scores.store import ScoreCache, ScoreStore
 from teachclip.cache.storage.identity import text_digest
 from teachclip.configs.schema import Config

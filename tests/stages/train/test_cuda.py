@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from teachclip.cache.frames.cache import FrameCache
-from teachclip.cache.scores.reading.reader import Labels
+from teachclip.cache.scores.reading.labels import Labels
 from teachclip.cache.scores.store import ScoreStore
 from teachclip.cache.storage.identity import text_digest
 from teachclip.configs.schema import Config

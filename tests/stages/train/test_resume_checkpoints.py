@@ -188,8 +188,7 @@ def test_the_error_of_a_checkpoint_is_noticed_before_the_next_one(keeper: Any, m
 
     monkeypatch.setattr(state_files, "save_file", read_only)
     made.save(1, 0.0)
-    assert made._writing is not None
-    made._writing.wait()
+    made._writer.wait()
     with pytest.raises(TrainingError, match="Read-only"):
         made.check()
 

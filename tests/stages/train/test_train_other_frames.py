@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from teachclip.cache.frames.cache import FrameCache
+from teachclip.cache.scores.store import ScoreStore
 from teachclip.configs.schema import Config
 from teachclip.errors import CacheMismatchError, ConfigError
 from teachclip.stages.data.dataset import read_dataset
@@ -15,6 +16,7 @@ from teachclip.stages.data.teacher_frames import TeacherFrames
 from teachclip.stages.data.usable_split import usable_split
 from teachclip.stages.labels.cached import cached_teachers
 from teachclip.stages.labels.frame_times import frame_carrier
+from teachclip.stages.labels.open_scores import open_reader
 from teachclip.stages.prepare.stage import prepare
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.runtime.run_folder import RunFolder
@@ -122,7 +124,8 @@ def test_what_is_taught_is_the_score_at_the_students_moments(other: Any, name: s
     seen = TeacherFrames(config, [name], own)
     split = usable_split(read_dataset(config.data), ["train"], own, seen[name])
     (teacher,) = cached_teachers(config, split, own, seen, Silent())
-    raw, carried = teacher.reader.frame_logits, teacher.frame_logits
+    stored, _ = open_reader(ScoreStore.open(config.score_store).teacher(name), split, seen[name], (), Silent())
+    raw, carried = stored.frame_logits, teacher.reader.frame_logits
     assert raw is not None
     assert raw.shape == (len(split.texts), slots)
     assert carried is not None

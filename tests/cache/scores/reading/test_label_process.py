@@ -16,6 +16,7 @@ import pytest
 from teachclip.cache.read_ahead import read_ahead
 from teachclip.cache.scores.reading import label_process
 from teachclip.cache.scores.reading.label_process import LabelProcess
+from teachclip.cache.scores.reading.pairs import PairScores
 from teachclip.cache.scores.reading.row_files import FileRows, ShardFiles
 from teachclip.cache.scores.store import ScoreStore
 from teachclip.errors import CacheError, TrainingError
@@ -70,17 +71,6 @@ def test_the_same_labels_bit_for_bit_from_several_teachers(make_store: Any) -> N
             same(process, readers, rng.integers(21, size=size), rng.integers(13, size=13))
         assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text()  # half a second, and memory
     assert not alive(process.pid)
-
-
-def test_other_frame_logits_can_be_given_or_left_out(make_store: Any) -> None:
-    made = make_store()
-    readers = [made.cache.reader(made.texts, made.videos)] * 2
-    other = np.random.default_rng(0).random((21, 3), np.float32)
-    with LabelProcess(readers, [None, other]) as process:
-        without, with_other = process.start(TEXTS, VIDEOS).result()
-    assert without.frame_logits is None
-    np.testing.assert_array_equal(with_other.frame_logits, other[TEXTS])
-    np.testing.assert_array_equal(without.coarse, with_other.coarse)
 
 
 def test_an_extended_store_and_pairs_without_scores(make_store: Any, tmp_path: Path) -> None:
@@ -165,10 +155,9 @@ def test_no_flipped_bit_of_the_scores_goes_unnoticed(make_store: Any, dtype: str
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
-        files = FileRows(made.tile, ShardFiles(1))
-        begun = files.start("coarse", rows)
+        begun = FileRows(made.tile, ShardFiles(1)).start(rows)
         with pytest.raises(CacheError, match="shard 0 is damaged"):
-            files.finish(begun, rows)
+            begun.result()
 
 
 def test_a_removed_store_is_told(make_store: Any) -> None:
@@ -184,10 +173,10 @@ def test_a_removed_store_is_told(make_store: Any) -> None:
 def test_files_are_closed_when_too_many_are_open(make_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_store(texts=64)
     few = ShardFiles(2)
-    file_rows, rows = FileRows(made.tile, few), np.array([63, 0, 20, 31, 9, 40, 1])
-    scores = made.cache.reader(made.texts, made.videos).read(rows, np.arange(13)).coarse
-    part = made.cache.reader(made.texts, made.videos).pair_scores
-    part.parts[0].tile_rows = file_rows
+    rows = np.array([63, 0, 20, 31, 9, 40, 1])
+    reader = made.cache.reader(made.texts, made.videos)
+    scores = reader.read(rows, np.arange(13)).coarse
+    out_of_files = PairScores(reader.requested, [FileRows(made.tile, few)])
     still, counts, opens, closes = set[int](), list[int](), os.open, os.close
 
     def opened(*arguments: Any) -> int:
@@ -202,7 +191,7 @@ def test_files_are_closed_when_too_many_are_open(make_store: Any, monkeypatch: p
 
     monkeypatch.setattr(os, "open", opened)
     monkeypatch.setattr(os, "close", closed)
-    np.testing.assert_array_equal(part.start(rows, np.arange(13)).result(), scores)
+    np.testing.assert_array_equal(out_of_files.start(rows, np.arange(13)).result(), scores)
     assert len(counts) > 2
     assert max(counts) == 2
     few.close()

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from teachclip.cache.scores.reading.label_threads import LabelThreads
 from teachclip.stages.data.video_inputs import FrameInputs
 from teachclip.stages.models.clip.tokens import tokenize
 from teachclip.stages.runtime.launch import rank_rows
@@ -29,7 +30,7 @@ def readers(world: Any) -> Readers:
             ids=tokenize(split.captions, 10)[0],
             text_video=split.text_video,
             inputs=FrameInputs(material.frames, split.videos),
-            cached=material.cached,
+            labels=LabelThreads([teacher.reader for teacher in material.cached]),
             teacher_frames={config.frames_folder: FrameInputs(material.frames, split.videos)},
             pin=False,
             rank=rank,

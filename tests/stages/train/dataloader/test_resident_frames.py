@@ -17,10 +17,11 @@ import pytest
 import torch
 from teachclip.cache.frames.cache import FrameCache
 from teachclip.cache.scores.reading.label_process import LabelProcess
+from teachclip.cache.scores.reading.label_threads import LabelThreads
 from teachclip.configs.loading import dump_config
 from teachclip.errors import ConfigError, TrainingError
 from teachclip.stages.data.video_inputs import DeviceFrames, FrameInputs, MemoryInputs
-from teachclip.stages.labels.cached import label_process
+from teachclip.stages.labels.cached import CachedTeacher, label_source
 from teachclip.stages.models.clip.tokens import tokenize
 from teachclip.stages.runtime.processes import World
 from teachclip.stages.runtime.reporting import Silent
@@ -31,7 +32,7 @@ from teachclip.stages.train.dataloader.resident_frames import frame_inputs
 from teachclip.stages.train.dataloader.sampler import BatchSampler
 from teachclip.stages.train.dataloader.to_device import on_device
 from teachclip.stages.train.stage import train
-from teachclip.stages.train.training_data import open_material
+from teachclip.stages.train.training_data import TrainingData, open_material
 
 CPU = torch.device("cpu")
 
@@ -42,13 +43,22 @@ def cache(world: Any) -> FrameCache:
 
 
 @pytest.fixture(scope="module")
-def reader(world: Any) -> BatchLoader:
-    """Streams frames, and reads labels in its own thread."""
-    config = world.config(train={"teachers": ["xclip"]})
-    material = open_material(config, Silent())
+def material(world: Any) -> TrainingData:
+    return open_material(world.config(train={"teachers": ["xclip"]}), Silent())
+
+
+@pytest.fixture(scope="module")
+def teachers(material: TrainingData) -> tuple[CachedTeacher, ...]:
+    return material.cached
+
+
+@pytest.fixture(scope="module")
+def reader(material: TrainingData) -> BatchLoader:
+    """Streams frames, and reads labels in its own process."""
     split = material.train
     inputs = FrameInputs(material.frames, split.videos)
-    return BatchLoader(tokenize(split.captions, 10)[0], split.text_video, inputs, material.cached, {}, pin=False)
+    labels = LabelThreads([teacher.reader for teacher in material.cached])
+    return BatchLoader(tokenize(split.captions, 10)[0], split.text_video, inputs, labels, {}, pin=False)
 
 
 def items(steps: int = 3) -> Iterator[tuple[int, np.ndarray]]:
@@ -61,6 +71,7 @@ def same(ours: Batch, theirs: Batch) -> None:
         assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
     for one, other in zip(ours.labels, theirs.labels, strict=True):
         assert torch.equal(one.coarse, other.coarse)
+        assert one.scale == other.scale
         assert one.frame_logits is not None
         assert other.frame_logits is not None
         assert torch.equal(one.frame_logits, other.frame_logits)
@@ -93,11 +104,11 @@ def test_frames_on_a_device_are_taken_when_the_batch_goes_there(cache: FrameCach
             same(batch.to(CPU), theirs(item))
 
 
-def test_labels_of_another_process_are_the_same(reader: BatchLoader) -> None:
-    with label_process("process", reader.cached, CPU) as process:
-        assert process is not None
+def test_labels_of_another_process_are_the_same(reader: BatchLoader, teachers: tuple[CachedTeacher, ...]) -> None:
+    with label_source("process", teachers, CPU) as process:
+        assert isinstance(process, LabelProcess)
         for rank in range(2):
-            ours = replace(reader, label_process=process, rank=rank, ranks=2)
+            ours = replace(reader, labels=process, rank=rank, ranks=2)
             for item in items():
                 same(ours(item), replace(reader, rank=rank, ranks=2)(item))
 
@@ -106,11 +117,11 @@ def test_labels_of_another_process_are_the_same(reader: BatchLoader) -> None:
     ("how", "device", "wanted"),
     [("auto", "cpu", False), ("auto", "cuda", True), ("thread", "cuda", False), ("process", "cpu", True)],
 )
-def test_who_reads_labels(reader: BatchLoader, how: Any, device: str, wanted: bool) -> None:
-    with label_process(how, reader.cached, torch.device(device)) as process:
-        assert (process is not None) == wanted
-    with label_process(how, (), torch.device(device)) as process:
-        assert process is None
+def test_who_reads_labels(teachers: tuple[CachedTeacher, ...], how: Any, device: str, wanted: bool) -> None:
+    with label_source(how, teachers, torch.device(device)) as source:
+        assert isinstance(source, LabelProcess if wanted else LabelThreads)
+    with label_source(how, (), torch.device(device)) as source:
+        assert isinstance(source, LabelThreads)
 
 
 def test_training_is_the_same_however_it_is_fed(world: Any) -> None:

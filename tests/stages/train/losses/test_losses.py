@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from teachclip.cache.scores.reading.labels import Labels
 from teachclip.configs.schema import LossConfig
 from teachclip.stages.train.losses.combined import Losses
 from teachclip.stages.train.losses.contrastive import info_nce
@@ -119,8 +120,7 @@ def _parts(config: LossConfig, teachers: int = 1, names=(), **changes):
     given = {
         "student_logits": _random(4, 4),
         "raw_weights": _random(4, 5, seed=1),
-        "teacher_logits": [_random(4, 4, seed=10 + k) for k in range(teachers)],
-        "teacher_frame_logits": [_random(4, 5, seed=20 + k) for k in range(teachers)],
+        "labels": [Labels(_random(4, 4, seed=10 + k), _random(4, 5, seed=20 + k), 1.0) for k in range(teachers)],
     }
     return Losses(config, names)(**(given | changes))
 
@@ -132,7 +132,7 @@ def test_the_total_is_the_weighted_sum_of_its_parts() -> None:
 
 
 def test_several_teachers_are_averaged_or_summed() -> None:
-    one = [_parts(LossConfig(), teacher_logits=[_random(4, 4, seed=10 + k)]).coarse for k in range(3)]
+    one = [_parts(LossConfig(), labels=[Labels(_random(4, 4, seed=10 + k), None, 1.0)]).coarse for k in range(3)]
     torch.testing.assert_close(_parts(LossConfig(teachers="mean"), 3).coarse, torch.stack(one).mean())
     summed, mean = _parts(LossConfig(teachers="sum"), 3), _parts(LossConfig(teachers="mean"), 3)
     torch.testing.assert_close(summed.coarse, torch.stack(one).sum())
@@ -140,7 +140,7 @@ def test_several_teachers_are_averaged_or_summed() -> None:
 
 
 def test_without_teachers_only_infonce_counts() -> None:
-    parts = _parts(LossConfig(), teacher_logits=[], teacher_frame_logits=[])
+    parts = _parts(LossConfig(), labels=[])
     assert (parts.coarse.item(), parts.fine.item()) == (0, 0)
     torch.testing.assert_close(parts.total, parts.infonce)
 
@@ -154,9 +154,8 @@ def test_the_papers_coarse_loss_is_on_cosines() -> None:
     parts = _parts(
         LossConfig(coarse_on="cosines"),
         student_logits=100 * student,
-        teacher_logits=[50 * teacher],
+        labels=[Labels(teacher, None, 50.0)],
         student_scale=torch.tensor(100.0, dtype=torch.float64),
-        teacher_scales=[50.0],
     )
     torch.testing.assert_close(parts.coarse, coarse_loss("pearson", student, teacher))
     torch.testing.assert_close(parts.infonce, info_nce(100 * student))
@@ -169,7 +168,7 @@ def test_sharp_logits_in_low_precision_stay_finite(coarse, fine) -> None:
     student = (100 * torch.eye(6)).bfloat16().requires_grad_()
     raw = (100 * torch.eye(6)[:, :5]).bfloat16().requires_grad_()
     config = LossConfig(coarse_kind=coarse, fine_kind=fine)
-    parts = Losses(config)(student, raw, [100 * torch.eye(6).flip(0)], [torch.zeros(6, 5)])
+    parts = Losses(config)(student, raw, [Labels(torch.eye(6).flip(0), torch.zeros(6, 5), 100.0)])
     parts.total.backward()
     assert parts.total.dtype == torch.float32
     assert all(part.isfinite() for part in parts)
@@ -192,7 +191,7 @@ def test_label_smoothing_is_torchs_when_every_pair_takes_part_and_leaves_masked_
 
 def test_one_hot_targets_ask_for_the_own_video_and_no_teacher() -> None:
     config = LossConfig(coarse_target="one-hot", fine=0.0)
-    sure = Losses(config)(torch.eye(4) * 100, None, [], [])
-    unsure = Losses(config)(torch.eye(4).roll(1, 0) * 100, None, [], [])
+    sure = Losses(config)(torch.eye(4) * 100, None, [])
+    unsure = Losses(config)(torch.eye(4).roll(1, 0) * 100, None, [])
     assert sure.coarse == pytest.approx(0, abs=1e-6)
     assert unsure.coarse > 2

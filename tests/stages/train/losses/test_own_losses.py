@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from teachclip.cache.scores.reading.labels import Labels
 from teachclip.configs.loading import load_config
 from teachclip.configs.schema import LossConfig
 from teachclip.errors import ConfigError, PluginError
@@ -39,8 +40,7 @@ def labels(**changes):
     given = {
         "student_logits": torch.randn(4, 4, requires_grad=True),
         "raw_weights": torch.randn(4, 5, requires_grad=True),
-        "teacher_logits": [torch.randn(4, 4)],
-        "teacher_frame_logits": [torch.randn(4, 5)],
+        "labels": [Labels(torch.randn(4, 4), torch.randn(4, 5), 1.0)],
         "mask": MASK,
     }
     return given | changes
@@ -51,10 +51,10 @@ def test_the_documented_losses_teach(module) -> None:
     losses = Losses(LossConfig(coarse_kind=f"{name}:rows_kl", fine_kind=f"{name}:best_frame"))
     given = labels()
     parts = losses(**given)
-    teacher = given["teacher_logits"][0].softmax(1)
+    teacher = given["labels"][0].logits.softmax(1)
     rows = (teacher * (teacher.log() - given["student_logits"].log_softmax(1))).sum(1).mean()
     torch.testing.assert_close(parts.coarse, rows)
-    best = given["teacher_frame_logits"][0].masked_fill(~MASK, -1e9).argmax(1)
+    best = given["labels"][0].frame_logits.masked_fill(~MASK, -1e9).argmax(1)
     fine = [-given["raw_weights"][k][MASK[k]].log_softmax(0)[best[k]] for k in range(4)]
     torch.testing.assert_close(parts.fine, torch.stack(fine).mean())
     parts.total.backward()
@@ -74,13 +74,14 @@ def test_what_a_loss_is_given(module) -> None:
         coarse_kind=f"{name}:coarse", fine_kind=f"{name}:fine", coarse_on="cosines", fine_temperature=0.5
     )
     losses = Losses(config, ["a", "b"])
-    given = labels(teacher_logits=[torch.ones(4, 4), torch.ones(4, 4)], mask=None)
-    given["teacher_frame_logits"] *= 2
-    losses(**given, student_scale=10.0, teacher_scales=[2.0, 4.0])
+    frame_logits = torch.randn(4, 5)
+    taught = [Labels(torch.full((4, 4), score), frame_logits, scale) for score, scale in ((0.5, 2.0), (0.25, 4.0))]
+    given = labels(labels=taught, mask=None)
+    losses(**given, student_scale=10.0)
     (student, first), (_, second), (frames, mask), _ = losses._own_coarse.function.__globals__["seen"]
     torch.testing.assert_close(student, given["student_logits"] / 10)
     assert (first.unique().item(), second.unique().item()) == (0.5, 0.25)
-    torch.testing.assert_close(frames, given["teacher_frame_logits"][0] * 2)
+    torch.testing.assert_close(frames, frame_logits * 2)
     assert mask.all()
     assert mask.shape == (4, 5)
 
@@ -107,7 +108,7 @@ def test_a_loss_that_becomes_infinite_later_is_told_too(module) -> None:
     losses = Losses(LossConfig(fine_kind=f"{name}:loss"))
     losses(**labels())
     with pytest.raises(PluginError, match=r"is not finite: -?inf"):
-        losses(**labels(teacher_frame_logits=[torch.zeros(4, 5)]))
+        losses(**labels(labels=[Labels(torch.randn(4, 4), torch.zeros(4, 5), 1.0)]))
 
 
 def test_a_loss_that_is_not_there_is_refused_before_training(module) -> None:
@@ -129,7 +130,7 @@ def test_an_installed_package_offers_a_loss(module, monkeypatch: pytest.MonkeyPa
     )
     given = labels()
     parts = Losses(LossConfig(coarse_kind="entry:largest"))(**given)
-    assert parts.coarse == (given["student_logits"] - given["teacher_logits"][0]).abs().max()
+    assert parts.coarse == (given["student_logits"] - given["labels"][0].logits).abs().max()
 
 
 def test_the_source_of_a_loss_is_part_of_the_run(module, tmp_path: Path) -> None:
@@ -159,3 +160,16 @@ def test_a_mistyped_kind_is_no_loss_of_ones_own(kind: str, ending: str) -> None:
         load_config(None, [f"train.loss.coarse_kind='{kind}'"])
     assert "train.loss.coarse_kind: " in str(caught.value)
     assert str(caught.value).endswith(ending.strip("'"))
+
+
+@pytest.mark.parametrize("on", ["logits", "cosines"])
+def test_what_a_teacher_teaches_is_the_same_to_the_last_bit_as_ever(module, on: str) -> None:
+    """Cosines are logits divided by the scale again, and round so: a run that goes on keeps its numbers."""
+    name = module("seen = []\ndef coarse(student, teacher):\n    seen.append(teacher)\n    return student.sum()\n")
+    losses = Losses(LossConfig(coarse_kind=f"{name}:coarse", coarse_on=on))
+    scores = torch.rand(64, 64, generator=torch.Generator().manual_seed(0))
+    losses(torch.zeros(64, 64, requires_grad=True), None, [Labels(scores, None, 100 / 3)])
+    (found,) = losses._own_coarse.function.__globals__["seen"]
+    logits = scores * (100 / 3)
+    assert torch.equal(found, logits if on == "logits" else logits / (100 / 3))
+    assert not torch.equal(logits / (100 / 3), scores)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from teachclip.cache.scores.reading.labels import Labels
 from teachclip.configs.loading import load_config
 from teachclip.configs.schema import LossConfig
 from teachclip.errors import ConfigError
@@ -23,17 +24,14 @@ SCORES = [0.1 * _random(5, 5, seed=k) + 0.2 * k for k in range(3)]  # raw, as th
 
 
 def _parts(count: int = 3, without_frames: int | None = None, **settings):
-    logits = [score * scale for score, scale in zip(SCORES, SCALES, strict=True)][:count]
     frames = [_random(5, 4, seed=20 + k) for k in range(count)]
     if without_frames is not None:
         frames[without_frames] = None
     return Losses(LossConfig(**settings), NAMES[:count])(
         30 * _random(5, 5, seed=9),
         _random(5, 4, seed=8),
-        logits,
-        frames,
+        [Labels(*each) for each in zip(SCORES[:count], frames, SCALES[:count], strict=True)],
         student_scale=30.0,
-        teacher_scales=SCALES[:count],
     )
 
 
@@ -79,9 +77,12 @@ def test_the_mean_of_one_teacher_is_that_teacher(one_scale: str, on: str) -> Non
 
 
 def test_the_mean_does_not_mind_logit_scales() -> None:
-    plain = mean_similarity(SCORES, [1.0] * 3, "standardised")
-    scaled = mean_similarity([s * k for s, k in zip(SCORES, SCALES, strict=True)], SCALES, "standardised")
-    torch.testing.assert_close(scaled, plain)
+    losses = Losses(LossConfig(teachers="mean-similarity", coarse_on="cosines", one_scale="standardised"))
+    plain, scaled = (
+        losses(_random(5, 5, seed=9), None, [Labels(s, None, k) for s, k in zip(SCORES, scales, strict=True)])
+        for scales in ((1.0,) * 3, SCALES)
+    )
+    torch.testing.assert_close(scaled.coarse, plain.coarse)
 
 
 def test_standardised_scores_weigh_alike_whatever_their_spread() -> None:
@@ -91,14 +92,14 @@ def test_standardised_scores_weigh_alike_whatever_their_spread() -> None:
     def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
         return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item()
 
-    raw, standard = (mean_similarity(wide, [1.0, 1.0], kind) for kind in ("raw", "standardised"))
+    raw, standard = (mean_similarity(wide, kind) for kind in ("raw", "standardised"))
     assert correlation(raw, wide[1]) > 0.999
     assert correlation(standard, wide[0]) == pytest.approx(correlation(standard, wide[1]))
     torch.testing.assert_close(standard.mean(), torch.stack(wide).mean())
 
 
 def test_a_teacher_that_cannot_tell_anything_apart_breaks_nothing() -> None:
-    mean = mean_similarity([torch.full((4, 4), 0.3), torch.eye(4)], [1.0, 1.0], "standardised")
+    mean = mean_similarity([torch.full((4, 4), 0.3), torch.eye(4)], "standardised")
     assert mean.isfinite().all()
     assert (mean.diagonal() > mean[0, 1]).all()
 

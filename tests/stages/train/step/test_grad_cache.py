@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from teachclip.cache.scores.reading.labels import Labels
 from teachclip.configs.schema import TrainConfig
-from teachclip.stages.labels.cached import CachedTeacher
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.common.network import VideoTextNetwork
-from teachclip.stages.train.dataloader.batch import Batch, SoftLabels
+from teachclip.stages.train.dataloader.batch import Batch
 from teachclip.stages.train.step.optimizer import build_optimizer
 from teachclip.stages.train.step.training_step import Done, TrainingStep
 from torch import Tensor
@@ -49,9 +49,8 @@ def batch(step: int, taught: bool, pairs: int = PAIRS) -> Batch:
     mask = torch.arange(FRAMES) < torch.from_numpy(rng.integers(1, FRAMES + 1, (pairs, 1)))
     ids = torch.from_numpy(rng.integers(1, 90, (pairs, WORDS)))
     ids[torch.arange(pairs), torch.from_numpy(rng.integers(2, WORDS, pairs))] = 99  # EOT
-    labels = SoftLabels(
-        torch.from_numpy(rng.normal(size=(pairs, pairs))), torch.from_numpy(rng.normal(size=(pairs, FRAMES)))
-    )
+    scores, frame_logits = (torch.from_numpy(rng.normal(size=(pairs, width))) for width in (pairs, FRAMES))
+    labels = Labels(scores, frame_logits, 20.0)
     videos = np.arange(pairs)
     videos[-1] = 0
     frames = torch.from_numpy(rng.integers(0, 256, (pairs, FRAMES, 3, 32, 32), np.uint8))
@@ -67,13 +66,12 @@ def taken(
     try:
         torch.manual_seed(0)
         network = build_network(config.network).train()
-        teacher = CachedTeacher("one", 20.0, "", None, None, np.zeros(0))  # type: ignore[arg-type]
-        cached = [teacher] if config.teachers else []
+        taught = bool(config.teachers)
         optimiser = build_optimizer(network, config.optim, 10)
-        step = TrainingStep(network, optimiser, config, [""] * pairs, cached, ())
+        step = TrainingStep(network, optimiser, config, [""] * pairs, ())
         if watch is not None:
             watch(network)
-        return network, [step(batch(number, bool(cached), pairs)) for number in range(steps)]
+        return network, [step(batch(number, taught, pairs)) for number in range(steps)]
     finally:
         torch.set_default_dtype(before)
 
