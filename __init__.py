@@ -24,6 +24,7 @@ __all__ = [
     "ScoreCache",
     "ScoreReader",
     "ScoreStore",
+    "Searcher",
     "StopRequest",
     "StoppedEarly",
     "Student",
@@ -55,7 +56,8 @@ _NAMES = {
     "cache.frames.cache": ("FrameCache",),
     "cache.read_ahead": ("read_ahead",),
     "cache.scores.reading.label_process": ("LabelProcess",),
-    "cache.scores.reading.reader": ("Labels", "ScoreReader"),
+    "cache.scores.reading.labels": ("Labels",),
+    "cache.scores.reading.reader": ("ScoreReader",),
     "cache.scores.store": ("ScoreCache", "ScoreStore"),
     "cache.storage.identity": ("text_digest",),
     "configs.loading": ("load_config",),
@@ -77,6 +79,7 @@ _NAMES = {
     "stages.score.stage": ("score",),
     "stages.score.worker_part": ("WorkerPart",),
     "stages.search.index": ("index",),
+    "stages.search.searcher": ("Searcher",),
     "stages.search.stage": ("search",),
     "stages.train.stage": ("train",),
 }
@@ -86,7 +89,8 @@ if TYPE_CHECKING:
     from .cache.frames.cache import FrameCache
     from .cache.read_ahead import read_ahead
     from .cache.scores.reading.label_process import LabelProcess
-    from .cache.scores.reading.reader import Labels, ScoreReader
+    from .cache.scores.reading.labels import Labels
+    from .cache.scores.reading.reader import ScoreReader
     from .cache.scores.store import ScoreCache, ScoreStore
     from .cache.storage.identity import text_digest
     from .configs.loading import load_config
@@ -116,6 +120,7 @@ if TYPE_CHECKING:
     from .stages.score.stage import score
     from .stages.score.worker_part import WorkerPart
     from .stages.search.index import index
+    from .stages.search.searcher import Searcher
     from .stages.search.stage import search
     from .stages.train.stage import train
 else:  # a type checker must not believe that the package has every name

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = {  # a name that goes, or comes to mean something else, is a change that CHANGELOG.md tells of
     "__version__",
     *("load_config", "Config"),
-    *("prepare", "score", "train", "evaluate", "evaluate_sets", "index", "search"),
+    *("prepare", "score", "train", "evaluate", "evaluate_sets", "index", "search", "Searcher"),
     *("Reporter", "StopRequest", "WorkerPart"),
     *("FrameCache", "ScoreStore", "ScoreCache", "ScoreReader", "Labels", "LabelProcess", "read_ahead", "text_digest"),
     *("Teacher", "load_teacher", "load_network", "Student"),
