@@ -111,7 +111,9 @@ class SweepConfig(Section):
         description="cost: also what each row's network costs; frame-weights: also how close the rows' frame weights "
         "come to the teacher's; data: how large the data sets of `counts` are, nothing is run.",
     )
-    elsewhere: bool = Field(False, description="The rows are measured on other test sets, too, which --test names.")
+    elsewhere: bool = Field(
+        False, description="The rows are measured on other test sets, too, which are named when it is run."
+    )
     each_of: tuple[SetName, ...] = Field((), description="The table takes a configuration of each of these data sets.")
     mean_over: tuple[SetName, ...] = Field((), description="Data sets whose SumR is shown side by side, and its mean.")
     counts: dict[SetName, dict[SplitName, tuple[int, int]]] = Field(

@@ -23,7 +23,6 @@ from .format.codes import Dtype
 type Key = tuple[str, bytes]
 """An id and the digest of what it stands for: a caption, or a video's stored frames and times."""
 
-_RESCORE = "score it again: teachclip score CONFIG"
 _ATTEMPTS = 5
 
 

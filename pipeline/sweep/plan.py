@@ -1,13 +1,14 @@
 """The plan of a sweep: its rows, the runs of each, how far they are, and which cannot be made."""
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...configs.schema import Config
 from ...configs.sweeps import PublishedNumbers, Sweep, SweepRow
 from ...errors import CacheError, ConfigError, TeachclipError
+from ...remedies import Hint
 from ...stages.evaluate.measured import TestSet, own_name
 from ...stages.runtime.run_folder import RunFolder
 from .ready import MissingTeacherError, problems_of, score_hint
@@ -173,31 +174,38 @@ def _other_trunk(common: Config, config: Config) -> TeachclipError | None:
     return ConfigError(f"it needs the trunk {trunk.model}, and train.network.trunk.sizes sets another")
 
 
-def refuse_unready(plans: Sequence[Plan], command: str) -> None:
+def refuse_unready(plans: Sequence[Plan], command: str, tells: Sequence[Callable[[Hint], str]] = ()) -> None:
     """Stop before anything trains when a run cannot be made.
 
     Args:
         command: how to go on without these rows.
+        tells: of each plan, what helps in the words of whoever reads it.
 
     Raises:
         CacheError: names every problem with the rows it concerns, and the command that mends it.
     """
-    waiting = [(plan, run) for plan in plans for run in plan.runs if run.folder in plan.problems]
+    waiting = [
+        (plan, run, tell)
+        for plan, tell in zip(plans, tells or [str] * len(plans), strict=True)
+        for run in plan.runs
+        if run.folder in plan.problems
+    ]
     if not waiting:
         return
     labels: dict[str, dict[str, None]] = {}
     hints: dict[str, None] = {}
     missing: dict[str, None] = {}
-    for plan, run in waiting:
+    for plan, run, tell in waiting:
         problem = plan.problems[run.folder]
         labels.setdefault(problem.what, {})[run.label if len(plans) == 1 else f"{run.label} on {plan.own}"] = None
         if isinstance(problem, MissingTeacherError):
             missing |= dict.fromkeys(problem.teachers)
         elif problem.hint:
-            hints[problem.hint] = None
+            hints[tell(problem.hint)] = None
     if missing:
-        hints[score_hint(waiting[0][0].config, list(missing))] = None
-    rows = len({(plan.own, run.label) for plan, run in waiting})
+        first, _, tell = waiting[0]
+        hints[tell(score_hint(first.config, list(missing)))] = None
+    rows = len({(plan.own, run.label) for plan, run, _ in waiting})
     raise CacheError(
         f"{rows} of {sum(len(plan.rows) for plan in plans)} rows cannot be run yet; nothing was trained",
         details=[f"{', '.join(rows)}: {what}" for what, rows in labels.items()],

@@ -14,6 +14,7 @@ from ...cache.frames.cache import FrameCache, usable_digests
 from ...cache.vectors import Vectors, publish_vectors, read_vectors
 from ...configs.schema import Config
 from ...errors import CheckpointError, DataError
+from ...remedies import Prepare, Remedy
 from ..data.video_inputs import VIDEOS_AT_ONCE, FrameInputs, encoded
 from ..retrieval.fits import check_fits
 from ..runtime.device import choose_device
@@ -75,7 +76,9 @@ def up_to_date(config: Config, reporter: Reporter) -> UpToDate:
     prepared, stored = usable_digests(config.frames_folder)
     if not stored:
         raise DataError(
-            "no video has usable frames: nothing to search", where=str(config.frames_folder), hint="teachclip prepare"
+            "no video has usable frames: nothing to search",
+            where=str(config.frames_folder),
+            hint=Remedy("look which videos cannot be used, and why", Prepare()),
         )
     embedder = Embedder.load(config.search_run, choose_device(config.search.device))
     vectors = old = read_vectors(config.index_folder)

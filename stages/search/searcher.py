@@ -13,6 +13,7 @@ import torch
 from ...cache.vectors import Vectors, read_vectors
 from ...configs.schema import Config
 from ...errors import CacheError, CacheMismatchError, CheckpointError, DataError
+from ...remedies import Change, Remedy, Search
 from ..data.dataset import locator
 from ..models.checkpoints.files import load_network, network_digest
 from ..models.clip.tokens import tokenize
@@ -68,7 +69,7 @@ class Embedder:
                 f"this is a network of kind {network.config.kind}: it compares every word with every frame and has no "
                 "single vector per video, so it cannot search",
                 where=str(run),
-                hint="search with a student: --set search.run=runs/student",
+                hint=Remedy("search with a student", Change({"search.run": "runs/student"})),
             )
         return cls(network.to(device).eval(), network_digest(network))
 
@@ -182,7 +183,7 @@ def refuse_empty(queries: Sequence[str]) -> None:
     Raises:
         DataError: no sentence, or an empty one.
     """
-    hint = 'ask with words: teachclip search "a dog runs on the beach"'
+    hint = Remedy("ask with words", Search())
     if isinstance(queries, str):
         raise DataError("a list of sentences is searched for, and this is one", hint=f"ask for [{queries!r}]")
     if not queries:
@@ -206,12 +207,12 @@ def exact_index(matrix: np.ndarray) -> Any:
 def _vectors_of(folder: Path, embedder: Embedder) -> Vectors:
     vectors = read_vectors(folder)
     if vectors is None or not vectors.videos:
-        raise CacheError(
-            "there is no index here", where=str(folder), hint="make it first: a search with its configuration does"
-        )
+        raise CacheError("there is no index here", where=str(folder), hint=Remedy("index the videos first", Search()))
     if vectors.identity.get("network") != embedder.digest:
         raise CacheMismatchError(
-            "this index holds the vectors of another model", where=str(folder), hint="bring it up to date first"
+            "this index holds the vectors of another model",
+            where=str(folder),
+            hint=Remedy("bring it up to date first", Search()),
         )
     return vectors
 

@@ -80,7 +80,7 @@ def editable(source: Path) -> Path:
 
 
 def test_every_module_and_data_file_is_in_the_wheel(wheel: Path) -> None:
-    files = [ROOT / "__init__.py", ROOT / "errors.py", ROOT / "py.typed"]
+    files = [ROOT / "__init__.py", ROOT / "errors.py", ROOT / "remedies.py", ROOT / "py.typed"]
     for layer in LAYERS:
         files += [file for kind in ("*.py", "*.yaml", "*.css", "*.html") for file in (ROOT / layer).rglob(kind)]
     missing = {f"teachclip/{file.relative_to(ROOT)}" for file in files} - set(zipfile.ZipFile(wheel).namelist())
@@ -91,7 +91,7 @@ def test_nothing_else_is_in_the_wheel(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"teachclip", f"{wheel.name.split('-py3')[0]}.dist-info"}
     assert {name.split("/")[1] for name in names if name.startswith("teachclip/")} == {
-        *("__init__.py", "__main__.py", "errors.py", "py.typed"),
+        *("__init__.py", "__main__.py", "errors.py", "remedies.py", "py.typed"),
         *LAYERS,
     }
     assert any(name.endswith("licenses/LICENSE") for name in names)

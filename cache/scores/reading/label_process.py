@@ -23,6 +23,7 @@ from typing import Self
 import numpy as np
 
 from ....errors import TeachclipError, TrainingError
+from ....remedies import Change, Remedy
 from ..tile import TileFacts
 from .labels import Arrays, Labels
 from .pairs import PairScores, RequestedPairs, any_absent
@@ -138,8 +139,11 @@ class LabelProcess:
             why = f"was killed: {signal.Signals(-code).name}"
         return TrainingError(
             f"the process that reads labels {why}",
-            hint="the system kills processes when memory runs out; go on with the same command, or read labels in "
-            "training's own process: --set train.label_reader=thread",
+            hint=Remedy(
+                "the system kills processes when memory runs out; go on with the same command, or read labels in "
+                "training's own process",
+                Change({"train.label_reader": "thread"}),
+            ),
         )
 
     def __enter__(self) -> Self:

@@ -15,6 +15,7 @@ from ....errors import ConfigError, TeachclipError
 from ....stages.runtime.stopping import StopRequest
 from ...wording import duration
 from ..shell.output import Output, document, plain, table
+from ..shell.remedies import Given
 from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, running
 from .weights import shown as weights_shown
 
@@ -110,11 +111,12 @@ def go(
         planned = look(*plans, notes=[*(note for ground in grounds for note in ground.notes), *said])
         output.result(planned, *_listed(planned))
         return
+    tells = [Given(ground.base, ground.overrides).tell for ground in grounds]
     if not partial:
-        refuse_unready(plans, shlex.join(["teachclip", *sys.argv[1:], "--partial"]))
+        refuse_unready(plans, shlex.join(["teachclip", *sys.argv[1:], "--partial"]), tells)
     made = [
-        make_table(plan, run_sweep(plan, output, stop), (*ground.notes, *said))
-        for plan, ground in zip(plans, grounds, strict=True)
+        make_table(plan, run_sweep(plan, output, stop, tell), (*ground.notes, *said))
+        for plan, ground, tell in zip(plans, grounds, tells, strict=True)
     ]
     result = joined(read, made)
     problem = None

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import DataError
+from ....remedies import Change, Remedy
 from .source import TarPart, VideoSource
 
 OLDEST = 3  # the maintained decord2; the abandoned decord, whose last release is 0.6.0, fills the same folder
@@ -200,7 +201,8 @@ def decord() -> Any:
         with _by_itself():
             import decord as library
     except ImportError as error:
-        hint = "pip install decord2, or decode without it: --set prepare.decoder=pyav"
+        without = Remedy("decode without it", Change({"prepare.decoder": "pyav"}))
+        hint = Remedy("pip install decord2", otherwise=without)
         raise DataError(f"decord cannot be imported: {error}", hint=hint) from None
     refuse_old(str(library.__version__))
     library.logging.set_level(library.logging.INFO)  # "concealing 22 DC, 22 AC, 22 MV errors" is no more than that

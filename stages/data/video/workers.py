@@ -216,7 +216,7 @@ def _work(connection: Connection, config: PrepareConfig, reader: VideoReader) ->
         connection.send((record, time.monotonic() - begun))
 
 
-def _lacking(config: PrepareConfig) -> tuple[str, str | None] | None:
+def _lacking(config: PrepareConfig) -> tuple[str, Hint | None] | None:
     """What this process cannot decode without, and what helps."""
     try:
         if config.decoder != "pyav":
