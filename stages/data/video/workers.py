@@ -17,6 +17,7 @@ from multiprocessing.reduction import ForkingPickler
 from ....cache.frames.record import FileStamp, ReadBy, Status, VideoRecord, VideoStatus
 from ....configs.schema import PrepareConfig
 from ....errors import DataError
+from ....remedies import Hint
 from .by_decord import decord
 from .decode import READER, read_video
 from .source import VideoSource, stamp_of
