@@ -61,5 +61,6 @@ def describe(
 def write_array(metadata: Document, values: np.ndarray) -> dict[str, bytes]:
     """The chunk files of an array that has this zarr.json and these values: file name -> bytes."""
     store: dict[str, Buffer] = {METADATA: Buffer.from_bytes(canonical(metadata))}
-    zarr.open_array(store, mode="r+", config={"write_empty_chunks": True})[...] = values
+    array = zarr.open_array(store, mode="r+").with_config({"write_empty_chunks": True})  # 3.2 forgets a given config
+    array[...] = values
     return {name: buffer.to_bytes() for name, buffer in store.items() if name != METADATA}
