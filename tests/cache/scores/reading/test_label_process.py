@@ -299,7 +299,6 @@ from pathlib import Path
 from teachclip.cache.scores.reading import label_process
 from teachclip.cache.scores.reading.label_process import LabelProcess
 from teachclip.cache.scores.store import ScoreStore
-from teachclip.remedies import Change
 
 cache = ScoreStore.open(Path(sys.argv[1])).teacher("tiny")
 tile = cache.tiles[0]
