@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from .remedies import Hint
+
 
 class TeachclipError(Exception):
     """A problem the user can solve.
@@ -9,14 +11,14 @@ class TeachclipError(Exception):
     Args:
         what: one sentence that names the problem and the offending value.
         where: the file, line, video or shard it concerns.
-        hint: what to do next, preferably a command.
+        hint: what to do next: a plain sentence, or a remedy, which names the action that helps.
         details: further lines, one finding each (rows of a caption file, fields that differ).
     """
 
     exit_code = 1
 
     def __init__(
-        self, what: str, *, where: str | None = None, hint: str | None = None, details: Sequence[str] = ()
+        self, what: str, *, where: str | None = None, hint: Hint | None = None, details: Sequence[str] = ()
     ) -> None:
         super().__init__(what)
         self.what = what
@@ -27,7 +29,7 @@ class TeachclipError(Exception):
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.what}" if self.where else self.what, *self.details]
         if self.hint:
-            lines.append(self.hint)
+            lines.append(str(self.hint))
         return "\n".join(lines)
 
 

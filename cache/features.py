@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from ..errors import CacheError
+from ..remedies import DeleteFile, Remedy
 from .storage.publish import TEMPORARY, publish, publishing, sync_above
 from .storage.untrusted import damaged, file_size, read_file, real_folder, unwritable
 
@@ -166,9 +167,13 @@ def _shard_problem(path: Path, every_byte: bool) -> str | None:
 def _size(path: Path) -> int:
     size = file_size(path)
     if size > _LARGEST:
-        raise damaged(path, f"has {size:,} bytes, more than {_LARGEST:,}", f"delete it and run again: rm {path}")
+        raise damaged(path, f"has {size:,} bytes, more than {_LARGEST:,}", _make_again(path))
     return size
 
 
 def _damaged(path: Path) -> CacheError:
-    return CacheError("this feature shard is damaged", where=str(path), hint=f"delete it and run again: rm {path}")
+    return CacheError("this feature shard is damaged", where=str(path), hint=_make_again(path))
+
+
+def _make_again(path: Path) -> Remedy:
+    return Remedy("delete it and do the same again", DeleteFile(str(path)))

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ..errors import CheckpointError
+from ..remedies import DeleteFile, Remedy
 from .storage.publish import publishing
 
 _TENSOR = "__tensor__"
@@ -131,7 +132,9 @@ def load_state(path: Path) -> dict[str, Any]:
         state = _join(tree, tensors)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise CheckpointError(
-            "this training state is damaged", where=str(path), hint=f"remove it to start this run again: rm {path}"
+            "this training state is damaged",
+            where=str(path),
+            hint=Remedy("remove it to start this run again", DeleteFile(str(path))),
         ) from error
     assert isinstance(state, dict)
     return state

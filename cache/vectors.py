@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CacheError
+from ..remedies import DeleteFolder, Remedy
 from .storage.publish import publish, publishing
 
 FORMAT = 1
@@ -91,4 +92,5 @@ def _digest(matrix: np.ndarray) -> str:
 
 
 def _damaged(folder: Path, what: str) -> CacheError:
-    return CacheError(what, where=str(folder), hint=f"delete it, it is made again by the next search: rm -r {folder}")
+    hint = Remedy("delete it, the next search makes it again", DeleteFolder(str(folder)))
+    return CacheError(what, where=str(folder), hint=hint)

@@ -88,7 +88,9 @@ class SweepConfig(Section):
         description="cost: also what each row's network costs (without rows: what CONFIG's networks cost, nothing "
         "else); frame-weights: also how close the rows' frame weights come to the teacher's.",
     )
-    elsewhere: bool = Field(False, description="The rows are measured on other test sets, too, which --test names.")
+    elsewhere: bool = Field(
+        False, description="The rows are measured on other test sets, too, which are named when it is run."
+    )
     tests: tuple[Path, ...] = Field((), description="Configurations on whose test splits every row is measured, too.")
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CacheError
+from ...remedies import OTHER, Change, DeleteFile, DeleteFolder, Prepare, Remedy
 from ..storage.identity import JSON, differences, identity_digest, refuse_difference
 from ..storage.publish import TEMPORARY, publish
 from .record import VideoRecord, VideoStatus
@@ -96,9 +97,15 @@ class FrameCache:
         """
         manifest = _read_manifest(folder)
         if manifest is None:
-            raise CacheError("no frame cache here", where=str(folder), hint="make it: teachclip prepare")
+            raise CacheError(
+                "no frame cache here", where=str(folder), hint=Remedy("prepare the videos first", Prepare())
+            )
         if manifest.shards is None:
-            raise CacheError("the frame cache is not complete", where=str(folder), hint="go on: teachclip prepare")
+            raise CacheError(
+                "the frame cache is not complete",
+                where=str(folder),
+                hint=Remedy("go on preparing the videos", Prepare()),
+            )
         return cls(manifest.identity, [_open_shard(folder / name, manifest.identity) for name in manifest.shards])
 
     @property
@@ -153,7 +160,8 @@ class FrameCache:
         status = self.statuses.get(video)
         if status is None or status.status != "ok":
             why = "is not in the frame cache" if status is None else f"has no frames: {status.status}, {status.reason}"
-            raise CacheError(f"video {video!r} {why}", hint="teachclip prepare")
+            advice = "prepare the videos first" if status is None else "mend its file and prepare the videos again"
+            raise CacheError(f"video {video!r} {why}", hint=Remedy(advice, Prepare()))
         return self._places[video]
 
     def _read_jpeg(self, place: tuple[FrameShard, int], target: NDArray[np.uint8]) -> None:
@@ -171,7 +179,8 @@ class FrameCache:
             except (OSError, ValueError, SyntaxError) as error:
                 video = shard.statuses[position].video
                 reason = f"frame {k} of {video!r} is damaged: {error}"
-                raise CacheError(reason, where=str(shard.path), hint="delete it and run: teachclip prepare") from None
+                hint = Remedy("delete this shard and make it again", DeleteFile(str(shard.path)), then=Prepare())
+                raise CacheError(reason, where=str(shard.path), hint=hint) from None
 
 
 class FrameFolder:
@@ -199,10 +208,11 @@ class FrameFolder:
             raise CacheError(
                 "this is no frame cache, and not empty",
                 where=str(folder),
-                hint="choose another: --set prepare.frames=...",
+                hint=Remedy("choose another", Change({"prepare.frames": OTHER})),
             )
         if manifest is not None and any(SHARD.fullmatch(path.name) for path in folder.iterdir()):
-            hint = f"keep both: --set prepare.frames=OTHER; or delete {folder}"
+            anew = Remedy("delete what is there", DeleteFolder(str(folder)))
+            hint = Remedy("keep both", Change({"prepare.frames": OTHER}), otherwise=anew)
             refuse_difference(identity, manifest.identity, str(folder), hint)
         return cls(folder, identity)
 
@@ -261,7 +271,7 @@ def _read_manifest(folder: Path) -> _Manifest | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        hint = f"delete {folder} and run teachclip prepare"
+        hint = Remedy("delete this folder and make it again", DeleteFolder(str(folder)), then=Prepare())
         raise CacheError(f"this does not describe a frame cache: {error}", where=str(path), hint=hint) from None
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CacheError
+from ...remedies import Prepare, Remedy
 from ..storage.identity import DIGEST_BYTES, JSON, canonical, digest
 from ..storage.publish import publishing
 from .record import STATUSES, FileStamp, VideoRecord, VideoStatus
@@ -31,7 +32,7 @@ SEAL_BYTES = 512
 MAX_TABLES = 2**28
 MAX_VIDEOS = 65536
 MAX_TEXT = 8192  # bytes of an id or a reason
-REPAIR = "teachclip prepare makes this shard again"
+REPAIR = Remedy("make this shard again", Prepare())
 
 
 def write_frame_shard(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import CacheError
+from ...remedies import Remedy, RepairScores, Score
 from ..storage.identity import digest
 from ..storage.locations import Location, at_once
 from ..storage.publish import TEMPORARY, publish, sync_above, sync_folder
@@ -21,8 +22,8 @@ from .format.sizes import shard_bytes
 from .format.tensorstore_io import encode_chunks
 from .tile import Tile
 
-RESCORE = "score it again: teachclip score CONFIG"
-REPAIR = "score only what is damaged again: teachclip cache repair CONFIG"
+RESCORE = Remedy("score it again", Score())
+REPAIR = Remedy("score only what is damaged again", RepairScores())
 _ATTEMPTS = 5
 _SHOWN = 5
 
@@ -211,6 +212,9 @@ def _refuse_overflow(tile: Tile, shard: int, coarse: np.ndarray, stored: np.ndar
     raise CacheError(
         f"{np.count_nonzero(np.isinf(stored)):,} scores are too large for float16, which ends at 65504",
         where=f"{tile.folder}, shard {shard}",
-        hint="codes fit any range: teachclip score CONFIG --set score.coarse=uint16 --set score.store=OTHER.zarr",
+        hint=Remedy(
+            "codes fit any range: score so into another store",
+            Score({"score.coarse": "uint16", "score.store": "OTHER.zarr"}),
+        ),
         details=[f"the largest is {coarse[row, column]:g}, {text} with {tile.video_ids[int(column)]}"],
     )

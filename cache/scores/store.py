@@ -18,6 +18,7 @@ from typing import TypeGuard
 import numpy as np
 
 from ...errors import CacheError
+from ...remedies import Remedy, Score
 from ..storage.identity import JSON, identity_digest
 from ..storage.locations import WRITTEN, Location, Remote, at_once, place
 from ..storage.locations import folder as local_folder
@@ -35,7 +36,7 @@ from .tile import Key, TeacherFacts, Tile, TileContents, create_tile
 TILES = "tiles"
 VIDEOS = "videos"
 _FACTS = ("identity", "scale", "dtype", "frames", "frame_logits")
-_SCORE_FIRST = "score the videos first: teachclip score CONFIG"
+_SCORE_FIRST = Remedy("score the videos first", Score())
 
 
 def members(folder: Location, harmed: list[CacheError] | None = None) -> tuple[str, ...]:

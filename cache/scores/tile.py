@@ -25,7 +25,6 @@ from .format.tensorstore_io import encode_chunks
 type Key = tuple[str, bytes]
 """An id and the digest of what it stands for: a caption, or a video's stored frames and times."""
 
-_RESCORE = "score it again: teachclip score CONFIG"
 _ATTEMPTS = 5
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from ...errors import CacheMismatchError
+from ...remedies import Hint
 
 type JSON = bool | int | float | str | list[JSON] | dict[str, JSON] | None
 
@@ -80,7 +81,7 @@ def differences(expected: Mapping[str, JSON], found: Mapping[str, JSON]) -> list
 
 
 def refuse_difference(
-    expected: Mapping[str, JSON], found: Mapping[str, JSON], where: str, hint: str | None = None
+    expected: Mapping[str, JSON], found: Mapping[str, JSON], where: str, hint: Hint | None = None
 ) -> None:
     """Refuse a cache that was made from something else.
 

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import tensorstore as ts
 
 from ...errors import CacheError, UnreachableError
+from ...remedies import ExportScores, Remedy
 
 type Location = Path | Remote
 
@@ -90,7 +91,7 @@ def folder(location: str | Location, what: str) -> Path:
         raise CacheError(
             f"an address, but {what}",
             where=str(found),
-            hint="work in a local folder; `teachclip cache export STORE TEACHER URL` puts finished scores there",
+            hint=Remedy("work in a local folder, and export finished scores to the address", ExportScores()),
         )
     return found
 
@@ -176,7 +177,7 @@ class Remote:
         raise CacheError(
             "a web server does not list its files, and there is no manifest of an export",
             where=str(self),
-            hint="publish the folder that `teachclip cache export` makes, manifest.json included",
+            hint=Remedy("publish the folder of an export, manifest.json included", ExportScores()),
         )
 
     def holds(self, size: int) -> bool | None:

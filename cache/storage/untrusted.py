@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CacheError
+from ...remedies import Hint, Remedy, Score
 from .identity import DIGEST_BYTES
 from .locations import Location, Remote
 from .publish import TEMPORARY, make_folder, sync_folder
@@ -20,9 +21,9 @@ BLOCK = 2**20
 _MAX_DOCUMENT = 2**20
 
 
-def damaged(path: Location, why: str, hint: str | None = None) -> CacheError:
+def damaged(path: Location, why: str, hint: Hint | None = None) -> CacheError:
     """The error for a file that is not what this format writes."""
-    fallback = "restore it from a copy, or remove the store and score again: teachclip score CONFIG"
+    fallback = Remedy("restore it from a copy, or remove the store and score again", Score())
     return CacheError(why, where=str(path), hint=hint or fallback)
 
 
@@ -144,9 +145,9 @@ def file_digest(path: Location, size: int) -> str:
     return total.hexdigest()
 
 
-def unwritable(path: Path, error: Exception, hint: str | None = None) -> CacheError:
+def unwritable(path: Path, error: Exception, hint: Hint | None = None) -> CacheError:
     """The error for a disk that is full or may not be written."""
-    fallback = "what is finished is kept; make room or choose another folder, then: teachclip score CONFIG"
+    fallback = Remedy("what is finished is kept; make room or choose another folder, then go on", Score())
     why = getattr(error, "strerror", None) or error
     return CacheError(f"cannot be written: {why}", where=str(path), hint=hint or fallback)
 

@@ -7,7 +7,6 @@ file. Relative paths start where `schema.FILE_PATHS` and `schema.CHECKPOINT_PATH
 
 import json
 import os
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from ...errors import ConfigError
+from ...remedies import Change, Hint, Remedy, Template
 from ..schema import CHECKPOINT_PATHS, FILE_PATHS, Config, Section
 from .messages import config_error, nearest
 from .yaml_lines import Dumper, Marked, YamlPlace, merge, parse_yaml
@@ -128,7 +128,7 @@ def _read_file(path: Path, above: tuple[Path, ...]) -> Marked:
     if not isinstance(given.value, dict):
         raise ConfigError(
             "not a configuration: it should hold sections with keys and values", where=str(given.place),
-            hint="teachclip config template prints one to start from.",
+            hint=Remedy("print one to start from", Template()),
         )  # fmt: skip
     sections = dict(given.value)
     extends = sections.pop("extends", None)
@@ -142,14 +142,14 @@ def _read_file(path: Path, above: tuple[Path, ...]) -> Marked:
     return merge(base, own)
 
 
-def _text(path: Path, hint: str | None = None) -> str:
+def _text(path: Path, hint: Hint | None = None) -> str:
     try:
         if path.is_file() and path.stat().st_size > MAX_BYTES:
             raise ConfigError("too large to be a configuration", where=str(path))
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         names = [file.name for file in path.parent.glob("*.y*ml")]
-        hint = hint or f"teachclip config template > {shlex.quote(str(path))} writes one to start from."
+        hint = hint or Remedy("write one to start from", Template(str(path)))
         raise ConfigError(f"no such file{nearest(path.name, names)}", where=str(path), hint=hint) from None
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
@@ -185,7 +185,9 @@ def _override(given: Marked, override: str, here: Path) -> Marked:
     key, equals, text = override.partition("=")
     keys = key.strip().split(".")
     if not equals or not all(keys):
-        raise ConfigError("give it as key=value", where=str(place), hint="For example --set train.batch_size=64")
+        raise ConfigError(
+            "give it as key=value", where=str(place), hint=Remedy("for example", Change({"train.batch_size": 64}))
+        )
     return _assigned(given, keys, parse_yaml(text, place, count_lines=False))
 
 

@@ -43,7 +43,7 @@ class TrainConfig(Section):
     )
     teachers: tuple[Name, ...] = Field((), description="Teachers in the score store that teach; none trains alone.")
     captions_mask: Path | None = Field(
-        None, description="Mask of captions that are left out, below `work`, as `teachclip denoise` writes it."
+        None, description="Mask of captions that are left out, below `work`, as the stage denoise writes it."
     )
     accept: tuple[Literal["pixels"], ...] = Field(
         (),

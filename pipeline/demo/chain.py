@@ -1,6 +1,5 @@
 """The demo: the whole chain on clips that it renders, from video files to a page."""
 
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from ...cache.storage.publish import publish
 from ...configs.loading import load_config
 from ...configs.schema import Config
 from ...errors import CacheMismatchError
+from ...remedies import OTHER, DeleteFolder, MakeDemo, Remedy
 from ...stages.demo.pretrain import PretrainResult, pretrain
 from ...stages.demo.render import render
 from ...stages.evaluate.stage import evaluate
@@ -132,7 +132,8 @@ def run_demo(folder: Path, reporter: Reporter | None = None, overrides: Sequence
     try:
         models, searches = _run(chain, began)
     except CacheMismatchError as error:
-        hint = f"take another folder (teachclip demo OTHER), or start this one again: rm -r {shlex.quote(str(folder))}"
+        another = Remedy("take another folder", MakeDemo(OTHER))
+        hint = Remedy("start this one again", DeleteFolder(str(folder)), then=MakeDemo(str(folder)), otherwise=another)
         raise CacheMismatchError(error.what, where=error.where, hint=hint, details=error.details) from error
     return DemoResult(
         report=str(chain.page),

@@ -1,13 +1,14 @@
 """The plan of a sweep: its rows, the runs of each, how far they are, and which cannot be made."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...configs.schema import Config
 from ...configs.sweeps import Sweep, SweepRow
 from ...errors import CacheError, ConfigError, TeachclipError
+from ...remedies import Hint
 from ...stages.evaluate.measured import TestSet, own_name
 from ...stages.runtime.run_folder import RunFolder
 from .ready import MissingTeacherError, problems_of, score_hint
@@ -99,11 +100,12 @@ def plan_sweep(
     return Plan(sweep, common, tuple(rows), tuple(tests), dict(problems_of(every)) if check else {})
 
 
-def refuse_unready(plan: Plan, command: str) -> None:
+def refuse_unready(plan: Plan, command: str, tell: Callable[[Hint], str] = str) -> None:
     """Stop before anything trains when a run cannot be made.
 
     Args:
         command: how to go on without these rows.
+        tell: what helps in the words of whoever reads it.
 
     Raises:
         CacheError: names every problem with the rows it concerns, and the command that mends it.
@@ -120,9 +122,9 @@ def refuse_unready(plan: Plan, command: str) -> None:
         if isinstance(problem, MissingTeacherError):
             missing |= dict.fromkeys(problem.teachers)
         elif problem.hint:
-            hints[problem.hint] = None
+            hints[tell(problem.hint)] = None
     if missing:
-        hints[score_hint(plan.config, list(missing))] = None
+        hints[tell(score_hint(plan.config, list(missing)))] = None
     raise CacheError(
         f"{len({run.label for run in waiting})} of {len(plan.rows)} rows cannot be run yet; nothing was trained",
         details=[f"{', '.join(rows)}: {what}" for what, rows in labels.items()],

@@ -7,6 +7,7 @@ from ...cache.frames.cache import FrameCache
 from ...cache.scores.store import ScoreStore
 from ...configs.schema import Config
 from ...errors import CacheError, CheckpointError, ConfigError, TeachclipError
+from ...remedies import Remedy, Score
 from ...stages.evaluate.one_model import measured_split
 from ...stages.models.checkpoints.files import checkpoint_file
 from ...stages.runtime.reporting import Silent
@@ -22,12 +23,12 @@ class MissingTeacherError(CacheError):
         self.teachers = tuple(teachers)
 
 
-def score_hint(config: Config, missing: Sequence[str]) -> str:
+def score_hint(config: Config, missing: Sequence[str]) -> Remedy:
     """How these teachers come to be scored."""
     known = {teacher.name for teacher in config.score.teachers}
     unknown = [name for name in missing if name not in known]
     first = f"name {', '.join(unknown)} among score.teachers (docs/teachers.md), then " if unknown else ""
-    return f"{first}score: teachclip score CONFIG"
+    return Remedy(f"{first}score", Score())
 
 
 def problems_of(runs: Sequence[SweepRun]) -> Iterator[tuple[Path, TeachclipError]]:

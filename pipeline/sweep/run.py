@@ -1,13 +1,14 @@
 """A sweep: what is finished is read, what is missing is trained and measured, and a run that fails stops no other."""
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
 from ...errors import CacheError, StoppedEarly, TeachclipError, TrainingError
+from ...remedies import Change, Hint, Remedy
 from ...stages.analysis.frame_weights import FrameWeights, frame_weights
 from ...stages.evaluate.measured import Measurer
 from ...stages.runtime.reporting import Reporter, Silent
@@ -42,7 +43,9 @@ class RunResult:
     hint: str | None = None
 
 
-def run_sweep(plan: Plan, reporter: Reporter | None = None, stop: StopRequest | None = None) -> list[RunResult]:
+def run_sweep(
+    plan: Plan, reporter: Reporter | None = None, stop: StopRequest | None = None, tell: Callable[[Hint], str] = str
+) -> list[RunResult]:
     """Train and measure what is missing, read what is there.
 
     Runs of `plan.problems` are left out. A run that fails is told and the others go on; an interruption ends it all,
@@ -50,6 +53,7 @@ def run_sweep(plan: Plan, reporter: Reporter | None = None, stop: StopRequest | 
 
     Args:
         stop: a request to stop where a run can go on later.
+        tell: what helps in the words of whoever reads it.
 
     Raises:
         StoppedEarly: `stop` asked for it; the run that was being trained is saved.
@@ -61,12 +65,17 @@ def run_sweep(plan: Plan, reporter: Reporter | None = None, stop: StopRequest | 
         if (problem := plan.problems.get(run.folder)) is not None:
             reporter.warn(f"{run.title}: left out, {problem.what}")
             results[run.folder] = RunResult(
-                run.label, run.seed, str(run.folder), "left out", problem=problem.what, hint=problem.hint
+                run.label,
+                run.seed,
+                str(run.folder),
+                "left out",
+                problem=problem.what,
+                hint=None if problem.hint is None else tell(problem.hint),
             )
             steps.total -= 1
         else:
             results[run.folder] = steps.run(
-                run.title, _Attempt(run, measurer, stop), lambda made: made.state == "found"
+                run.title, _Attempt(run, measurer, stop, tell), lambda made: made.state == "found"
             )
     return [results[run.folder] for run in runs]
 
@@ -74,8 +83,10 @@ def run_sweep(plan: Plan, reporter: Reporter | None = None, stop: StopRequest | 
 class _Attempt:
     """One run, from training to metrics; an error that is its own becomes part of its result."""
 
-    def __init__(self, run: SweepRun, measurer: Measurer, stop: StopRequest | None) -> None:
-        self.run, self.measurer, self.stop = run, measurer, stop
+    def __init__(
+        self, run: SweepRun, measurer: Measurer, stop: StopRequest | None, tell: Callable[[Hint], str]
+    ) -> None:
+        self.run, self.measurer, self.stop, self.tell = run, measurer, stop, tell
 
     def __call__(self, reporter: Reporter) -> RunResult:
         run = self.run
@@ -85,11 +96,13 @@ class _Attempt:
             raise
         except TeachclipError as error:
             what, details = error.what if error.where is None else f"{error.where}: {error.what}", [*error.details]
-            hint = GO_ON if isinstance(error, TrainingError) else error.hint
+            helps = GO_ON if isinstance(error, TrainingError) else error.hint
         except (torch.OutOfMemoryError, MemoryError):
-            what, hint, details = "not enough memory", "take less at a time: --set train.chunk=16", []
+            what, details = "not enough memory", []
+            helps = Remedy("take less at a time", Change({"train.chunk": 16}))
         gc.collect()  # out here the error is gone, and with it what it held of the run
         torch.cuda.empty_cache()
+        hint = None if helps is None else self.tell(helps)
         reporter.warn("; ".join([f"{run.title} failed: {what}", *details, *([hint] if hint else [])]))
         return RunResult(run.label, run.seed, str(run.folder), "failed", problem=what, hint=hint)
 
@@ -112,7 +125,7 @@ class _Attempt:
             measured.metrics,
             measured.marks,
             problem=f"{failed[0]}: {failed[1].what}" if failed else None,
-            hint=failed[1].hint if failed else None,
+            hint=self.tell(failed[1].hint) if failed and failed[1].hint else None,
         )
 
 

@@ -16,6 +16,7 @@ from ...cache.scores.joined import Area, AreaRows, find_areas
 from ...cache.scores.store import ScoreStore
 from ...cache.storage.identity import text_digest
 from ...errors import CacheError
+from ...remedies import Remedy, Score
 from ..retrieval.metrics import Metrics, Ranks, count_ranks, fair_metrics
 from ..runtime.reporting import Progress, Reporter, Silent
 from .agreement import Agreement, Meeting, Rows
@@ -140,7 +141,9 @@ def report_card(
     caches = [store.teacher(name) for name in store.teachers]
     areas = find_areas(caches)
     if not areas:
-        raise CacheError("no teacher has scores here", where=str(store.path), hint="teachclip score CONFIG")
+        raise CacheError(
+            "no teacher has scores here", where=str(store.path), hint=Remedy("score the videos first", Score())
+        )
     tallies = [_Tally(cache.name, areas) for cache in caches]
     meetings = {pair: Meeting(*pair) for pair in combinations([cache.name for cache in caches], 2)}
     # Ranking reads each row twice, comparing once.

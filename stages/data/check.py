@@ -146,9 +146,9 @@ class _Check:
 
     def _without(self) -> Iterable[str]:
         """Splits that a later verb will ask for in vain."""
-        for split, verb in (("train", "train"), ("test", "evaluate")) if self.published is None else ():
+        for split, use in (("train", "train on"), ("test", "evaluate on")) if self.published is None else ():
             if split in self.data.splits and not self.dataset.videos_of(split):
-                yield f"no {split} videos: `teachclip {verb}` will find nothing"
+                yield f"no {split} videos: there is nothing to {use}"
 
     def _concerns(self, split: SplitName) -> bool:
         if self.published is None:

@@ -10,6 +10,7 @@ from typing import get_args
 from ...configs.published_sets import SplitName
 from ...configs.schema import DataConfig
 from ...errors import DataError
+from ...remedies import Change, CheckData, Remedy
 from .readers.annotated_video import AnnotatedVideo, Annotations
 from .readers.own import read_own
 from .readers.published import read_published_set
@@ -176,9 +177,11 @@ def _refusal(config: DataConfig, problems: list[str]) -> DataError:
     if len(problems) > SHOWN:
         shown.append(f"... and {len(problems) - SHOWN} more")
     own = config.set == "own"
-    hint = "correct these rows and run again" if own else "`teachclip data check` says more; docs/data.md, what is what"
-    if own and any("the same caption" in problem for problem in problems):
-        hint += "; or keep the first of equal captions: --set data.duplicates=keep-first"
+    hint = Remedy("look closer; docs/data.md says what is what", CheckData())
+    if own:
+        equal = any("the same caption" in problem for problem in problems)
+        first = Remedy("keep the first of equal captions", Change({"data.duplicates": "keep-first"}))
+        hint = Remedy("correct these rows and run again", otherwise=first if equal else None)
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     return DataError(f"{count} in the captions", where=str(config.origin), hint=hint, details=shown)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ...cache.frames.cache import FrameCache
 from ...configs.schema import Config, TeacherConfig
 from ...errors import CacheError
+from ...remedies import Prepare, Remedy
 
 
 def teacher_frames(config: Config, teacher: TeacherConfig, frames: FrameCache) -> FrameCache:
@@ -19,10 +20,9 @@ def teacher_frames(config: Config, teacher: TeacherConfig, frames: FrameCache) -
     try:
         return FrameCache.open(folder)
     except CacheError as error:
-        hint = f"make the frames of teacher {teacher.name!r}: teachclip prepare --set prepare.frames={teacher.prepared}"
-        raise CacheError(
-            error.what, where=error.where, details=error.details, hint=f"{hint} and its prepare.max_frames"
-        ) from error
+        advice = f"make the frames of teacher {teacher.name!r}, with its prepare.max_frames"
+        hint = Remedy(advice, Prepare({"prepare.frames": str(teacher.prepared)}))
+        raise CacheError(error.what, where=error.where, details=error.details, hint=hint) from error
 
 
 class TeacherFrames:

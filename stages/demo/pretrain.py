@@ -18,6 +18,7 @@ from ...cache.storage.identity import JSON, flatten, refuse_difference
 from ...cache.storage.publish import publishing
 from ...cache.training_state import load_state, save_state
 from ...configs.schema import ShapesConfig, TrunkSizes
+from ...remedies import DeleteFile, Remedy
 from ..models.clip.pixels import normalise
 from ..models.clip.tokens import tokenize
 from ..models.clip.trunk import ClipTrunk
@@ -76,7 +77,7 @@ def _relevant(config: ShapesConfig) -> dict[str, JSON]:
 def _found(path: Path, made_from: dict[str, JSON], config: ShapesConfig) -> PretrainResult:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
-    hint = f"remove it to train it again: rm {path}"
+    hint = Remedy("remove it to train it again", DeleteFile(str(path)))
     refuse_difference(made_from, json.loads(metadata.get("made_from", "{}")), where=str(path), hint=hint)
     return PretrainResult(str(path), config.picture_steps, float(metadata["loss"]), already_done=True)
 

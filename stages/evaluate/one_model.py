@@ -15,6 +15,7 @@ from ...cache.frames.cache import FrameCache
 from ...cache.storage.publish import publish
 from ...configs.schema import Config
 from ...errors import DataError
+from ...remedies import Change, Remedy
 from ..data.dataset import read_dataset
 from ..data.usable_split import UsableSplit, usable_split
 from ..data.video_inputs import FrameInputs
@@ -72,7 +73,7 @@ def measured_split(config: Config, frames: FrameCache) -> UsableSplit:
         raise DataError(
             f"the {name} split has no usable captions",
             where=str(config.data.origin),
-            hint=f"choose another: --set evaluate.split={other}",
+            hint=Remedy("choose another", Change({"evaluate.split": other})),
         )
     return split
 
@@ -177,7 +178,7 @@ class OneModel:
             raise DataError(
                 "there are no training captions to make a query bank of",
                 where=str(self.config.data.origin),
-                hint="evaluate as it is: --set evaluate.rerank=none",
+                hint=Remedy("evaluate as it is", Change({"evaluate.rerank": "none"})),
             )
         size = min(self.settings.bank_captions, len(captions))
         return [captions[k] for k in np.sort(np.random.default_rng(0).permutation(len(captions))[:size])]

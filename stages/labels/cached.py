@@ -17,6 +17,7 @@ from ...cache.scores.store import ScoreStore
 from ...cache.storage.identity import identity_digest
 from ...configs.schema import Config
 from ...errors import CacheError, CacheMismatchError
+from ...remedies import Remedy, RemoveScores, Score
 from ..data.teacher_frames import TeacherFrames
 from ..data.usable_split import UsableSplit
 from ..runtime.reporting import Reporter
@@ -120,14 +121,20 @@ def batch_groups(teachers: Sequence[CachedTeacher], store: Path | str) -> np.nda
             raise CacheMismatchError(
                 f"{first} and {name} were scored in other blocks of videos: no batch would suit both",
                 where=str(store),
-                hint=f"score {name} again, it then takes the blocks that are there: "
-                f"teachclip cache rm {store} {name}, then teachclip score CONFIG",
+                hint=Remedy(
+                    f"remove the scores of {name} and score again, it then takes the blocks that are there",
+                    RemoveScores(str(store), name),
+                    then=Score(),
+                ),
             )
     if np.bincount(groups).max() < 2:
         raise CacheError(
             "no block of videos has two captions to compare",
             where=str(store),
-            hint="score larger blocks into another store: --set score.block_videos=4096 --set score.store=OTHER.zarr",
+            hint=Remedy(
+                "score larger blocks into another store",
+                Score({"score.block_videos": 4096, "score.store": "OTHER.zarr"}),
+            ),
         )
     return groups
 

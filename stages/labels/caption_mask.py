@@ -12,6 +12,7 @@ from ...cache.storage.publish import publish
 from ...cache.storage.sealed import seal, unseal
 from ...cache.storage.untrusted import Document, read_file
 from ...errors import CacheError, CacheMismatchError
+from ...remedies import Denoise, Remedy
 from ..data.dataset import Text
 
 FORMAT = "teachclip-captions-mask"
@@ -22,7 +23,7 @@ RULE = (
     "that would lose all captions. This rule is teachclip's own; TeachText published masks, not the rule."
 )
 MOST_BYTES = 2**30
-_AGAIN = "make it again, with the denoise settings that it was made with: teachclip denoise CONFIG"
+_AGAIN = Remedy("make it again, with the denoise settings that it was made with", Denoise())
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ def read_mask(path: Path) -> CaptionMask:
         CacheError: there is none, or it is damaged or of another format.
     """
     if not path.exists():
-        raise CacheError("there is no captions mask", where=str(path), hint="make it: teachclip denoise CONFIG")
+        raise CacheError(
+            "there is no captions mask", where=str(path), hint=Remedy("denoise the captions first", Denoise())
+        )
     try:
         document, checksum = unseal(read_file(path, most=MOST_BYTES), path)
     except CacheError as error:

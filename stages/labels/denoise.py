@@ -17,6 +17,7 @@ from ...cache.scores.store import ScoreStore
 from ...cache.storage.identity import identity_digest
 from ...configs.schema import Config, DenoiseConfig
 from ...errors import CacheError, ConfigError, DataError
+from ...remedies import Change, Remedy, Score
 from ..data.dataset import read_dataset
 from ..data.teacher_frames import TeacherFrames
 from ..data.usable_split import UsableSplit, usable_split
@@ -93,14 +94,14 @@ def denoise(config: Config, reporter: Reporter | None = None) -> DenoiseResult:
         raise CacheError(
             "scores within blocks of videos: ranks among all videos need every pair",
             where=str(config.score_store),
-            hint="add the pairs that are missing: teachclip score CONFIG --set score.layout=dense",
+            hint=Remedy("add the pairs that are missing", Score({"score.layout": "dense"})),
         )
     ranks = own_video_ranks(readers, split.text_video, len(split.videos), settings, reporter)
     dropped, kept_last, removed = choose_dropped(ranks, split.text_video, settings)
     if len(ranks) - dropped.sum() < 2:
         raise DataError(
             f"of {len(ranks):,} captions {len(ranks) - dropped.sum()} would be left",
-            hint=f"keep worse ranks: --set denoise.keep={max(settings.keep, int(np.median(ranks)) + 1)}",
+            hint=Remedy("keep worse ranks", Change({"denoise.keep": max(settings.keep, int(np.median(ranks)) + 1)})),
         )
     mask = CaptionMask(
         settings.keep,
@@ -166,7 +167,7 @@ def _teachers(config: Config) -> tuple[str, ...]:
     if not names:
         raise ConfigError(
             "no teacher is named whose scores could rank captions",
-            hint="name one that `teachclip score` has scored with: --set denoise.teachers=[xclip]",
+            hint=Remedy("name one that has scored", Change({"denoise.teachers": "[xclip]"})),
         )
     return names
 

@@ -8,6 +8,7 @@ import torch
 from ...cache.frames.cache import FrameCache
 from ...configs.schema import Config
 from ...errors import ConfigError
+from ...remedies import Change, Remedy
 from ..data.usable_split import UsableSplit
 from ..runtime.reporting import Reporter
 from .frame_times import FrameCarrier, frame_carrier
@@ -44,5 +45,5 @@ def no_frame_scores(config: Config) -> ConfigError:
     names = ", ".join(config.train.teachers)
     return ConfigError(
         f"train.loss.fine is {config.train.loss.fine:g}, but there are no frame scores to teach with: {names}",
-        hint="use --set train.loss.fine=0, or add a teacher that has them",
+        hint=Remedy("add a teacher that has them, or train without the fine loss", Change({"train.loss.fine": 0})),
     )

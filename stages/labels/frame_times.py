@@ -14,10 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import CacheMismatchError
+from ...remedies import Change, Remedy
 
 _SHOWN = 5
 _ROUNDING = 1e-6  # seconds
-_FIX = "prepare the student's frames within the times that the teacher saw, or use --set train.loss.fine=0"
+_FIX = Remedy(
+    "prepare the student's frames within the times that the teacher saw, or train without the fine loss",
+    Change({"train.loss.fine": 0}),
+)
 
 
 @dataclass(frozen=True)
@@ -123,10 +127,12 @@ def _refuse_without_padding(
     if len(found):
         lines = [f"{videos[k]}: {padded[k].sum()} padded slots of the student's" for k in found[:_SHOWN]]
         what = f"padding takes part in the fine loss, and {teacher} scored none of {len(found):,} videos"
-        raise _refusal(what, lines, len(found), "leave padding out: --set train.network.mask_padding=true")
+        raise _refusal(
+            what, lines, len(found), Remedy("leave padding out", Change({"train.network.mask_padding": True}))
+        )
 
 
-def _refusal(what: str, lines: list[str], found: int, hint: str = _FIX) -> CacheMismatchError:
+def _refusal(what: str, lines: list[str], found: int, hint: Remedy = _FIX) -> CacheMismatchError:
     more = [f"... and {found - _SHOWN:,} more"] if found > _SHOWN else []
     return CacheMismatchError(what, details=[*lines, *more], hint=hint)
 

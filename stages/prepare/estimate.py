@@ -9,6 +9,7 @@ from pathlib import Path
 from ...cache.frames.cache import FrameFolder
 from ...configs.schema import Config
 from ...errors import CacheError
+from ...remedies import Change, Remedy
 from ..data.dataset import Dataset, read_dataset
 from ..data.video.workers import cores, decode_videos
 from .plan import ShardPlan, frame_settings, plan_shards
@@ -87,11 +88,11 @@ def refuse_without_room(dataset: Dataset, plans: Sequence[ShardPlan], config: Co
         return
     needed = _estimate(dataset, plans, config).bytes
     if needed > free:
-        hint = "set work (or prepare.frames) to a larger disk"
+        smaller = None if settings.storage == "jpeg" else Remedy("store JPEG", Change({"prepare.storage": "jpeg"}))
         raise CacheError(
             f"the frames need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
             where=str(config.frames_folder),
-            hint=hint if settings.storage == "jpeg" else f"{hint}, or store JPEG: --set prepare.storage=jpeg",
+            hint=Remedy("take a larger disk", Change({"work": "/other/folder"}), otherwise=smaller),
         )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import DataError
+from ...remedies import Evaluate, Remedy
 from .metrics import Array, Ranks
 from .query_ranks import QueryRanks
 
@@ -97,7 +98,7 @@ def _same_queries(first: QueryRanks, second: QueryRanks) -> tuple[Array, Array]:
         differing = len(set(_queries(first)) ^ set(_queries(second)))
         raise DataError(
             f"{first.run} and {second.run} were not asked the same: {differing} texts or captions are in one alone",
-            hint="evaluate both with the same data and frames: teachclip evaluate",
+            hint=Remedy("evaluate both with the same data and frames", Evaluate()),
         )
     texts = {text: k for k, text in enumerate(second.text_ids)}
     videos = {video: k for k, video in enumerate(second.video_ids)}

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ...cache.frames.cache import FrameCache
 from ...errors import CacheError
+from ...remedies import Prepare, Remedy
 from ..models.common.network import VideoTextNetwork
 
 
@@ -25,6 +26,8 @@ def check_fits(network: VideoTextNetwork, cache: FrameCache, folder: Path) -> No
             "these frames do not fit the network",
             where=str(folder),
             details=differing,
-            hint="prepare frames for it in a folder of their own, and name that: teachclip prepare "
-            + " ".join(f"--set {key}={value}" for key, value in {**wanted, "prepare.frames": "frames-for-it"}.items()),
+            hint=Remedy(
+                "prepare frames for it in a folder of their own, and name that",
+                Prepare({**wanted, "prepare.frames": "frames-for-it"}),
+            ),
         )

@@ -15,6 +15,7 @@ import numpy as np
 
 from ...cache.storage.publish import publishing
 from ...errors import DataError
+from ...remedies import Evaluate, Remedy
 from .metrics import Array, Metrics, Ranks, Ties, metrics_of, one_caption_each
 
 FORMAT = 1
@@ -70,7 +71,7 @@ def read_query_ranks(path: Path) -> QueryRanks:
     Raises:
         DataError: there is no such file, it is damaged, or of another format.
     """
-    again = "teachclip evaluate writes it again"
+    again = Remedy("evaluate the run again", Evaluate())
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             found = _read(arrays, path)

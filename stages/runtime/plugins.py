@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 
 from ...errors import ConfigError, PluginError, TeachclipError
+from ...remedies import Again, Option, Remedy
 
 _NOT_THE_USERS = (__file__, importlib.__file__)
 
@@ -52,7 +53,9 @@ def users_code(what: str, plugin: Callable[..., Any]) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         raise PluginError(
-            f"{what} failed", details=_told(error, plugin), hint="--debug shows the whole traceback"
+            f"{what} failed",
+            details=_told(error, plugin),
+            hint=Remedy("look at the whole traceback", Again(Option.TRACEBACK)),
         ) from error
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from ...errors import ConfigError, StoppedEarly, TrainingError
+from ...remedies import Remedy, StartProcesses
 from .launch import launch, rank_rows
 
 PATIENCE = timedelta(minutes=10)  # with a process that is alive and says nothing; one that died is noticed at once
@@ -180,7 +181,7 @@ def _connect(local_rank: int, device: str) -> None:
         if local_rank >= torch.cuda.device_count():
             raise ConfigError(
                 f"there is no GPU for process {local_rank + 1} of this machine, which has {torch.cuda.device_count()}",
-                hint=f"start as many as there are GPUs: torchrun --nproc-per-node={torch.cuda.device_count()}",
+                hint=Remedy("start as many as there are GPUs", StartProcesses(torch.cuda.device_count())),
             )
         torch.cuda.set_device(local_rank)
         backend = "cpu:gloo,cuda:nccl"

@@ -26,6 +26,7 @@ from ...cache.storage.publish import make_folder, publish, remove_leftovers, syn
 from ...configs.loading import dump_config
 from ...configs.schema import Config, TrainConfig
 from ...errors import CacheError, TrainingError
+from ...remedies import OTHER, Change, DeleteFolder, Remedy, Train
 from .device import choose_device, resolved
 
 # Fields that change where and how fast a run is, what is kept and shown of it, not what it computes, and those whose
@@ -35,6 +36,7 @@ NOT_IDENTITY = {
     *("prefetch", "label_reader", "frames"),
     *("checkpoint_seconds", "keep", "tensorboard", "max_loss_ratio", "captions_mask", "accept"),
 }
+_ANOTHER_RUN = Change({"train.run": f"runs/{OTHER}"})
 TIMES = {"seconds", "data_wait", "images_per_second", "memory"}
 """Fields of metrics.jsonl that differ from one run of the same training to another."""
 _NO_LOCKS = (errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK)  # file systems that have none
@@ -66,7 +68,11 @@ class RunFolder:
                 identity,
                 {key: newer[key] for key in newer.keys() & identity.keys()} | _read_json(path),
                 where=str(self.folder),
-                hint=f"name another run (--set train.run=...) or start this one again: rm -r {self.folder}",
+                hint=Remedy(
+                    "name another run",
+                    _ANOTHER_RUN,
+                    otherwise=Remedy("start this one again", DeleteFolder(str(self.folder))),
+                ),
             )
             return
         publish(self.folder / "config.yaml", dump_config(config).encode())
@@ -88,7 +94,7 @@ class RunFolder:
                 raise TrainingError(
                     f"{file.read().strip() or 'another process'} is training this run",
                     where=str(self.folder),
-                    hint="wait for it, end it, or name another run: --set train.run=...",
+                    hint=Remedy("wait for it, end it, or name another run", _ANOTHER_RUN),
                 ) from error
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
@@ -142,8 +148,13 @@ class RunFolder:
             what,
             where=str(self.folder),
             details=[*details, self.usable],
-            hint="`teachclip train CONFIG` goes on from the newest, through the same batches; a lower train.optim.lr, "
-            "or captions without these videos, make another run: --set train.run=...",
+            hint=Remedy(
+                "go on from the newest, through the same batches",
+                Train(),
+                otherwise=Remedy(
+                    "with a lower train.optim.lr, or captions without these videos, make another run", _ANOTHER_RUN
+                ),
+            ),
         )
 
     def candidate(self, step: int) -> Path:
@@ -200,7 +211,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CacheError(
-            "this file is damaged", where=str(path), hint=f"start the run again: rm -r {path.parent}"
+            "this file is damaged",
+            where=str(path),
+            hint=Remedy("start the run again", DeleteFolder(str(path.parent))),
         ) from error
     assert isinstance(value, dict)
     return value

@@ -16,6 +16,7 @@ from ...cache.storage.locations import WRITTEN
 from ...cache.storage.locations import folder as local_folder
 from ...configs.schema import Config, TeacherConfig
 from ...errors import ConfigError, DataError
+from ...remedies import Change, Remedy
 from ..data.dataset import Dataset, read_dataset
 from ..data.usable_split import usable_split
 from .tile_plan import Layout, block_tiles, choose_layout, plan_tiles, tile_layout
@@ -79,7 +80,7 @@ def estimate_scores(config: Config, like: ScoreCache | None = None) -> ScoreEsti
     if not config.score.teachers:
         raise ConfigError(
             "score.teachers is empty: there is nobody to score",
-            hint='name one: --set "score.teachers=[{name: xclip, checkpoint: runs/teacher}]"',
+            hint=Remedy("name one", Change({"score.teachers": "[{name: xclip, checkpoint: runs/teacher}]"})),
         )
     dataset = read_dataset(config.data)
     folders = {config.frames_folder, *map(config.teacher_frames, config.score.teachers)}

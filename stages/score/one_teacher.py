@@ -17,6 +17,7 @@ from ...cache.scores.tile import Key, Tile, TileContents
 from ...cache.storage.identity import JSON, digest_of, refuse_difference, text_digest
 from ...configs.schema import Config, TeacherConfig
 from ...errors import CacheError, CacheMismatchError
+from ...remedies import Change, Remedy
 from ..data.usable_split import UsableSplit
 from ..labels.frame_scores import gives_frame_logits
 from ..models.checkpoints.files import checkpoint_digest
@@ -30,7 +31,9 @@ from .tile_plan import Layout, NewTile, TilePlan, block_tiles, choose_layout, pl
 from .video_encoder import VideoEncoder
 from .worker_part import WHOLE, WorkerPart
 
-_OTHER_STORE = "undo the change, give the teacher another name, or keep both: --set score.store=OTHER.zarr"
+_OTHER_STORE = Remedy(
+    "undo the change, give the teacher another name, or keep both", Change({"score.store": "OTHER.zarr"})
+)
 _SHOWN = 5
 _SAME_SCALE = 1e-6  # devices differ in the last bit of exp
 _TEACHER = ("weights", "score_version", "words", "frames")
@@ -322,6 +325,9 @@ class OneTeacher:
                 f"teacher {self.name!r} ranks the captions' own videos near chance: was it loaded rightly?",
                 where=str(self.checkpoint or self.settings.plugin or f"score.teachers.{self.name}.openclip"),
                 details=[found],
-                hint="check it and prepare.*; to score all the same: --set score.chance_check=false",
+                hint=Remedy(
+                    "check it, and how its frames were prepared",
+                    otherwise=Remedy("score all the same", Change({"score.chance_check": False})),
+                ),
             )
         return ranks

@@ -7,6 +7,7 @@ from ...cache.scores.upkeep.check import Check, Finding, take_out
 from ...cache.storage.locations import WRITTEN, folder
 from ...configs.schema import Config, TeacherConfig
 from ...errors import CacheError, ConfigError
+from ...remedies import Remedy, RemoveScores, Score
 from ..runtime.reporting import Reporter
 from .stage import score
 
@@ -79,6 +80,9 @@ def _beyond_repair(config: Config, findings: list[Finding]) -> CacheError:
         "damaged where it cannot be repaired in place: what rows and columns are, or what the scores were made from",
         where=str(config.score_store),
         details=[f"{finding.path}: {finding.why}" for finding in findings],
-        hint="restore these files from a copy, or begin again: "
-        f"teachclip cache rm {config.score_store} {name}, then teachclip score CONFIG",
+        hint=Remedy(
+            "restore these files from a copy, or begin again",
+            RemoveScores(str(config.score_store), name),
+            then=Score(),
+        ),
     )

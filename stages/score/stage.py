@@ -13,6 +13,7 @@ from ...cache.scores.store import ScoreStore
 from ...cache.storage.publish import remove_leftovers
 from ...configs.schema import Config
 from ...errors import ConfigError, DataError
+from ...remedies import Change, Prepare, Remedy
 from ..data.dataset import Dataset, read_dataset
 from ..data.teacher_frames import teacher_frames
 from ..data.usable_split import UsableSplit, usable_split
@@ -61,7 +62,7 @@ def score(config: Config, reporter: Reporter | None = None, part: WorkerPart = W
     if not config.score.teachers:
         raise ConfigError(
             "score.teachers is empty: there is nobody to score",
-            hint='name one: --set "score.teachers=[{name: xclip, checkpoint: runs/teacher}]"',
+            hint=Remedy("name one", Change({"score.teachers": "[{name: xclip, checkpoint: runs/teacher}]"})),
         )
     frames = FrameCache.open(config.frames_folder)
     dataset = read_dataset(config.data)
@@ -89,6 +90,6 @@ def _texts(config: Config, dataset: Dataset, *frames: FrameCache) -> UsableSplit
         raise DataError(
             f"no usable captions in the splits that are scored ({', '.join(config.score.splits)})",
             where=str(config.data.origin),
-            hint="`teachclip prepare` lists the videos that cannot be used, and why",
+            hint=Remedy("look which videos cannot be used, and why", Prepare()),
         )
     return split

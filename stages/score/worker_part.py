@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...errors import ConfigError
+from ...remedies import Again, Option, Remedy
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,8 @@ class WorkerPart:
     count: int
 
     @classmethod
-    def parse(cls, text: str) -> "WorkerPart":
-        """The part that `text` names: "0/8" to "7/8".
+    def parse(cls, text: str, where: str | None = None) -> "WorkerPart":
+        """The part that `text` names: "0/8" to "7/8"; `where` says in errors where it was given.
 
         Raises:
             ConfigError: it names none.
@@ -25,8 +26,9 @@ class WorkerPart:
         part = cls(int(found[1]), int(found[2])) if found else None
         if part is None or part.index >= part.count:
             raise ConfigError(
-                f"--shard {text}: not one of 0/n to n-1/n, such as 0/8 to 7/8",
-                hint="in a SLURM array of 0-7: --shard $SLURM_ARRAY_TASK_ID/8",
+                f"{text}: not one of 0/n to n-1/n, such as 0/8 to 7/8",
+                where=where,
+                hint=Remedy("in a SLURM array of 0-7", Again(Option.ARRAY_TASK)),
             )
         return part
 

@@ -13,6 +13,7 @@ from ...cache.frames.cache import FrameCache
 from ...cache.vectors import Vectors, publish_vectors, read_vectors
 from ...configs.schema import Config
 from ...errors import CheckpointError, DataError
+from ...remedies import Prepare, Remedy
 from ..data.video_inputs import FrameInputs
 from ..models.checkpoints.files import network_digest
 from ..models.common.network import VideoTextNetwork
@@ -61,7 +62,9 @@ def index(config: Config, reporter: Reporter | None = None) -> IndexResult:
     frames = FrameCache.open(config.frames_folder)
     if not frames.usable:
         raise DataError(
-            "no video has usable frames: nothing to search", where=str(config.frames_folder), hint="teachclip prepare"
+            "no video has usable frames: nothing to search",
+            where=str(config.frames_folder),
+            hint=Remedy("look which videos cannot be used, and why", Prepare()),
         )
     network = load_embedder(config.search_run, choose_device(config.search.device))
     check_fits(network, frames, config.frames_folder)

@@ -10,6 +10,7 @@ import torch
 
 from ...cache.vectors import Vectors, read_vectors
 from ...errors import CacheError, CacheMismatchError, CheckpointError
+from ...remedies import Change, Remedy, Search
 from ..models.checkpoints.files import load_network, network_digest
 from ..models.clip.tokens import tokenize
 from ..models.common.network import VideoTextNetwork
@@ -19,10 +20,12 @@ from ..runtime.reporting import Reporter
 def open_vectors(folder: Path, network: VideoTextNetwork) -> Vectors:
     vectors = read_vectors(folder)
     if vectors is None:
-        raise CacheError("there is no index here", where=str(folder), hint="make it first: stages.index.index(config)")
+        raise CacheError("there is no index here", where=str(folder), hint=Remedy("index the videos first", Search()))
     if vectors.identity.get("network") != network_digest(network):
         raise CacheMismatchError(
-            "this index holds the vectors of another model", where=str(folder), hint="bring it up to date first"
+            "this index holds the vectors of another model",
+            where=str(folder),
+            hint=Remedy("bring it up to date first", Search()),
         )
     return vectors
 
@@ -64,7 +67,7 @@ def load_embedder(path: Path, device: torch.device) -> VideoTextNetwork:
             f"this is a network of kind {network.config.kind}: it compares every word with every frame and has no "
             "single vector per video, so it cannot search",
             where=str(path),
-            hint="search with a student: --set search.run=runs/student",
+            hint=Remedy("search with a student", Change({"search.run": "runs/student"})),
         )
     return network.to(device).eval()
 

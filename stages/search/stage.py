@@ -8,6 +8,7 @@ import numpy as np
 
 from ...configs.schema import Config
 from ...errors import DataError
+from ...remedies import Remedy, Search
 from ..data.dataset import locator
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter, Silent
@@ -74,7 +75,7 @@ def _answers(
 
 
 def _refuse_empty(queries: Sequence[str]) -> None:
-    hint = 'ask with words: teachclip search "a dog runs on the beach"'
+    hint = Remedy("ask with words", Search())
     if not queries:
         raise DataError("nothing to search for", hint=hint)
     empty = [f"sentence {number}" for number, query in enumerate(queries, start=1) if not query.strip()]

@@ -10,6 +10,7 @@ from ...cache.frames.cache import FrameCache
 from ...cache.storage.identity import canonical, digest_of
 from ...configs.schema import Config
 from ...errors import DataError
+from ...remedies import Prepare, Remedy
 from ..data.dataset import Dataset, read_dataset
 from ..data.teacher_frames import TeacherFrames
 from ..data.usable_split import UsableSplit, usable_split
@@ -88,7 +89,7 @@ def open_material(config: Config, reporter: Reporter) -> TrainingData:
         raise DataError(
             "fewer than two usable captions to train on",
             where=str(config.data.origin),
-            hint="`teachclip prepare` lists the videos that cannot be used, and why",
+            hint=Remedy("look which videos cannot be used, and why", Prepare()),
         )
     cached: tuple[CachedTeacher, ...] = ()
     online: dict[str, str] = {}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ....errors import CacheError, CacheMismatchError
+from ....remedies import CompareScores, Remedy
 from ...storage.identity import refuse_difference
 from ...storage.locations import WRITTEN, Location, place
 from ...storage.locations import folder as local_folder
@@ -152,7 +153,10 @@ def _refuse_other_teacher(held: ScoreCache, other: ScoreCache) -> None:
         {**other.identity, **_scoring(other)},
         {**held.identity, **_scoring(held)},
         where=str(held.folder),
-        hint=f"{other.folder} cannot be merged; keep both stores, `teachclip cache diff` compares them",
+        hint=Remedy(
+            f"{other.folder} cannot be merged; keep both stores, and compare them",
+            CompareScores(held.name, str(held.folder.parent), str(other.folder.parent)),
+        ),
     )
 
 

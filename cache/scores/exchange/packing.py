@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import CacheError
+from ....remedies import Again, ExportScores, MergeScores, Option, Remedy, Score
 from ...storage.locations import MANIFEST, WRITTEN, Location, Remote, at_once, place
 from ...storage.locations import folder as local_folder
 from ...storage.publish import TEMPORARY, make_folder, publish, sync_folder
@@ -36,7 +37,7 @@ STORE = "scores.zarr"
 _MAX_MANIFEST = 2**28
 _SHOWN = 5
 _PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}){0,5}")
-_GET_AGAIN = "get it again from where it came from, or export it again: teachclip cache export STORE TEACHER OUT"
+_GET_AGAIN = Remedy("get it again from where it came from, or export it again", ExportScores())
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,11 @@ class Export:
                 "nothing is complete" if partial else "no tile is complete",
                 where=str(self.cache.folder),
                 details=self.left_out,
-                hint="finish it: teachclip score CONFIG" + ("" if partial else "; or give what there is: --partial"),
+                hint=Remedy(
+                    "finish it",
+                    Score(),
+                    otherwise=None if partial else Remedy("export what there is", Again(Option.PARTIAL)),
+                ),
             )
         if isinstance(self.out, Remote):
             refuse_taken(self.out, {f"{STORE}/{file}" for file in _expected(self.cache, self.shards)})
@@ -197,8 +202,10 @@ class Import:
         raise CacheError(
             f"the store has scores of {self.cache.name!r} already, and not these",
             where=str(self.path),
-            hint="import into another store; shards of the same tiles are brought together by: "
-            f"teachclip cache merge {self.path} {self.folder / STORE}",
+            hint=Remedy(
+                "import into another store, or bring shards of the same tiles together",
+                MergeScores(str(self.path), str(self.folder / STORE)),
+            ),
         )
 
     def _refuse_lack_of_room(self) -> None:
@@ -324,7 +331,9 @@ def _refuse_no_export(folder: Location, store: Path) -> None:
         return
     if (folder / METADATA).exists():
         raise CacheError(
-            "this is a store, not an export", where=str(folder), hint=f"teachclip cache merge {store} {folder}"
+            "this is a store, not an export",
+            where=str(folder),
+            hint=Remedy("bring the two stores together", MergeScores(str(store), str(folder))),
         )
     if isinstance(folder, Remote):
         left = "an upload was interrupted: " if folder.files() else ""

@@ -23,6 +23,7 @@ from typing import Self
 import numpy as np
 
 from ....errors import TeachclipError, TrainingError
+from ....remedies import Change, Remedy
 from .pairs import PairScores, any_absent
 from .reader import Labels, ScoreReader
 from .row_files import FAST, FileRows, ShardFiles
@@ -126,8 +127,11 @@ class LabelProcess:
             why = f"was killed: {signal.Signals(-code).name}"
         return TrainingError(
             f"the process that reads labels {why}",
-            hint="the system kills processes when memory runs out; go on with the same command, or read labels in "
-            "training's own process: --set train.label_reader=thread",
+            hint=Remedy(
+                "the system kills processes when memory runs out; go on with the same command, or read labels in "
+                "training's own process",
+                Change({"train.label_reader": "thread"}),
+            ),
         )
 
     def __enter__(self) -> Self:

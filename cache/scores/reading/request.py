@@ -5,18 +5,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from ....errors import CacheMismatchError
+from ....remedies import AcceptPixels, DescribeScores, Remedy, Score
 from ...storage.locations import Location
 from ..lookup import Held, look_up
 from ..tile import Key, Tile
 
 _SHOWN = 5
-_OTHER_CAPTIONS = "undo the change, or score into another store: teachclip score CONFIG --set score.store=NAME.zarr"
-_SCORE_THEM = "score what is new, nothing that is there changes: teachclip score CONFIG"
-_OTHER_FRAMES = (
-    f"{_OTHER_CAPTIONS}; a teacher that saw other frames needs its frame cache named, as `prepared`; scores of the "
-    "same data set prepared elsewhere, at the same times, may teach: teachclip train CONFIG --accept pixels"
+_ELSEWHERE = Score({"score.store": "OTHER.zarr"})
+_OTHER_CAPTIONS = Remedy("undo the change, or score into another store", _ELSEWHERE)
+_SCORE_THEM = Remedy("score what is new, nothing that is there changes", Score())
+_OTHER_FRAMES = Remedy(
+    "undo the change, name the frame cache of a teacher that saw other frames as its `prepared`, or score into another "
+    "store",
+    _ELSEWHERE,
+    otherwise=Remedy("let scores of the same data set teach, prepared elsewhere at the same times", AcceptPixels()),
 )
-_OTHER_TIMES = "prepare the frames with the settings that the scores were made with: teachclip cache info STORE TEACHER"
 SAME_TIME = 1e-6
 """Seconds by which two decoders' times of one frame may differ."""
 
@@ -80,7 +83,10 @@ def _refuse_other_times(
             f"frames of {np.count_nonzero(moved):,} videos are of other moments than those that were scored: more than "
             "their pixels differs",
             where=str(folder),
-            hint=_OTHER_TIMES,
+            hint=Remedy(
+                "prepare the frames with the settings that the scores were made with",
+                DescribeScores(str(folder.parent), folder.name),
+            ),
             details=some_of(moved, videos),
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ....errors import CacheError
+from ....remedies import DescribeScores, Remedy
 from ...storage.identity import JSON
 from ..reading.tile_rows import TileRows
 from ..shard import missing_shards
@@ -110,7 +111,11 @@ class Diff:
             raise CacheError(
                 "no text or no video in common" + (changed if self.changed_texts or self.changed_videos else ""),
                 where=f"{first.folder} and {second.folder}",
-                hint="`teachclip cache info` tells what each was made from",
+                hint=Remedy(
+                    "look what each was made from",
+                    DescribeScores(str(first.folder.parent), first.name),
+                    then=DescribeScores(str(second.folder.parent), second.name),
+                ),
             )
 
     def run(self, advance: Callable[[int], None] = lambda _: None) -> ScoreComparison:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ....errors import CacheError
+from ....remedies import Again, Option, Remedy, TidyScores
 from ...features import IDENTITY, feature_files, needed_files
 from ...storage.locations import Location
 from ...storage.locations import folder as local_folder
@@ -60,7 +61,8 @@ def remove_teacher(path: str | Location, name: str, age: float = IN_USE) -> int:
         sync_folder(path)
         remove(away)
     except OSError as error:
-        raise unwritable(folder, error, "what is half removed is taken away by: teachclip cache gc STORE") from error
+        hint = Remedy("make the store writable for you, then take away what is half removed", TidyScores(str(path)))
+        raise unwritable(folder, error, hint) from error
     return size
 
 
@@ -79,7 +81,7 @@ def refuse_removal(path: str | Location, name: str, age: float = IN_USE) -> None
         raise CacheError(
             f"seems to be being written: not complete, and last written to {since:.0f} s ago",
             where=str(path / name),
-            hint="stop whoever scores; to remove it all the same: --age 0",
+            hint=Remedy("stop whoever scores", otherwise=Remedy("remove it all the same", Again(Option.ANY_AGE))),
         )
 
 

@@ -1,6 +1,7 @@
 """`teachclip checkpoint`: what a checkpoint file is, and its conversion."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ import typer
 from ....errors import ConfigError
 from ...wording import size
 from ..shell.output import facts
+from ..shell.remedies import Given
 from ..shell.running import AsJson, Debug, Quiet, examples, running
 
 if TYPE_CHECKING:
@@ -84,10 +86,14 @@ def inspect(file: File, json: AsJson = False, quiet: Quiet = False, debug: Debug
             from ....stages.models.checkpoints.inspect import inspect as look
 
             found = look(file)
+        refused = found.refused
+        if refused and refused.hint:
+            refused = replace(refused, hint=Given().tell(refused.hint))
+            found = replace(found, refused=refused)
         output.result(found, facts(*_rows(found)))
-        if found.refused:
-            refused = found.refused
-            output.failure("error", (f"{found.file}: {refused.what}", *refused.details), refused.hint, None)
+        if refused:
+            hint = None if refused.hint is None else str(refused.hint)
+            output.failure("error", (f"{found.file}: {refused.what}", *refused.details), hint, None)
             raise typer.Exit(1)
 
 

@@ -11,32 +11,28 @@ from datetime import datetime
 
 from .... import __version__
 from ....errors import StoppedEarly, TeachclipError
+from ....remedies import Change, Hint, Remedy, ShowConfig
+from .remedies import Given
 
 STOPPED, TERMINATED, UNEXPECTED, READER_GONE = 130, 143, 70, 141
 
-_SYSTEM = {
-    errno.ENOSPC: ("no space left on the disk", "Free some space, or name another disk: --set work=/other/folder"),
-    errno.EDQUOT: ("your disk quota is used up", "Free some space, or name another disk: --set work=/other/folder"),
-    errno.EACCES: (
-        "permission denied",
-        "Make it readable and writable for you, or name another folder: --set work=...",
-    ),
-    errno.EPERM: ("not permitted", "Make it readable and writable for you, or name another folder: --set work=..."),
-    errno.EROFS: ("this disk is read-only", "Name a folder that can be written to: --set work=/other/folder"),
-    errno.ENOENT: (
-        "no such file or folder",
-        "Check the path in your configuration; `teachclip config show` prints it.",
-    ),
+_NOTHING = Given()
+_ELSEWHERE = Change({"work": "/other/folder"})
+_ROOM = Remedy("Free some space, or name another disk", _ELSEWHERE)
+_RIGHTS = Remedy("Make it readable and writable for you, or name another folder", _ELSEWHERE)
+_SYSTEM: dict[int, tuple[str, Hint]] = {
+    errno.ENOSPC: ("no space left on the disk", _ROOM),
+    errno.EDQUOT: ("your disk quota is used up", _ROOM),
+    errno.EACCES: ("permission denied", _RIGHTS),
+    errno.EPERM: ("not permitted", _RIGHTS),
+    errno.EROFS: ("this disk is read-only", Remedy("Name a folder that can be written to", _ELSEWHERE)),
+    errno.ENOENT: ("no such file or folder", Remedy("Check the path in your configuration", ShowConfig())),
     errno.ENOTDIR: ("a file stands where a folder should be", "Move it away, or name another folder."),
     errno.EISDIR: ("a folder stands where a file should be", "Move it away, or name another file."),
     errno.EMFILE: ("too many open files", "Raise the limit first: ulimit -n 4096"),
     errno.EIO: ("the disk reports an error", "Check the disk; what is written already is verified when it is read."),
 }
 _CODE_IN_TEXT = re.compile(r"(?:errno = |OS error |Errno )(\d+)")  # HDF5 and TensorStore put it in their text
-_VERB = re.compile(
-    r"\b(teachclip (?:prepare|score|denoise|train|evaluate|search|config show|data check|cache (?:repair|extend)))\b"
-    r"(?: CONFIG\b)?"
-)
 _SMALLER = {
     "prepare": "--set prepare.workers=1",
     "score": "--set score.video_batch=8 --set score.text_batch=32",
@@ -70,19 +66,20 @@ class Failure:
         return {"what": what, "details": details, "hint": self.hint, "exit_code": self.exit_code}
 
 
-def explain(error: BaseException, verb: str, command: str, config: str = "CONFIG") -> Failure:
+def explain(error: BaseException, verb: str, command: str, given: Given = _NOTHING) -> Failure:
     """What to tell about `error`.
 
     Args:
         verb: what was run.
         command: the command line, to be given again.
-        config: its CONFIG and --set, which hints such as `teachclip prepare` leave open.
+        given: its CONFIG and --set, for the commands that help.
     """
     if isinstance(error, StoppedEarly):
         return Failure("", (str(error),), f"go on with: {command}", STOPPED)
     if isinstance(error, TeachclipError):
         what = f"{error.where}: {error.what}" if error.where else error.what
-        return Failure("error", (what, *error.details), _named(error.hint, config), error.exit_code)
+        hint = None if error.hint is None else given.tell(error.hint)
+        return Failure("error", (what, *error.details), hint, error.exit_code)
     if isinstance(error, KeyboardInterrupt):
         code = TERMINATED if isinstance(error, Terminated) else STOPPED
         return Failure("", ("stopped; everything finished is kept",), f"go on with: {command}", code)
@@ -91,15 +88,11 @@ def explain(error: BaseException, verb: str, command: str, config: str = "CONFIG
         smaller = f"Take less at a time: {command} {_SMALLER[verb]}" if verb in _SMALLER else None
         return Failure("error", (f"not enough memory {where}",), smaller, 1)
     if known := _SYSTEM.get(_system_code(error)):
-        what, hint = known
+        what, remedy = known
         name = error.filename if isinstance(error, OSError) else None
         where = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
-        return Failure("error", (f"{where}{what}",), _named(hint, config), 1)
+        return Failure("error", (f"{where}{what}",), given.tell(remedy), 1)
     return _unexpected(error, command)
-
-
-def _named(hint: str | None, config: str) -> str | None:
-    return None if hint is None else _VERB.sub(lambda found: f"{found[1]} {config}", hint)
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -20,6 +20,7 @@ from ....stages.runtime.launch import launch
 from ....stages.runtime.stopping import StopRequest
 from .errors import READER_GONE, Terminated, explain
 from .output import Output, ReaderGone
+from .remedies import Given
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see `teachclip config template`.")]
 Overrides = Annotated[
@@ -66,14 +67,12 @@ def running(
         except (typer.Exit, ReaderGone):
             raise
         except (Exception, KeyboardInterrupt) as error:
-            given = ["CONFIG"] if config is None else [str(config)]
-            given += [word for override in sets or () for word in ("--set", override)]
             command = _command()
             if isinstance(error, StoppedEarly) and error.signal != signal.SIGINT:
                 facts = {"stopped": error.step, "steps": error.steps, "go_on": command}
                 output.result(facts, f"{error}; go on with: {command}")
                 return
-            failure = explain(error, verb, command, shlex.join(given))
+            failure = explain(error, verb, command, Given(config, sets or ()))
             if _first_to_tell():
                 teller = Output(json=json, quiet=quiet) if launch().rank else output
                 teller.failure(failure.kind, failure.lines, failure.hint, failure.facts())

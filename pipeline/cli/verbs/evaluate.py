@@ -13,6 +13,7 @@ from ....configs.loading import load_config
 from ....errors import ConfigError
 from ..shell.errors import explain
 from ..shell.output import Output, table
+from ..shell.remedies import Given
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ def evaluate(
             from ....stages.evaluate.stage import evaluate_sets
 
         found = evaluate_sets(settings, others, [each.evaluate_run for each in asked], output, config.stem)
-        given = {name: [str(path)] for name, path in files.items()}
-        given[config.stem] += [word for override in sets or () for word in ("--set", override)]
+        given = {name: Given(path) for name, path in files.items()} | {config.stem: Given(config, sets or ())}
         if not _several(found, given, output):
             raise typer.Exit(1)
 
@@ -102,16 +102,14 @@ def _named(config: Path, others: list[Path]) -> dict[str, Path]:
     return named
 
 
-def _several(found: "Evaluations", given: Mapping[str, list[str]], output: Output) -> bool:
+def _several(found: "Evaluations", given: Mapping[str, Given], output: Output) -> bool:
     """Show what was measured and what could not be; whether everything was.
 
     Args:
-        given: the words that name each test set on a command line, for the commands that messages recommend.
+        given: the configuration of each test set, for the commands that messages recommend.
     """
     command = shlex.join(["teachclip", *sys.argv[1:]])
-    failures = [
-        (run, name, explain(error, "evaluate", command, shlex.join(given[name]))) for run, name, error in found.failed
-    ]
+    failures = [(run, name, explain(error, "evaluate", command, given[name])) for run, name, error in found.failed]
     failed = [{"run": run, "data": name, **failure.facts()} for run, name, failure in failures]
     output.result(
         {"results": found.results, "failed": failed},

@@ -51,7 +51,7 @@ def score(
     a part (--shard), in one shared store, or in stores of their own that `teachclip cache merge` brings together.
     """
     with running("score", json, quiet, debug, config, sets) as output:
-        part = WorkerPart.parse(shard) if shard is not None else WHOLE
+        part = WorkerPart.parse(shard, "--shard") if shard is not None else WHOLE
         settings = load_config(config, sets or ())
         with output.waiting("loading"):
             from ....stages.score.stage import score as run

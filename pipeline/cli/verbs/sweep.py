@@ -15,6 +15,7 @@ from ....errors import ConfigError, TeachclipError
 from ....stages.runtime.stopping import StopRequest
 from ...wording import duration
 from ..shell.output import Output, document, plain, table
+from ..shell.remedies import Given
 from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, running
 from .weights import shown as weights_shown
 
@@ -100,14 +101,15 @@ def go(
     from ...sweep.run import run_sweep, weigh_frames
     from ...sweep.table import make_table
 
+    tell = Given(ground.base, ground.overrides).tell
     plan = plan_sweep(read, ground.base, ground.overrides, seeds=seeds, tests=ground.tests, check=check)
     if dry_run:
         planned = look(plan)
         output.result(planned, *_listed(planned))
         return
     if not partial:
-        refuse_unready(plan, shlex.join(["teachclip", *sys.argv[1:], "--partial"]))
-    results = run_sweep(plan, output, stop)
+        refuse_unready(plan, shlex.join(["teachclip", *sys.argv[1:], "--partial"]), tell)
+    results = run_sweep(plan, output, stop, tell)
     result = make_table(plan, results, ground.notes, paper=packaged)
     problem = None
     if read.settings.show == "frame-weights":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .... import __version__
 from ....configs.schema import Config
 from ....errors import DataError, TeachclipError
+from ....remedies import Evaluate, Remedy
 from ....stages.retrieval.confidence import difference
 from ....stages.runtime.reporting import Reporter, Silent
 from ...wording import signed
@@ -126,7 +127,7 @@ def _evaluation(runs: Sequence[RunFiles], split: str | None) -> str | None:
     if split is not None and split not in known:
         raise DataError(
             f"none of these runs was evaluated on {split!r}; there is {', '.join(sorted(set(known))) or 'nothing'}",
-            hint=f"teachclip evaluate CONFIG --set evaluate.split={split} --set evaluate.run={runs[0].folder}",
+            hint=Remedy("evaluate on it", Evaluate({"evaluate.split": split, "evaluate.run": str(runs[0].folder)})),
         )
     order = sorted(set(known), key=lambda name: (name not in PREFERRED, -known.count(name), name))
     return split or next((name for name in PREFERRED if name in known), order[0] if order else None)

@@ -125,10 +125,10 @@ def _no_run(folder: Path) -> DataError:
     if not folder.exists():
         beside = [each.name for each in folder.parent.iterdir() if each.is_dir()] if folder.parent.is_dir() else []
         near = get_close_matches(folder.name, beside, n=1)
-        hint = f"did you mean {folder.parent / near[0]}?" if near else "name folders that `teachclip train` made"
+        hint = f"did you mean {folder.parent / near[0]}?" if near else "name folders of runs, as training makes them"
         return DataError("no such folder", where=str(folder), hint=hint)
     below = sorted(path.parent for pattern in ("*", "*/*") for path in folder.glob(f"{pattern}/run.json"))
-    hint = "name folders that `teachclip train` made" + (f", such as {below[0]}" if below else "")
+    hint = "name folders of runs, as training makes them" + (f", such as {below[0]}" if below else "")
     return DataError("this is no run folder", where=str(folder), hint=hint)
 
 

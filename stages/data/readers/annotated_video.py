@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ....configs.published_sets import SplitName
 from ....errors import DataError
+from ....remedies import Change, CheckData, Remedy
 from ..video.source import VideoSource
 from .caption_tables import Captions, captions_in
 from .safe_pickle import unpickled
@@ -64,8 +65,11 @@ class Annotations:
             raise DataError(
                 f"no {names[0]}" if len(names) == 1 else f"none of {', '.join(names)}",
                 where=str(self.folder),
-                hint="`teachclip data check` says which files are missing and where they come from; "
-                "data.splits=[test] reads fewer",
+                hint=Remedy(
+                    "look which files are missing and where they come from",
+                    CheckData(),
+                    otherwise=Remedy("read the files of the test split alone", Change({"data.splits": "[test]"})),
+                ),
             )
         return path
 

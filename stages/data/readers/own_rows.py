@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import DataError
+from ....remedies import Change, Remedy
 from .text_files import kind_of, text_of
 
 CAPTION_LIMIT = 1_000_000  # characters of one CSV field
@@ -36,7 +37,7 @@ def read_rows(path: Path, problem: Callable[[str], None]) -> Iterator[CaptionRow
             f"captions are read from .csv or .jsonl files, not {path.suffix or 'files without extension'}",
             where=str(path),
         )
-    text = text_of(path, "caption file", "name yours: --set data.captions=captions.csv")
+    text = text_of(path, "caption file", Remedy("name yours", Change({"data.captions": "captions.csv"})))
     return readers[path.suffix.lower()](path, text, problem)
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import DataError
+from ....remedies import Hint
 
 MAX_BYTES = 1 << 30
 
 
-def text_of(path: Path, kind: str = "file", hint: str | None = None) -> str:
+def text_of(path: Path, kind: str = "file", hint: Hint | None = None) -> str:
     """The text of `path`, without a byte order mark.
 
     Args:
@@ -21,7 +22,7 @@ def text_of(path: Path, kind: str = "file", hint: str | None = None) -> str:
     return decoded(bytes_of(path, kind, hint), path)
 
 
-def bytes_of(path: Path, kind: str = "file", hint: str | None = None, most: int = MAX_BYTES) -> bytes:
+def bytes_of(path: Path, kind: str = "file", hint: Hint | None = None, most: int = MAX_BYTES) -> bytes:
     """The bytes of `path`, at most `most`.
 
     Raises:

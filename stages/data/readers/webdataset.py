@@ -66,7 +66,7 @@ class _TarShard:
                 if compressed
                 else f"not an uncompressed tar, or cut off: {error}",
                 where=str(self.path),
-                hint="put what `gunzip -c` makes of it in its place" if compressed else "get this shard again",
+                hint="put what is in it, unpacked by gunzip, in its place" if compressed else "get this shard again",
             ) from None
         for key, sample in samples.items():
             yield from self._clip(key, sample)

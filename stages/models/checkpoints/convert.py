@@ -13,6 +13,7 @@ from torch import Tensor
 from ....cache.storage.publish import publishing
 from ....configs.schema import NetworkConfig
 from ....errors import CheckpointError
+from ....remedies import Again, Change, Option, Remedy
 from ...runtime.reporting import Reporter, Silent
 from ..clip.trunk import trunk_tensors
 from ..weights.files import Weights, read_weights
@@ -93,7 +94,9 @@ def convert(
     found = recognised(weights, str(path), pooling=pooling, frames=frames, words=words)
     if names == "teachclip" and clip is None and METADATA in weights.metadata:
         raise CheckpointError(
-            "this file has teachclip's names already", where=str(path), hint="--names published writes it back"
+            "this file has teachclip's names already",
+            where=str(path),
+            hint=Remedy("write it back with the names of the authors' code", Again(Option.PUBLISHED_NAMES)),
         )
     original = found
     if clip is not None:
@@ -128,7 +131,9 @@ def _check_out(out: Path, names: str, force: bool) -> None:
     if out.is_dir():
         raise CheckpointError("this is a folder; name the file to be written", where=str(out))
     if out.exists() and not force:
-        raise CheckpointError("there is such a file already", where=str(out), hint="--force replaces it")
+        raise CheckpointError(
+            "there is such a file already", where=str(out), hint=Remedy("replace it", Again(Option.REPLACE))
+        )
     if names == "teachclip" and out.suffix != ".safetensors":
         raise CheckpointError(
             "teachclip's checkpoints are safetensors files",
@@ -146,7 +151,7 @@ def _refuse_trunk(weights: Weights, path: Path) -> None:
         raise CheckpointError(
             "this is a CLIP trunk, which is used as it is",
             where=str(path),
-            hint=f"--set train.network.trunk.weights={path}",
+            hint=Remedy("train from it", Change({"train.network.trunk.weights": str(path)})),
         )
 
 

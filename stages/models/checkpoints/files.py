@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ....configs.schema import NetworkConfig
 from ....errors import CheckpointError
+from ....remedies import Remedy, Train
 from ...runtime.reporting import Reporter, Silent
 from ..build import build_network, score_versions
 from ..common.network import VideoTextNetwork
@@ -222,7 +223,5 @@ def checkpoint_file(path: Path) -> Path:
     if not path.is_dir():
         return path
     if not (path / BEST).is_file():
-        raise CheckpointError(
-            f"this run folder has no {BEST}", where=str(path), hint="train it first: teachclip train CONFIG"
-        )
+        raise CheckpointError(f"this run folder has no {BEST}", where=str(path), hint=Remedy("train it first", Train()))
     return path / BEST

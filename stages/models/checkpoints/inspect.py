@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ....configs.schema import NetworkConfig, TrunkSizes
 from ....errors import CheckpointError, TeachclipError
+from ....remedies import Hint
 from ..clip.tokens import VOCABULARY
 from ..clip.trunk import CLIP_NOTES, ClipTrunk, head_count, trunk_tensors
 from ..weights.files import Weights, listed, load_into, read_weights
@@ -31,7 +32,7 @@ class Refusal:
 
     what: str
     details: tuple[str, ...]
-    hint: str | None
+    hint: Hint | None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ....configs.schema import TrunkConfig, TrunkSizes
 from ....errors import CheckpointError, ConfigError
+from ....remedies import Change, Remedy
 from ..weights.files import load_into, read_weights
 from .catalog import named_sizes, weights_file
 
@@ -205,7 +206,7 @@ def shift_step(tokens: int) -> int:
     if tokens < SHIFT_PARTS:
         raise ConfigError(
             f"token shift needs {SHIFT_PARTS} tokens a frame; this trunk has {tokens}",
-            hint="use smaller patches, or no shift: --set train.network.ts2net.shift_layers=[]",
+            hint=Remedy("use smaller patches, or no shift", Change({"train.network.ts2net.shift_layers": "[]"})),
         )
     return tokens // SHIFT_PARTS
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ....configs.schema import TeacherConfig
 from ....errors import PluginError
+from ....remedies import OTHER, Prepare, Remedy
 from ...runtime.device import plain_float32
 from ...runtime.plugins import load_plugin, users_code
 from ..common.network import Features
@@ -54,8 +55,10 @@ class OwnTeacher:
         if frames.shape[1] != self.frames:
             raise PluginError(
                 f"{self._title} takes {self.frames} frames a video; these have {frames.shape[1]}",
-                hint=f"set its `frames`, or prepare others for it: teachclip prepare --set prepare.max_frames="
-                f"{self.frames} --set prepare.frames=OTHER, and its `prepared: OTHER`",
+                hint=Remedy(
+                    "set its `frames`, or prepare others for it and name them as its `prepared`",
+                    Prepare({"prepare.max_frames": self.frames, "prepare.frames": OTHER}),
+                ),
             )
         return self._features("encode_videos", self._call("encode_videos", frames, mask, times), len(frames))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ....configs.schema import NetworkConfig, TeacherConfig
 from ....errors import CheckpointError, ConfigError, TeachclipError
+from ....remedies import OTHER, Prepare, Remedy
 from ...runtime.device import plain_float32
 from ..build import network_class
 from ..checkpoints.files import load_network, network_digest
@@ -85,9 +86,11 @@ class NetworkTeacher:
             raise CheckpointError(
                 f"teacher {self.name!r} takes {self.frames} frames of {size} pixels; "
                 f"these are {frames.shape[1]} of {frames.shape[-1]}",
-                hint=f"prepare others for it: teachclip prepare --set prepare.max_frames={self.frames} "
-                f"--set prepare.image_size={size} --set prepare.frames=OTHER, and its `prepared: OTHER`; where a "
-                "checkpoint does not record its number, `frames` sets it",
+                hint=Remedy(
+                    "set its `frames`, where its checkpoint does not record how many, or prepare others for it and "
+                    "name them as its `prepared`",
+                    Prepare({"prepare.max_frames": self.frames, "prepare.image_size": size, "prepare.frames": OTHER}),
+                ),
             )
         with plain_float32(self.network.logit_scale.device):
             return self.network.encode_videos(frames, mask)
@@ -143,7 +146,8 @@ def _zero_shot(config: TeacherConfig) -> VideoTextNetwork:
     try:
         trunk = build_trunk(config.openclip)
     except TeachclipError as error:  # which speaks of the network that is trained
-        where, hint = (text and text.replace("train.network.trunk", key) for text in (error.where, error.hint))
+        where = error.where and error.where.replace("train.network.trunk", key)
+        hint = error.hint.replace("train.network.trunk", key) if isinstance(error.hint, str) else error.hint
         raise type(error)(error.what, where=where, hint=hint, details=error.details) from error
     most = trunk.sizes.context_length
     frames, words = config.frames or FRAMES, config.words or min(WORDS, most)

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from ....configs.schema import NetworkConfig, Ts2NetConfig
 from ....errors import ConfigError
+from ....remedies import Change, Remedy
 from ..clip.trunk import ClipTrunk, shift_step
 from ..common.network import Features, VideoTextNetwork
 from ..common.pair_blocks import score_in_blocks
@@ -101,7 +102,7 @@ class Ts2Net(VideoTextNetwork):
         if frames.ndim == 3:
             raise ConfigError(
                 "TS2-Net selects among all tokens of a frame and cannot work on cached class tokens",
-                hint="train the trunk too: --set train.trunk=full",
+                hint=Remedy("train the trunk too", Change({"train.trunk": "full"})),
             )
         return self.trunk.all_tokens(*self.images(frames, mask), self.config.ts2net.shift_layers)
 
@@ -158,7 +159,7 @@ def _refuse_unfit(special: Ts2NetConfig, trunk: ClipTrunk) -> None:
     if absent:
         raise ConfigError(
             f"ts2net.shift_layers names block {absent[0]}; this trunk has {sizes.vision_layers}, counted from 0",
-            hint=f"name others: --set train.network.ts2net.shift_layers={_last_two(sizes.vision_layers)}",
+            hint=Remedy("name others", Change({"train.network.ts2net.shift_layers": _last_two(sizes.vision_layers)})),
         )
     patches = (sizes.image_size // sizes.patch_size) ** 2
     if special.shift_layers:
@@ -166,7 +167,7 @@ def _refuse_unfit(special: Ts2NetConfig, trunk: ClipTrunk) -> None:
     if special.selected > patches:
         raise ConfigError(
             f"ts2net.selected asks for {special.selected} patches of a frame; this trunk has {patches}",
-            hint=f"select fewer: --set train.network.ts2net.selected={patches}",
+            hint=Remedy("select fewer", Change({"train.network.ts2net.selected": patches})),
         )
 
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ....errors import CheckpointError
+from ....remedies import Hint, Remedy, Train
 from .torchscript import is_torchscript, read_torchscript
 
 NAMED = 10  # tensors named in a message; the others are counted
@@ -138,16 +139,16 @@ _BROKEN = (
 _LARGEST_PACKED = 64 * 2**20
 
 
-def _beside(path: Path) -> str:
+def _beside(path: Path) -> Hint:
     """What may be meant by a path that is not there."""
     try:
         names = sorted(each.name for each in path.parent.iterdir() if each.is_dir() or each.suffix)
     except OSError:
-        return f"{path.parent} is no folder, either; `teachclip train CONFIG` makes checkpoints"
+        return Remedy(f"{path.parent} is no folder, either; make a checkpoint first", Train())
     near = get_close_matches(path.name, names, n=3)
     if near:
         return f"did you mean {' or '.join(str(path.parent / name) for name in near)}?"
-    return "name a file or a run folder; `teachclip train CONFIG` makes them"
+    return Remedy("name a file or a run folder; training makes them", Train())
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -14,6 +14,7 @@ import torch
 
 from ....cache.frames.cache import FrameCache
 from ....errors import ConfigError
+from ....remedies import Change, Remedy
 from ...data.video_inputs import DeviceFrames, FrameInputs, MemoryInputs, VideoInputs
 from ...runtime.launch import rank_rows
 from ...runtime.processes import World
@@ -93,7 +94,7 @@ def _left_in_container(root: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def _refuse_too_large(where: Where, size: int, device: torch.device) -> None:
-    hint = "read them batch by batch: --set train.frames=stream"
+    hint = Remedy("read them batch by batch", Change({"train.frames": "stream"}))
     if where == "device" and device.type != "cuda":
         raise ConfigError("train.frames is device, but there is no GPU", hint=hint)
     free = _free(device if where == "device" else torch.device("cpu"))

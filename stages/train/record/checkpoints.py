@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from ....cache.storage.publish import publishing
 from ....cache.training_state import HostCopy, HostState, load_state, save_state
 from ....errors import CheckpointError, TrainingError
+from ....remedies import DeleteFolder, Remedy, Train
 from ...models.checkpoints.files import save_network
 from ...models.common.network import VideoTextNetwork
 from ...runtime.processes import World
@@ -126,7 +127,7 @@ class Checkpointer:
                 "every training state of this run is damaged",
                 where=str(self.folder.folder),
                 details=damaged,
-                hint=f"start this run again: rm -r {self.folder.folder}",
+                hint=Remedy("start this run again", DeleteFolder(str(self.folder.folder))),
             )
         return None, None
 
@@ -150,7 +151,7 @@ class Checkpointer:
                 f"this checkpoint cannot be written: {error}",
                 where=str(path),
                 details=[self.folder.usable],
-                hint="free some space or make the folder writable; then go on: teachclip train CONFIG",
+                hint=Remedy("free some space or make the folder writable; then go on", Train()),
             ) from error
 
     def __enter__(self) -> Self:

@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ....configs.schema import OptimConfig
 from ....errors import ConfigError
+from ....remedies import Change, Remedy
 from ...models.common.network import VideoTextNetwork
 
 MAX_LOGIT_SCALE = math.log(100.0)
@@ -74,7 +75,11 @@ class ScheduledOptimizer:
         if config.optimiser == "adam" and config.weight_decay:
             raise ConfigError(
                 "train.optim.weight_decay: Adam has no decoupled weight decay",
-                hint="set train.optim.weight_decay: 0, or train.optim.optimiser: adamw",
+                hint=Remedy(
+                    "take AdamW",
+                    Change({"train.optim.optimiser": "adamw"}),
+                    otherwise=Remedy("go without decay", Change({"train.optim.weight_decay": 0})),
+                ),
             )
         freeze(network, config)
         self.config, self.total_steps, self.done = config, total_steps, 0

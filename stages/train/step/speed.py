@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from ....errors import TrainingError
+from ....remedies import Change, Remedy
 from ...models.common.network import VideoTextNetwork
 
 
@@ -48,5 +49,7 @@ def _try(block: nn.Module, width: int, device: torch.device) -> None:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise TrainingError(
             f"torch.compile does not work here: {said[0]}",
-            hint="install a C++ compiler (CPU) or triton (GPU), or train without: --set train.compile=false",
+            hint=Remedy(
+                "install a C++ compiler (CPU) or triton (GPU), or train without", Change({"train.compile": False})
+            ),
         ) from error

@@ -15,6 +15,7 @@ from teachclip.cache.frames.cache import FrameCache, FrameFolder, frame_identity
 from teachclip.cache.frames.record import FileStamp, VideoRecord, VideoStatus
 from teachclip.cache.storage.identity import identity_digest
 from teachclip.errors import CacheError, CacheMismatchError
+from teachclip.remedies import Prepare
 
 SIZE, FRAMES = 8, 3
 IDENTITY = frame_identity(
@@ -117,7 +118,7 @@ def test_no_cache_and_a_part_of_one(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(CacheError, match="no frame cache here") as caught:
             FrameCache.open(place)
-        assert "teachclip prepare" in (caught.value.hint or "")
+        assert caught.value.hint.action == Prepare()
 
 
 Change = Callable[[Path], object]
@@ -146,7 +147,7 @@ def test_damaged_shards_are_named_with_what_repairs_them(folder: Path, kind: str
     with pytest.raises(CacheError) as caught:
         FrameCache.open(folder)
     assert caught.value.where == str(path)
-    assert "teachclip prepare" in (caught.value.hint or "")
+    assert caught.value.hint.action == Prepare()
     again = FrameFolder.claim(folder, IDENTITY)
     assert sorted(again.shards) == [1, 2]
     if kind != "absent":

@@ -72,7 +72,7 @@ def test_scores_that_float16_cannot_hold_are_refused_in_words(tmp_path: Path, va
     with pytest.raises(CacheError, match="1 scores are too large for float16") as caught:
         write_shard(tile, 1, scores, None)
     assert list(caught.value.details) == [f"the largest is {value:g}, v3#0 with v2"]
-    assert "score.coarse=uint16" in str(caught.value.hint)
+    assert caught.value.hint.action.settings["score.coarse"] == "uint16"
     assert missing_shards(tile) == [1]
     codes = store.create_teacher("codes", {}, 1.0, "uint16", 4, False).create_tile("dense", contents, shard_texts=2)
     write_shard(codes, 1, scores, None)

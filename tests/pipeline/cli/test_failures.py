@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from teachclip.errors import CacheError, CacheMismatchError, ConfigError, DataError, TeachclipError
 from teachclip.pipeline.cli.shell.errors import Terminated, explain
+from teachclip.remedies import Prepare, Remedy, Score
 from typer.testing import Result
 
 
@@ -53,23 +54,23 @@ def test_our_errors_keep_their_exit_codes(fail: Fail, error: TeachclipError, cod
 
 def test_where_details_and_hint_are_shown(fail: Fail) -> None:
     error = CacheError(
-        "shards are missing", where="work/frames", details=["00001.h5", "00007.h5"], hint="teachclip prepare"
+        "shards are missing", where="work/frames", details=["00001.h5", "00007.h5"], hint=Remedy("make them", Prepare())
     )
     assert fail(error).stderr.splitlines() == [
         "error: work/frames: shards are missing",
         "  00001.h5",
         "  00007.h5",
-        "teachclip prepare own_videos.yaml",
+        "make them: teachclip prepare own_videos.yaml",
     ]
 
 
 def test_recommended_commands_can_be_pasted(fail: Fail) -> None:
-    error = CacheError("no frames", hint="make them: teachclip prepare CONFIG --set prepare.storage=jpeg")
+    error = CacheError("no frames", hint=Remedy("make them", Prepare({"prepare.storage": "jpeg"})))
     assert fail(error, "--set", "work=my folder").stderr.splitlines()[-1] == (
         "make them: teachclip prepare own_videos.yaml --set 'work=my folder' --set prepare.storage=jpeg"
     )
-    assert fail(CacheError("no frames", hint="teachclip score CONFIG")).stderr.endswith(
-        "teachclip score own_videos.yaml\n"
+    assert fail(CacheError("no frames", hint=Remedy("score", Score()))).stderr.endswith(
+        "score: teachclip score own_videos.yaml\n"
     )
 
 

@@ -18,6 +18,7 @@ import pytest
 from teachclip.configs.loading import load_config
 from teachclip.errors import TeachclipError
 from teachclip.pipeline.demo.chain import DemoResult, run_demo
+from teachclip.remedies import MakeDemo
 from teachclip.stages.retrieval.query_ranks import read_query_ranks
 from teachclip.stages.search.stage import search
 
@@ -148,7 +149,7 @@ def test_other_settings_are_refused_by_name(finished: tuple[Path, DemoResult, Li
     folder, _, _ = finished
     with pytest.raises(TeachclipError, match="picture_steps") as caught:
         run_demo(folder, None, [*tiny, "shapes.picture_steps=7"])
-    assert "teachclip demo OTHER" in str(caught.value.hint)
+    assert caught.value.hint.otherwise.action == MakeDemo("OTHER")
 
 
 def test_stopped_anywhere_it_goes_on_to_the_same_numbers(

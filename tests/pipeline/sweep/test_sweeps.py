@@ -14,6 +14,7 @@ import yaml
 from teachclip.configs.loading import dump_config
 from teachclip.configs.sweeps import load_sweep
 from teachclip.errors import CacheError, StoppedEarly
+from teachclip.pipeline.cli.shell.remedies import Given
 from teachclip.pipeline.sweep import run as sweeping
 from teachclip.pipeline.sweep.plan import Plan, dry_run, plan_sweep, refuse_unready
 from teachclip.pipeline.sweep.run import RunResult, run_sweep
@@ -279,14 +280,14 @@ def test_missing_scores_are_told_before_anything_trains(world: "World", tmp_path
     ]
     plan = planned(world, tmp_path, name="unscored", rows=rows)
     with pytest.raises(CacheError) as caught:
-        refuse_unready(plan, "teachclip sweep a.yaml --partial")
+        refuse_unready(plan, "teachclip sweep a.yaml --partial", Given(Path("a b.yaml")).tell)
     assert caught.value.what == "3 of 4 rows cannot be run yet; nothing was trained"
     assert caught.value.details == (
         "by drl, by both: not scored yet: drl",
         "X-Pool: score.teachers names xclip, not xpool",
     )
     assert caught.value.hint == (
-        "name drl, xpool among score.teachers (docs/teachers.md), then score: teachclip score CONFIG\n"
+        "name drl, xpool among score.teachers (docs/teachers.md), then score: teachclip score 'a b.yaml'\n"
         "or run the other rows: teachclip sweep a.yaml --partial"
     )
     assert not (world.root / "work/runs/unscored").exists()

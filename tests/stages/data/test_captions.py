@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from teachclip.configs.schema import DataConfig
 from teachclip.errors import DataError
+from teachclip.remedies import Change
 from teachclip.stages.data.dataset import Dataset, read_dataset
 
 
@@ -120,7 +121,7 @@ def test_every_wrong_row_is_named_with_its_line(tmp_path: Path) -> None:
     assert "did you mean 'val'" in told["captions.csv:5"]
     assert "as in line 2: 'one'" in told["captions.csv:6"]
     assert "4 fields where the header names 3" in told["captions.csv:9"]
-    assert "keep-first" in (error.hint or "")
+    assert error.hint.otherwise.action == Change({"data.duplicates": "keep-first"})
 
 
 def test_wrong_rows_of_jsonl_are_named_with_their_line(tmp_path: Path) -> None:

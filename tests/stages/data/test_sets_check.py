@@ -50,7 +50,7 @@ def test_without_validation_videos_a_part_of_training_or_the_test_set_validates(
 def test_own_data_without_test_videos_is_told(tmp_path: Path) -> None:
     (tmp_path / "captions.csv").write_text("video,caption\na.mp4,x\nb.mp4,y\n")
     config = Config.model_validate({"work": tmp_path / "work", "data": {"captions": tmp_path / "captions.csv"}})
-    assert check_data(config).warnings == ("no test videos: `teachclip evaluate` will find nothing",)
+    assert check_data(config).warnings == ("no test videos: there is nothing to evaluate on",)
     of_train = config.model_copy(update={"data": config.data.model_copy(update={"splits": ("train",)})})
     assert check_data(of_train).warnings == ()
 

@@ -15,6 +15,7 @@ from teachclip.configs.loading import dump_config
 from teachclip.configs.schema import Config, DenoiseConfig
 from teachclip.errors import CacheError, CacheMismatchError, ConfigError, DataError
 from teachclip.pipeline.cli.main import app
+from teachclip.remedies import Change, Denoise, Remedy
 from teachclip.stages.data.dataset import read_dataset
 from teachclip.stages.data.usable_split import UsableSplit, usable_split
 from teachclip.stages.labels import denoise as stage
@@ -26,7 +27,7 @@ from teachclip.stages.score.stage import score
 from teachclip.stages.train.stage import train
 from typer.testing import CliRunner, Result
 
-AGAIN = "make it again, with the denoise settings that it was made with: teachclip denoise CONFIG"
+AGAIN = Remedy("make it again, with the denoise settings that it was made with", Denoise())
 
 
 class Heard(Silent):
@@ -195,7 +196,7 @@ def test_masks_for_other_captions_and_damaged_ones_are_refused(world: Any, tmp_p
     )
     with pytest.raises(CacheError, match="no captions mask") as caught:
         train(config)
-    assert caught.value.hint == "make it: teachclip denoise CONFIG"
+    assert caught.value.hint == Remedy("denoise the captions first", Denoise())
     denoise(config)
     rows = (world.root / "captions.csv").read_text().replace("a red square at the left", "a red square to the left")
     changed = tmp_path / "changed.csv"
@@ -204,10 +205,7 @@ def test_masks_for_other_captions_and_damaged_ones_are_refused(world: Any, tmp_p
                   train={"run": "runs/refused", "captions_mask": "refused.json"})  # fmt: skip
     with pytest.raises(CacheMismatchError, match="other captions") as mismatch:
         train(other)
-    assert (
-        mismatch.value.hint
-        == "make it again, with the denoise settings that it was made with: teachclip denoise CONFIG"
-    )
+    assert mismatch.value.hint == AGAIN
     good = config.denoise_mask.read_bytes()
     for bad in (good[:-2], good.replace(b'"keep":100', b'"keep":101'), b"{}", b"\xff\x00", b""):
         assert bad != good
@@ -215,10 +213,7 @@ def test_masks_for_other_captions_and_damaged_ones_are_refused(world: Any, tmp_p
         with pytest.raises(CacheError) as damaged:
             train(config)
         assert damaged.value.where == str(config.denoise_mask)
-        assert (
-            damaged.value.hint
-            == "make it again, with the denoise settings that it was made with: teachclip denoise CONFIG"
-        )
+        assert damaged.value.hint == AGAIN
 
 
 def test_names_that_look_like_a_checksum_survive(tmp_path: Path) -> None:
@@ -240,7 +235,7 @@ def test_a_mask_that_would_leave_nothing_is_refused(world: Any, monkeypatch: pyt
     monkeypatch.setattr(stage, "own_video_ranks", lambda readers, own, *rest: np.full(len(own), 9.0))
     with pytest.raises(DataError, match="of 28 captions 0 would be left") as caught:
         denoise(config)
-    assert caught.value.hint == "keep worse ranks: --set denoise.keep=10"
+    assert caught.value.hint == Remedy("keep worse ranks", Change({"denoise.keep": 10}))
     assert not config.denoise_mask.exists()
 
 
@@ -281,7 +276,7 @@ def test_typed_in_a_row(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     mask = ["--set", "train.captions_mask=captions-mask.json"]
     early = typed("train", str(path), *mask)
     assert early.exit_code == 1
-    assert f"make it: teachclip denoise {path}" in early.stderr
+    assert f"denoise the captions first: teachclip denoise {path}" in early.stderr
     done = typed("denoise", str(path))
     assert done.exit_code == 0, done.stderr
     assert "own video ranks at 2 or better (teachclip's own rule, not TeachText's)" in done.stdout

@@ -15,6 +15,7 @@ import pytest
 from teachclip.cache.frames.cache import FrameCache
 from teachclip.configs.schema import Config
 from teachclip.errors import CacheError, CacheMismatchError, DataError
+from teachclip.remedies import Change
 from teachclip.stages.prepare import stage
 from teachclip.stages.prepare.estimate import estimate_frames, raw_bytes
 from teachclip.stages.prepare.plan import frame_settings
@@ -276,7 +277,7 @@ def test_a_disk_without_room_is_refused_before_anything_runs(collection: Any, mo
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=2 * frame))
     with pytest.raises(CacheError, match="free") as caught:
         prepare(collection.config())
-    assert "prepare.storage=jpeg" in (caught.value.hint or "")
+    assert caught.value.hint.otherwise.action == Change({"prepare.storage": "jpeg"})
     assert shards(collection.config()) == {}
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=4 * frame))
     assert prepare(collection.config()).counts == {"ok": 3}  # full clips would not fit, these do

@@ -9,6 +9,7 @@ from teachclip.cache.scores.shard import marker_path
 from teachclip.cache.scores.store import ScoreStore
 from teachclip.cache.scores.upkeep.check import Check
 from teachclip.errors import CacheError, ConfigError
+from teachclip.remedies import RemoveScores, Score
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.score.estimate import estimate_scores
 from teachclip.stages.score.repair import repair
@@ -77,7 +78,7 @@ def test_what_cannot_be_made_again_in_place_is_told_and_left(new_world, process,
     before = contents(root)
     with pytest.raises(CacheError, match="cannot be repaired in place") as caught:
         repair(config, Silent())
-    assert f"teachclip cache rm {config.score_store} fake" in str(caught.value)
+    assert caught.value.hint.actions == (RemoveScores(str(config.score_store), "fake"), Score())
     assert file in caught.value.details[0]
     assert contents(root) == before
 

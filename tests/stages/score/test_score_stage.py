@@ -15,6 +15,7 @@ from teachclip.cache.scores.store import ScoreCache, ScoreStore
 from teachclip.cache.storage import untrusted as documents
 from teachclip.cache.storage.identity import text_digest
 from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, ConfigError, DataError
+from teachclip.remedies import Change, Score
 from teachclip.stages.score import scorer as scoring
 from teachclip.stages.score.stage import score
 
@@ -155,8 +156,7 @@ def refused(process, root: Path, **settings: object) -> CacheMismatchError:
     with pytest.raises(CacheMismatchError) as caught:
         score(process.config_of(root, **settings))
     assert tree(root / "work/scores.zarr") == before
-    assert caught.value.hint is not None
-    assert "score.store" in caught.value.hint
+    assert caught.value.hint.action.settings.keys() == {"score.store"}
     return caught.value
 
 
@@ -250,8 +250,7 @@ def test_ranks_near_chance_stop_after_a_shard_that_is_kept(process, new_world, f
     for _ in range(2):  # also when it is tried again, and though the first shard is there
         with pytest.raises(CacheError, match="near chance") as caught:
             score(config)
-        assert caught.value.hint is not None
-        assert "--set score.chance_check=false" in caught.value.hint
+        assert caught.value.hint.otherwise.action == Change({"score.chance_check": False})
         assert missing_shards(cache_of(root).tiles[0]) == [1]
     (scores,) = score(process.config_of(root, shard_texts=40, chance_check=False)).teachers
     assert (scores.shards_before, scores.shards_now) == (1, 1)
@@ -285,7 +284,7 @@ def test_a_full_disk_keeps_finished_shards(process, new_world, fake_teacher, fin
     with pytest.raises(CacheError, match="No space left on device") as caught:
         score(process.config_of(root))
     assert "c.2.0" in (caught.value.where or "")
-    assert "teachclip score" in (caught.value.hint or "")
+    assert caught.value.hint.action == Score()
     assert missing_shards(cache_of(root).tiles[0])[0] == 2
     monkeypatch.setattr(score_shards, "publish", publish)
     score(process.config_of(root))

@@ -13,6 +13,7 @@ from teachclip.cache.scores.reading.tile_rows import TileRows
 from teachclip.cache.scores.store import ScoreStore
 from teachclip.configs.schema import Config, NetworkConfig, TeacherConfig, TrunkConfig, TrunkSizes
 from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, ConfigError, DataError
+from teachclip.remedies import Prepare
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.checkpoints.convert import convert
 from teachclip.stages.models.checkpoints.files import save_network
@@ -166,12 +167,10 @@ def test_what_is_wrong_with_its_frames_is_said_with_the_next_command(root: Path)
     with pytest.raises(CacheError, match="no frame cache here") as absent:
         score(config_of(root, clip(root, prepared="more")))
     assert absent.value.where == str(root / "work/more")
-    assert absent.value.hint is not None
-    assert "teachclip prepare --set prepare.frames=more" in absent.value.hint
+    assert absent.value.hint.action == Prepare({"prepare.frames": "more"})
     with pytest.raises(CheckpointError, match="takes 5 frames of 16 pixels; these are 3 of 16") as refused:
         score(config_of(root, clip(root, frames=5)))
-    assert refused.value.hint is not None
-    assert "--set prepare.max_frames=5" in refused.value.hint
+    assert refused.value.hint.action.settings["prepare.max_frames"] == 5
     make_frames(root / "work/strangers", ["x.mp4"], slots=3)
     with pytest.raises(DataError, match="no usable captions"):
         score(config_of(root, clip(root, prepared="strangers")))

@@ -14,6 +14,7 @@ from teachclip.cache.frames.cache import FrameCache
 from teachclip.cache.vectors import Vectors, publish_vectors, read_vectors
 from teachclip.configs.schema import Config
 from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, DataError, TeachclipError
+from teachclip.remedies import DeleteFolder, Prepare
 from teachclip.stages.demo.write_h264 import write_h264
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.checkpoints.files import load_network, save_network
@@ -230,7 +231,7 @@ def test_search_without_index_or_frames_says_what_to_do(place: Place) -> None:
     elsewhere = config.model_copy(update={"prepare": config.prepare.model_copy(update={"frames": Path("none")})})
     with pytest.raises(TeachclipError) as caught:
         index(elsewhere)
-    assert "teachclip prepare" in str(caught.value)
+    assert caught.value.hint.action == Prepare()
 
 
 def test_vectors_that_are_not_finite_are_refused_with_the_videos(place: Place) -> None:
@@ -250,7 +251,7 @@ def test_damaged_index_is_refused(place: Place) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CacheError, match="damaged") as caught:
         search(place.config(), ["a"])
-    assert "rm -r" in str(caught.value.hint)
+    assert caught.value.hint.action == DeleteFolder(str(place.config().index_folder))
 
 
 def test_a_sentence_that_is_cut_is_announced(place: Place) -> None:

@@ -8,6 +8,7 @@ import pytest
 from teachclip.cache.storage import publish as files
 from teachclip.cache.vectors import Vectors, publish_vectors, read_vectors
 from teachclip.errors import CacheError
+from teachclip.remedies import DeleteFolder
 
 
 def some(count: int = 5, network: str = "n1") -> Vectors:
@@ -120,4 +121,4 @@ def test_damage_is_refused_with_the_way_out(tmp_path: Path, damage: object) -> N
     damage(tmp_path)  # type: ignore[operator]
     with pytest.raises(CacheError) as caught:
         read_vectors(tmp_path)
-    assert "rm -r" in str(caught.value.hint)
+    assert caught.value.hint.action == DeleteFolder(str(tmp_path))

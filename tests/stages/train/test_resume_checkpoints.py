@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from teachclip.cache import training_state as state_files
 from teachclip.cache.training_state import load_state, save_state
 from teachclip.errors import CacheMismatchError, CheckpointError, TrainingError
+from teachclip.remedies import DeleteFolder
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.runtime.run_folder import RunFolder
 from teachclip.stages.train.record import checkpoints as keeping
@@ -161,7 +162,7 @@ def test_when_all_states_are_damaged_the_run_does_not_begin_anew_by_itself(keepe
     with pytest.raises(CheckpointError, match="every training state") as caught:
         keeper().resume()
     assert len(caught.value.details) == 2
-    assert f"rm -r {folder.folder}" in str(caught.value.hint)
+    assert caught.value.hint.action == DeleteFolder(str(folder.folder))
 
 
 def test_a_full_disk_is_told_with_what_is_left(keeper: Any, folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

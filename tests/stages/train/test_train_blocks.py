@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from teachclip.configs.schema import Config
 from teachclip.errors import CacheError, CacheMismatchError
+from teachclip.remedies import RemoveScores, Score
 from teachclip.stages.labels.cached import batch_groups
 from teachclip.stages.labels.denoise import denoise
 from teachclip.stages.runtime.run_folder import RunFolder
@@ -68,7 +69,7 @@ def test_teachers_must_agree_on_blocks(tmp_path: Any) -> None:
     assert batch_groups([dense], tmp_path) is None  # type: ignore[list-item]
     with pytest.raises(CacheMismatchError, match="a and c were scored in other blocks") as caught:
         batch_groups([one, _Teacher("c", np.array([0, 0, 1, 1, 1]))], tmp_path)  # type: ignore[list-item]
-    assert "cache rm" in (caught.value.hint or "")
+    assert caught.value.hint.actions == (RemoveScores(str(tmp_path), "c"), Score())
     with pytest.raises(CacheError, match="no block of videos has two captions"):
         batch_groups([_Teacher("lonely", np.arange(5))], tmp_path)  # type: ignore[list-item]
 
@@ -111,7 +112,7 @@ def test_labels_within_a_block_are_those_of_a_dense_store(world: Any, blocks: st
 def test_ranks_among_all_videos_need_a_dense_store(world: Any, blocks: str) -> None:
     with pytest.raises(CacheError, match="ranks among all videos") as caught:
         denoise(student(world, "blocks-denoised", blocks))
-    assert "score.layout=dense" in (caught.value.hint or "")
+    assert caught.value.hint.action == Score({"score.layout": "dense"})
 
 
 def test_a_run_is_not_resumed_with_other_blocks(world: Any, train_until: Any, blocks: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from teachclip.errors import CacheError
+from teachclip.remedies import ExportScores
 from teachclip.stages.labels.denoise import denoise
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.score.estimate import estimate_scores
@@ -33,4 +34,4 @@ def test_scores_are_made_in_a_folder(world: Any) -> None:
     for run in (lambda: score(config), lambda: estimate_scores(config)):
         with pytest.raises(CacheError, match="an address, but scores are written to a folder") as caught:
             run()
-        assert "teachclip cache export" in caught.value.hint
+        assert caught.value.hint.action == ExportScores()

@@ -18,6 +18,7 @@ from teachclip.cache.scores.upkeep.check import Check
 from teachclip.cache.storage import publish as files_module
 from teachclip.cache.storage.sealed import seal
 from teachclip.errors import CacheError, CacheMismatchError
+from teachclip.remedies import Again, MergeScores, Option
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -138,7 +139,7 @@ def test_only_finished_tiles_are_packed_unless_asked(make_store, tmp_path: Path)
     made = make_store(shards=(0, 2))
     with pytest.raises(CacheError, match="no tile is complete") as caught:
         Export(made.path, "tiny", tmp_path / "out")
-    assert "--partial" in str(caught.value)
+    assert caught.value.hint.otherwise.action == Again(Option.PARTIAL)
     packed = Export(made.path, "tiny", tmp_path / "out", partial=True).run()
     assert (packed.shards, packed.left_out) == (2, ("dense: 1 shards",))
     taken = Import(tmp_path / "out", tmp_path / "new.zarr").run()
@@ -159,7 +160,7 @@ def test_neither_replaces_anything(make_store, tmp_path: Path) -> None:
     before = contents(made.path)
     with pytest.raises(CacheError, match="has scores of 'tiny' already, and not these") as caught:
         Import(tmp_path / "packed", made.path)
-    assert "teachclip cache merge" in str(caught.value)
+    assert caught.value.hint.action == MergeScores(str(made.path), str(tmp_path / "packed/scores.zarr"))
     assert contents(made.path) == before
     with pytest.raises(CacheError):
         Import(tmp_path / "packed", tmp_path / "out")

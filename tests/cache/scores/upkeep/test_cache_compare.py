@@ -12,6 +12,7 @@ from teachclip.cache.scores.upkeep import compare
 from teachclip.cache.scores.upkeep.compare import Diff, open_caches
 from teachclip.cache.storage.identity import digest, text_digest
 from teachclip.errors import CacheError
+from teachclip.remedies import RepairScores
 
 
 def make(
@@ -91,7 +92,7 @@ def test_a_damaged_shard_is_an_error_and_no_number(make_store) -> None:
     path.write_bytes(data)
     with pytest.raises(CacheError, match="shard 1 is damaged") as caught:
         Diff(made.cache, other.cache).run()
-    assert "teachclip cache repair" in str(caught.value)
+    assert caught.value.hint.action == RepairScores()
     marker_path(other.tile, 1).unlink()
     assert Diff(made.cache, other.cache).run().pairs == 13 * 13
 

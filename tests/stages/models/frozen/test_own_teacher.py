@@ -15,6 +15,7 @@ from teachclip.configs.loading import dump_config
 from teachclip.configs.schema import TeacherConfig
 from teachclip.errors import CacheMismatchError, ConfigError, PluginError
 from teachclip.pipeline.cli.main import app
+from teachclip.remedies import Again, Option
 from teachclip.stages.models.frozen.teacher import load_teacher
 from teachclip.stages.runtime.run_folder import RunFolder
 from teachclip.stages.score.stage import score
@@ -214,8 +215,7 @@ def test_what_it_raises_is_told_with_its_line(changed: Any, folder: Path) -> Non
     line = next(k for k, text in enumerate(lines, 1) if "[:, 1:] @" in text)
     assert place == f"{folder / 'trigrams.py'}:{line}, in score"
     assert isinstance(failed.value.__cause__, RuntimeError)
-    assert failed.value.hint is not None
-    assert "--debug" in failed.value.hint
+    assert failed.value.hint.action == Again(Option.TRACEBACK)
 
 
 @pytest.mark.parametrize("debug", [False, True])

@@ -13,6 +13,7 @@ import pytest
 import torch
 from teachclip.configs.schema import TrainConfig
 from teachclip.errors import TrainingError
+from teachclip.remedies import Train
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.runtime.run_folder import TIMES, RunFolder
 from teachclip.stages.train.dataloader.sampler import BatchSampler
@@ -115,7 +116,7 @@ def test_what_is_not_finite_stops_the_run_naming_the_videos(
             watched.read(0.0, 0.0)
     assert caught.value.details[0] == f"videos of the batch: {', '.join(VIDEOS[7:17])}"
     assert caught.value.details[1] == "checkpoints to go on from: last-00000005.state"
-    assert "`teachclip train CONFIG` goes on" in str(caught.value.hint)
+    assert caught.value.hint.action == Train()
 
 
 def test_an_exploding_loss_stops_the_run_naming_the_videos(watch: Any) -> None:
