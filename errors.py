@@ -63,14 +63,15 @@ class TrainingError(TeachclipError):
     """Training that cannot go on: a loss that is not finite, nothing to train on."""
 
 
-class StoppedEarly(TeachclipError):
-    """A run that stopped where it was asked to, and is saved.
+class StoppedEarly(BaseException):
+    """A run stopped where it was asked to, and is saved.
+
+    No error, so nothing that handles errors takes it for one (as asyncio.CancelledError, of the same base): it ends
+    all that goes on around the run, a sweep too. Raised only where a request to stop was handed in.
 
     Args:
         step: of `steps`, after which it stopped; signal: that asked this process, None when it was another of the run.
     """
-
-    exit_code = 0
 
     def __init__(self, step: int, steps: int, signal: int | None) -> None:
         super().__init__(f"stopped at step {step} of {steps}, which is saved")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from ...errors import CacheError, StoppedEarly, TeachclipError, TrainingError
+from ...errors import CacheError, TeachclipError, TrainingError
 from ...remedies import Change, Hint, Remedy
 from ...stages.analysis.frame_weights import FrameWeights, frame_weights
 from ...stages.evaluate.measured import Measurer
@@ -92,8 +92,6 @@ class _Attempt:
         run = self.run
         try:
             return self._made(reporter)
-        except StoppedEarly:  # nothing failed: somebody asked for it
-            raise
         except TeachclipError as error:
             what, details = error.what if error.where is None else f"{error.where}: {error.what}", [*error.details]
             helps = GO_ON if isinstance(error, TrainingError) else error.hint

@@ -66,7 +66,7 @@ def running(
             output.close()
         except (typer.Exit, ReaderGone):
             raise
-        except (Exception, KeyboardInterrupt) as error:
+        except (Exception, KeyboardInterrupt, StoppedEarly) as error:
             command = _command()
             if isinstance(error, StoppedEarly) and error.signal != signal.SIGINT:
                 facts = {"stopped": error.step, "steps": error.steps, "go_on": command}
