@@ -3,14 +3,15 @@
 import json as json_format
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-import yaml
 
-from ....configs.loading import Difference, Side, differences, dump_config, load_config, named, template_for
 from ....configs.published_sets import SetName
-from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
+from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
+
+if TYPE_CHECKING:
+    from ....configs.loading import Difference, Side
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Print every setting, a file to start from, or differences."
@@ -43,6 +44,10 @@ def show(
 ) -> None:
     """Print every setting of CONFIG, with what it extends, --set and the defaults worked in."""
     with running("config", json, quiet, debug, config, sets) as output:
+        import yaml
+
+        from ....configs.loading import dump_config
+
         text = dump_config(load_config(config, sets or ()))
         output.result(yaml.safe_load(text), text.rstrip())
 
@@ -55,6 +60,8 @@ def template(
 ) -> None:
     """Print a commented configuration for your own videos, or for a published data set."""
     with running("config", json=False, quiet=False, debug=False) as output:
+        from ....configs.loading import template_for
+
         output.result(None, template_for(data_set))
 
 
@@ -68,13 +75,15 @@ def diff(
     error.
     """
     with running("config", json, quiet, debug) as output:
+        from ....configs.loading import differences, named
+
         found = differences(named(a), named(b), sets or ())
         shown = [line for difference in found for line in _shown(difference, a, b)]
         plain = {"a": a, "b": b, "differences": [_plain(difference) for difference in found]}
         output.result(plain, *shown or ["no setting differs"])
 
 
-def _shown(difference: Difference, a: str, b: str) -> Iterator[str]:
+def _shown(difference: "Difference", a: str, b: str) -> Iterator[str]:
     """The key, and below it one line per side: `  recipes/paper: 1.0   # why`."""
     yield difference.key
     values = [_value(side) for side in (difference.first, difference.second)]
@@ -84,11 +93,11 @@ def _shown(difference: Difference, a: str, b: str) -> Iterator[str]:
         yield f"  {name + ':':<{max(map(len, names)) + 1}} {reason}"
 
 
-def _value(side: Side) -> str:
+def _value(side: "Side") -> str:
     if not side.given:
         return "-"
     return side.value if isinstance(side.value, str) else json_format.dumps(side.value, ensure_ascii=False)
 
 
-def _plain(difference: Difference) -> dict[str, object]:
+def _plain(difference: "Difference") -> dict[str, object]:
     return {"key": difference.key, "a": asdict(difference.first), "b": asdict(difference.second)}

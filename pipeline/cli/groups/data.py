@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
-from ....configs.loading import load_config
 from ....errors import ConfigError
 from ..shell.output import facts, table
-from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
+from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 
 if TYPE_CHECKING:
     from ....stages.data.check import DataCheck

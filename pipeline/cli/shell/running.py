@@ -7,11 +7,11 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from ....stages.runtime.stopping import StopRequest
 from .errors import READER_GONE, Terminated, explain
 from .output import Output, ReaderGone
 from .remedies import Given
+
+if TYPE_CHECKING:
+    from ....configs.schema import Config
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file; see `teachclip config template`.")]
 Overrides = Annotated[
@@ -35,6 +38,13 @@ Debug = Annotated[bool, typer.Option("--debug", envvar="TEACHCLIP_DEBUG", help="
 def examples(*commands: str) -> str:
     """The part of a verb's help that a test executes line by line."""
     return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> "Config":
+    """As `teachclip.load_config`. The schema takes longer to load than all else that `--help` needs."""
+    from ....configs.loading import load_config as load
+
+    return load(path, overrides)
 
 
 @contextmanager

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
-from ....configs.loading import load_config
 from ...wording import operations, reasons, size
 from ..shell.output import facts, table
-from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, running
+from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, load_config, running
 
 if TYPE_CHECKING:
     from ....stages.analysis.cost.table import CostReport, MethodCost, PaperCost

@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from ....configs.loading import load_config
 from ..shell.output import facts, table
-from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
+from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 
 if TYPE_CHECKING:
     from ....stages.labels.denoise import DenoiseResult

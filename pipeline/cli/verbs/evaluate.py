@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import RenderableType
 
-from ....configs.loading import load_config
 from ....errors import ConfigError
 from ..shell.errors import explain
 from ..shell.output import Output, table
 from ..shell.remedies import Given
-from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
+from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 
 if TYPE_CHECKING:
     from ....configs.schema import Config

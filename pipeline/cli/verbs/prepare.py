@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
-from ....configs.loading import load_config
-from ....configs.schema import Config
 from ...wording import duration, size
 from ..shell.output import facts, table
-from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
+from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 
 if TYPE_CHECKING:
+    from ....configs.schema import Config
     from ....stages.prepare.estimate import PrepareEstimate
     from ....stages.prepare.stage import PrepareResult
 
@@ -53,7 +52,7 @@ def prepare(
             output.result(result, *_prepared(result))
 
 
-def _estimated(expected: "PrepareEstimate", config: Config) -> RenderableType:
+def _estimated(expected: "PrepareEstimate", config: "Config") -> RenderableType:
     most = f", at most {size(expected.bytes_at_most)}" if expected.bytes_at_most else ""
     return facts(
         ("videos", f"{expected.videos}, {expected.remaining} of them still to be decoded"),

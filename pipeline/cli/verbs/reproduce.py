@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
-from ....configs.sweeps import Sweep
 from ....errors import ConfigError
 from ....stages.runtime.stopping import StopRequest
 from ..shell.output import Output, table
@@ -15,6 +14,7 @@ from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, running
 from .sweep import Dry, Out, Partial, Seeds, Tests, go, shown, write
 
 if TYPE_CHECKING:
+    from ....configs.sweeps import Sweep
     from ...sweep.paper import Ground
     from ...sweep.set_sizes import SizesTable
 
@@ -80,7 +80,7 @@ def reproduce(
             _go(output, read, [ground], stop, seeds, True, dry_run, out)  # the demo has not every teacher
 
 
-def _refuse(table: str, read: Sweep, paths: Sequence[Path], on: Path | None, tests: Sequence[Path] | None) -> None:
+def _refuse(table: str, read: "Sweep", paths: Sequence[Path], on: Path | None, tests: Sequence[Path] | None) -> None:
     """Say what is missing on the command line."""
     if bool(paths) == (on is not None):
         raise ConfigError("name your configuration, or --on demo, one of them", hint="docs/guide/reproduce.md")
@@ -97,7 +97,7 @@ def _refuse(table: str, read: Sweep, paths: Sequence[Path], on: Path | None, tes
 
 def _go(
     output: Output,
-    read: Sweep,
+    read: "Sweep",
     grounds: "Sequence[Ground]",
     stop: StopRequest,
     seeds: int | None,
@@ -115,7 +115,7 @@ def _go(
     )  # fmt: skip
 
 
-def _costs(output: Output, read: Sweep, out: Path | None) -> None:
+def _costs(output: Output, read: "Sweep", out: Path | None) -> None:
     """What the paper's networks cost, at its sizes; nothing is run."""
     from ...sweep.plan import plan_sweep
     from ...sweep.table import joined, make_table
@@ -127,7 +127,7 @@ def _costs(output: Output, read: Sweep, out: Path | None) -> None:
     output.result(result, *shown(result))
 
 
-def _sizes(output: Output, read: Sweep, grounds: "Sequence[Ground]", out: Path | None) -> None:
+def _sizes(output: Output, read: "Sweep", grounds: "Sequence[Ground]", out: Path | None) -> None:
     """Table 2.
 
     Raises:

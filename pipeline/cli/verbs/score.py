@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
-from ....configs.loading import load_config
 from ....stages.score.worker_part import WHOLE, WorkerPart
 from ...wording import duration
 from ..shell.output import table
-from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
+from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 
 if TYPE_CHECKING:
     from ....stages.score.one_teacher import TeacherScores

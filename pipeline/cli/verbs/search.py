@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
-from ....configs.loading import load_config
 from ..shell.output import table
-from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
+from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 
 if TYPE_CHECKING:
     from ....stages.search.searcher import SearchResult

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
-from ....configs.sweeps import MOST_SEEDS, Sweep, load_sweep
 from ....errors import ConfigError, TeachclipError
 from ....stages.runtime.stopping import StopRequest
 from ...wording import duration
@@ -20,13 +19,14 @@ from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, running
 from .weights import shown as weights_shown
 
 if TYPE_CHECKING:
+    from ....configs.sweeps import Sweep
     from ...sweep.paper import Ground
     from ...sweep.plan import DryRun
     from ...sweep.table import SweepResult
 
 Seeds = Annotated[
     int | None,
-    typer.Option("--seeds", metavar="N", min=1, max=MOST_SEEDS, help="Runs of each row: train.seed and the next ones."),
+    typer.Option("--seeds", metavar="N", min=1, help="Runs of each row: train.seed and the next ones."),
 ]
 Tests = Annotated[
     list[Path] | None,
@@ -66,6 +66,8 @@ def sweep(
     and a run that fails stops no other; stopped and given again, it goes on. --set changes the base.
     """
     with running("sweep", json, quiet, debug) as output:
+        from ....configs.sweeps import load_sweep
+
         read = load_sweep(file)
         if read.base is None:
             raise ConfigError("base: is missing; it names the configuration that runs start from", where=str(file))
@@ -80,7 +82,7 @@ def sweep(
 
 def go(
     output: Output,
-    read: Sweep,
+    read: "Sweep",
     grounds: "Sequence[Ground]",
     stop: StopRequest,
     *,
@@ -94,14 +96,18 @@ def go(
     """Plan a sweep on each of the grounds, and run it or only list it; `packaged` for a table of the paper's.
 
     Raises:
+        ConfigError: more seeds than a sweep may have.
         typer.Exit: a run failed.
     """
+    from ....configs.sweeps import MOST_SEEDS
     from ...sweep.paper import others_note
     from ...sweep.plan import dry_run as look
     from ...sweep.plan import plan_sweep, refuse_unready
     from ...sweep.run import run_sweep, weigh_frames
     from ...sweep.table import joined, make_table
 
+    if seeds is not None and seeds > MOST_SEEDS:
+        raise ConfigError(f"--seeds {seeds}: at most {MOST_SEEDS:,}")
     plans = [
         plan_sweep(read, ground.base, ground.overrides, seeds=seeds, tests=ground.tests, check=check)
         for ground in grounds

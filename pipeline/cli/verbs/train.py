@@ -4,11 +4,10 @@ from typing import Annotated
 
 import typer
 
-from ....configs.loading import load_config
 from ....stages.runtime.stopping import StopRequest
 from ...wording import duration
 from ..shell.output import facts
-from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
+from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 
 EXAMPLES = examples(
     "teachclip train own_videos.yaml",

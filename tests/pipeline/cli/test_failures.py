@@ -202,8 +202,8 @@ def test_signals_end_the_process_cleanly(tmp_path: Path, number: int, code: int)
 
 def test_a_reader_that_goes_away_leaves_no_noise(folder: Path) -> None:
     code = (
-        "import sys\nfrom teachclip.pipeline.cli import main\nfrom teachclip.pipeline.cli.groups import config\n"
-        "config.dump_config = lambda _: sys.stdin.read() or 'text'\nmain.main()\n"
+        "import sys\nfrom teachclip.configs import loading\nfrom teachclip.pipeline.cli import main\n"
+        "loading.dump_config = lambda _: sys.stdin.read() or 'text'\nmain.main()\n"
     )
     pipe = subprocess.PIPE
     process = subprocess.Popen(

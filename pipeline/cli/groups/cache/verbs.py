@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .....configs.loading import load_config
 from .....errors import ConfigError, TeachclipError
 from ....wording import size
-from ...shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, running
+from ...shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 from ...verbs import score
 from . import report as cache_report
 from . import shown as pages
@@ -148,7 +147,7 @@ def verify(
         with output.progress(f"checking {store}", check.units, "file") as progress:
             result = check.run(progress.advance)
         again: list[Rescored] = []
-        if rescore and not result.findings:
+        if config is not None and rescore and not result.findings:
             settings = load_config(config, sets or ())
             there = Path(store).absolute() if isinstance(place(store), Path) else store
             this = settings.score.model_copy(update={"store": there})
