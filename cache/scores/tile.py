@@ -94,6 +94,7 @@ class TileFacts:
 
     def __post_init__(self) -> None:
         self.arrays = self.spec.arrays()
+        self._document = self.folder / METADATA  # joined once: it is looked at after every read
 
     def refuse_replaced(self) -> None:
         """Refuse a tile that was removed, or another put in its place, since it was opened.
@@ -101,7 +102,7 @@ class TileFacts:
         Raises:
             CacheError: so it was.
         """
-        if file_stamp(self.folder / METADATA) != self.stamp:
+        if file_stamp(self._document) != self.stamp:
             raise CacheError("removed or replaced while it was open", where=str(self.folder), hint="open it again")
 
 
