@@ -41,7 +41,7 @@ from teachclip.stages.runtime.run_folder import RunFolder
 from teachclip.stages.train.dataloader.batch import Batch, BatchLoader
 from teachclip.stages.train.dataloader.to_device import on_device
 from teachclip.stages.train.run import TrainRun
-from teachclip.stages.train.training_data import open_material
+from teachclip.stages.train.training_data import open_training_data
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -76,7 +76,7 @@ def make_run(world: World, way: str, batch: int) -> TrainRun:
     """A run of one way, ready for its first step."""
     settings = {**WAYS, **OPTIONS}[way]
     config = world.config(run=f"runs/{way.replace(' ', '-')}-{batch}", batch_size=batch, **settings)
-    run = TrainRun(config, open_material(config, Silent()), RunFolder(config.run_folder), Silent())
+    run = TrainRun(config, open_training_data(config, Silent()), RunFolder(config.run_folder), Silent())
     if way == "published":
         run.read = FloatPixels(**vars(run.read))
     run.network.train()
@@ -136,7 +136,7 @@ def measure(world: World, ways: Sequence[str], batch: int, rounds: int, steps: i
 
 def count_flops(run: TrainRun) -> float:
     """Of a step: two for each multiply-add of matrix products, convolutions and attention, forward and backward."""
-    batch = run.read(next(run.order.steps(0, 1)))
+    batch = run.read(next(run.sampler.steps(0, 1)))
     with FlopCounterMode(display=False) as counter:
         run.step(batch)
     return float(counter.get_total_flops())

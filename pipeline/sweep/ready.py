@@ -11,7 +11,7 @@ from ...remedies import Remedy, Score
 from ...stages.evaluate.one_model import measured_split
 from ...stages.models.checkpoints.files import checkpoint_file
 from ...stages.runtime.reporting import Silent
-from ...stages.train.training_data import open_material
+from ...stages.train.training_data import open_training_data
 from .runs import SweepRun
 
 
@@ -49,15 +49,15 @@ def problems_of(runs: Sequence[SweepRun], *, look: bool = True) -> Iterator[tupl
             continue
         if run.finished:
             continue
-        key = _material_key(run.config)
+        key = _data_key(run.config)
         if key not in asked:
             asked[key] = _unready(run.config)
         if (error := asked[key]) is not None:
             yield run.folder, error
 
 
-def _material_key(config: Config) -> tuple[object, ...]:
-    """What `open_material` and `measured_split` look at."""
+def _data_key(config: Config) -> tuple[object, ...]:
+    """What `open_training_data` and `measured_split` look at."""
     settings = config.train
     return (
         config.data,
@@ -104,7 +104,7 @@ def _unready(config: Config) -> TeachclipError | None:
     if missing:
         return MissingTeacherError(f"not scored yet: {', '.join(missing)}", config, missing)
     try:
-        measured_split(config, open_material(config, Silent()).frames)
+        measured_split(config, open_training_data(config, Silent()).frames)
     except TeachclipError as error:
         return error
     return None

@@ -97,23 +97,23 @@ def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTex
 class TrainRun:
     """The steps of one run."""
 
-    def __init__(self, config: Config, material: TrainingData, folder: RunFolder, reporter: Reporter) -> None:
-        self.config, self.settings, self.material = config, config.train, material
+    def __init__(self, config: Config, data: TrainingData, folder: RunFolder, reporter: Reporter) -> None:
+        self.config, self.settings, self.data = config, config.train, data
         self.folder, self.reporter, self.world = folder, reporter, World.current()
         self.device = choose_device(self.settings.device)
-        self.network = _build(config, material.frames, self.device)
+        self.network = _build(config, data.frames, self.device)
         self.train_inputs, self.val_inputs = self._inputs()
-        split = material.train
+        split = data.train
         texts = len(split.texts)
-        self.order = BatchSampler(texts, min(self.settings.batch_size, texts), self.settings.seed, material.groups)
-        self.steps = _total_steps(self.settings, self.order)
+        self.sampler = BatchSampler(texts, min(self.settings.batch_size, texts), self.settings.seed, data.groups)
+        self.steps = _total_steps(self.settings, self.sampler)
         optimiser = build_optimizer(self.network, self.settings.optim, self.steps)
         self.online = self._online_teachers()
         self.step = TrainingStep(self.network, optimiser, self.settings, split.captions, self.online)
-        self.keeper = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter)
-        self.watch = Monitor(folder, self.order, split.videos, self.settings, self.device, reporter)
-        self.val_ids = tokenize(material.val.captions, self.settings.network.words)[0]
-        self.read = self._batch_reader()
+        self.checkpointer = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter)
+        self.monitor = Monitor(folder, self.sampler, split.videos, self.settings, self.device, reporter)
+        self.val_ids = tokenize(data.val.captions, self.settings.network.words)[0]
+        self.read = self._batch_loader()
         self.began = time.perf_counter()
 
     def go(self, stop: StopRequest | None = None) -> TrainResult:
@@ -129,13 +129,13 @@ class TrainRun:
         title = f"train {self.folder.folder.name}"
         with (
             stop.heeded(),
-            self.keeper,
-            self.watch.from_step(start),
+            self.checkpointer,
+            self.monitor.from_step(start),
             self.batches(start, self.steps) as batches,
             self.reporter.progress(title, self.steps, "step", done=start) as progress,
         ):
             for batch in on_device(batches, self.device):
-                self.watch.add(self.step(batch))
+                self.monitor.add(self.step(batch))
                 self._after(batch.step + 1, batches, progress, stop)
             waited = batches.waited
         return self._result(waited)
@@ -143,75 +143,73 @@ class TrainRun:
     @contextmanager
     def batches(self, start: int, stop: int) -> Iterator[ReadAhead[Any, Batch]]:
         """The batches of steps start <= step < stop, read ahead; `on_device` takes them on to where they are used."""
-        items, depth = self.order.steps(start, stop), self.settings.prefetch
+        items, depth = self.sampler.steps(start, stop), self.settings.prefetch
         with (
-            label_source(self.settings.label_reader, self.material.cached, self.device) as labels,
+            label_source(self.settings.label_reader, self.data.cached, self.device) as labels,
             read_ahead(replace(self.read, labels=labels), items, depth) as batches,
         ):
             yield batches
 
     def _resume(self) -> int:
         """The step to go on from, once it is said what the run does."""
-        if start := self.keeper.resume():
+        if start := self.checkpointer.resume():
             self.reporter.info(f"goes on at step {start} of {self.steps}")
-        left = f"{self.order.left_over:,} of {self.order.texts:,} captions of an epoch are left to others"
+        left = f"{self.sampler.left_over:,} of {self.sampler.texts:,} captions of an epoch are left to others"
         if self._blocks > 1:
             self.reporter.info(f"each batch is of one of {self._blocks} blocks of videos; {left}")
-        elif self.order.left_over:
-            self.reporter.info(f"batches of {self.order.batch_size}: {left}")
+        elif self.sampler.left_over:
+            self.reporter.info(f"batches of {self.sampler.batch_size}: {left}")
         if self.world.main:
             self.folder.record(environment(self.device, start))
         return start
 
     def _after(self, done: int, batches: ReadAhead[Any, Batch], progress: Progress, stop: StopRequest) -> None:
         """What follows when `done` steps are done: log, validation, checkpoint."""
-        ends_epoch = done % self.order.steps_per_epoch == 0 or done == self.steps
+        ends_epoch = done % self.sampler.steps_per_epoch == 0 or done == self.steps
         if ends_epoch:
             self._read(batches, progress)
-            with self.watch.paused():
+            with self.monitor.paused():
                 self._validate(done)
         stopping = done < self.steps and self.world.agree(stop.signal is not None)
         due = ends_epoch or stopping or time.perf_counter() - self.saved > self.settings.checkpoint_seconds
-        if due or len(self.watch.unread) >= LOG_EVERY:
+        if due or len(self.monitor.unread) >= LOG_EVERY:
             self._read(batches, progress)
         if due:
-            self.keeper.save(done, self._seconds())
+            self.checkpointer.save(done, self._seconds())
             self.saved = time.perf_counter()
         if stopping:
-            self.keeper.finish()
+            self.checkpointer.finish()
             raise StoppedEarly(done, self.steps, stop.signal)
 
     def _read(self, batches: ReadAhead[Any, Batch], progress: Progress) -> None:
-        steps = len(self.watch.unread)
-        progress.advance(steps, **self.watch.read(self._seconds(), batches.waited))
-        self.keeper.check()
+        steps = len(self.monitor.unread)
+        progress.advance(steps, **self.monitor.read(self._seconds(), batches.waited))
+        self.checkpointer.check()
 
     def _validate(self, done: int) -> None:
         """Measure on the validation split, and keep the network when it is the best so far."""
-        epoch = self.order.epoch(done - 1)
+        epoch = self.sampler.epoch(done - 1)
         if done != self.steps and (epoch + 1) % self.settings.validate_every:
             return
-        if not self.material.val.texts:
+        if not self.data.val.texts:
             if done == self.steps:
-                self.keeper.choose(done, epoch, "last step: there is no validation split", 0.0)
+                self.checkpointer.choose(done, epoch, "last step: there is no validation split", 0.0)
             return
-        metrics = measure(
-            self.network, self.val_ids, self.material.val.text_video, self.val_inputs, Silent(), ties="fair"
-        )
+        metrics = measure(self.network, self.val_ids, self.data.val.text_video, self.val_inputs, Silent(), ties="fair")
         by = self.settings.select_by
         value = -metrics["t2v"].mnr if by == "mean-rank" else getattr(metrics["t2v"], by)
-        better = self.world.broadcast(not self.keeper.best or value > self.keeper.best["value"])
+        better = self.world.broadcast(not self.checkpointer.best or value > self.checkpointer.best["value"])
         if better:
-            self.keeper.choose(done, epoch, f"{by} (text to video) on {self.material.validated_on}", value)
+            self.checkpointer.choose(done, epoch, f"{by} (text to video) on {self.data.validated_on}", value)
         measured = {way: asdict(result) for way, result in metrics.items()}
-        self.watch.log([{"kind": "val", "step": done, "epoch": epoch, "selected": better, **measured}])
+        self.monitor.log([{"kind": "val", "step": done, "epoch": epoch, "selected": better, **measured}])
 
     def _seconds(self) -> float:
-        return self.keeper.seconds + time.perf_counter() - self.began
+        return self.checkpointer.seconds + time.perf_counter() - self.began
 
     def _inputs(self) -> tuple[VideoInputs | DeviceFrames, VideoInputs]:
         """What the network sees of the training and of the validation videos."""
-        frames, train_videos, val_videos = self.material.frames, self.material.train.videos, self.material.val.videos
+        frames, train_videos, val_videos = self.data.frames, self.data.train.videos, self.data.val.videos
         if self.settings.trunk == "full":
             train = frame_inputs(self.settings.frames, frames, train_videos, self.device, self.world, self.reporter)
             return train, FrameInputs(frames, val_videos)
@@ -224,17 +222,17 @@ class TrainRun:
     def _online_teachers(self) -> tuple[OnlineTeacher, ...]:
         if self.settings.teaching == "cached":
             return ()
-        material = self.material
-        return online_teachers(self.config, material.train, material.frames, material.seen, self.device, self.reporter)
+        data = self.data
+        return online_teachers(self.config, data.train, data.frames, data.seen, self.device, self.reporter)
 
-    def _batch_reader(self) -> BatchLoader:
-        split = self.material.train
+    def _batch_loader(self) -> BatchLoader:
+        split = self.data.train
         return BatchLoader(
             ids=tokenize(split.captions, self.settings.network.words)[0],
             text_video=split.text_video,
             inputs=self.train_inputs,
-            labels=LabelThreads([teacher.reader for teacher in self.material.cached]),
-            teacher_frames=teacher_inputs(self.online, self.material.seen, split.videos),
+            labels=LabelThreads([teacher.reader for teacher in self.data.cached]),
+            teacher_frames=teacher_inputs(self.online, self.data.seen, split.videos),
             pin=self.device.type == "cuda",
             rank=self.world.rank,
             ranks=self.world.ranks,
@@ -242,11 +240,11 @@ class TrainRun:
 
     @property
     def _blocks(self) -> int:
-        groups = self.material.groups
+        groups = self.data.groups
         return 1 if groups is None else int(groups.max()) + 1
 
     def _result(self, waited: float) -> TrainResult:
-        split = self.material.train
+        split = self.data.train
         return TrainResult(
             run=str(self.folder.folder),
             checkpoint=str(self.folder.best),
@@ -255,19 +253,19 @@ class TrainRun:
             videos=len(split.videos),
             left_out_videos=split.left_out,
             teachers=self.settings.teachers,
-            best=self.keeper.best,
+            best=self.checkpointer.best,
             seconds=self._seconds(),
             data_wait=waited,
             already_done=False,
-            masked_texts=self.material.masked.texts if self.material.masked else 0,
+            masked_texts=self.data.masked.texts if self.data.masked else 0,
             other_pixels={
                 teacher.name: count
-                for teacher in self.material.cached
+                for teacher in self.data.cached
                 if (count := int(np.count_nonzero(teacher.other_pixels)))
             },
             blocks=self._blocks,
             seed=self.settings.seed,
-            left_over=self.order.left_over,
+            left_over=self.sampler.left_over,
         )
 
 

@@ -14,7 +14,7 @@ from ..runtime.run_folder import RunFolder
 from ..runtime.stopping import StopRequest
 from .losses.own import loss_identity
 from .run import TrainResult, TrainRun
-from .training_data import open_material
+from .training_data import open_training_data
 
 
 def train(config: Config, reporter: Reporter | None = None, stop: StopRequest | None = None) -> TrainResult:
@@ -36,19 +36,19 @@ def train(config: Config, reporter: Reporter | None = None, stop: StopRequest | 
 
 
 def _train(config: Config, reporter: Reporter, world: World, stop: StopRequest | None) -> TrainResult:
-    material = open_material(config, reporter)
+    data = open_training_data(config, reporter)
     folder = RunFolder(config.run_folder)
-    identity = material.identity() | loss_identity(config.train.loss) if world.main else {}
+    identity = data.identity() | loss_identity(config.train.loss) if world.main else {}
     with folder.locked() if world.main and folder.result is None else nullcontext():
         if world.main:
             folder.claim(config, identity)
         if (done := world.broadcast(folder.result if world.main else None)) is not None:
             folder.forget_states()
             return TrainResult(**{**done, "teachers": tuple(done["teachers"]), "already_done": True})
-        if material.train.left_out:
-            reporter.warn(f"{material.train.left_out} training videos have no usable frames and are left out")
+        if data.train.left_out:
+            reporter.warn(f"{data.train.left_out} training videos have no usable frames and are left out")
         with deterministic(choose_device(config.train.device), config.train.deterministic):
-            result = TrainRun(config, material, folder, reporter).go(stop)
+            result = TrainRun(config, data, folder, reporter).go(stop)
         if world.main:
             folder.finish(asdict(result))
         return result

@@ -70,7 +70,7 @@ class TrainingData:
         return identity | self.start | {f"teacher {name}": digest for name, digest in self.online.items()}
 
 
-def open_material(config: Config, reporter: Reporter) -> TrainingData:
+def open_training_data(config: Config, reporter: Reporter) -> TrainingData:
     """What `config.train` is to be trained on.
 
     Raises:

@@ -48,7 +48,7 @@ class TeacherSummary:
 
 
 @dataclass(frozen=True)
-class TileFacts:
+class TileSummary:
     """One tile: its sizes, and the checksum that stands for its teacher, ids, digests and frame times."""
 
     name: str
@@ -85,7 +85,7 @@ class TeacherInfo:
     frame_logits: bool
     checkpoint: str
     own_videos: int
-    tiles: tuple[TileFacts, ...]
+    tiles: tuple[TileSummary, ...]
     feature_files: int
     feature_bytes: int
     leftovers: int
@@ -151,10 +151,10 @@ def teacher_info(store: ScoreStore, name: str) -> TeacherInfo:
     )
 
 
-def _tile_facts(tile: Tile) -> TileFacts:
+def _tile_facts(tile: Tile) -> TileSummary:
     spec = tile.spec
     complete = spec.shards - len(missing_shards(tile))
-    return TileFacts(tile.name, spec.texts, spec.videos, spec.shard_texts, spec.shards, complete, tile.checksum)
+    return TileSummary(tile.name, spec.texts, spec.videos, spec.shard_texts, spec.shards, complete, tile.checksum)
 
 
 def _files(folder: Path) -> list[Path]:

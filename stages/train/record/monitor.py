@@ -41,14 +41,14 @@ class Monitor:
     def __init__(
         self,
         folder: RunFolder,
-        order: BatchSampler,
+        sampler: BatchSampler,
         videos: Sequence[str],
         settings: TrainConfig,
         device: torch.device,
         reporter: Reporter,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.folder, self.order, self.videos, self.reporter = folder, order, videos, reporter
+        self.folder, self.sampler, self.videos, self.reporter = folder, sampler, videos, reporter
         self.frames, self.max_ratio = settings.network.frames, settings.max_loss_ratio
         self.device, self.clock = device, clock
         self.unread: list[Done] = []
@@ -104,7 +104,7 @@ class Monitor:
             {
                 "kind": "train",
                 "step": done.step + 1,
-                "epoch": self.order.epoch(done.step),
+                "epoch": self.sampler.epoch(done.step),
                 "loss": losses["total"],
                 **{key: value for key, value in losses.items() if key != "total"},
                 "grad_norm": norm,

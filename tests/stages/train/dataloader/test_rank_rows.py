@@ -13,7 +13,7 @@ from teachclip.stages.runtime.launch import rank_rows
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.train.dataloader.batch import Batch, BatchLoader
 from teachclip.stages.train.dataloader.sampler import BatchSampler
-from teachclip.stages.train.training_data import open_material
+from teachclip.stages.train.training_data import open_training_data
 
 type Readers = Callable[[int, int], BatchLoader]
 
@@ -22,7 +22,7 @@ type Readers = Callable[[int, int], BatchLoader]
 def readers(world: Any) -> Readers:
     """Makes the reader of a rank, of a number of ranks."""
     config = world.config(train={"teachers": ["xclip"], "loss": {"fine": 1.0}})
-    material = open_material(config, Silent())
+    material = open_training_data(config, Silent())
     split = material.train
 
     def make(rank: int, ranks: int) -> BatchLoader:

@@ -32,7 +32,7 @@ from teachclip.stages.train.dataloader.resident_frames import frame_inputs
 from teachclip.stages.train.dataloader.sampler import BatchSampler
 from teachclip.stages.train.dataloader.to_device import on_device
 from teachclip.stages.train.stage import train
-from teachclip.stages.train.training_data import TrainingData, open_material
+from teachclip.stages.train.training_data import TrainingData, open_training_data
 
 CPU = torch.device("cpu")
 
@@ -44,7 +44,7 @@ def cache(world: Any) -> FrameCache:
 
 @pytest.fixture(scope="module")
 def material(world: Any) -> TrainingData:
-    return open_material(world.config(train={"teachers": ["xclip"]}), Silent())
+    return open_training_data(world.config(train={"teachers": ["xclip"]}), Silent())
 
 
 @pytest.fixture(scope="module")
