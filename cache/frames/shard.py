@@ -8,7 +8,7 @@ Datasets (all contiguous, no strings of variable length, so that a reader can ch
 `frames` uint8 [N, 3, S, S], or the bytes of N JPEG files [B] with their `lengths` int64 [N]; `times` float64 [N];
 `offsets` int64 [V + 1]: video v has frames offsets[v] to offsets[v + 1]; `ids`, `statuses`, `reasons` UTF-8 [V];
 `digests` uint8 [V, 16]; `durations` float64 [V] (NaN: unknown); `sizes`, `mtimes` int64 [V]: the video file's;
-`decoders` UTF-8 [V], `readers` int64 [V]: who read each video, absent in shards of the first release (PyAV did).
+`decoders` UTF-8 [V], `readers` int64 [V]: who read each video; shards of version 1 have neither (PyAV did).
 """
 
 import json
@@ -29,7 +29,8 @@ from ..storage.identity import DIGEST_BYTES, JSON, canonical, digest
 from ..storage.publish import publishing
 from .record import DECODERS, STATUSES, FileStamp, ReadBy, VideoRecord, VideoStatus
 
-FORMAT, VERSION = "teachclip frames", 1
+FORMAT, VERSION = "teachclip frames", 1  # of a cache
+SHARD_VERSIONS = (1, 2)  # of its shards; the last is written
 SEAL_BYTES = 512
 MAX_TABLES = 2**28
 MAX_VIDEOS = 65536
@@ -64,13 +65,13 @@ def write_frame_shard(
         raise CacheError(f"the shard cannot be written: {error}", where=str(path)) from error
 
 
-def seal(path: Path, identity: str, frames: tuple[int, int]) -> None:
+def seal(path: Path, identity: str, frames: tuple[int, int], version: int = SHARD_VERSIONS[-1]) -> None:
     """Write the seal of a shard whose frame data lies in the bytes `frames`."""
     size = path.stat().st_size
     with path.open("r+b") as file:
         document: dict[str, JSON] = {
             "format": FORMAT,
-            "version": VERSION,
+            "version": version,
             "identity": identity,
             "bytes": size,
             "frames": list(frames),
@@ -94,7 +95,9 @@ def _tables_digest(file: BinaryIO, size: int, frames: tuple[int, int]) -> str:
 def _check_seal(file: BinaryIO, size: int, identity: str) -> None:
     file.seek(0)
     document = json.loads(file.read(SEAL_BYTES).rstrip(b"\0"))
-    for name, wanted in (("format", FORMAT), ("version", VERSION), ("identity", identity), ("bytes", size)):
+    if document["version"] not in SHARD_VERSIONS:
+        raise ValueError(f"its version is {document['version']!r}, not one of {SHARD_VERSIONS}")
+    for name, wanted in (("format", FORMAT), ("identity", identity), ("bytes", size)):
         if document[name] != wanted:
             raise ValueError(f"its {name} is {document[name]!r}, not {wanted!r}")
     start, stop = document["frames"]

@@ -60,7 +60,7 @@ def test_type_checkers_and_python_find_the_same_things() -> None:
 
 
 def test_every_error_is_public() -> None:
-    kinds = [teachclip.TeachclipError]
+    kinds: list[type[BaseException]] = [teachclip.TeachclipError, teachclip.StoppedEarly]
     for kind in kinds:
         kinds += kind.__subclasses__()
     ours = {kind.__name__ for kind in kinds if kind.__module__ == "teachclip.errors"}

@@ -275,7 +275,10 @@ def test_new_frames_have_the_same_documents_and_digests(world: Path) -> None:
     assert (WORK / "anew/frames.json").read_bytes() == (WORK / "frames/frames.json").read_bytes()
     new = WORK / "anew/00000.h5"
     with h5py.File(new) as made, h5py.File(FRAMES) as stored:
-        assert {k: (v.dtype, v.shape) for k, v in made.items()} == {k: (v.dtype, v.shape) for k, v in stored.items()}
+        later = {"decoders", "readers"}  # which shards of version 2 have
+        assert {k: (v.dtype, v.shape) for k, v in made.items() if k not in later} == {
+            k: (v.dtype, v.shape) for k, v in stored.items()
+        }
         names = set(stored) - {"frames", "digests"}
     for name in names:
         np.testing.assert_array_equal(table(name, new), table(name), err_msg=name)
