@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from teachclip.cache.scores.reading.labels import Labels
 from teachclip.configs.schema import LossConfig
 from teachclip.errors import ConfigError
-from teachclip.stages.train.losses.combined import LossParts
+from teachclip.stages.train.losses.combined import Losses, LossParts
 from teachclip.stages.train.losses.contrastive import info_nce, max_margin
 from teachclip.stages.train.losses.own import OwnLoss, loss_identity
 from teachclip.stages.train.losses.teaching import coarse_loss, fine_loss, mean_similarity
@@ -148,3 +149,21 @@ def test_a_loss_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_loss_that_cannot_be_loaded_is_told_with_its_key() -> None:
     with pytest.raises(ConfigError, match=r"^train\.loss\.fine_kind: "):
         loss_identity(LossConfig(fine_kind="nowhere_at_all:loss"))
+
+
+def test_settings_and_mask_reach_the_fine_loss() -> None:
+    raw, frame_logits = scores(4, 5), scores(4, 5, seed=1)
+    mask = torch.arange(5) < torch.tensor([5, 2, 1, 4])[:, None]
+    for changes in ({}, {"fine_reduction": "per-frame"}, {"fine_temperature": 0.3}, {"fine_kind": "huber"}):
+        config = LossConfig.model_validate(changes)
+        settings = (config.fine_reduction, config.fine_temperature)
+        expected = fine_loss(config.fine_kind, raw, frame_logits, mask, *settings)
+        parts = Losses(config)(scores(4, 4), raw, [Labels(scores(4, 4), frame_logits, 1.0)], mask)
+        assert parts.fine == expected
+
+
+def test_a_teacher_without_a_name_has_no_weight() -> None:
+    config = LossConfig(teachers="weighted", teacher_weights={"a": 0.5})
+    taught = [Labels(scores(4, 4), None, 1.0)] * 2
+    with pytest.raises(ValueError, match="shorter|longer"):
+        Losses(config, ["a"])(scores(4, 4), None, taught)
