@@ -107,7 +107,9 @@ def test_published_metrics_of_several_captions_a_video() -> None:
     text_video = np.array([0, 1, 2, 2])  # positions 0, 1, 2, 0
     found = retrieval_metrics(sim, text_video, 3, ties="published")["t2v"]
     assert found == Metrics(50, 100, 100, 100, 250, 1, 1.75, 4)
-    thirds = metrics_of(Ranks(*(np.array([0, 1, 5]) * k for k in (1, 0, 0))), Ranks(*np.zeros((3, 1), int)), "published")
+    thirds = metrics_of(
+        Ranks(*(np.array([0, 1, 5]) * k for k in (1, 0, 0))), Ranks(*np.zeros((3, 1), int)), "published"
+    )
     assert thirds["t2v"].r1 == float(np.float32(100) / np.float32(3)) != 100 / 3
     assert thirds["t2v"].mdr == 2
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from teachclip.cache.scores.reading.pairs import PairScores, RequestedPairs, TilePart, any_absent
 from teachclip.cache.scores.reading.request import changed, find, refuse_unscored, some_of
+from teachclip.cache.scores.tile import TileContents
 from teachclip.errors import CacheMismatchError
 
 KEYS = [(f"t{k}", bytes([k]) * 16) for k in range(12)]
@@ -149,3 +150,47 @@ def test_changes_are_told_with_the_store_and_a_way_out(make_store: Any, what: st
     ways = str(caught.value.hint)
     assert ("prepared elsewhere" in ways) == (what == "frames")
     assert "another store" in ways
+
+
+def test_a_text_of_several_tiles_is_read_from_all_of_them() -> None:
+    parts = [part(np.array(texts), np.array(videos), "float32") for texts, videos in (([1, 2], [0]), ([2], [1, 2]))]
+    parts += [part(np.array([0]), np.arange(3), "float32")]
+    readers = [Rows(np.full((len(one.texts), len(one.videos)), k, np.float32)) for k, one in enumerate(parts)]
+    scores = PairScores(RequestedPairs(parts, 3), readers)
+    np.testing.assert_array_equal(scores.start(np.array([2]), np.arange(3)).result(), [[0, 1, 1]])
+    with pytest.raises(ValueError, match="shorter"):
+        PairScores(RequestedPairs(parts, 3), readers[:2])
+
+
+@pytest.mark.parametrize(("texts", "videos"), [([], [0, 1]), ([0, 1], []), ([], [])])
+def test_a_tile_without_a_text_or_a_video_of_the_request_gives_nothing(texts: list[int], videos: list[int]) -> None:
+    one = part(np.array(texts, np.int64), np.array(videos, np.int64), "float32")
+    reader = Rows(np.zeros((len(texts), len(videos)), np.float32))
+    scores = PairScores(RequestedPairs([one], 2), [reader])
+    assert np.isnan(scores.start(np.arange(2), np.arange(2)).result()).all()
+    assert reader.asked == 0
+
+
+def test_a_request_of_one_pair() -> None:
+    one = part(np.array([0]), np.array([0]), "float32")
+    scores = PairScores(RequestedPairs([one], 1), [Rows(np.array([[0.5]], np.float32))])
+    np.testing.assert_array_equal(scores.start(np.array([0]), np.array([0])).result(), [[0.5]])
+
+
+def test_padded_slots_are_of_the_same_moment(make_store: Any) -> None:
+    made = make_store()
+    videos = [*made.videos[:3], (made.videos[3][0], bytes(16)), *made.videos[4:]]
+    assert np.isnan(made.tile.frame_times[3]).any()
+    (held,) = find(made.cache.folder, made.cache.tiles, made.texts, videos, made.tile.frame_times)
+    assert len(held.videos) == 13
+
+
+def test_times_are_those_of_every_tile_that_holds_the_video(make_store: Any) -> None:
+    made = make_store()
+    texts, later = [("another", bytes(16))], made.tile.frame_times + 1
+    cache = made.cache
+    cache.create_tile("more", TileContents(texts, made.videos, np.array([0]), later), shard_texts=8)
+    videos = [(made.videos[0][0], bytes(16)), *made.videos[1:]]
+    for times in (made.tile.frame_times, later):
+        with pytest.raises(CacheMismatchError, match="frames of 1 videos are of other moments"):
+            find(cache.folder, cache.tiles, texts, videos, times)
