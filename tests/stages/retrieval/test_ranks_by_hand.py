@@ -77,17 +77,25 @@ def test_blocks_are_as_large_as_asked() -> None:
     assert max(asked) == (512, 512)
 
 
-def test_scores_are_not_written_to_and_columns_are_found_again() -> None:
+def test_a_score_that_is_not_a_number_is_told_with_where_to_look() -> None:
     sim = np.array([[0.0, np.nan]], np.float32)
     with pytest.raises(DataError, match=re.escape("text 0 with video 1 is not a number")) as caught:
         retrieval_metrics(sim, np.array([0]), 2, block=1)
     assert "metrics.jsonl" in str(caught.value.hint)
-    own_differs = iter([0.5, 0.25])  # the second time a block is asked, its last bits may differ
+
+
+@pytest.mark.parametrize("own", [0, 1, 2])
+@pytest.mark.parametrize("again", [0.25, 0.75])
+def test_an_own_score_that_is_not_quite_the_same_when_it_is_asked_again_is_no_candidate(own: int, again: float) -> None:
+    asked = iter([0.5, again, again])
 
     def scores(texts: np.ndarray, columns: slice) -> np.ndarray:
-        return np.array([[next(own_differs), 0.3]])
+        row = np.full(3, 0.6)
+        row[own] = next(asked)
+        return row[None, columns]
 
-    assert counts(rank(scores, np.array([0]), 2).texts) == [[0, 0, 0]]
+    ranking = rank(scores, np.array([own]), 3, columns=3)
+    assert counts(ranking.texts) == [[2, 0, 0]]
 
 
 def test_published_metrics_of_one_caption_each() -> None:

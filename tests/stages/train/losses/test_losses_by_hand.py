@@ -9,7 +9,7 @@ import pytest
 import torch
 from teachclip.cache.scores.reading.labels import Labels
 from teachclip.configs.schema import LossConfig
-from teachclip.errors import ConfigError
+from teachclip.errors import ConfigError, PluginError
 from teachclip.stages.train.losses.combined import Losses, LossParts
 from teachclip.stages.train.losses.contrastive import info_nce, max_margin
 from teachclip.stages.train.losses.own import OwnLoss, loss_identity
@@ -167,3 +167,20 @@ def test_a_teacher_without_a_name_has_no_weight() -> None:
     taught = [Labels(scores(4, 4), None, 1.0)] * 2
     with pytest.raises(ValueError, match="zip"):
         Losses(config, ["a"])(scores(4, 4), None, taught)
+
+
+def test_the_line_that_is_named_is_the_users_own_and_not_one_of_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fails_in_torch.py").write_text(
+        "import torch\n\n\ndef loss(student, teacher):\n    return torch.nn.functional.cross_entropy(student, 'x')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PluginError, match=r"fails_in_torch\.py:5, in loss"):
+        OwnLoss("fails_in_torch:loss", "key")(scores(2, 2), scores(2, 2))
+
+
+def test_a_loss_without_a_file_has_no_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "without_a_file.py").write_text("exec('def loss(student, teacher):\\n    return student.sum()')\n")
+    monkeypatch.chdir(tmp_path)
+    assert OwnLoss("without_a_file:loss", "key").source_digest() is None
