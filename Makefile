@@ -10,7 +10,7 @@ PYTHONS := python3.12 python3 python3.13 python3.14 python
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 12))
 PYTHON ?= $(shell for name in $(PYTHONS); do $$name -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $$name && break; done)
 
-.PHONY: setup python demo test test-slow test-gpu lint bench bench-train bench-teaching constraints clean
+.PHONY: setup python demo test test-slow test-gpu mutants lint bench bench-train bench-teaching constraints clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,12 @@ test-slow: $(STAMP)
 test-gpu: $(STAMP)
 	$(BIN)/python tests/run_gpu.py
 
+# By hand, an hour or more: breaks the code in small ways and shows what no test notices (docs/testing.md).
+# One part of tests/mutants.toml by its name, 100 mutants of it: make mutants PART=losses SAMPLE=100
+mutants: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[mutants]'
+	$(BIN)/python tests/mutants.py $(PART) $(if $(SAMPLE),--sample $(SAMPLE))
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,7 +70,7 @@ bench-teaching: $(STAMP)
 constraints: python
 	rm -rf $(BUILD)
 	$(PYTHON) -m venv $(BUILD)
-	$(BUILD)/bin/python -m pip install --quiet '.[dev]'
+	$(BUILD)/bin/python -m pip install --quiet '.[dev,mutants]'
 	$(BUILD)/bin/python -m pip list --format=freeze --exclude teachclip --exclude pip > $(BUILD)/constraints.txt
 	mv $(BUILD)/constraints.txt constraints.txt
 	rm -rf build

@@ -66,7 +66,9 @@ class OwnLoss:
             source = inspect.getsourcefile(code)
         except TypeError:  # built in
             return None
-        return None if source is None else hashlib.blake2b(Path(source).read_bytes(), digest_size=16).hexdigest()
+        if source is None or not Path(source).is_file():  # made by `exec`, or out of a zip file
+            return None
+        return hashlib.blake2b(Path(source).read_bytes(), digest_size=16).hexdigest()
 
 
 def loss_identity(config: LossConfig) -> dict[str, str]:

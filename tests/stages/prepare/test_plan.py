@@ -60,7 +60,9 @@ def test_a_changed_file_is_decoded_within_its_old_shard(videos: list[Video]) -> 
     assert planned(videos[:2], shards) == [(0, "0", shards[0])]
 
 
-@pytest.mark.parametrize(("status", "again"), [("missing", True), ("timeout", True), ("corrupt", False), ("short", False)])
+@pytest.mark.parametrize(
+    ("status", "again"), [("missing", True), ("timeout", True), ("corrupt", False), ("short", False)]
+)
 def test_videos_that_may_have_come_back_are_tried_again(videos: list[Video], status: Status, again: bool) -> None:
     old = shard(videos[:2], status)
     assert planned(videos[:2], {0: old}) == ([(0, "01", old)] if again else [])

@@ -1,5 +1,6 @@
 """The folder of the index: complete or absent, and never read when damaged."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -122,3 +123,18 @@ def test_damage_is_refused_with_the_way_out(tmp_path: Path, damage: object) -> N
     with pytest.raises(CacheError) as caught:
         read_vectors(tmp_path)
     assert caught.value.hint.action == DeleteFolder(str(tmp_path))
+
+
+def test_the_file_is_named_by_shape_and_values(tmp_path: Path) -> None:
+    publish_vectors(tmp_path, some())
+    content = b"(5, 8)" + some().matrix.tobytes()
+    digest = hashlib.blake2b(content, digest_size=8).hexdigest()
+    assert [path.name for path in tmp_path.glob("*.npy")] == [f"vectors-{digest}.npy"]
+
+
+def test_damage_is_told_with_the_folder(tmp_path: Path) -> None:
+    publish_vectors(tmp_path, some())
+    other_format(tmp_path)
+    with pytest.raises(CacheError, match="of format 99, this version reads 1") as caught:
+        read_vectors(tmp_path)
+    assert caught.value.where == str(tmp_path)

@@ -100,3 +100,16 @@ def test_official_keeps_the_published_sampling() -> None:
     assert BatchSampler(180_000, official.train.batch_size, official.train.seed).left_over == 0
     assert BatchSampler(190, 120, 42).steps_per_epoch == 1
     assert BatchSampler(190, 120, 42).left_over == 70
+
+
+def test_batches_of_groups_come_mixed_and_those_of_no_groups_as_they_were_drawn() -> None:
+    """A run goes on with the order that it began with, so that this order never changes."""
+    groups = np.repeat(np.arange(4), 10)
+    order = BatchSampler(40, 5, 3, groups)
+    batches = epoch(order, 0)
+    of_group = [int(groups[batch[0]]) for batch in batches]
+    assert all((groups[batch] == group).all() for batch, group in zip(batches, of_group, strict=True))
+    assert sorted(of_group) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert of_group != sorted(of_group)
+    drawn = np.random.default_rng([3, 1]).permutation(40)
+    np.testing.assert_array_equal(np.concatenate(epoch(BatchSampler(40, 5, 3), 1)), drawn)
