@@ -20,7 +20,7 @@ import numpy as np
 from ...errors import CacheError
 from ...remedies import Remedy, Score
 from ..storage.identity import JSON, identity_digest
-from ..storage.locations import WRITTEN, Location, Remote, at_once, place
+from ..storage.locations import WRITTEN, Location, Remote, at_once, location_of
 from ..storage.locations import folder as local_folder
 from ..storage.publish import TEMPORARY
 from ..storage.sealed import METADATA, group, open_group, whole_number
@@ -222,7 +222,7 @@ class ScoreStore:
     """
 
     def __init__(self, path: str | Location) -> None:
-        self.path = path = place(path)
+        self.path = path = location_of(path)
         if not _there(path):
             raise CacheError("there is no score store", where=str(path), hint=_SCORE_FIRST)
         for old in (".zgroup", ".zarray", ".zmetadata"):

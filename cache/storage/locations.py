@@ -65,7 +65,7 @@ def context() -> ts.Context:
     )
 
 
-def place(location: str | Location) -> Location:
+def location_of(location: str | Location) -> Location:
     """The folder or address that `location` names.
 
     Raises:
@@ -86,7 +86,7 @@ def folder(location: str | Location, what: str) -> Path:
     Raises:
         CacheError: it is an address.
     """
-    found = place(location)
+    found = location_of(location)
     if isinstance(found, Remote):
         raise CacheError(
             f"an address, but {what}",
@@ -118,7 +118,7 @@ class Remote:
         self._root, self._key = root, key
 
     def __reduce__(self) -> tuple[Callable[[str], "Location"], tuple[str]]:
-        return place, (str(self),)  # in another process: opened anew, as its environment says
+        return location_of, (str(self),)  # in another process: opened anew, as its environment says
 
     def __truediv__(self, name: str) -> "Remote":
         return Remote(self._root, f"{self._key}/{name}" if self._key else name)

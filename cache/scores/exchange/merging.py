@@ -7,7 +7,7 @@ from pathlib import Path
 from ....errors import CacheError, CacheMismatchError
 from ....remedies import CompareScores, Remedy
 from ...storage.identity import refuse_difference
-from ...storage.locations import WRITTEN, Location, place
+from ...storage.locations import WRITTEN, Location, location_of
 from ...storage.locations import folder as local_folder
 from ...storage.sealed import open_group
 from ...storage.untrusted import Document
@@ -74,7 +74,7 @@ class Merge:
         self.store = ScoreStore.open(self.path)
         self._parts: list[tuple[ScoreCache, str]] = []
         for source in sources:
-            given = place(source)
+            given = location_of(source)
             if isinstance(given, Path) and given.resolve() == self.path.resolve():
                 raise CacheError("a store cannot be merged with itself", where=str(source))
             other = ScoreStore.open(given)

@@ -19,7 +19,7 @@ from typing import Any
 
 from ....errors import CacheError
 from ....remedies import Again, ExportScores, MergeScores, Option, Remedy, Score
-from ...storage.locations import MANIFEST, WRITTEN, Location, Remote, at_once, place
+from ...storage.locations import MANIFEST, WRITTEN, Location, Remote, at_once, location_of
 from ...storage.locations import folder as local_folder
 from ...storage.publish import TEMPORARY, make_folder, publish, sync_folder
 from ...storage.sealed import METADATA, seal, unseal
@@ -70,7 +70,7 @@ class Export:
     """
 
     def __init__(self, path: str | Location, teacher: str, out: str | Location, partial: bool = False) -> None:
-        self.store, self.out = ScoreStore.open(path), place(out)
+        self.store, self.out = ScoreStore.open(path), location_of(out)
         self.cache = self.store.teacher(teacher)
         if isinstance(self.out, Path):
             _refuse_taken(self.out)
@@ -159,7 +159,7 @@ class Import:
     """
 
     def __init__(self, given: str | Location, path: str | Location) -> None:
-        folder = self.folder = place(given)
+        folder = self.folder = location_of(given)
         self.path = local_folder(path, WRITTEN)
         _refuse_no_export(folder, self.path)
         raw = read_file(folder / MANIFEST, most=_MAX_MANIFEST)

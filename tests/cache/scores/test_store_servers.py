@@ -16,7 +16,7 @@ import pytest
 from teachclip.cache.scores.exchange.packing import Export, Import
 from teachclip.cache.scores.store import ScoreStore
 from teachclip.cache.scores.upkeep.check import Check
-from teachclip.cache.storage import locations as places
+from teachclip.cache.storage import locations
 from teachclip.errors import CacheError, UnreachableError
 
 
@@ -78,14 +78,14 @@ def relay(bucket, monkeypatch) -> Iterator[Server]:
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(places, "_RETRIES", {"max_retries": 2, "initial_delay": "10ms", "max_delay": "50ms"})
-    monkeypatch.setattr(places, "PATIENCE", 0.5)
-    places.context.cache_clear()
+    monkeypatch.setattr(locations, "_RETRIES", {"max_retries": 2, "initial_delay": "10ms", "max_delay": "50ms"})
+    monkeypatch.setattr(locations, "PATIENCE", 0.5)
+    locations.context.cache_clear()
     yield server
     server.released.set()
     server.shutdown()
     server.server_close()
-    places.context.cache_clear()
+    locations.context.cache_clear()
 
 
 FAULTS = [

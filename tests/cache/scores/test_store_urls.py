@@ -17,7 +17,7 @@ from teachclip.cache.scores.upkeep.catalog import summaries, teacher_info
 from teachclip.cache.scores.upkeep.check import Check
 from teachclip.cache.scores.upkeep.compare import Diff, open_caches
 from teachclip.cache.scores.upkeep.removal import collect_garbage, remove_teacher
-from teachclip.cache.storage import locations as places
+from teachclip.cache.storage import locations
 from teachclip.cache.storage.sealed import seal
 from teachclip.errors import CacheError, UnreachableError
 from teachclip.pipeline.cli.main import app
@@ -173,7 +173,7 @@ def test_sizes_that_no_file_has_are_refused_before_anything_is_read(put, bucket)
 
 
 def test_an_export_goes_to_an_address_and_comes_back_bit_for_bit(make_store, bucket, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(places, "_BLOCK", 150)  # larger files come in pieces
+    monkeypatch.setattr(locations, "_BLOCK", 150)  # larger files come in pieces
     made, out = make_store(), f"{bucket.url}/published/tiny"
     packed = Export(made.path, "tiny", out).run()
     local = Export(made.path, "tiny", tmp_path / "out").run()
@@ -205,7 +205,7 @@ def test_an_upload_that_was_interrupted_is_no_export_and_goes_on(
     made, out = make_store(), f"{bucket.url}/out"
     once = upload.upload_bytes
 
-    def until(data: bytes, target: places.Remote) -> dict[str, int | str]:
+    def until(data: bytes, target: locations.Remote) -> dict[str, int | str]:
         if target.name == "c.2.0":
             raise KeyboardInterrupt
         return once(data, target)
@@ -225,7 +225,7 @@ def test_an_upload_that_was_interrupted_is_no_export_and_goes_on(
 
 
 def test_what_does_not_come_back_is_told(make_store, bucket, monkeypatch) -> None:
-    monkeypatch.setattr(places.Remote, "write", lambda self, data: None)
+    monkeypatch.setattr(locations.Remote, "write", lambda self, data: None)
     with pytest.raises(CacheError, match="what was written does not come back"):
         Export(make_store().path, "tiny", f"{bucket.url}/out").run()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from teachclip.cache import training_state as state
+from teachclip.cache import training_state
 from teachclip.configs.schema import PrepareConfig, ShapesConfig, TrunkConfig, TrunkSizes
 from teachclip.errors import CacheMismatchError
 from teachclip.stages.data.video.decode import read_video
@@ -95,7 +95,7 @@ def test_pretraining_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(pretraining, "SAVE_SECONDS", 0.0)
 
     def save_and_stop(path: Path, at: dict[str, object]) -> None:
-        state.save_state(path, at)
+        training_state.save_state(path, at)
         if at["step"] == 4:
             raise KeyboardInterrupt
 

@@ -13,7 +13,7 @@ from teachclip.configs.schema import Config
 from teachclip.errors import CacheError
 from teachclip.stages.data.dataset import read_dataset
 from teachclip.stages.data.usable_split import UsableSplit, usable_split
-from teachclip.stages.score import tile_plan as tiling
+from teachclip.stages.score import tile_plan
 from teachclip.stages.score.estimate import estimate_scores
 from teachclip.stages.score.stage import score
 
@@ -173,10 +173,10 @@ def test_a_dense_store_grows_by_blocks_when_dense_is_too_much(process: Any, new_
 def test_blocks_are_cut_by_hashes_of_ids_alone() -> None:
     ids = [f"v{k}" for k in range(50)]
     own = np.arange(50)
-    plan = tiling.plan_tiles(None, ids, ids, own, "blocks", 16)
+    plan = tile_plan.plan_tiles(None, ids, ids, own, "blocks", 16)
     order = np.random.default_rng(1).permutation(50)
     shuffled = [ids[k] for k in order]
-    other = tiling.plan_tiles(None, shuffled, shuffled, own, "blocks", 16)
+    other = tile_plan.plan_tiles(None, shuffled, shuffled, own, "blocks", 16)
     assert {frozenset(ids[k] for k in tile.videos) for tile in plan.tiles} == {
         frozenset(shuffled[k] for k in tile.videos) for tile in other.tiles
     }

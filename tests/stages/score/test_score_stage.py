@@ -12,11 +12,11 @@ from teachclip.cache.scores import shard as score_shards
 from teachclip.cache.scores.reading.tile_rows import TileRows
 from teachclip.cache.scores.shard import marker_path, missing_shards
 from teachclip.cache.scores.store import ScoreCache, ScoreStore
-from teachclip.cache.storage import untrusted as documents
+from teachclip.cache.storage import untrusted
 from teachclip.cache.storage.identity import text_digest
 from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, ConfigError, DataError
 from teachclip.remedies import Change, Score
-from teachclip.stages.score import scorer as scoring
+from teachclip.stages.score import scorer
 from teachclip.stages.score.stage import score
 
 
@@ -131,7 +131,7 @@ def test_a_longer_batch_gives_the_same_scores_to_rounding(process, new_world, fa
 
 def test_blocks_of_videos_are_put_together_in_order(process, new_world, fake_teacher, finished, monkeypatch) -> None:
     root = new_world()
-    monkeypatch.setattr(scoring, "SCORED_AT_ONCE", 5)
+    monkeypatch.setattr(scorer, "SCORED_AT_ONCE", 5)
     score(process.config_of(root))
     ours, theirs = (TileRows(cache_of(where).tiles[0]).scores(np.arange(38)) for where in (root, finished))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=3e-5)
@@ -299,7 +299,7 @@ def test_a_folder_that_cannot_be_written(process, new_world, fake_teacher, monke
     def read_only(_: Path) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(documents, "sync_folder", read_only)
+    monkeypatch.setattr(untrusted, "sync_folder", read_only)
     with pytest.raises(CacheError, match="cannot be written: Read-only file system"):
         score(process.config_of(root))
 

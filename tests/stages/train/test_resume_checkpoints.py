@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from teachclip.cache import training_state as state_files
+from teachclip.cache import training_state
 from teachclip.cache.training_state import load_state, save_state
 from teachclip.errors import CacheMismatchError, CheckpointError, TrainingError
 from teachclip.remedies import DeleteFolder
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.runtime.run_folder import RunFolder
-from teachclip.stages.train.record import checkpoints as keeping
+from teachclip.stages.train.record import checkpoints
 from teachclip.stages.train.record.checkpoints import Checkpointer
 from teachclip.stages.train.stage import train
 
@@ -49,7 +49,7 @@ def keeper(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     def save_network(network: Any, path: Path, weights: dict[str, torch.Tensor]) -> None:
         path.write_text(str(weights["weight"][0, 0].item()))
 
-    monkeypatch.setattr(keeping, "save_network", save_network)
+    monkeypatch.setattr(checkpoints, "save_network", save_network)
 
     def make(value: float = 0.0, keep: int = 2) -> Checkpointer:
         network: Any = torch.nn.Linear(3, 3)
@@ -96,13 +96,13 @@ def test_a_fresh_run_begins_at_the_first_step(keeper: Any) -> None:
 @pytest.fixture
 def slow_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Nothing is written before this event."""
-    go, save_file = threading.Event(), state_files.save_file
+    go, save_file = threading.Event(), training_state.save_file
 
     def wait(*arguments: Any, **named: Any) -> None:
         assert go.wait(20)
         save_file(*arguments, **named)
 
-    monkeypatch.setattr(state_files, "save_file", wait)
+    monkeypatch.setattr(training_state, "save_file", wait)
     return go
 
 
@@ -172,7 +172,7 @@ def test_a_full_disk_is_told_with_what_is_left(keeper: Any, folder: RunFolder, m
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(state_files, "save_file", full)
+    monkeypatch.setattr(training_state, "save_file", full)
     made.save(2, 0.0)
     with pytest.raises(TrainingError, match="No space left") as caught:
         made.save(3, 0.0)
@@ -187,7 +187,7 @@ def test_the_error_of_a_checkpoint_is_noticed_before_the_next_one(keeper: Any, m
     def read_only(*_: Any, **__: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(state_files, "save_file", read_only)
+    monkeypatch.setattr(training_state, "save_file", read_only)
     made.save(1, 0.0)
     made._writer.wait()
     with pytest.raises(TrainingError, match="Read-only"):
@@ -248,7 +248,7 @@ def test_a_network_is_not_the_chosen_one_before_its_state_is_written(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(state_files, "save_file", full)
+    monkeypatch.setattr(training_state, "save_file", full)
     fill(made, 6)
     made.choose(6, 1, "sumr", 2.0)
     made.save(6, 0.0)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from teachclip.cache import training_state as state_files
+from teachclip.cache import training_state
 from teachclip.cache.training_state import load_state
 from teachclip.configs.loading import dump_config
 from teachclip.configs.schema import Config
@@ -104,7 +104,7 @@ def test_a_stop_that_cannot_be_saved_is_an_error(world: Any, monkeypatch: pytest
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr(state_files, "save_file", full)
+        patched.setattr(training_state, "save_file", full)
         with pytest.raises(TrainingError, match="No space left"):
             train(config, stop=stop)
     with pytest.raises(StoppedEarly, match="stopped at step 1 of 1200"):

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from teachclip.cache import training_state as state
+from teachclip.cache import training_state
 from teachclip.configs.loading import load_config
 from teachclip.stages.models.checkpoints import files as checkpoints
 from teachclip.stages.train import stage
@@ -38,7 +38,7 @@ def work(path: Path, at: int | None) -> None:
     code = 1
     try:
         config = load_config(path)
-        state.save_file = checkpoints.save_file = save_file  # type: ignore[attr-defined]
+        training_state.save_file = checkpoints.save_file = save_file  # type: ignore[attr-defined]
         with faulty_disk.watched(faulty_disk.KillAt(at), sync=False, within=config.run_folder):
             stage.train(config)
         code = 0

@@ -139,7 +139,7 @@ def verify(
     """
     with running("cache", json, quiet, debug, config, sets) as output:
         from .....cache.scores.upkeep.check import Check
-        from .....cache.storage.locations import place
+        from .....cache.storage.locations import location_of
 
         if rescore and config is None:
             raise ConfigError("--rescore needs to know the teachers", hint="name the configuration: --config CONFIG")
@@ -149,7 +149,7 @@ def verify(
         again: list[Rescored] = []
         if config is not None and rescore and not result.findings:
             settings = load_config(config, sets or ())
-            there = Path(store).absolute() if isinstance(place(store), Path) else store
+            there = Path(store).absolute() if isinstance(location_of(store), Path) else store
             this = settings.score.model_copy(update={"store": there})
             settings = settings.model_copy(update={"score": this})
             with output.waiting("loading"):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from teachclip.errors import DataError
-from teachclip.stages.data.readers import safe_pickle as unpickle
+from teachclip.stages.data.readers import safe_pickle
 from teachclip.stages.data.readers.caption_tables import captions_in
 from teachclip.stages.data.readers.safe_pickle import unpickled
 
@@ -168,11 +168,11 @@ def test_a_list_that_holds_itself_is_refused(file: Path) -> None:
 
 
 def test_more_opcodes_than_captions_have_are_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpickle, "MAX_OPCODES", 1000)
+    monkeypatch.setattr(safe_pickle, "MAX_OPCODES", 1000)
     file.write_bytes(b"]" * 2000 + b".")
     with pytest.raises(DataError, match="more than 1,000 opcodes"):
         unpickled(file)
-    monkeypatch.setattr(unpickle, "MAX_BYTES", 100)
+    monkeypatch.setattr(safe_pickle, "MAX_BYTES", 100)
     with pytest.raises(DataError, match="larger than"):
         unpickled(file)
 

@@ -5,7 +5,7 @@ import torch
 from teachclip.configs.loading import load_config
 from teachclip.errors import CheckpointError, ConfigError
 from teachclip.stages.models.checkpoints.files import load_network, network_digest, save_network
-from teachclip.stages.models.common import pair_blocks as blocks
+from teachclip.stages.models.common import pair_blocks
 from teachclip.stages.models.teachers import drl
 from teachclip.stages.train.losses.contrastive import info_nce
 from torch import Tensor
@@ -70,7 +70,7 @@ def test_blocks_do_not_change_a_score(make_network, material, monkeypatch, texts
     texts, videos = _features(network, material)
     expected = network.plain_score(texts, videos)
     monkeypatch.setattr(drl, "TEXTS_AT_A_TIME", texts_at_a_time)
-    monkeypatch.setitem(blocks.BLOCK_BYTES, "cpu", block_bytes)
+    monkeypatch.setitem(pair_blocks.BLOCK_BYTES, "cpu", block_bytes)
     torch.testing.assert_close(network.score(texts, videos), expected, rtol=0, atol=1e-12)
 
 
@@ -90,7 +90,7 @@ def test_no_tensor_grows_with_the_number_of_pairs(make_network, monkeypatch, lar
     network = make_network(kind="drl")
     texts = network.text_features(torch.randn(300, WORDS, 64), torch.ones(300, WORDS))
     videos = network.video_features(torch.randn(200, FRAMES, 64), torch.ones(200, FRAMES), torch.empty(0))
-    monkeypatch.setitem(blocks.BLOCK_BYTES, "cpu", 1 << 16)
+    monkeypatch.setitem(pair_blocks.BLOCK_BYTES, "cpu", 1 << 16)
     with largest_tensor() as largest:
         network.score(texts, videos)
     inputs = max(value.numel() * value.element_size() for value in videos.values())

@@ -7,7 +7,7 @@ from teachclip.errors import ConfigError
 from teachclip.stages.models.checkpoints.files import load_network, network_digest, save_network
 from teachclip.stages.models.clip.pixels import normalise
 from teachclip.stages.models.clip.trunk import shift_tokens
-from teachclip.stages.models.common import pair_blocks as blocks
+from teachclip.stages.models.common import pair_blocks
 from teachclip.stages.models.common.temporal import TemporalTransformer
 
 
@@ -128,7 +128,7 @@ def test_scores_are_those_of_the_specification(features) -> None:
 def test_the_block_size_does_not_change_a_score(features, monkeypatch, pairs) -> None:
     network, texts, videos = features
     whole = network.score(texts, videos)
-    monkeypatch.setitem(blocks.BLOCK_BYTES, "cpu", pairs * 5 * 8)
+    monkeypatch.setitem(pair_blocks.BLOCK_BYTES, "cpu", pairs * 5 * 8)
     torch.testing.assert_close(network.score(texts, videos), whole, rtol=0, atol=1e-12)
 
 

@@ -5,7 +5,7 @@ import torch
 from teachclip.configs.schema import NetworkConfig, TrunkConfig, Ts2NetConfig
 from teachclip.errors import CheckpointError
 from teachclip.stages.models.build import build_network
-from teachclip.stages.models.common import pair_blocks as blocks
+from teachclip.stages.models.common import pair_blocks
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def _part(features: dict, index) -> dict:
 def test_the_block_size_does_not_change_a_score(features, monkeypatch, pairs) -> None:
     network, texts, videos = features
     whole = network.parts(texts, videos).mean()
-    monkeypatch.setitem(blocks.BLOCK_BYTES, "cpu", pairs * 10 * 5 * 8)
+    monkeypatch.setitem(pair_blocks.BLOCK_BYTES, "cpu", pairs * 10 * 5 * 8)
     torch.testing.assert_close(network.score(texts, videos), whole, rtol=0, atol=1e-12)
 
 
@@ -49,7 +49,7 @@ def test_gradients_do_not_depend_on_the_block_size(features, monkeypatch) -> Non
         )
 
     whole = gradient()
-    monkeypatch.setitem(blocks.BLOCK_BYTES, "cpu", 1)
+    monkeypatch.setitem(pair_blocks.BLOCK_BYTES, "cpu", 1)
     torch.testing.assert_close(gradient(), whole, rtol=0, atol=1e-12)
 
 
@@ -61,7 +61,7 @@ def test_no_tensor_grows_with_the_number_of_pairs(sizes, monkeypatch, largest_te
     network = build_network(config).eval()
     texts = {"sentence": torch.randn(300, 64), "words": torch.randn(300, 8, 64)}
     videos = {"vector": torch.randn(200, 64), "frames": torch.randn(200, 4, 64)}
-    monkeypatch.setitem(blocks.BLOCK_BYTES, "cpu", 1 << 18)
+    monkeypatch.setitem(pair_blocks.BLOCK_BYTES, "cpu", 1 << 18)
     with largest_tensor() as largest:
         network.score(texts, videos)
     assert largest.bytes <= 1 << 18 < 300 * 200 * 8 * 4 * 4

@@ -5,7 +5,7 @@ import torch
 from teachclip.configs.schema import NetworkConfig
 from teachclip.errors import ConfigError
 from teachclip.stages.models.checkpoints.files import load_network, network_digest, save_network
-from teachclip.stages.models.common import pair_blocks as blocks
+from teachclip.stages.models.common import pair_blocks
 from teachclip.stages.models.teachers.xpool import TextConditionedPooling
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -170,7 +170,7 @@ def test_the_block_size_does_not_change_a_score(make_xpool, clips, ids, monkeypa
     network = make_xpool()
     texts, videos = network.encode_texts(ids), network.encode_videos(*clips)
     whole = network.pooling.score(texts, videos)
-    monkeypatch.setitem(blocks.BLOCK_BYTES, "cpu", pairs * 3 * 5 * 8)
+    monkeypatch.setitem(pair_blocks.BLOCK_BYTES, "cpu", pairs * 3 * 5 * 8)
     torch.testing.assert_close(network.score(texts, videos), whole, rtol=0, atol=1e-13)
 
 
@@ -204,7 +204,7 @@ def test_no_tensor_grows_with_the_number_of_pairs(make_xpool, largest_tensor, mo
     network = make_xpool(torch.float32)
     texts, videos = network.pooling.texts(torch.randn(300, 64)), network.pooling.videos(torch.randn(200, 5, 64), None)
     videos |= network.pooling.condense(videos.pop("values"))
-    monkeypatch.setitem(blocks.BLOCK_BYTES, "cpu", 1 << 18)
+    monkeypatch.setitem(pair_blocks.BLOCK_BYTES, "cpu", 1 << 18)
     with largest_tensor() as largest:
         network.score(texts, videos)
     assert largest.bytes <= 1 << 18 < 300 * 200 * 5 * 4

@@ -26,7 +26,7 @@ from teachclip.stages.models.clip.tokens import tokenize
 from teachclip.stages.runtime.processes import World
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.runtime.run_folder import RunFolder
-from teachclip.stages.train.dataloader import resident_frames as resident
+from teachclip.stages.train.dataloader import resident_frames
 from teachclip.stages.train.dataloader.batch import Batch, BatchLoader
 from teachclip.stages.train.dataloader.resident_frames import frame_inputs
 from teachclip.stages.train.dataloader.sampler import BatchSampler
@@ -184,11 +184,11 @@ def test_what_auto_chooses(cache: FrameCache, monkeypatch: pytest.MonkeyPatch) -
     size = 22 * 4 * 3 * 32 * 32
     videos = cache.usable[:22]
     free = {"cuda": 4 * size, "cpu": 4 * size}
-    monkeypatch.setattr(resident, "_free", lambda device: free[device.type])
+    monkeypatch.setattr(resident_frames, "_free", lambda device: free[device.type])
     jpeg = FrameCache({**cache.identity, "storage": "jpeg"}, [])
 
     def chosen(where: FrameCache, device: str) -> str:
-        return resident._choice(size, where, torch.device(device), World())
+        return resident_frames._choice(size, where, torch.device(device), World())
 
     assert len(videos) == 22
     assert chosen(cache, "cuda") == chosen(jpeg, "cuda") == "device"
@@ -203,7 +203,7 @@ def test_frames_that_do_not_fit_are_refused(cache: FrameCache, monkeypatch: pyte
     with pytest.raises(ConfigError, match="no GPU") as error:
         kept("device", cache, cache.usable)
     assert "train.frames=stream" in str(error.value)
-    monkeypatch.setattr(resident, "_free", lambda device: 1000)
+    monkeypatch.setattr(resident_frames, "_free", lambda device: 1000)
     with pytest.raises(ConfigError, match="is host: all frames take"):
         kept("host", cache, cache.usable)
 
@@ -267,9 +267,9 @@ def test_batches_are_on_the_gpu_before_they_are_used(cache: FrameCache, reader: 
 
 
 def test_what_a_container_may_take_counts_as_free(tmp_path: Path) -> None:
-    assert resident._left_in_container(tmp_path) == sys.maxsize
+    assert resident_frames._left_in_container(tmp_path) == sys.maxsize
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("300\n")
-    assert resident._left_in_container(tmp_path) == sys.maxsize
+    assert resident_frames._left_in_container(tmp_path) == sys.maxsize
     (tmp_path / "memory.max").write_text("1000\n")
-    assert resident._left_in_container(tmp_path) == 700
+    assert resident_frames._left_in_container(tmp_path) == 700
