@@ -45,7 +45,11 @@ OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}  # fail on a damaged picture rather than fill it in
 TOLERATED_LOSS = 0.1  # share of the frames that may be damaged when none of them was chosen
 SHORT = 0.95  # of the duration that the container claims
-READER = 1  # goes up when other frames, times or verdicts come out of the same file
+READER = 2  # goes up when other frames, times or verdicts come out of the same file
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
+NOT_FOR_US = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
+DAMAGED: tuple[Status, ...] = ("corrupt", "short")
+BLOCK = 2**20
 
 
 class Unusable(Exception):
@@ -87,9 +91,41 @@ class Taken:
 def read_video(id: str, source: VideoSource, config: PrepareConfig) -> VideoRecord:
     """Decode one video. Whatever is wrong with it becomes a status; nothing is raised.
 
+    Decoders take a read error for the end of the file, or for damage. A video is called damaged only when it is so
+    twice, and its bytes could all be read in between.
+
     Raises:
         DataError: decord, which the configuration wants, is missing or the wrong one.
     """
+    record = _attempt(id, source, config)
+    if record.status.status not in DAMAGED:
+        return record
+    try:
+        _read_through(source)
+    except OSError as error:
+        return without_frames(id, source, "failed", trouble(error))
+    return _attempt(id, source, config)
+
+
+def without_frames(
+    id: str, source: VideoSource, status: Status, reason: str, decoder: Decoder = "pyav"
+) -> VideoRecord:
+    """The record of a video that was not decoded, for `reason`."""
+    try:
+        stamp = stamp_of(source)
+    except OSError:
+        stamp = FileStamp()
+    return VideoRecord(VideoStatus(id, status, reason), stamp=stamp, read_by=ReadBy(decoder, READER))
+
+
+def trouble(error: MemoryError | OSError) -> str:
+    """The reason of a video that is `failed`."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return f"cannot be read: {error.strerror or error}"
+
+
+def _attempt(id: str, source: VideoSource, config: PrepareConfig) -> VideoRecord:
     stamp = FileStamp()
     try:
         stamp = _stamp(source)
@@ -100,8 +136,16 @@ def read_video(id: str, source: VideoSource, config: PrepareConfig) -> VideoReco
     except DataError:
         raise
     except Exception as error:  # decoders are fed arbitrary bytes: one video's failure is that video's status
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and not isinstance(error, av.FFmpegError)):
+            return without_frames(id, source, "failed", trouble(error))
         reason = f"{type(error).__name__}: {error}"
         return VideoRecord(VideoStatus(id, "corrupt", reason), stamp=stamp, read_by=ReadBy(reader=READER))
+
+
+def _read_through(source: VideoSource) -> None:
+    with open_bytes(source) as file:
+        while file.read(BLOCK):
+            pass
 
 
 def _record(id: str, source: VideoSource, config: PrepareConfig, stamp: FileStamp) -> VideoRecord:
@@ -128,9 +172,10 @@ def _stamp(source: VideoSource) -> FileStamp:
             with path.open("rb"):
                 pass
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if error.errno in NOT_THERE:
             raise Unusable("missing", "no such file") from None
-        raise Unusable("missing", f"cannot be opened: {error.strerror}") from None
+        status: Status = "missing" if error.errno in NOT_FOR_US else "failed"
+        raise Unusable(status, f"cannot be opened: {error.strerror}") from None
     if not stat.S_ISREG(found.st_mode):
         raise Unusable("missing", "is a folder" if stat.S_ISDIR(found.st_mode) else "is no regular file")
     if stamp.size == 0:
@@ -146,6 +191,8 @@ def _opened(source: VideoSource) -> Iterator[Any]:
         )
         try:
             container = files.enter_context(av.open(opened, options=OPTIONS))
+        except MemoryError:
+            raise
         except (av.FFmpegError, ValueError):
             raise Unusable("corrupt", _guess(source)) from None
         yield container
@@ -211,6 +258,8 @@ def _inspect(container: Any, stream: Any) -> Contents:
             ends[index] = max(second + float((packet.duration or 0) * packet.time_base), ends.get(index, second))
             if index == stream.index:
                 shown.append(second)
+    except MemoryError:
+        raise
     except av.FFmpegError:  # what came before counts; that something is missing shows in the times
         odd = odd or "the file cannot be read to its end"
     if not found:
@@ -395,6 +444,8 @@ def _decoded(container: Any, stream: Any, health: _Health) -> Iterator[Any]:
     while True:
         try:
             packet = next(packets)
+        except MemoryError:
+            raise
         except (StopIteration, av.FFmpegError):
             return
         health.sees(packet)
@@ -402,6 +453,8 @@ def _decoded(container: Any, stream: Any, health: _Health) -> Iterator[Any]:
             health.fails(packet)
         try:
             frames = packet.decode()
+        except MemoryError:
+            raise
         except av.FFmpegError:
             health.fails(packet)
             continue
