@@ -15,7 +15,7 @@ import io
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,6 +32,7 @@ from ....configs.schema import PrepareConfig
 from ....errors import DataError
 from .by_decord import Complaint, Picture, doubt, near_the_end, read_frames
 from .frame_choice import frame_numbers
+from .missing import Signs, overheard
 from .resize import resize_crop
 from .source import TarPart, VideoSource, file_of, open_bytes, stamp_of
 
@@ -43,8 +44,11 @@ FORMATS = (
 )
 OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}  # fail on a damaged picture rather than fill it in
+LOSES_NOTHING = ("mov", "gif")  # an index names every packet of an MP4; a GIF says how long it holds each picture
+UNDECIDED = 50  # pictures behind the last chosen one in which what is missing before it may still show
 TOLERATED_LOSS = 0.1  # share of the frames that may be damaged when none of them was chosen
 SHORT = 0.95  # of the duration that the container claims
+INSTANT = 1e-6  # seconds that are no difference
 READER = 2  # goes up when other frames, times or verdicts come out of the same file
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 NOT_FOR_US = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
@@ -64,15 +68,16 @@ class Unusable(Exception):
 class Contents:
     """What a video file holds: `pictures`, at `fps`, the last of which ends at second `end` of `claimed`.
 
-    A pause of more than `hole` seconds between two of them means that some were lost. `times` are those at which they
-    are shown, seconds from the first one, where each has its own; `doubt` says why decord may give other frames.
+    `pauses` are the times, of the container, of pictures that follow a pause in a steady stream: before them some may
+    have been lost. `times` are those at which pictures are shown, seconds from the first one, where each has its own;
+    `doubt` says why decord may give other frames.
     """
 
     pictures: int
     fps: float
     end: float
     claimed: float | None
-    hole: float
+    pauses: tuple[float, ...]
     times: tuple[float, ...]
     doubt: str
 
@@ -269,10 +274,10 @@ def _inspect(container: Any, stream: Any) -> Contents:
     start, end = starts.get(stream.index, 0.0), ends.get(stream.index, pictures / fps)
     end = max(end, max(shown, default=0.0) + 1 / fps)
     claimed = _claimed(container, stream, pictures, fps, starts, ends)
-    hole, times = _hole(container, shown), _times(stream, found)
-    if any(after - before > hole for before, after in pairwise(times)):
-        odd = odd or "some pictures are missing"
-    return Contents(pictures, fps, end - start, claimed, hole, times, odd or doubt(container, stream, found))
+    pauses, times = _pauses(container, shown), _times(stream, found)
+    if pauses:
+        odd = odd or "pictures may be missing in a pause"
+    return Contents(pictures, fps, end - start, claimed, pauses, times, odd or doubt(container, stream, found))
 
 
 def _times(stream: Any, pictures: list[Picture]) -> tuple[float, ...]:
@@ -293,14 +298,15 @@ def _rate(stream: Any, shown: list[float]) -> float:
     return rate if 0.5 < rate / measured < 2 else measured
 
 
-def _hole(container: Any, shown: list[float]) -> float:
-    """How long a pause in a steady stream means that packets are gone, which decoders do not notice."""
-    if len(shown) < 3 or container.format.name.startswith("mov"):  # an index that names every packet loses none
-        return math.inf
-    pauses = np.diff(np.sort(shown))
-    usual = float(np.median(pauses))
-    steady = float(np.mean(pauses < 1.5 * usual)) > 0.95
-    return max(0.5, 2 * usual) if steady else math.inf
+def _pauses(container: Any, shown: list[float]) -> tuple[float, ...]:
+    """Times of the pictures before which packets may be gone: those behind a pause in a steady stream."""
+    if len(shown) < 3 or container.format.name.startswith(LOSES_NOTHING):
+        return ()
+    times = np.sort(shown)
+    steps = np.diff(times)
+    usual = float(np.median(steps))
+    steady = float(np.mean(steps < 1.5 * usual)) > 0.95
+    return tuple(float(time) for time in times[1:][steps > max(0.5, 2 * usual)]) if steady else ()
 
 
 def _claimed(
@@ -353,7 +359,7 @@ def _take(source: VideoSource, contents: Contents, config: PrepareConfig) -> tup
         numbers = _numbers(count, contents.fps, config)
         if not numbers:
             break
-        taken = _decode(source, set(numbers), contents.hole, config)
+        taken = _decode(source, set(numbers), contents.pauses, config)
         if len(taken.frames) == len(numbers):
             break
         count = taken.decoded
@@ -369,29 +375,37 @@ def _numbers(count: int, fps: float, config: PrepareConfig) -> list[int]:
     return frame_numbers(count, fps, config.sample_fps, config.max_frames, config.choice, config.last_second)
 
 
-def _decode(source: VideoSource, numbers: set[int], hole: float, config: PrepareConfig) -> Taken:
-    """Decode up to the last of `numbers`."""
-    taken, health = Taken({}, {}, set(), 0, 0), _Health(hole)
+def _decode(source: VideoSource, numbers: set[int], pauses: Sequence[float], config: PrepareConfig) -> Taken:
+    """Decode up to the last of `numbers`, and on while it is undecided whether that one misses a picture."""
+    taken, health = Taken({}, {}, set(), 0, 0), _Health(pauses)
     first: float | None = None
-    with _opened(source) as container:
+    behind: dict[int, float] = {}
+    with ExitStack() as opened:
+        container = opened.enter_context(_opened(source))
         stream = _video_stream(container)
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
         stream.codec_context.options = STRICT
-        for frame in _decoded(container, stream, health):
+        signs = None
+        if pauses or container.format.name == "avi":  # which may hide a pause, since it has no times
+            signs = Signs(stream.codec_context.codec.canonical_name, opened.enter_context(overheard()))
+        for frame in _decoded(container, stream, health, signs):
             number, sound = taken.decoded, health.sound(frame)
             if not sound and first is None:  # cut out of a longer video: what comes before the first key frame
                 health.lost += 1
                 continue
             if not sound:
                 taken.damaged.add(number)
+            elif health.behind is not None:
+                behind[number] = health.behind
             first = frame.time if first is None else first
             if number in numbers:
                 taken.frames[number] = _stored(_rgb(frame), config)
                 taken.times[number] = None if frame.time is None or first is None else frame.time - first
             taken.decoded += 1
-            if taken.decoded > max(numbers):
+            if number >= max(numbers) and (health.behind is None or number >= max(numbers) + UNDECIDED):
                 break
+    taken.damaged |= {number for number, pause in behind.items() if pause in health.losses}
     taken.lost = health.lost
     return taken
 
@@ -400,14 +414,22 @@ class _Health:
     """Which pictures are damaged: those from a loss on, until the next key frame.
 
     Pictures come out of a decoder later than they go in, so a packet that fails is made good by the first key packet
-    behind it; a hole in the times, which is seen on the pictures, by the first key picture. In a clip that was cut out
-    of a longer video, pictures shown ahead of the first key picture fail, and the next packets may complain about it:
-    that breaks nothing behind.
+    behind it. A pause is no loss until a packet between it and the next key picture fails or misses another. In a clip
+    that was cut out of a longer video, pictures shown ahead of the first key picture fail, and the next packets may
+    complain about it: that breaks nothing behind.
+
+    Attributes:
+        lost: packets that failed.
+        losses: the pauses in which pictures are missing.
+        behind: the pause without a key picture since, before the picture that was seen last.
     """
 
-    def __init__(self, hole: float) -> None:
-        self.hole, self.lost = hole, 0
-        self._broken = self._after_hole = self._timed = False
+    def __init__(self, pauses: Sequence[float]) -> None:
+        self.pauses, self.lost = pauses, 0
+        self.losses: set[float] = set()
+        self.behind: float | None = None
+        self._keys: list[float] = []
+        self._broken = self._timed = False
         self._heals: int | None = None
         self._key: int | None = None
         self._before: float | None = None
@@ -416,6 +438,8 @@ class _Health:
         self._timed |= packet.pts is not None
         if packet.is_keyframe:
             self._key = packet.pts
+            if (when := _second(packet)) is not None:
+                self._keys.append(when)
             if self._broken and self._heals is None:
                 self._heals = packet.pts
 
@@ -425,6 +449,7 @@ class _Health:
         ahead = packet.pts is not None and self._key is not None and packet.pts < self._key
         begins = self._before is None and (ahead or self._heals is not None)
         self.lost += 1
+        self.misses(packet)
         self._broken, self._heals = True, self._key if begins else None
 
     def sound(self, frame: Any) -> bool:
@@ -432,13 +457,34 @@ class _Health:
             self._broken = self._broken and not frame.key_frame
         elif self._heals is not None and frame.pts is not None and frame.pts >= self._heals:
             self._broken = False
-        paused = frame.time is not None and self._before is not None and frame.time - self._before > self.hole
-        self._after_hole = (self._after_hole or paused) and not frame.key_frame
+        self.behind = self.pause_before(frame.time)
         self._before = frame.time
-        return not (self._broken or self._after_hole or frame.is_corrupt)
+        if frame.is_corrupt and self.behind is not None:
+            self.losses.add(self.behind)
+        return not (self._broken or self.behind in self.losses or frame.is_corrupt)
+
+    def misses(self, packet: Any) -> None:
+        """The packet shows that the pause before it was a loss."""
+        if (pause := self.pause_before(_second(packet))) is not None:
+            self.losses.add(pause)
+
+    def pause_before(self, second: float | None) -> float | None:
+        """The last pause before what is shown at `second`, unless a key picture came in between."""
+        if second is None:
+            return None
+        pause = max((pause for pause in self.pauses if pause <= second + INSTANT), default=None)
+        if pause is None or any(pause - INSTANT <= key <= second + INSTANT for key in self._keys):
+            return None
+        return pause
 
 
-def _decoded(container: Any, stream: Any, health: _Health) -> Iterator[Any]:
+def _second(packet: Any) -> float | None:
+    """When a packet is shown, or, in an AVI, decoded."""
+    when = packet.dts if packet.pts is None else packet.pts
+    return None if when is None or packet.time_base is None else float(when * packet.time_base)
+
+
+def _decoded(container: Any, stream: Any, health: _Health, signs: Signs | None) -> Iterator[Any]:
     """Frames in order."""
     packets = container.demux(stream)
     while True:
@@ -457,7 +503,12 @@ def _decoded(container: Any, stream: Any, health: _Health) -> Iterator[Any]:
             raise
         except av.FFmpegError:
             health.fails(packet)
-            continue
+            frames = []
+        sign = signs.of(packet) if signs is not None else None
+        if sign == "concealed" or (sign and container.format.name == "avi"):
+            health.fails(packet)
+        elif sign:
+            health.misses(packet)
         yield from frames
 
 
