@@ -15,6 +15,7 @@ import io
 import math
 import os
 import stat
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from ....cache.frames.record import Decoder, FileStamp, ReadBy, Status, VideoRec
 from ....configs.schema import PrepareConfig
 from ....errors import DataError
 from .by_decord import Complaint, Picture, doubt, near_the_end, read_frames
+from .clock import AGAIN, Added, Clock
 from .frame_choice import frame_numbers
 from .missing import Signs, overheard
 from .resize import resize_crop
@@ -44,6 +46,8 @@ FORMATS = (
 )
 OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}  # fail on a damaged picture rather than fill it in
+TURNED = ("mov", "matroska")  # say how their pictures are to be turned, and may be decoded by decord
+FEW = 32  # packets by which a first picture should have come out
 LOSES_NOTHING = ("mov", "gif")  # an index names every packet of an MP4; a GIF says how long it holds each picture
 UNDECIDED = 50  # pictures behind the last chosen one in which what is missing before it may still show
 TOLERATED_LOSS = 0.1  # share of the frames that may be damaged when none of them was chosen
@@ -70,7 +74,8 @@ class Contents:
 
     `pauses` are the times, of the container, of pictures that follow a pause in a steady stream: before them some may
     have been lost. `times` are those at which pictures are shown, seconds from the first one, where each has its own;
-    `doubt` says why decord may give other frames.
+    `doubt` says why decord may give other frames; `offsets` what is added to the times of each part of a file whose
+    times begin again.
     """
 
     pictures: int
@@ -80,6 +85,7 @@ class Contents:
     pauses: tuple[float, ...]
     times: tuple[float, ...]
     doubt: str
+    offsets: tuple[float, ...]
 
 
 @dataclass
@@ -163,7 +169,7 @@ def _record(id: str, source: VideoSource, config: PrepareConfig, stamp: FileStam
     decoder, numbers, taken = _taken(source, contents, config)
     images = [taken.frames[number] for number in numbers]
     remark = contents.doubt if config.decoder == "decord" else ""
-    reason = f"decord may give other frames: {remark}" if remark else _remark(taken)
+    reason = f"decord may give other frames: {remark}" if remark else _remark(taken, contents)
     status = VideoStatus(id, "ok", reason, len(images), contents.end)
     times = _seconds(numbers, taken, contents.fps)
     return VideoRecord.of(status, images, times, stamp, ReadBy(decoder, READER))
@@ -246,6 +252,8 @@ def _inspect(container: Any, stream: Any) -> Contents:
     ends: dict[int, float] = {}
     shown: list[float] = []
     found: list[Picture] = []
+    clocks: dict[int, Clock] = {}
+    first = _FirstPicture(container, stream)
     odd = ""
     try:
         for packet in container.demux():
@@ -256,11 +264,14 @@ def _inspect(container: Any, stream: Any) -> Contents:
             if index == stream.index:
                 found.append(Picture(packet.pts, packet.is_keyframe))
                 odd = odd or ("a packet is damaged" if packet.is_corrupt else "")
+                odd = odd or ("its pictures are mirrored" if first.mirrored(packet) else "")
             if when is None or packet.time_base is None:
                 continue
-            second = float(when * packet.time_base)
+            second, lasts = float(when * packet.time_base), float((packet.duration or 0) * packet.time_base)
+            decoded = second if packet.dts is None else float(packet.dts * packet.time_base)
+            second += clocks.setdefault(index, Clock()).offset(decoded, second, lasts)
             starts[index] = min(second, starts.get(index, second))
-            ends[index] = max(second + float((packet.duration or 0) * packet.time_base), ends.get(index, second))
+            ends[index] = max(second + lasts, ends.get(index, second))
             if index == stream.index:
                 shown.append(second)
     except MemoryError:
@@ -275,9 +286,38 @@ def _inspect(container: Any, stream: Any) -> Contents:
     end = max(end, max(shown, default=0.0) + 1 / fps)
     claimed = _claimed(container, stream, pictures, fps, starts, ends)
     pauses, times = _pauses(container, shown), _times(stream, found)
+    offsets = tuple(clocks[stream.index].offsets) if stream.index in clocks else (0.0,)
+    if len(offsets) > 1:  # which a pause is told by
+        pauses, times, odd = (), (), odd or "its times begin again"
     if pauses:
         odd = odd or "pictures may be missing in a pause"
-    return Contents(pictures, fps, end - start, claimed, pauses, times, odd or doubt(container, stream, found))
+    return Contents(pictures, fps, end - start, claimed, pauses, times, odd or doubt(container, stream, found), offsets)
+
+
+class _FirstPicture:
+    """Decodes packets until a picture comes out, for that alone tells how it is to be turned."""
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self.left = FEW if container.format.name.startswith(TURNED) else 0
+        if self.left:
+            stream.thread_type = "NONE"
+            stream.codec_context.thread_count = 1
+
+    def mirrored(self, packet: Any) -> bool:
+        if not self.left:
+            return False
+        self.left -= 1
+        try:
+            frames = packet.decode()
+        except MemoryError:
+            raise
+        except av.FFmpegError:
+            return False
+        if not frames:
+            return False
+        self.left = 0
+        (a, b), (c, d) = _turn(frames[0])
+        return a * d - b * c < 0
 
 
 def _times(stream: Any, pictures: list[Picture]) -> tuple[float, ...]:
@@ -359,7 +399,7 @@ def _take(source: VideoSource, contents: Contents, config: PrepareConfig) -> tup
         numbers = _numbers(count, contents.fps, config)
         if not numbers:
             break
-        taken = _decode(source, set(numbers), contents.pauses, config)
+        taken = _decode(source, set(numbers), contents, config)
         if len(taken.frames) == len(numbers):
             break
         count = taken.decoded
@@ -375,9 +415,10 @@ def _numbers(count: int, fps: float, config: PrepareConfig) -> list[int]:
     return frame_numbers(count, fps, config.sample_fps, config.max_frames, config.choice, config.last_second)
 
 
-def _decode(source: VideoSource, numbers: set[int], pauses: Sequence[float], config: PrepareConfig) -> Taken:
+def _decode(source: VideoSource, numbers: set[int], contents: Contents, config: PrepareConfig) -> Taken:
     """Decode up to the last of `numbers`, and on while it is undecided whether that one misses a picture."""
-    taken, health = Taken({}, {}, set(), 0, 0), _Health(pauses)
+    taken, health = Taken({}, {}, set(), 0, 0), _Health(contents.pauses)
+    added = Added(contents.offsets)
     first: float | None = None
     behind: dict[int, float] = {}
     with ExitStack() as opened:
@@ -387,10 +428,10 @@ def _decode(source: VideoSource, numbers: set[int], pauses: Sequence[float], con
         stream.codec_context.thread_count = 1
         stream.codec_context.options = STRICT
         signs = None
-        if pauses or container.format.name == "avi":  # which may hide a pause, since it has no times
+        if contents.pauses or container.format.name == "avi":  # which may hide a pause, since it has no times
             signs = Signs(stream.codec_context.codec.canonical_name, opened.enter_context(overheard()))
         for frame in _decoded(container, stream, health, signs):
-            number, sound = taken.decoded, health.sound(frame)
+            number, sound, when = taken.decoded, health.sound(frame), added.up(frame.time)
             if not sound and first is None:  # cut out of a longer video: what comes before the first key frame
                 health.lost += 1
                 continue
@@ -398,10 +439,10 @@ def _decode(source: VideoSource, numbers: set[int], pauses: Sequence[float], con
                 taken.damaged.add(number)
             elif health.behind is not None:
                 behind[number] = health.behind
-            first = frame.time if first is None else first
+            first = when if first is None else first
             if number in numbers:
                 taken.frames[number] = _stored(_rgb(frame), config)
-                taken.times[number] = None if frame.time is None or first is None else frame.time - first
+                taken.times[number] = None if when is None or first is None else when - first
             taken.decoded += 1
             if number >= max(numbers) and (health.behind is None or number >= max(numbers) + UNDECIDED):
                 break
@@ -486,16 +527,9 @@ def _second(packet: Any) -> float | None:
 
 def _decoded(container: Any, stream: Any, health: _Health, signs: Signs | None) -> Iterator[Any]:
     """Frames in order."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except MemoryError:
-            raise
-        except (StopIteration, av.FFmpegError):
-            return
+    for packet, following in _packets(container, stream):
         health.sees(packet)
-        if packet.is_corrupt:
+        if packet.is_corrupt and not _begins_again(packet, following):
             health.fails(packet)
         try:
             frames = packet.decode()
@@ -512,10 +546,49 @@ def _decoded(container: Any, stream: Any, health: _Health, signs: Signs | None) 
         yield from frames
 
 
+def _packets(container: Any, stream: Any) -> Iterator[tuple[Any, Any]]:
+    """Each packet, and the one behind it, None at the end."""
+    packets, before = container.demux(stream), None
+    while True:
+        try:
+            packet = next(packets)
+        except MemoryError:
+            raise
+        except (StopIteration, av.FFmpegError):
+            packet = None
+        if before is not None:
+            yield before, packet
+        if packet is None:
+            return
+        before = packet
+
+
+def _begins_again(packet: Any, following: Any) -> bool:
+    """Whether times begin again behind the packet, which a transport stream then calls damaged for it."""
+    if following is None or packet.dts is None or following.dts is None:
+        return False
+    return bool((packet.dts - following.dts) * packet.time_base > AGAIN)
+
+
+def _turn(frame: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    """How a picture is to be turned and mirrored, to the nearest right angle: (a, b), (c, d) is the display matrix,
+    which shows what is at (x, y) at (a x + c y, b x + d y)."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return (1, 0), (0, 1)
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
+    if a * d == b * c:  # nothing could be seen
+        return (1, 0), (0, 1)
+    sign = (lambda value: 1 if value > 0 else -1)
+    return ((sign(a), 0), (0, sign(d))) if abs(a) >= abs(b) else ((0, sign(b)), (sign(c), 0))
+
+
 def _rgb(frame: Any) -> NDArray[np.uint8]:
     image: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    (a, b), (c, d) = _turn(frame)
+    if not a:
+        image = image.swapaxes(0, 1)
+    return np.ascontiguousarray(image[:: b + d, :: a + c])
 
 
 def _stored(image: NDArray[np.uint8], config: PrepareConfig) -> NDArray[np.uint8]:
@@ -540,6 +613,8 @@ def _seconds(numbers: list[int], taken: Taken, fps: float) -> list[float]:
     return [number / fps for number in numbers]
 
 
-def _remark(taken: Taken) -> str:
+def _remark(taken: Taken, contents: Contents) -> str:
     bad = len(taken.damaged) + taken.lost
-    return f"{bad} of {taken.decoded + taken.lost} pictures are damaged, none of them kept" if bad else ""
+    damage = f"{bad} of {taken.decoded + taken.lost} pictures are damaged, none of them kept" if bad else ""
+    again = "its times begin again: they are added up" if len(contents.offsets) > 1 else ""
+    return "; ".join(filter(None, (damage, again)))
