@@ -24,24 +24,24 @@ class PrepareEstimate:
     Attributes:
         videos: V, videos of the data set.
         remaining: videos that are still to be decoded.
-        asked_again: those of them that an older version called damaged.
         bytes: disk that these take, as far as a few of them tell.
         bytes_at_most: disk that they take when every video fills all its frames; None for JPEG.
         seconds: time that they take on `workers` processes.
         workers: decoding processes.
         free: bytes free where the cache lies.
         probed: videos decoded for this estimate.
+        asked_again: videos to be decoded because an older reader called them damaged.
     """
 
     videos: int
     remaining: int
-    asked_again: int
     bytes: int
     bytes_at_most: int | None
     seconds: float
     workers: int
     free: int
     probed: int
+    asked_again: int = 0
 
 
 def raw_bytes(videos: int, frames: int, image_size: int) -> int:
@@ -74,13 +74,13 @@ def _estimate(dataset: Dataset, plans: Sequence[ShardPlan], config: Config) -> P
     return PrepareEstimate(
         videos=len(dataset.videos),
         remaining=len(videos),
-        asked_again=sum(plan.asked_again for plan in plans),
         bytes=round(share * sum(decoded.record.images.nbytes for decoded in seen)),
         bytes_at_most=None if settings.storage == "jpeg" else full,
         seconds=share * sum(decoded.seconds for decoded in seen) / workers,
         workers=workers,
         free=_free(config.frames_folder),
         probed=len(seen),
+        asked_again=sum(plan.asked_again for plan in plans),
     )
 
 

@@ -16,6 +16,7 @@ import math
 import os
 import stat
 import struct
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ FORMATS = (
 OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}  # fail on a damaged picture rather than fill it in
 TURNED = ("mov", "matroska")  # say how their pictures are to be turned, and may be decoded by decord
+JOINT = 2  # packets before the one whose times begin again that may be called damaged for it
 FEW = 32  # packets by which a first picture should have come out
 LOSES_NOTHING = ("mov", "gif")  # an index names every packet of an MP4; a GIF says how long it holds each picture
 UNDECIDED = 50  # pictures behind the last chosen one in which what is missing before it may still show
@@ -463,12 +465,14 @@ class _Health:
         lost: packets that failed.
         losses: the pauses in which pictures are missing.
         behind: the pause without a key picture since, before the picture that was seen last.
+        whole: when packets are shown that are called damaged and are not.
     """
 
     def __init__(self, pauses: Sequence[float]) -> None:
         self.pauses, self.lost = pauses, 0
         self.losses: set[float] = set()
         self.behind: float | None = None
+        self.whole: set[int | None] = set()
         self._keys: list[float] = []
         self._broken = self._timed = False
         self._heals: int | None = None
@@ -500,9 +504,10 @@ class _Health:
             self._broken = False
         self.behind = self.pause_before(frame.time)
         self._before = frame.time
-        if frame.is_corrupt and self.behind is not None:
+        damaged = frame.is_corrupt and frame.pts not in self.whole
+        if damaged and self.behind is not None:
             self.losses.add(self.behind)
-        return not (self._broken or self.behind in self.losses or frame.is_corrupt)
+        return not (self._broken or self.behind in self.losses or damaged)
 
     def misses(self, packet: Any) -> None:
         """The packet shows that the pause before it was a loss."""
@@ -529,7 +534,9 @@ def _decoded(container: Any, stream: Any, health: _Health, signs: Signs | None) 
     """Frames in order."""
     for packet, following in _packets(container, stream):
         health.sees(packet)
-        if packet.is_corrupt and not _begins_again(packet, following):
+        if packet.is_corrupt and _begins_again(packet, following):
+            health.whole.add(packet.pts)
+        elif packet.is_corrupt:
             health.fails(packet)
         try:
             frames = packet.decode()
@@ -546,28 +553,27 @@ def _decoded(container: Any, stream: Any, health: _Health, signs: Signs | None) 
         yield from frames
 
 
-def _packets(container: Any, stream: Any) -> Iterator[tuple[Any, Any]]:
-    """Each packet, and the one behind it, None at the end."""
-    packets, before = container.demux(stream), None
+def _packets(container: Any, stream: Any) -> Iterator[tuple[Any, list[Any]]]:
+    """Each packet, and the `JOINT` behind it."""
+    packets, ahead = container.demux(stream), deque[Any]()
     while True:
         try:
-            packet = next(packets)
+            ahead.append(next(packets))
         except MemoryError:
             raise
         except (StopIteration, av.FFmpegError):
-            packet = None
-        if before is not None:
-            yield before, packet
-        if packet is None:
-            return
-        before = packet
+            break
+        if len(ahead) > JOINT:
+            yield ahead.popleft(), list(ahead)
+    while ahead:
+        yield ahead.popleft(), list(ahead)
 
 
-def _begins_again(packet: Any, following: Any) -> bool:
-    """Whether times begin again behind the packet, which a transport stream then calls damaged for it."""
-    if following is None or packet.dts is None or following.dts is None:
-        return False
-    return bool((packet.dts - following.dts) * packet.time_base > AGAIN)
+def _begins_again(packet: Any, following: Sequence[Any]) -> bool:
+    """Whether times begin again just behind the packet, which a transport stream then calls damaged for it."""
+    return packet.dts is not None and any(
+        other.dts is not None and (packet.dts - other.dts) * packet.time_base > AGAIN for other in following
+    )
 
 
 def _turn(frame: Any) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -579,8 +585,13 @@ def _turn(frame: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
     if a * d == b * c:  # nothing could be seen
         return (1, 0), (0, 1)
-    sign = (lambda value: 1 if value > 0 else -1)
-    return ((sign(a), 0), (0, sign(d))) if abs(a) >= abs(b) else ((0, sign(b)), (sign(c), 0))
+    if abs(a) >= abs(b):
+        return (_sign(a), 0), (0, _sign(d))
+    return (0, _sign(b)), (_sign(c), 0)
+
+
+def _sign(value: int) -> int:
+    return 1 if value > 0 else -1
 
 
 def _rgb(frame: Any) -> NDArray[np.uint8]:
