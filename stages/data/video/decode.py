@@ -120,9 +120,7 @@ def read_video(id: str, source: VideoSource, config: PrepareConfig) -> VideoReco
     return _attempt(id, source, config)
 
 
-def without_frames(
-    id: str, source: VideoSource, status: Status, reason: str, decoder: Decoder = "pyav"
-) -> VideoRecord:
+def without_frames(id: str, source: VideoSource, status: Status, reason: str, decoder: Decoder = "pyav") -> VideoRecord:
     """The record of a video that was not decoded, for `reason`."""
     try:
         stamp = stamp_of(source)

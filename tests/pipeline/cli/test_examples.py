@@ -193,9 +193,7 @@ def test_prepare_says_what_to_do_where_the_machine_failed(
     )
 
 
-def test_estimate_counts_what_is_asked_again(
-    invoke: Invoke, stages: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_estimate_counts_what_is_asked_again(invoke: Invoke, stages: object, monkeypatch: pytest.MonkeyPatch) -> None:
     found = replace(ESTIMATED, asked_again=7)
     monkeypatch.setattr("teachclip.stages.prepare.estimate.estimate_frames", lambda *_: found)
     assert shown(invoke("prepare", "own_videos.yaml", "--estimate"))[0] == (

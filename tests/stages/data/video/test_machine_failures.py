@@ -121,9 +121,7 @@ def test_a_file_that_cannot_be_opened_now_is_not_called_missing(
     assert read_video("a", tmp_path / "a.mp4", PrepareConfig()).status.status == "failed"
 
 
-def test_no_memory_is_told_as_that(
-    tmp_path: Path, numbered: Any, encode: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_memory_is_told_as_that(tmp_path: Path, numbered: Any, encode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = encode(tmp_path / "a.avi", numbered(12))
 
     def full(*_: Any) -> Any:
@@ -151,9 +149,7 @@ def test_what_failed_is_tried_with_the_next_prepare(
     assert prepare(config).decoded == 0
 
 
-def test_nothing_but_failures_says_what_to_do(
-    collection: Any, spawned: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_but_failures_says_what_to_do(collection: Any, spawned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     collection.clip("kill-9.mp4")
     troubled, real = spawned("troubled"), stage.decode_videos
     monkeypatch.setattr(stage, "decode_videos", lambda jobs, settings, ahead: real(jobs, settings, ahead, troubled))
@@ -162,9 +158,7 @@ def test_nothing_but_failures_says_what_to_do(
     assert caught.value.hint.action == Prepare({"prepare.workers": 1})
 
 
-def test_what_an_older_reader_called_damaged_is_asked_once(
-    collection: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_an_older_reader_called_damaged_is_asked_once(collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     collection.clip("a.mp4")
     (collection.videos / "page.mp4").write_text("<html>no</html>")
     collection.caption("page.mp4")

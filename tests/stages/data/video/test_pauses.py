@@ -84,7 +84,9 @@ def test_a_loss_of_as_many_seconds_is_found(
 def test_slow_avis_with_b_frames_are_read(
     tmp_path: Path, fps: int, codec: str, every_frame: PrepareConfig, numbered: Any, shown_number: Any, encode: Any
 ) -> None:
-    path = encode(tmp_path / "a.avi", numbered(COUNT), codec, fps=fps, options={"bf": "3" if codec == "libx264" else "2"})
+    path = encode(
+        tmp_path / "a.avi", numbered(COUNT), codec, fps=fps, options={"bf": "3" if codec == "libx264" else "2"}
+    )
     record = read_video("a", path, every_frame)
     assert (record.status.status, record.status.reason) == ("ok", "")
     assert [shown_number(image) for image in record.images] == list(range(COUNT))
