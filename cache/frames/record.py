@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..storage.identity import DIGEST_BYTES, array_digest
 
-Status = Literal["ok", "short", "missing", "corrupt", "timeout"]
+Status = Literal["ok", "short", "missing", "corrupt", "timeout", "failed"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 Decoder = Literal["pyav", "decord"]
 DECODERS: tuple[Decoder, ...] = get_args(Decoder)
@@ -22,7 +22,8 @@ class VideoStatus:
     Attributes:
         video: its id.
         status: ok: usable; short: the file ends well before its container says; missing: no file that can be opened;
-            corrupt: no video, or damaged where frames were wanted; timeout: not decoded within the limit.
+            corrupt: no video, or damaged where frames were wanted; timeout: not decoded within the limit; failed:
+            the machine could not (out of memory, a read error, a process that was killed), which says nothing of it.
         reason: why it is not ok, or what is remarkable although it is; else empty.
         frames: frames stored, 0 unless ok.
         duration: seconds of video in the file, None when unknown.

@@ -30,6 +30,7 @@ class PrepareEstimate:
         workers: decoding processes.
         free: bytes free where the cache lies.
         probed: videos decoded for this estimate.
+        asked_again: videos to be decoded because an older reader called them damaged.
     """
 
     videos: int
@@ -40,6 +41,7 @@ class PrepareEstimate:
     workers: int
     free: int
     probed: int
+    asked_again: int = 0
 
 
 def raw_bytes(videos: int, frames: int, image_size: int) -> int:
@@ -78,6 +80,7 @@ def _estimate(dataset: Dataset, plans: Sequence[ShardPlan], config: Config) -> P
         workers=workers,
         free=_free(config.frames_folder),
         probed=len(seen),
+        asked_again=sum(plan.asked_again for plan in plans),
     )
 
 

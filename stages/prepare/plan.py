@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from ...cache.frames.cache import FrameFolder, frame_identity
-from ...cache.frames.record import FileStamp, VideoStatus
+from ...cache.frames.record import FileStamp, ReadBy, VideoStatus
 from ...cache.frames.shard import FrameShard
 from ...cache.storage.identity import JSON
 from ...configs.schema import PrepareConfig
 from ..data.dataset import Dataset, Video
+from ..data.video.decode import DAMAGED, READER
 from ..data.video.source import VideoSource, stamp_of
 
 
@@ -32,6 +33,15 @@ class ShardPlan:
     jobs: tuple[Video, ...]
     old: FrameShard | None = None
 
+    @property
+    def asked_again(self) -> int:
+        """How many of the jobs an older reader called damaged."""
+        if self.old is None:
+            return 0
+        wanted = {video.id for video in self.jobs}
+        seen = zip(self.old.statuses, self.old.read_by, strict=True)
+        return sum(status.video in wanted and asked_again(status, who) for status, who in seen)
+
 
 def plan_shards(dataset: Dataset, folder: FrameFolder, shard_videos: int) -> list[ShardPlan]:
     videos = {video.id: video for video in dataset.videos}
@@ -39,8 +49,8 @@ def plan_shards(dataset: Dataset, folder: FrameFolder, shard_videos: int) -> lis
     for number, shard in sorted(folder.shards.items()):
         stale = [
             videos.pop(status.video)
-            for status, stamp in zip(shard.statuses, shard.stamps, strict=True)
-            if status.video in videos and _stale(status, stamp, videos[status.video].source)
+            for status, stamp, who in zip(shard.statuses, shard.stamps, shard.read_by, strict=True)
+            if status.video in videos and _stale(status, stamp, who, videos[status.video].source)
         ]
         if stale:
             plans.append(ShardPlan(number, tuple(stale), shard))
@@ -54,9 +64,14 @@ def plan_shards(dataset: Dataset, folder: FrameFolder, shard_videos: int) -> lis
     return sorted(plans, key=lambda plan: plan.number)
 
 
-def _stale(status: VideoStatus, stamp: FileStamp, source: VideoSource) -> bool:
+def asked_again(status: VideoStatus, read_by: ReadBy) -> bool:
+    """Whether an older reader called the video damaged, which this one may see otherwise."""
+    return status.status in DAMAGED and read_by.reader < READER
+
+
+def _stale(status: VideoStatus, stamp: FileStamp, read_by: ReadBy, source: VideoSource) -> bool:
     try:
         found = stamp_of(source)
     except OSError:
-        return False
-    return found != stamp or status.status in ("missing", "timeout")
+        return status.status == "failed"
+    return found != stamp or status.status in ("missing", "timeout", "failed") or asked_again(status, read_by)

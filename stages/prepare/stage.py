@@ -1,8 +1,9 @@
 """Stage zero: videos and captions -> frame cache, and what it will cost before it runs.
 
 Run again, prepare decodes only what is missing: videos that are in no shard yet, those whose file changed since (size
-or modification time), those whose file was missing and is there now, and those that ran out of time. A shard in which
-one of these lies is replaced whole, its other videos are copied. A video whose file is gone keeps its frames.
+or modification time), those whose file was missing and is there now, those that ran out of time or failed for want of
+the machine, and, once, those that an older reader called damaged. A shard in which one of these lies is replaced whole,
+its other videos are copied. A video whose file is gone keeps its frames.
 """
 
 import time
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from ...cache.frames.cache import FrameFolder
-from ...cache.frames.record import FileStamp, VideoRecord, VideoStatus
+from ...cache.frames.record import FileStamp, ReadBy, VideoRecord, VideoStatus
 from ...configs.schema import Config, PrepareConfig
 from ...errors import DataError
+from ...remedies import Prepare, Remedy
 from ..data.dataset import Dataset, read_dataset
 from ..data.video.workers import cores, decode_videos
 from ..runtime.background import BackgroundWriter
@@ -24,6 +26,10 @@ from .estimate import refuse_without_room
 from .plan import ShardPlan, frame_settings, plan_shards
 
 SHOWN = 20
+FOLDER = "data.videos names the folder that the video paths start from"
+AFTER_FAILURE = Remedy(
+    "the machine failed, not these files; they are tried again, one at a time with", Prepare({"prepare.workers": 1})
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class PrepareResult:
         folder: the frame cache.
         videos: V, videos of the data set.
         counts: videos by status; statuses without videos are absent.
-        left_out: the first 20 videos that are not usable, with reasons.
+        left_out: the first 20 videos that are not usable, with reasons; those that failed come first.
         decoded: videos decoded by this run; the others were there already.
         seconds: time this run took.
         videos_per_second: of the decoded ones.
@@ -101,19 +107,19 @@ def _write(plan: ShardPlan, decoded: dict[str, VideoRecord], folder: FrameFolder
         folder.write(plan.number, new)
 
 
-def _outcome(record: VideoRecord) -> tuple[VideoStatus, FileStamp, bytes]:
-    return record.status, record.stamp, record.digest
+def _outcome(record: VideoRecord) -> tuple[VideoStatus, FileStamp, bytes, ReadBy]:
+    return record.status, record.stamp, record.digest, record.read_by
 
 
 def _result(dataset: Dataset, folder: FrameFolder, decoded: int, seconds: float) -> PrepareResult:
     found = {status.video: status for shard in folder.shards.values() for status in shard.statuses}
     statuses = [found[video.id] for video in dataset.videos]
-    left_out = [status for status in statuses if status.status != "ok"]
+    left_out = sorted((status for status in statuses if status.status != "ok"), key=lambda one: one.status != "failed")
     if len(left_out) == len(statuses):
         raise DataError(
             f"none of the {len(statuses)} videos can be used",
             where=str(dataset.videos[0].path.parent),
-            hint="data.videos names the folder that the video paths start from",
+            hint=AFTER_FAILURE if left_out[0].status == "failed" else FOLDER,
             details=[f"{status.video}: {status.status}, {status.reason}" for status in left_out[:SHOWN]],
         )
     return PrepareResult(

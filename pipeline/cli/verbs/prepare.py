@@ -8,6 +8,7 @@ from rich.console import RenderableType
 
 from ...wording import duration, size
 from ..shell.output import facts, table
+from ..shell.remedies import Given
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def prepare(
 ) -> None:
     """Decode videos into the frame cache that everything else reads.
 
-    Every video gets a status (ok, short, missing, corrupt, timeout) and a reason; only those that are ok are used.
+    Every video gets a status (ok, short, missing, corrupt, timeout, failed) and a reason; only those that are ok are
+    used.
     """
     with running("prepare", json, quiet, debug, config, sets) as output:
         settings = load_config(config, sets or ())
@@ -49,21 +51,24 @@ def prepare(
             output.result(expected, _estimated(expected, settings))
         else:
             result = run(settings, output)
-            output.result(result, *_prepared(result))
+            output.result(result, *_prepared(result, Given(config, sets or ())))
 
 
 def _estimated(expected: "PrepareEstimate", config: "Config") -> RenderableType:
     most = f", at most {size(expected.bytes_at_most)}" if expected.bytes_at_most else ""
+    again = f"; {expected.asked_again} of those an older version called damaged" if expected.asked_again else ""
     return facts(
-        ("videos", f"{expected.videos}, {expected.remaining} of them still to be decoded"),
+        ("videos", f"{expected.videos}, {expected.remaining} of them still to be decoded{again}"),
         ("disk", f"about {size(expected.bytes)}{most} ({size(expected.free)} free) in {config.frames_folder}"),
         ("time", f"about {duration(expected.seconds)} on {expected.workers} processes"),
         ("probed", f"{expected.probed} videos"),
     )
 
 
-def _prepared(result: "PrepareResult") -> Iterator[RenderableType]:
+def _prepared(result: "PrepareResult", given: Given) -> Iterator[RenderableType]:
     counts = ", ".join(f"{count} {status}" for status, count in result.counts.items())
+    from ....stages.prepare.stage import AFTER_FAILURE
+
     yield facts(
         ("frames", f"{size(result.bytes)} in {result.folder}"),
         ("videos", f"{result.videos}: {counts}"),
@@ -76,3 +81,5 @@ def _prepared(result: "PrepareResult") -> Iterator[RenderableType]:
         yield table(
             "video", "status", "reason", rows=[(each.video, each.status, each.reason) for each in result.left_out]
         )
+    if failed := result.counts.get("failed", 0):
+        yield f"{failed} failed: {given.tell(AFTER_FAILURE)}"

@@ -9,6 +9,7 @@ it says but for two harmless lines, PyAV decides.
 """
 
 import ctypes
+import errno
 import os
 import re
 import sys
@@ -34,6 +35,7 @@ NOT_INTERLACED = (0, 1)  # FFmpeg's AV_FIELD_UNKNOWN, AV_FIELD_PROGRESSIVE
 TAIL = 2.0  # seconds behind the last frame wanted that are read to see that no picture was missing on the way
 NO_SUBSTITUTES = 1e-6  # share of the pictures that decord may replace by the one before
 COMPLAINT_BYTES = 65536
+NO_MEMORY = (os.strerror(errno.ENOMEM), "bad_alloc")
 HARMLESS = re.compile(
     rb"\[in @ [^]]*\] Changing video frame properties on the fly is not supported by all filters\."
     # the same size and pixel format, colours named only by the first picture
@@ -108,6 +110,7 @@ def read_frames(
 
     Raises:
         Complaint: decord failed or said anything, or counts other pictures.
+        MemoryError: there was not enough for it.
         DataError: decord is not the one that is meant.
     """
     library = decord()
@@ -115,10 +118,14 @@ def read_frames(
         failure = ""
         try:
             _walk(library, source, numbers, pictures, fps, keep, said)
+        except MemoryError:
+            raise
         except Exception as error:  # of half a dozen classes
             failure = next(reversed(str(error).strip().splitlines()), type(error).__name__)
         # the reader is gone, and with it decord's thread: nothing more is said
         failure = complaint(said()) or failure
+    if any(words in failure for words in NO_MEMORY):
+        raise MemoryError(failure)
     if failure:
         raise Complaint(failure)
 

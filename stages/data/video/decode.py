@@ -15,7 +15,9 @@ import io
 import math
 import os
 import stat
-from collections.abc import Iterator
+import struct
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -31,7 +33,9 @@ from ....cache.frames.record import Decoder, FileStamp, ReadBy, Status, VideoRec
 from ....configs.schema import PrepareConfig
 from ....errors import DataError
 from .by_decord import Complaint, Picture, doubt, near_the_end, read_frames
+from .clock import AGAIN, Added, Clock
 from .frame_choice import frame_numbers
+from .missing import Signs, overheard
 from .resize import resize_crop
 from .source import TarPart, VideoSource, file_of, open_bytes, stamp_of
 
@@ -43,9 +47,19 @@ FORMATS = (
 )
 OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}  # fail on a damaged picture rather than fill it in
+TURNED = ("mov", "matroska")  # say how their pictures are to be turned, and may be decoded by decord
+JOINT = 2  # packets before the one whose times begin again that may be called damaged for it
+FEW = 32  # packets by which a first picture should have come out
+LOSES_NOTHING = ("mov", "gif")  # an index names every packet of an MP4; a GIF says how long it holds each picture
+UNDECIDED = 50  # pictures behind the last chosen one in which what is missing before it may still show
 TOLERATED_LOSS = 0.1  # share of the frames that may be damaged when none of them was chosen
 SHORT = 0.95  # of the duration that the container claims
-READER = 1  # goes up when other frames, times or verdicts come out of the same file
+INSTANT = 1e-6  # seconds that are no difference
+READER = 2  # goes up when other frames, times or verdicts come out of the same file
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
+NOT_FOR_US = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
+DAMAGED: tuple[Status, ...] = ("corrupt", "short")
+BLOCK = 2**20
 
 
 class Unusable(Exception):
@@ -60,17 +74,20 @@ class Unusable(Exception):
 class Contents:
     """What a video file holds: `pictures`, at `fps`, the last of which ends at second `end` of `claimed`.
 
-    A pause of more than `hole` seconds between two of them means that some were lost. `times` are those at which they
-    are shown, seconds from the first one, where each has its own; `doubt` says why decord may give other frames.
+    `pauses` are the times, of the container, of pictures that follow a pause in a steady stream: before them some may
+    have been lost. `times` are those at which pictures are shown, seconds from the first one, where each has its own;
+    `doubt` says why decord may give other frames; `offsets` what is added to the times of each part of a file whose
+    times begin again.
     """
 
     pictures: int
     fps: float
     end: float
     claimed: float | None
-    hole: float
+    pauses: tuple[float, ...]
     times: tuple[float, ...]
     doubt: str
+    offsets: tuple[float, ...]
 
 
 @dataclass
@@ -87,9 +104,39 @@ class Taken:
 def read_video(id: str, source: VideoSource, config: PrepareConfig) -> VideoRecord:
     """Decode one video. Whatever is wrong with it becomes a status; nothing is raised.
 
+    Decoders take a read error for the end of the file, or for damage. A video is called damaged only when it is so
+    twice, and its bytes could all be read in between.
+
     Raises:
         DataError: decord, which the configuration wants, is missing or the wrong one.
     """
+    record = _attempt(id, source, config)
+    if record.status.status not in DAMAGED:
+        return record
+    try:
+        _read_through(source)
+    except OSError as error:
+        return without_frames(id, source, "failed", trouble(error))
+    return _attempt(id, source, config)
+
+
+def without_frames(id: str, source: VideoSource, status: Status, reason: str, decoder: Decoder = "pyav") -> VideoRecord:
+    """The record of a video that was not decoded, for `reason`."""
+    try:
+        stamp = stamp_of(source)
+    except OSError:
+        stamp = FileStamp()
+    return VideoRecord(VideoStatus(id, status, reason), stamp=stamp, read_by=ReadBy(decoder, READER))
+
+
+def trouble(error: MemoryError | OSError) -> str:
+    """The reason of a video that is `failed`."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return f"cannot be read: {error.strerror or error}"
+
+
+def _attempt(id: str, source: VideoSource, config: PrepareConfig) -> VideoRecord:
     stamp = FileStamp()
     try:
         stamp = _stamp(source)
@@ -100,8 +147,16 @@ def read_video(id: str, source: VideoSource, config: PrepareConfig) -> VideoReco
     except DataError:
         raise
     except Exception as error:  # decoders are fed arbitrary bytes: one video's failure is that video's status
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and not isinstance(error, av.FFmpegError)):
+            return without_frames(id, source, "failed", trouble(error))
         reason = f"{type(error).__name__}: {error}"
         return VideoRecord(VideoStatus(id, "corrupt", reason), stamp=stamp, read_by=ReadBy(reader=READER))
+
+
+def _read_through(source: VideoSource) -> None:
+    with open_bytes(source) as file:
+        while file.read(BLOCK):
+            pass
 
 
 def _record(id: str, source: VideoSource, config: PrepareConfig, stamp: FileStamp) -> VideoRecord:
@@ -114,7 +169,7 @@ def _record(id: str, source: VideoSource, config: PrepareConfig, stamp: FileStam
     decoder, numbers, taken = _taken(source, contents, config)
     images = [taken.frames[number] for number in numbers]
     remark = contents.doubt if config.decoder == "decord" else ""
-    reason = f"decord may give other frames: {remark}" if remark else _remark(taken)
+    reason = f"decord may give other frames: {remark}" if remark else _remark(taken, contents)
     status = VideoStatus(id, "ok", reason, len(images), contents.end)
     times = _seconds(numbers, taken, contents.fps)
     return VideoRecord.of(status, images, times, stamp, ReadBy(decoder, READER))
@@ -128,9 +183,10 @@ def _stamp(source: VideoSource) -> FileStamp:
             with path.open("rb"):
                 pass
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if error.errno in NOT_THERE:
             raise Unusable("missing", "no such file") from None
-        raise Unusable("missing", f"cannot be opened: {error.strerror}") from None
+        status: Status = "missing" if error.errno in NOT_FOR_US else "failed"
+        raise Unusable(status, f"cannot be opened: {error.strerror}") from None
     if not stat.S_ISREG(found.st_mode):
         raise Unusable("missing", "is a folder" if stat.S_ISDIR(found.st_mode) else "is no regular file")
     if stamp.size == 0:
@@ -146,6 +202,8 @@ def _opened(source: VideoSource) -> Iterator[Any]:
         )
         try:
             container = files.enter_context(av.open(opened, options=OPTIONS))
+        except MemoryError:
+            raise
         except (av.FFmpegError, ValueError):
             raise Unusable("corrupt", _guess(source)) from None
         yield container
@@ -194,6 +252,8 @@ def _inspect(container: Any, stream: Any) -> Contents:
     ends: dict[int, float] = {}
     shown: list[float] = []
     found: list[Picture] = []
+    clocks: dict[int, Clock] = {}
+    first = _FirstPicture(container, stream)
     odd = ""
     try:
         for packet in container.demux():
@@ -204,13 +264,18 @@ def _inspect(container: Any, stream: Any) -> Contents:
             if index == stream.index:
                 found.append(Picture(packet.pts, packet.is_keyframe))
                 odd = odd or ("a packet is damaged" if packet.is_corrupt else "")
+                odd = odd or ("its pictures are mirrored" if first.mirrored(packet) else "")
             if when is None or packet.time_base is None:
                 continue
-            second = float(when * packet.time_base)
+            second, lasts = float(when * packet.time_base), float((packet.duration or 0) * packet.time_base)
+            decoded = second if packet.dts is None else float(packet.dts * packet.time_base)
+            second += clocks.setdefault(index, Clock()).offset(decoded, second, lasts)
             starts[index] = min(second, starts.get(index, second))
-            ends[index] = max(second + float((packet.duration or 0) * packet.time_base), ends.get(index, second))
+            ends[index] = max(second + lasts, ends.get(index, second))
             if index == stream.index:
                 shown.append(second)
+    except MemoryError:
+        raise
     except av.FFmpegError:  # what came before counts; that something is missing shows in the times
         odd = odd or "the file cannot be read to its end"
     if not found:
@@ -220,10 +285,39 @@ def _inspect(container: Any, stream: Any) -> Contents:
     start, end = starts.get(stream.index, 0.0), ends.get(stream.index, pictures / fps)
     end = max(end, max(shown, default=0.0) + 1 / fps)
     claimed = _claimed(container, stream, pictures, fps, starts, ends)
-    hole, times = _hole(container, shown), _times(stream, found)
-    if any(after - before > hole for before, after in pairwise(times)):
-        odd = odd or "some pictures are missing"
-    return Contents(pictures, fps, end - start, claimed, hole, times, odd or doubt(container, stream, found))
+    pauses, times = _pauses(container, shown), _times(stream, found)
+    offsets = tuple(clocks[stream.index].offsets) if stream.index in clocks else (0.0,)
+    if len(offsets) > 1:  # which a pause is told by
+        pauses, times, odd = (), (), odd or "its times begin again"
+    if pauses:
+        odd = odd or "pictures may be missing in a pause"
+    return Contents(pictures, fps, end - start, claimed, pauses, times, odd or doubt(container, stream, found), offsets)
+
+
+class _FirstPicture:
+    """Decodes packets until a picture comes out, for that alone tells how it is to be turned."""
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self.left = FEW if container.format.name.startswith(TURNED) else 0
+        if self.left:
+            stream.thread_type = "NONE"
+            stream.codec_context.thread_count = 1
+
+    def mirrored(self, packet: Any) -> bool:
+        if not self.left:
+            return False
+        self.left -= 1
+        try:
+            frames = packet.decode()
+        except MemoryError:
+            raise
+        except av.FFmpegError:
+            return False
+        if not frames:
+            return False
+        self.left = 0
+        (a, b), (c, d) = _turn(frames[0])
+        return a * d - b * c < 0
 
 
 def _times(stream: Any, pictures: list[Picture]) -> tuple[float, ...]:
@@ -244,14 +338,15 @@ def _rate(stream: Any, shown: list[float]) -> float:
     return rate if 0.5 < rate / measured < 2 else measured
 
 
-def _hole(container: Any, shown: list[float]) -> float:
-    """How long a pause in a steady stream means that packets are gone, which decoders do not notice."""
-    if len(shown) < 3 or container.format.name.startswith("mov"):  # an index that names every packet loses none
-        return math.inf
-    pauses = np.diff(np.sort(shown))
-    usual = float(np.median(pauses))
-    steady = float(np.mean(pauses < 1.5 * usual)) > 0.95
-    return max(0.5, 2 * usual) if steady else math.inf
+def _pauses(container: Any, shown: list[float]) -> tuple[float, ...]:
+    """Times of the pictures before which packets may be gone: those behind a pause in a steady stream."""
+    if len(shown) < 3 or container.format.name.startswith(LOSES_NOTHING):
+        return ()
+    times = np.sort(shown)
+    steps = np.diff(times)
+    usual = float(np.median(steps))
+    steady = float(np.mean(steps < 1.5 * usual)) > 0.95
+    return tuple(float(time) for time in times[1:][steps > max(0.5, 2 * usual)]) if steady else ()
 
 
 def _claimed(
@@ -304,7 +399,7 @@ def _take(source: VideoSource, contents: Contents, config: PrepareConfig) -> tup
         numbers = _numbers(count, contents.fps, config)
         if not numbers:
             break
-        taken = _decode(source, set(numbers), contents.hole, config)
+        taken = _decode(source, set(numbers), contents, config)
         if len(taken.frames) == len(numbers):
             break
         count = taken.decoded
@@ -320,29 +415,38 @@ def _numbers(count: int, fps: float, config: PrepareConfig) -> list[int]:
     return frame_numbers(count, fps, config.sample_fps, config.max_frames, config.choice, config.last_second)
 
 
-def _decode(source: VideoSource, numbers: set[int], hole: float, config: PrepareConfig) -> Taken:
-    """Decode up to the last of `numbers`."""
-    taken, health = Taken({}, {}, set(), 0, 0), _Health(hole)
+def _decode(source: VideoSource, numbers: set[int], contents: Contents, config: PrepareConfig) -> Taken:
+    """Decode up to the last of `numbers`, and on while it is undecided whether that one misses a picture."""
+    taken, health = Taken({}, {}, set(), 0, 0), _Health(contents.pauses)
+    added = Added(contents.offsets)
     first: float | None = None
-    with _opened(source) as container:
+    behind: dict[int, float] = {}
+    with ExitStack() as opened:
+        container = opened.enter_context(_opened(source))
         stream = _video_stream(container)
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
         stream.codec_context.options = STRICT
-        for frame in _decoded(container, stream, health):
-            number, sound = taken.decoded, health.sound(frame)
+        signs = None
+        if contents.pauses or container.format.name == "avi":  # which may hide a pause, since it has no times
+            signs = Signs(stream.codec_context.codec.canonical_name, opened.enter_context(overheard()))
+        for frame in _decoded(container, stream, health, signs):
+            number, sound, when = taken.decoded, health.sound(frame), added.up(frame.time)
             if not sound and first is None:  # cut out of a longer video: what comes before the first key frame
                 health.lost += 1
                 continue
             if not sound:
                 taken.damaged.add(number)
-            first = frame.time if first is None else first
+            elif health.behind is not None:
+                behind[number] = health.behind
+            first = when if first is None else first
             if number in numbers:
                 taken.frames[number] = _stored(_rgb(frame), config)
-                taken.times[number] = None if frame.time is None or first is None else frame.time - first
+                taken.times[number] = None if when is None or first is None else when - first
             taken.decoded += 1
-            if taken.decoded > max(numbers):
+            if number >= max(numbers) and (health.behind is None or number >= max(numbers) + UNDECIDED):
                 break
+    taken.damaged |= {number for number, pause in behind.items() if pause in health.losses}
     taken.lost = health.lost
     return taken
 
@@ -351,14 +455,24 @@ class _Health:
     """Which pictures are damaged: those from a loss on, until the next key frame.
 
     Pictures come out of a decoder later than they go in, so a packet that fails is made good by the first key packet
-    behind it; a hole in the times, which is seen on the pictures, by the first key picture. In a clip that was cut out
-    of a longer video, pictures shown ahead of the first key picture fail, and the next packets may complain about it:
-    that breaks nothing behind.
+    behind it. A pause is no loss until a packet between it and the next key picture fails or misses another. In a clip
+    that was cut out of a longer video, pictures shown ahead of the first key picture fail, and the next packets may
+    complain about it: that breaks nothing behind.
+
+    Attributes:
+        lost: packets that failed.
+        losses: the pauses in which pictures are missing.
+        behind: the pause without a key picture since, before the picture that was seen last.
+        whole: when packets are shown that are called damaged and are not.
     """
 
-    def __init__(self, hole: float) -> None:
-        self.hole, self.lost = hole, 0
-        self._broken = self._after_hole = self._timed = False
+    def __init__(self, pauses: Sequence[float]) -> None:
+        self.pauses, self.lost = pauses, 0
+        self.losses: set[float] = set()
+        self.behind: float | None = None
+        self.whole: set[int | None] = set()
+        self._keys: list[float] = []
+        self._broken = self._timed = False
         self._heals: int | None = None
         self._key: int | None = None
         self._before: float | None = None
@@ -367,6 +481,8 @@ class _Health:
         self._timed |= packet.pts is not None
         if packet.is_keyframe:
             self._key = packet.pts
+            if (when := _second(packet)) is not None:
+                self._keys.append(when)
             if self._broken and self._heals is None:
                 self._heals = packet.pts
 
@@ -376,6 +492,7 @@ class _Health:
         ahead = packet.pts is not None and self._key is not None and packet.pts < self._key
         begins = self._before is None and (ahead or self._heals is not None)
         self.lost += 1
+        self.misses(packet)
         self._broken, self._heals = True, self._key if begins else None
 
     def sound(self, frame: Any) -> bool:
@@ -383,35 +500,104 @@ class _Health:
             self._broken = self._broken and not frame.key_frame
         elif self._heals is not None and frame.pts is not None and frame.pts >= self._heals:
             self._broken = False
-        paused = frame.time is not None and self._before is not None and frame.time - self._before > self.hole
-        self._after_hole = (self._after_hole or paused) and not frame.key_frame
+        self.behind = self.pause_before(frame.time)
         self._before = frame.time
-        return not (self._broken or self._after_hole or frame.is_corrupt)
+        damaged = frame.is_corrupt and frame.pts not in self.whole
+        if damaged and self.behind is not None:
+            self.losses.add(self.behind)
+        return not (self._broken or self.behind in self.losses or damaged)
+
+    def misses(self, packet: Any) -> None:
+        """The packet shows that the pause before it was a loss."""
+        if (pause := self.pause_before(_second(packet))) is not None:
+            self.losses.add(pause)
+
+    def pause_before(self, second: float | None) -> float | None:
+        """The last pause before what is shown at `second`, unless a key picture came in between."""
+        if second is None:
+            return None
+        pause = max((pause for pause in self.pauses if pause <= second + INSTANT), default=None)
+        if pause is None or any(pause - INSTANT <= key <= second + INSTANT for key in self._keys):
+            return None
+        return pause
 
 
-def _decoded(container: Any, stream: Any, health: _Health) -> Iterator[Any]:
+def _second(packet: Any) -> float | None:
+    """When a packet is shown, or, in an AVI, decoded."""
+    when = packet.dts if packet.pts is None else packet.pts
+    return None if when is None or packet.time_base is None else float(when * packet.time_base)
+
+
+def _decoded(container: Any, stream: Any, health: _Health, signs: Signs | None) -> Iterator[Any]:
     """Frames in order."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.FFmpegError):
-            return
+    for packet, following in _packets(container, stream):
         health.sees(packet)
-        if packet.is_corrupt:
+        if packet.is_corrupt and _begins_again(packet, following):
+            health.whole.add(packet.pts)
+        elif packet.is_corrupt:
             health.fails(packet)
         try:
             frames = packet.decode()
+        except MemoryError:
+            raise
         except av.FFmpegError:
             health.fails(packet)
-            continue
+            frames = []
+        sign = signs.of(packet) if signs is not None else None
+        if sign == "concealed" or (sign and container.format.name == "avi"):
+            health.fails(packet)
+        elif sign:
+            health.misses(packet)
         yield from frames
+
+
+def _packets(container: Any, stream: Any) -> Iterator[tuple[Any, list[Any]]]:
+    """Each packet, and the `JOINT` behind it."""
+    packets, ahead = container.demux(stream), deque[Any]()
+    while True:
+        try:
+            ahead.append(next(packets))
+        except MemoryError:
+            raise
+        except (StopIteration, av.FFmpegError):
+            break
+        if len(ahead) > JOINT:
+            yield ahead.popleft(), list(ahead)
+    while ahead:
+        yield ahead.popleft(), list(ahead)
+
+
+def _begins_again(packet: Any, following: Sequence[Any]) -> bool:
+    """Whether times begin again just behind the packet, which a transport stream then calls damaged for it."""
+    return packet.dts is not None and any(
+        other.dts is not None and (packet.dts - other.dts) * packet.time_base > AGAIN for other in following
+    )
+
+
+def _turn(frame: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    """How a picture is to be turned and mirrored, to the nearest right angle: (a, b), (c, d) is the display matrix,
+    which shows what is at (x, y) at (a x + c y, b x + d y)."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return (1, 0), (0, 1)
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
+    if a * d == b * c:  # nothing could be seen
+        return (1, 0), (0, 1)
+    if abs(a) >= abs(b):
+        return (_sign(a), 0), (0, _sign(d))
+    return (0, _sign(b)), (_sign(c), 0)
+
+
+def _sign(value: int) -> int:
+    return 1 if value > 0 else -1
 
 
 def _rgb(frame: Any) -> NDArray[np.uint8]:
     image: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+    (a, b), (c, d) = _turn(frame)
+    if not a:
+        image = image.swapaxes(0, 1)
+    return np.ascontiguousarray(image[:: b + d, :: a + c])
 
 
 def _stored(image: NDArray[np.uint8], config: PrepareConfig) -> NDArray[np.uint8]:
@@ -436,6 +622,8 @@ def _seconds(numbers: list[int], taken: Taken, fps: float) -> list[float]:
     return [number / fps for number in numbers]
 
 
-def _remark(taken: Taken) -> str:
+def _remark(taken: Taken, contents: Contents) -> str:
     bad = len(taken.damaged) + taken.lost
-    return f"{bad} of {taken.decoded + taken.lost} pictures are damaged, none of them kept" if bad else ""
+    damage = f"{bad} of {taken.decoded + taken.lost} pictures are damaged, none of them kept" if bad else ""
+    again = "its times begin again: they are added up" if len(contents.offsets) > 1 else ""
+    return "; ".join(filter(None, (damage, again)))

@@ -1,4 +1,9 @@
-"""Decode videos in worker processes: a decoder that hangs or crashes costs its one video, nothing else."""
+"""Decode videos in worker processes: a decoder that hangs or crashes costs its one video, nothing else.
+
+A process that dies may have died of its video, of its neighbours' appetite for memory or of a person's hand. The video
+gets another turn at once, while no other is decoded. What then still kills the process from outside is a failure of
+the machine; a decoder that crashes alone, too, crashes of what it reads.
+"""
 
 import multiprocessing
 import os
@@ -14,16 +19,19 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
 
-from ....cache.frames.record import FileStamp, ReadBy, Status, VideoRecord, VideoStatus
+from ....cache.frames.record import Status, VideoRecord
 from ....configs.schema import PrepareConfig
 from ....errors import DataError
 from ....remedies import Hint
 from .by_decord import decord
-from .decode import READER, read_video
-from .source import VideoSource, stamp_of
+from .decode import read_video, trouble, without_frames
+from .source import VideoSource
 
 VideoReader = Callable[[str, VideoSource, PrepareConfig], VideoRecord]
 START_LIMIT = 300.0  # seconds a worker may take to import what it needs
+# what a decoder's own mistakes end in; every other signal comes from outside
+CRASHES = (signal.SIGSEGV, signal.SIGILL, signal.SIGFPE, signal.SIGSYS, signal.SIGTRAP)
+PYTHON_FAILED = 1  # exit code after an exception that nobody caught: no memory even for that
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,10 @@ def decode_videos(
 ) -> Generator[Decoded, None, None]:
     """Decode `jobs` (id, source), in any order, on `config.workers` processes.
 
-    A video that takes longer than `config.timeout` gets status `timeout`, one that ends its worker `corrupt`; the
-    worker is replaced. With the decoder `auto` such a video first gets another turn, by PyAV alone. Workers end with
-    the iterator (close it), and when this process dies, however it dies.
+    A video that takes longer than `config.timeout` gets status `timeout`; with the decoder `auto` it first gets another
+    turn, by PyAV alone. One that ends its worker, or fails, gets another turn while no other video is decoded, with
+    `auto` by PyAV alone; then it is `corrupt` when the decoder crashed, `failed` when the process was killed. Workers
+    that end are replaced. They end with the iterator (close it), and when this process dies, however it dies.
 
     Args:
         ahead: how far a job may be ahead of the oldest unfinished one, which bounds what the caller has to hold.
@@ -97,6 +106,8 @@ class _Crew:
         self.config, self.reader = config, reader
         self.workers: list[_Worker] = []
         self.ended_badly: set[int] = set()
+        self.alone: deque[int] = deque()  # jobs that wait for a turn by themselves
+        self.tried_alone: set[int] = set()
         for _ in range(size):
             self.workers.append(_Worker(config, reader))
 
@@ -108,13 +119,27 @@ class _Crew:
         while unfinished:
             while oldest not in unfinished:
                 oldest += 1
-            for worker in self.workers:
-                if worker.ready and worker.job is None and self.waiting and self.waiting[0] < oldest + ahead:
-                    index = self.waiting.popleft()
-                    worker.give(index, (*jobs[index], index in self.ended_badly))
+            self._hand_out(oldest + ahead)
             for decoded in self._results():
                 unfinished.discard(decoded.index)
                 yield decoded
+
+    def _hand_out(self, limit: int) -> None:
+        """Give every free worker a job below `limit`; one that is to be decoded alone when all are free, to one."""
+        free = [worker for worker in self.workers if worker.ready and worker.job is None]
+        if self.alone:
+            if len(free) == sum(worker.ready for worker in self.workers) > 0:
+                self._give(free[0], self.alone.popleft())
+            return
+        if any(worker.job in self.tried_alone for worker in self.workers):
+            return
+        for worker in free:
+            if self.waiting and self.waiting[0] < limit:
+                self._give(worker, self.waiting.popleft())
+
+    def _give(self, worker: _Worker, index: int) -> None:
+        careful = self.config.decoder == "auto" and index in self.ended_badly
+        worker.give(index, (*self.jobs[index], careful))
 
     def end(self) -> None:
         for worker in self.workers:
@@ -151,6 +176,8 @@ class _Crew:
         index, worker.job = worker.job, None
         assert index is not None
         record, seconds = message
+        if record.status.status == "failed" and self._once_more_alone(index):
+            return None
         return Decoded(index, record, seconds)
 
     def _lost(self, worker: _Worker) -> Decoded | None:
@@ -162,8 +189,8 @@ class _Crew:
                 f"a decoding process ended with exit code {code} before it began",
                 hint="see its message above; a script that calls prepare() needs `if __name__ == '__main__':`",
             )
-        how = f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
-        return self._replace(worker, "corrupt", f"the decoder crashed ({how})")
+        status, reason = _why_dead(code)
+        return self._replace(worker, status, reason)
 
     def _give_up(self, worker: _Worker) -> Decoded | None:
         worker.kill()
@@ -175,21 +202,37 @@ class _Crew:
         """A new worker, and the video's record, or another turn for it."""
         assert worker.job is not None
         self.workers[self.workers.index(worker)] = _Worker(self.config, self.reader)
-        if self.config.decoder == "auto" and worker.job not in self.ended_badly:
+        if status != "timeout" and self._once_more_alone(worker.job):
+            return None
+        if status == "timeout" and self.config.decoder == "auto" and worker.job not in self.ended_badly:
             self.ended_badly.add(worker.job)
             self.waiting.appendleft(worker.job)
             return None
         id, source = self.jobs[worker.job]
-        read_by = ReadBy("decord" if self.config.decoder == "decord" else "pyav", READER)
-        record = VideoRecord(VideoStatus(id, status, reason), stamp=_stamp(source), read_by=read_by)
+        record = without_frames(id, source, status, reason, "decord" if self.config.decoder == "decord" else "pyav")
         return Decoded(worker.job, record, time.monotonic() - worker.since)
 
+    def _once_more_alone(self, index: int) -> bool:
+        """Whether a video gets its turn by itself, which it has once."""
+        if index in self.tried_alone:
+            return False
+        self.tried_alone.add(index)
+        self.ended_badly.add(index)
+        self.alone.append(index)
+        return True
 
-def _stamp(source: VideoSource) -> FileStamp:
-    try:
-        return stamp_of(source)
-    except OSError:
-        return FileStamp()
+
+def _why_dead(code: int | None) -> tuple[Status, str]:
+    """What a process's exit code says of the video that it was decoding."""
+    if code is None or code == PYTHON_FAILED:
+        return "failed", "the decoding process ended by itself, as it does for want of memory"
+    if code >= 0:
+        return "corrupt", f"the decoder crashed (exit code {code})"
+    name = signal.Signals(-code).name
+    if -code in CRASHES:
+        return "corrupt", f"the decoder crashed (killed by {name})"
+    most_likely = ", most likely for want of memory" if -code == signal.SIGKILL else ""
+    return "failed", f"the decoding process was killed ({name}){most_likely}"
 
 
 @contextmanager
@@ -213,7 +256,10 @@ def _work(connection: Connection, config: PrepareConfig, reader: VideoReader) ->
         except EOFError:
             return
         begun = time.monotonic()
-        record = reader(id, source, by_pyav if careful else config)
+        try:
+            record = reader(id, source, by_pyav if careful else config)
+        except (MemoryError, OSError) as error:
+            record = without_frames(id, source, "failed", trouble(error))
         connection.send((record, time.monotonic() - begun))
 
 

@@ -181,6 +181,26 @@ def test_prepare_shows_what_is_left_out_and_why(invoke: Invoke, stages: object) 
     ]
 
 
+def test_prepare_says_what_to_do_where_the_machine_failed(
+    invoke: Invoke, stages: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = VideoStatus("y.mp4", "failed", "out of memory")
+    result = replace(PREPARED, counts={"ok": 27, "failed": 1}, left_out=(failed,))
+    monkeypatch.setattr("teachclip.stages.prepare.stage.prepare", lambda *_: result)
+    assert shown(invoke("prepare", "own_videos.yaml"))[-1] == (
+        "1 failed: the machine failed, not these files; they are tried again, one at a time with: "
+        "teachclip prepare own_videos.yaml --set prepare.workers=1"
+    )
+
+
+def test_estimate_counts_what_is_asked_again(invoke: Invoke, stages: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = replace(ESTIMATED, asked_again=7)
+    monkeypatch.setattr("teachclip.stages.prepare.estimate.estimate_frames", lambda *_: found)
+    assert shown(invoke("prepare", "own_videos.yaml", "--estimate"))[0] == (
+        "videos  9000, 8990 of them still to be decoded; 7 of those an older version called damaged"
+    )
+
+
 def test_estimate_shows_disk_and_time(invoke: Invoke, stages: object, folder: Path) -> None:
     assert shown(invoke("prepare", "own_videos.yaml", "--estimate")) == [
         "videos  9000, 8990 of them still to be decoded",

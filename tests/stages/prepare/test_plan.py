@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from teachclip.cache.frames.cache import FrameFolder
-from teachclip.cache.frames.record import FileStamp, Status, VideoStatus
+from teachclip.cache.frames.record import FileStamp, ReadBy, Status, VideoStatus
 from teachclip.configs.schema import PrepareConfig
 from teachclip.stages.data.dataset import Dataset, Video
+from teachclip.stages.data.video.decode import READER
 from teachclip.stages.data.video.source import stamp_of
 from teachclip.stages.prepare.plan import ShardPlan, frame_settings, plan_shards
 
@@ -24,11 +25,12 @@ def videos(tmp_path: Path) -> list[Video]:
     return made
 
 
-def shard(videos: list[Video], status: Status = "ok", **stamps: FileStamp) -> Any:
+def shard(videos: list[Video], status: Status = "ok", reader: int = READER, **stamps: FileStamp) -> Any:
     """What planning looks at: the videos of a shard and the files that they were read from."""
     return SimpleNamespace(
         statuses=[VideoStatus(video.id, status) for video in videos],
         stamps=[stamps.get(f"v{video.id[0]}", stamp_of(video.source)) for video in videos],
+        read_by=[ReadBy("pyav", reader)] * len(videos),
     )
 
 
@@ -61,11 +63,23 @@ def test_a_changed_file_is_decoded_within_its_old_shard(videos: list[Video]) -> 
 
 
 @pytest.mark.parametrize(
-    ("status", "again"), [("missing", True), ("timeout", True), ("corrupt", False), ("short", False)]
+    ("status", "again"),
+    [("missing", True), ("timeout", True), ("failed", True), ("corrupt", False), ("short", False)],
 )
 def test_videos_that_may_have_come_back_are_tried_again(videos: list[Video], status: Status, again: bool) -> None:
     old = shard(videos[:2], status)
     assert planned(videos[:2], {0: old}) == ([(0, "01", old)] if again else [])
+
+
+@pytest.mark.parametrize(("status", "again"), [("corrupt", True), ("short", True), ("ok", False)])
+@pytest.mark.parametrize("reader", [0, READER - 1])
+def test_what_an_older_reader_called_damaged_is_asked_again(
+    videos: list[Video], status: Status, again: bool, reader: int
+) -> None:
+    old = shard(videos[:2], status, reader)
+    assert planned(videos[:2], {0: old}) == ([(0, "01", old)] if again else [])
+    assert ShardPlan(0, tuple(videos[:1]), old).asked_again == again
+    assert ShardPlan(0, tuple(videos[:1])).asked_again == 0
 
 
 def test_a_file_that_is_gone_and_a_video_that_nobody_asks_for_keep_their_frames(videos: list[Video]) -> None:

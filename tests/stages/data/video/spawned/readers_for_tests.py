@@ -1,5 +1,6 @@
 """Decoders that misbehave, for worker processes to import."""
 
+import errno
 import os
 import signal
 import sys
@@ -27,6 +28,26 @@ def misbehave(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
 def unless_pyav(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
     """Misbehave where decord may decode."""
     return (read_video if config.decoder == "pyav" else misbehave)(id, path, config)
+
+
+def troubled(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
+    """Fail as a machine does: `what-times.mp4`, so many times; each turn writes a line, when it began and ended."""
+    what, _, times = id.removesuffix(".mp4").partition("-")
+    turns, begun = path.with_suffix(".turns"), time.monotonic()
+    with turns.open("a") as file:
+        file.write(".")
+    if len(turns.read_text()) <= int(times or 0):
+        if what in ("kill", "term"):
+            os.kill(os.getpid(), signal.SIGKILL if what == "kill" else signal.SIGTERM)
+        if what == "memory":
+            raise MemoryError
+        if what == "eio":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+    time.sleep(0.2)
+    record = read_video(id, path, config)
+    with (path.parent / "turns.txt").open("a") as file:
+        file.write(f"{id} {begun} {time.monotonic()}\n")
+    return record
 
 
 def hang_after_telling(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
