@@ -13,7 +13,7 @@ from ...configs.schema import Config, DataConfig, PrepareConfig
 from ...configs.sweeps import paper_counts
 from ...errors import CacheError, DataError
 from ..runtime.reporting import Reporter, Silent
-from .dataset import SPLITS, Dataset, Video, dataset_of, read_clips, with_validation
+from .dataset import SPLITS, Dataset, Video, dataset_of, forgiving, read_clips, with_validation
 from .readers.annotated_video import Annotations
 from .video.workers import decode_videos
 
@@ -58,7 +58,7 @@ class DataCheck:
 
     Attributes:
         validation: what will choose the best network.
-        problems: what is wrong with single videos, for which the data set is refused.
+        problems: what is wrong with single videos, for which the data set is refused; those of shards are left out.
         missing: videos without a file; undecodable: videos that do not decode, as `looked_at` says.
         same_captions: per pair of splits, texts of the second that are, letter for letter, texts of the first.
         same_frames: pairs of videos of two splits whose stored frames are equal.
@@ -200,7 +200,7 @@ class _Check:
     def _refused(self) -> str | None:
         if self.failed:
             return f"{len(self.failed)} splits cannot be read: {', '.join(self.failed)}"
-        if self.problems:
+        if self.problems and not (forgiving(self.data) and self.dataset.videos):
             return f"something is wrong with {len(self.problems)} videos or captions"
         if not self.dataset.videos:
             return "there are no captions"

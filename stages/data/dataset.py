@@ -11,11 +11,12 @@ from ...configs.published_sets import SplitName
 from ...configs.schema import DataConfig
 from ...errors import DataError
 from ...remedies import Change, CheckData, Remedy
+from ..runtime.reporting import Reporter
 from .readers.annotated_video import AnnotatedVideo, Annotations
 from .readers.own import read_own
 from .readers.published import read_published_set
 from .readers.video_folder import VideoFolder, bad_id, encodes
-from .readers.webdataset import read_shards
+from .readers.webdataset import read_shards, shard_paths
 from .video.source import VideoSource, file_of
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -53,12 +54,14 @@ class Text:
 class Dataset:
     """V videos and T texts, in order of first appearance in the caption file.
 
-    `validation`: the split that chooses the best network: `test` only where `data.validation` says so.
+    `validation`: the split that chooses the best network: `test` only where `data.validation` says so. `left_out`: what
+    is wrong with samples of shards, which are therefore not among the videos, in words.
     """
 
     videos: tuple[Video, ...]
     texts: tuple[Text, ...]
     validation: SplitName = "val"
+    left_out: tuple[str, ...] = ()
 
     def videos_of(self, split: SplitName) -> tuple[Video, ...]:
         return tuple(video for video in self.videos if video.split == split)
@@ -79,18 +82,24 @@ def read_dataset(config: DataConfig) -> Dataset:
     byte order mark; published sets and WebDataset shards as docs/guide/data.md says. Where no video is `val`,
     `val_fraction` of the training videos become so: those whose ids have the smallest hashes, so that the choice does
     not depend on the order of the file. With `validation: test`, and test videos, none does, and the test videos
-    validate.
+    validate. Shards were filled by machines, so what is wrong with single samples of theirs only leaves these out.
 
     Raises:
         DataError: a file cannot be read, or something is wrong with single videos; `details` names up to 20 of them.
     """
     problems: list[str] = []
     dataset = dataset_of(read_clips(config, problems.append), config, problems.append)
-    if problems:
+    if problems and not (forgiving(config) and dataset.videos):
         raise _refusal(config, problems)
+    dataset = replace(dataset, left_out=tuple(problems))
     if not dataset.videos:
         raise DataError("no captions in the file", where=str(config.origin))
     return dataset
+
+
+def forgiving(config: DataConfig) -> bool:
+    """Whether what is wrong with single videos leaves out these and refuses no others."""
+    return config.set == "webdataset"
 
 
 def read_clips(
@@ -145,13 +154,21 @@ def dataset_of(clips: Iterable[AnnotatedVideo], config: DataConfig, problem: Cal
     return with_validation(Dataset(videos, texts), config)
 
 
+def tell_left_out(dataset: Dataset, reporter: Reporter) -> None:
+    """Warn of samples that are not among the videos: of the first 20, and how many more."""
+    for line in dataset.left_out[:SHOWN]:
+        reporter.warn(f"left out: {line}")
+    if len(dataset.left_out) > SHOWN:
+        reporter.warn(f"left out: {len(dataset.left_out) - SHOWN:,} more; checking the data lists them")
+
+
 def locator(config: DataConfig) -> Callable[[str], str]:
     """Tells people where a video is, by its id: its file, or the tar, a slash and its name there."""
     root = config.video_folder
     if config.set == "own":
         return lambda id: str(root / id)
     if config.set == "webdataset":
-        tars = {path.relative_to(root).as_posix().removesuffix(".tar"): path for path in root.rglob("*.tar")}
+        tars = {path.relative_to(root).as_posix().removesuffix(".tar"): path for path in shard_paths(root)}
         return lambda id: next((f"{tars[stem]}{id[len(stem) :]}" for stem in tars if id.startswith(f"{stem}/")), id)
     folder = VideoFolder(root)
     return lambda id: str(folder.find((id, id.removeprefix("v_")))[0] or root / id)

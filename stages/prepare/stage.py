@@ -16,7 +16,7 @@ from ...cache.frames.cache import FrameFolder
 from ...cache.frames.record import FileStamp, VideoRecord, VideoStatus
 from ...configs.schema import Config, PrepareConfig
 from ...errors import DataError
-from ..data.dataset import Dataset, read_dataset
+from ..data.dataset import Dataset, read_dataset, tell_left_out
 from ..data.video.workers import cores, decode_videos
 from ..runtime.background import BackgroundWriter
 from ..runtime.reporting import Progress, Reporter, Silent
@@ -61,6 +61,7 @@ def prepare(config: Config, reporter: Reporter = Silent()) -> PrepareResult:  # 
     """
     begun = time.monotonic()
     dataset = read_dataset(config.data)
+    tell_left_out(dataset, reporter)
     folder = FrameFolder.claim(config.frames_folder, frame_settings(config.prepare))
     for damage in folder.damaged:
         reporter.warn(f"{damage}; made again")

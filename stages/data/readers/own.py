@@ -1,14 +1,13 @@
 """Your own captions and videos: a CSV or JSONL file, checked row by row before anything runs."""
 
-import difflib
 from collections import defaultdict
 from collections.abc import Callable
-from typing import get_args
 
 from ....configs.published_sets import SplitName
 from ....configs.schema import DataConfig
 from .annotated_video import AnnotatedVideo
 from .own_rows import CaptionRow, read_rows
+from .split_names import SPLIT_NAMES, nearest_split
 from .video_folder import bad_id, encodes
 
 
@@ -79,11 +78,9 @@ class _Checker:
         return None if real.is_relative_to(self.root) else "is a link out of the video folder"
 
     def _check_split(self, row: CaptionRow) -> None:
-        split: SplitName | None = next((name for name in get_args(SplitName) if name == (row.split or "train")), None)
+        split: SplitName | None = next((name for name in SPLIT_NAMES if name == (row.split or "train")), None)
         if split is None:
-            near = difflib.get_close_matches(row.split.lower(), get_args(SplitName), n=1, cutoff=0.4)
-            meant = f", did you mean {near[0]!r}?" if near else ""
-            self._tell(row, f"unknown split {_quoted(row.split)} (train, val or test{meant})")
+            self._tell(row, f"unknown split {_quoted(row.split)} (train, val or test{nearest_split(row.split)})")
             return
         first = self.splits.setdefault(row.video, split)
         if first != split:

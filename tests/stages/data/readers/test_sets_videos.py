@@ -127,6 +127,7 @@ def test_shards_hold_videos_and_captions(tmp_path: Path) -> None:
         with open_bytes(video.source) as file:
             contents.append(file.read())
     assert contents == [b"one", b"twotwo", b"3", b"4", b"5"]
+    assert found.left_out == ()
     assert locator(config)("val/000/0001") == str(tmp_path / "val/000.tar/0001")
 
 
@@ -146,20 +147,138 @@ def link(name: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
         ({"/a.mp4": b"-"}, "'/a.mp4' is named out of the folder"),
         ({"a.mp4": b"-", "a.avi": b"-", "a.txt": "x"}, "'a.avi' is a second video beside a.mp4"),
         ({"a.txt": "x"}, "'a' has captions and no video"),
-        ({"a.mp4": b"-"}, "'a' has no caption"),
         ({"a.mp4": b"-", "a.txt": b"\xff"}, "'a.txt': 'utf-8' codec can't decode"),
         ({"a.mp4": b"-", "a.json": "{"}, "'a.json': Expecting property name"),
         ({"a.mp4": b"-", "a.json": '{"caption": 3}'}, "'a.json': its caption is a number"),
-        ({"a.mp4": b"-", "a.json": '{"caption": "x", "split": "dev"}'}, "its split is 'dev', not train, val or test"),
+        ({"a.mp4": b"-", "a.json": '{"caption": "x", "split": "vla"}'}, "its split is 'vla', not train, val or test"),
+        ({"a.mp4": b"-", "a.json": '{"caption": "x", "split": "vaild"}'}, "did you mean 'val'?"),
+        ({"a.mp4": b"-", "a.json": '{"caption": "x", "split": 3}'}, "its split is 3, not train, val or test"),
+        ({"a.mp4": b"-", "a.json": '{"caption": ["x", 3]}'}, "its caption is a list, not"),
         ({"a.mp4": b"-", "a.txt": "x" * (1 << 21)}, "'a.txt' is larger than 1 MiB"),
         ({"a\x07.mp4": b"-", "a\x07.txt": "x"}, "holds a control character"),
     ],
 )
 def test_what_is_wrong_in_a_shard_is_named(tmp_path: Path, members: dict[str, Any], problem: str) -> None:
-    shard(tmp_path / "s.tar", {**members, "z.mp4": b"-", "z.txt": "fine"})
+    shard(tmp_path / "s.tar", members)
     with pytest.raises(DataError) as caught:
         read_dataset(in_shards(tmp_path))
     assert any(line.startswith("s.tar: ") and problem in line for line in caught.value.details)
+    shard(tmp_path / "s.tar", {**members, "z.mp4": b"-", "z.txt": "fine"})
+    found = read_dataset(in_shards(tmp_path))
+    assert [video.id for video in found.videos] == ["s/z"]  # one sample refuses no other
+    assert any(line.startswith("s.tar: ") and problem in line for line in found.left_out)
+
+
+def downloaded(key: str, **meta: Any) -> dict[str, bytes | str]:
+    """A sample as video2dataset writes it: caption twice, sound and subtitles beside the video."""
+    caption = meta.setdefault("caption", f"caption of {key}")
+    meta = {"url": f"https://x/{key}", "key": key, "status": "success", "error_message": None, "split": None, **meta}
+    streams = {f"{key}.mp4": key.encode(), f"{key}.m4a": b"-", f"{key}.ogg": b"-", f"{key}.vtt": b"WEBVTT"}
+    return {
+        **(streams if meta["status"] == "success" else {}),
+        f"{key}.txt": "" if caption is None else str(caption),
+        f"{key}.json": json.dumps(meta, indent=4),
+    }
+
+
+def test_shards_of_video2dataset_are_read_as_they_are(tmp_path: Path) -> None:
+    members = {
+        **downloaded("000000"),
+        **downloaded("000001", status="failed_to_download", error_message="HTTP Error 404: Not Found"),
+        **downloaded("000002", caption=None),
+        **downloaded("000003", caption=float("nan")),
+        **downloaded("000004", subtitles="x" * (1 << 21), caption="two\nlines"),
+        **downloaded("000005", status="failed_to_subsample", caption=3),
+        "._000000.mp4": b"AppleDouble",
+        "README.txt": "made with video2dataset",
+    }
+    shard(tmp_path / "00000.tar", members)
+    (tmp_path / "00000_stats.json").write_text("{}")
+    (tmp_path / "00000.parquet").write_bytes(b"PAR1")
+    (tmp_path / "._00000.tar").write_bytes(b"AppleDouble")
+    found = read_dataset(in_shards(tmp_path))
+    assert {text.video: text.caption for text in found.texts} == {
+        "00000/000000": "caption of 000000",
+        "00000/000004": "two\nlines",
+    }
+    assert len(found.texts) == 2
+    assert found.left_out == (
+        "00000.tar: 'README' has captions and no video",
+        "2 failed downloads: 00000.tar: '000001', 00000.tar: '000005'",
+        "2 uncaptioned videos: 00000.tar: '000002', 00000.tar: '000003'",
+    )
+    with open_bytes(found.videos[0].source) as file:
+        assert file.read() == b"000000"
+
+
+@pytest.mark.parametrize(
+    ("members", "captions"),
+    [
+        ({"a.json": '{"caption": "x"}', "a.txt": "x"}, ["x"]),
+        ({"a.json": '{"caption": "x"}', "a.txt": "other"}, ["x"]),
+        ({"a.txt": "x\ny\nx\n"}, ["x", "y"]),
+        ({"a.json": '{"width": 64}', "a.txt": "x"}, ["x"]),
+        ({"a.json": '{"caption": null}', "a.txt": "x"}, ["x"]),
+        ({"a.json": '{"caption": null}', "a.txt": "None"}, []),
+        ({"a.json": '{"caption": NaN}', "a.txt": "nan"}, []),
+        ({"a.json": '{"caption": null, "text": "x"}'}, ["x"]),
+        ({"a.json": '{"captions": ["x", null, "", "x", "y"]}'}, ["x", "y"]),
+        ({"a.json": '{"caption": "x"}', "a.info.json": '{"caption": 3}'}, ["x"]),
+        ({"a.ogg": b"sound", "a.txt": "x"}, ["x"]),
+        ({"a.txt": "none"}, ["none"]),
+    ],
+)
+def test_captions_are_those_of_the_json_else_of_the_txt(
+    tmp_path: Path, members: dict[str, bytes | str], captions: list[str]
+) -> None:
+    for order in (members, dict(reversed(members.items()))):
+        shard(tmp_path / "s.tar", {**order, "a.mp4": b"-", "z.mp4": b"-", "z.txt": "z"})
+        found = read_dataset(in_shards(tmp_path))
+        assert [text.caption for text in found.texts if text.video == "s/a"] == captions
+        assert found.left_out == (() if captions else ("1 uncaptioned video: s.tar: 'a'",))
+
+
+@pytest.mark.parametrize("first", ["film.1.mp4", "film.mp4"])
+@pytest.mark.parametrize("second", ["film.2.mp4", "film.2.txt"])
+def test_where_keys_with_dots_bite_the_rule_is_said(tmp_path: Path, first: str, second: str) -> None:
+    caption = first.replace(".mp4", ".txt")
+    shard(tmp_path / "s.tar", {first: b"1", caption: "one", second: b"2", "z.1.mp4": b"-", "z.1.txt": "z"})
+    found = read_dataset(in_shards(tmp_path))
+    if (first, second) == ("film.mp4", "film.2.txt"):  # as a.en.txt
+        assert (len(found.videos), found.left_out) == (2, ())
+        return
+    assert [video.id for video in found.videos] == ["s/z"]
+    (line,) = found.left_out
+    assert second in line
+    assert first in line
+    assert line.endswith("(a key ends at the first dot of a name: write dots inside keys as something else)")
+
+
+@pytest.mark.parametrize(
+    ("word", "split"),
+    [("validation", "val"), ("valid", "val"), ("dev", "val"), ("training", "train"), ("Test", "test")],
+)
+def test_splits_are_understood_as_others_write_them(tmp_path: Path, word: str, split: str) -> None:
+    shard(tmp_path / "s.tar", {"a.mp4": b"-", "a.json": json.dumps({"caption": "x", "split": word})})
+    shard(tmp_path / f"{word}-000.tar", {"a.mp4": b"-", "a.txt": "x"})
+    shard(tmp_path / word / "000.tar", {"a.mp4": b"-", "a.txt": "x"})
+    shard(tmp_path / "device.tar", {"a.mp4": b"-", "a.txt": "x"})
+    found = {video.id: video.split for video in read_dataset(in_shards(tmp_path)).videos}
+    assert found == {"s/a": split, f"{word}-000/a": split, f"{word}/000/a": split, "device/a": "train"}
+
+
+@pytest.mark.parametrize("ending", ["tar.gz", "tgz", "tar.zst", "tar.bz2"])
+def test_compressed_shards_are_named(tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"b.{ending}").write_bytes(b"-")
+    (tmp_path / f"._b.{ending}").write_bytes(b"-")
+    for _ in range(2):
+        with pytest.raises(DataError, match="compressed shards cannot be read") as caught:
+            read_dataset(in_shards(tmp_path))
+        assert f"b.{ending}" in str(caught.value)
+        assert "gunzip" in str(caught.value.hint)
+        shard(tmp_path / "a.tar", {"a.mp4": b"-", "a.txt": "x"})
+    (tmp_path / "a.tar").rename(tmp_path / "b.tar")  # what was unpacked beside it
+    assert len(read_dataset(in_shards(tmp_path)).videos) == 1
 
 
 def test_what_is_no_whole_shard_is_refused(tmp_path: Path) -> None:
