@@ -59,7 +59,8 @@ class DataCheck:
     Attributes:
         validation: what will choose the best network.
         problems: what is wrong with single videos, for which the data set is refused; those of shards are left out.
-        missing: videos without a file; undecodable: videos that do not decode, as `looked_at` says.
+        missing: videos without a file, with what is there instead; undecodable: those that do not decode, as
+            `looked_at` says.
         same_captions: per pair of splits, texts of the second that are, letter for letter, texts of the first.
         same_frames: pairs of videos of two splits whose stored frames are equal.
         wanted: files of annotations to get; home: the page of the data set's makers.
@@ -119,7 +120,11 @@ class _Check:
 
     def result(self, decode: int | None) -> DataCheck:
         splits = tuple(self._split(split) for split in SPLITS if self._concerns(split))
-        missing = [video.id for video in self.dataset.videos if video.id not in self.there]
+        missing = [
+            f"{video.id} ({video.instead})" if video.instead else video.id
+            for video in self.dataset.videos
+            if video.id not in self.there
+        ]
         undecodable, looked_at = self._undecodable(decode)
         same = _same_frames(self.dataset, self.frames)
         return DataCheck(

@@ -28,12 +28,13 @@ class Video:
     """A video and where its bytes are.
 
     `id`: own: its POSIX path below the video folder, extension included; published: what the data set calls it;
-    webdataset: its shard and its name there.
+    webdataset: its shard and its name there. `instead`: what is there when its file is not, in words.
     """
 
     id: str
     source: VideoSource
     split: SplitName
+    instead: str = ""
 
     @property
     def path(self) -> Path:
@@ -137,6 +138,7 @@ def dataset_of(clips: Iterable[AnnotatedVideo], config: DataConfig, problem: Cal
     folder = VideoFolder(config.video_folder) if config.set not in ("own", "webdataset") else None
     kept: dict[str, AnnotatedVideo] = {}
     sources: dict[str, VideoSource] = {}
+    instead: dict[str, str] = {}
     for clip in clips:
         source, wrong = (clip.source, "") if folder is None else _found(folder, clip)
         if clip.id in kept:
@@ -145,7 +147,11 @@ def dataset_of(clips: Iterable[AnnotatedVideo], config: DataConfig, problem: Cal
             problem(f"{clip.where}: video {clip.id!r} {wrong}")
         elif source is not None and clip.captions:
             kept[clip.id], sources[clip.id] = clip, source
-    videos = tuple(Video(id, sources[id], clip.split) for id, clip in kept.items())
+            missing = folder is not None and isinstance(source, Path) and not source.exists()
+            instead[clip.id] = (
+                folder.instead(clip.id, any_extension=True) if folder is not None and missing else clip.instead
+            )
+    videos = tuple(Video(id, sources[id], clip.split, instead[id]) for id, clip in kept.items())
     texts = tuple(
         Text(f"{id}#{k}", id, caption)
         for id, clip in kept.items()
@@ -166,7 +172,7 @@ def locator(config: DataConfig) -> Callable[[str], str]:
     """Tells people where a video is, by its id: its file, or the tar, a slash and its name there."""
     root = config.video_folder
     if config.set == "own":
-        return lambda id: str(root / id)
+        return lambda id: str(root / id if (root / id).exists() else VideoFolder(root).same(id) or root / id)
     if config.set == "webdataset":
         tars = {path.relative_to(root).as_posix().removesuffix(".tar"): path for path in shard_paths(root)}
         return lambda id: next((f"{tars[stem]}{id[len(stem) :]}" for stem in tars if id.startswith(f"{stem}/")), id)

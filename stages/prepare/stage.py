@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ...cache.frames.cache import FrameFolder
@@ -106,9 +106,13 @@ def _outcome(record: VideoRecord) -> tuple[VideoStatus, FileStamp, bytes]:
     return record.status, record.stamp, record.digest
 
 
+def _told(status: VideoStatus, instead: str) -> VideoStatus:
+    return replace(status, reason=f"{status.reason}; {instead}") if instead and status.status == "missing" else status
+
+
 def _result(dataset: Dataset, folder: FrameFolder, decoded: int, seconds: float) -> PrepareResult:
     found = {status.video: status for shard in folder.shards.values() for status in shard.statuses}
-    statuses = [found[video.id] for video in dataset.videos]
+    statuses = [_told(found[video.id], video.instead) for video in dataset.videos]
     left_out = [status for status in statuses if status.status != "ok"]
     if len(left_out) == len(statuses):
         raise DataError(

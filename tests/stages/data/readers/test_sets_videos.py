@@ -12,6 +12,7 @@ import pytest
 from teachclip.cache.frames.cache import FrameCache
 from teachclip.configs.schema import Config, DataConfig, PrepareConfig
 from teachclip.errors import CacheMismatchError, DataError
+from teachclip.stages.data.check import check_data
 from teachclip.stages.data.dataset import locator, read_dataset
 from teachclip.stages.data.video.decode import read_video
 from teachclip.stages.data.video.source import TarPart, open_bytes
@@ -76,7 +77,78 @@ def test_a_link_out_of_the_folder_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "clips/c.mp4").symlink_to("b.mp4")
     with pytest.raises(DataError) as caught:
         read_dataset(msvd(tmp_path, "a", "b", "c"))
-    assert caught.value.details == ("test_list.txt:1: video 'a' is a link out of the video folder",)
+    (line,) = caught.value.details
+    assert line == (
+        f"test_list.txt:1: video 'a' is a link out of the video folder, to {tmp_path}/elsewhere.mp4; "
+        "name the folder that it leads to: data.videos"
+    )
+
+
+NFC, NFD = "caf\u00e9 \u304c", "cafe\u0301 \u304b\u3099"
+
+
+def own(folder: Path, *videos: str) -> DataConfig:
+    (folder / "captions.csv").write_text("video,caption\n" + "".join(f"{video},x\n" for video in videos))
+    return DataConfig(captions=folder / "captions.csv", videos=folder / "clips", val_fraction=0.0)
+
+
+@pytest.mark.parametrize(("asked", "there"), [(NFC, NFD), (NFD, NFC)], ids=["nfc", "nfd"])
+def test_another_unicode_form_is_found(tmp_path: Path, asked: str, there: str) -> None:
+    touch(tmp_path / "clips", f"{there}/{there}.mp4")
+    for config, id in ((msvd(tmp_path, asked), asked), (own(tmp_path, f"{asked}/{asked}.mp4"), f"{asked}/{asked}.mp4")):
+        (video,) = read_dataset(config).videos
+        assert (video.id, video.path, video.instead) == (id, tmp_path / f"clips/{there}/{there}.mp4", "")
+        assert locator(config)(id) == str(video.path)
+    touch(tmp_path / "clips", f"{asked}.mp4")  # the one that is written so is meant
+    assert read_dataset(msvd(tmp_path, asked)).videos[0].path == tmp_path / f"clips/{asked}.mp4"
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "told"),
+    [
+        ("Dog.mp4", "dog.MP4", "there is 'dog.MP4' (small and capital letters)"),
+        ("dog.avi", "dog.mp4", "there is 'dog.mp4' (another extension)"),
+        ("dog", "dog.mp4", "there is 'dog.mp4' (another extension)"),
+        ("dog.mp4", "dog", "there is 'dog' (another extension)"),
+        ("a\\dog.mp4", "a/dog.mp4", "there is 'a/dog.mp4' (/ in place of \\)"),
+        ("my%20dog.mp4", "my dog.mp4", "there is 'my dog.mp4' (without %20 and the like)"),
+        ("my dog.mp4", "my%20dog.mp4", "there is 'my%20dog.mp4' (with %20 and the like)"),
+        ("a/dog.mp4", "b/dog.mp4", "there is 'b/dog.mp4' (in another folder)"),
+        ("Dog.avi", "dog.mp4", "there is 'dog.mp4' (another extension, small and capital letters)"),
+        ("dog.mp4", "a/b/dog.mp4", "there is 'a/b/dog.mp4' (data.videos: {clips}/a/b)"),
+        ("clips/dog.mp4", "dog.mp4", "there is 'dog.mp4' (data.videos: {clips.parent})"),
+        ("dog.mp4", "cat.mp4", ""),
+        ("dog.mp4", "._dog.mp4", ""),
+        ("dog.mp4", "@eaDir/dog.mp4", ""),
+    ],
+)
+def test_not_found_says_what_is_there(tmp_path: Path, asked: str, there: str, told: str) -> None:
+    touch(tmp_path / "clips", there)
+    (video,) = read_dataset(own(tmp_path, asked)).videos
+    assert video.path == tmp_path / "clips" / asked
+    assert video.instead == told.format(clips=tmp_path / "clips")
+    (missing,) = check_data(Config(work=tmp_path / "work", data=own(tmp_path, asked))).missing
+    assert missing == (f"{asked} ({video.instead})" if told else asked)
+
+
+def test_published_videos_that_are_missing_say_what_is_there(tmp_path: Path) -> None:
+    touch(tmp_path / "clips", "VIDEO1.mp4", "._video2.mp4", "@eaDir/video2.mp4", ".DS_Store")
+    touch(tmp_path / "elsewhere", "video2.mp4")
+    first, second = read_dataset(msvd(tmp_path, "video1", "video2")).videos
+    assert first.instead == "there is 'VIDEO1.mp4' (small and capital letters)"
+    assert second.instead == ""
+    (tmp_path / "clips/more").symlink_to(tmp_path / "elsewhere")
+    first, second = read_dataset(msvd(tmp_path, "video1", "video2")).videos
+    assert not second.path.exists()
+    expected = f"folders that are links are not entered: more (to {tmp_path}/elsewhere); "
+    assert second.instead == f"{expected}data.videos can name where they lead to"
+
+
+def test_prepare_tells_what_is_there(tmp_path: Path) -> None:
+    touch(tmp_path / "clips", "dog.mp4")
+    with pytest.raises(DataError, match="none of the 1 videos can be used") as caught:
+        prepare(Config(work=tmp_path / "work", data=own(tmp_path, "Dog.mp4"), prepare=PrepareConfig(workers=1)))
+    assert "there is 'dog.mp4' (small and capital letters)" in caught.value.details[0]
 
 
 def shard(path: Path, members: dict[str, bytes | str | tarfile.TarInfo]) -> Path:
