@@ -140,17 +140,14 @@ def dataset_of(clips: Iterable[AnnotatedVideo], config: DataConfig, problem: Cal
     sources: dict[str, VideoSource] = {}
     instead: dict[str, str] = {}
     for clip in clips:
-        source, wrong = (clip.source, "") if folder is None else _found(folder, clip)
+        source, wrong, there = (clip.source, "", clip.instead) if folder is None else _found(folder, clip)
         if clip.id in kept:
             wrong = f"is in split {clip.split!r} here and in {kept[clip.id].split!r} before"
         if wrong := wrong or _unusable(clip):
             problem(f"{clip.where}: video {clip.id!r} {wrong}")
         elif source is not None and clip.captions:
             kept[clip.id], sources[clip.id] = clip, source
-            missing = folder is not None and isinstance(source, Path) and not source.exists()
-            instead[clip.id] = (
-                folder.instead(clip.id, any_extension=True) if folder is not None and missing else clip.instead
-            )
+            instead[clip.id] = there
     videos = tuple(Video(id, sources[id], clip.split, instead[id]) for id, clip in kept.items())
     texts = tuple(
         Text(f"{id}#{k}", id, caption)
@@ -180,12 +177,17 @@ def locator(config: DataConfig) -> Callable[[str], str]:
     return lambda id: str(folder.find((id, id.removeprefix("v_")))[0] or root / id)
 
 
-def _found(folder: VideoFolder, clip: AnnotatedVideo) -> tuple[VideoSource, str]:
-    """The clip's file; one that is not there may be missing when all that is asked of it is in the frame cache."""
+def _found(folder: VideoFolder, clip: AnnotatedVideo) -> tuple[VideoSource, str, str]:
+    """The clip's file, what is wrong with it, and what is there instead.
+
+    One that is not there may be missing when all that is asked of it is in the frame cache.
+    """
     if "/" in clip.id or bad_id(clip.id):
-        return folder.root, bad_id(clip.id) or "holds a slash"
+        return folder.root, bad_id(clip.id) or "holds a slash", ""
     path, wrong = folder.find((clip.id, *clip.names))
-    return path or folder.root / f"{clip.id}.mp4", wrong
+    if path is not None or wrong:
+        return path or folder.root, wrong, ""
+    return folder.root / f"{clip.id}.mp4", "", folder.instead(clip.id, any_extension=True)
 
 
 def _unusable(clip: AnnotatedVideo) -> str:
