@@ -15,6 +15,7 @@ from ...errors import CacheError, DataError
 from ..runtime.reporting import Reporter, Silent
 from .dataset import SPLITS, Dataset, Video, dataset_of, forgiving, read_clips, with_validation
 from .readers.annotated_video import Annotations
+from .readers.video_folder import file_there
 from .video.workers import decode_videos
 
 SHOWN = 20
@@ -113,7 +114,7 @@ class _Check:
         self.dataset = dataset_of(clips, as_given, self.problems.append)
         self.validating = with_validation(self.dataset, config.data)
         self.frames = _frames(config.frames_folder)
-        self.there = {video.id for video in self.dataset.videos if video.path.is_file()}
+        self.there = {video.id for video in self.dataset.videos if file_there(video.path)}
 
     def _fail(self, split: SplitName, error: DataError) -> None:
         self.failed[split] = f"{error.where}: {error.what}"

@@ -15,7 +15,7 @@ from ..runtime.reporting import Reporter
 from .readers.annotated_video import AnnotatedVideo, Annotations
 from .readers.own import read_own
 from .readers.published import read_published_set
-from .readers.video_folder import VideoFolder, bad_id, encodes
+from .readers.video_folder import VideoFolder, bad_id, encodes, file_there
 from .readers.webdataset import read_shards, shard_paths
 from .video.source import VideoSource, file_of
 
@@ -169,7 +169,7 @@ def locator(config: DataConfig) -> Callable[[str], str]:
     """Tells people where a video is, by its id: its file, or the tar, a slash and its name there."""
     root = config.video_folder
     if config.set == "own":
-        return lambda id: str(root / id if (root / id).exists() else VideoFolder(root).same(id) or root / id)
+        return lambda id: str(root / id if file_there(root / id) else VideoFolder(root).same(id) or root / id)
     if config.set == "webdataset":
         tars = {path.relative_to(root).as_posix().removesuffix(".tar"): path for path in shard_paths(root)}
         return lambda id: next((f"{tars[stem]}{id[len(stem) :]}" for stem in tars if id.startswith(f"{stem}/")), id)

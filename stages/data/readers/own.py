@@ -9,7 +9,7 @@ from ....configs.schema import DataConfig
 from .annotated_video import AnnotatedVideo
 from .own_rows import CaptionRow, read_rows
 from .split_names import SPLIT_NAMES, nearest_split
-from .video_folder import VideoFolder, bad_id, encodes, link_out
+from .video_folder import VideoFolder, bad_id, encodes, file_there, link_out
 
 
 def read_own(config: DataConfig, problem: Callable[[str], None]) -> list[AnnotatedVideo]:
@@ -57,7 +57,7 @@ class _Checker:
     def clip(self, id: str) -> AnnotatedVideo:
         where = f"{self.name}:{self.named[id]}"
         captions, path, instead = tuple(self.captions[id]), self.folder / id, ""
-        if not path.exists():
+        if not file_there(path):
             found = self._files.same(id)
             path, instead = found or path, "" if found else self._files.instead(id)
         return AnnotatedVideo(id, self.splits[id], captions, where, source=path, instead=instead)

@@ -101,6 +101,14 @@ class VideoFolder:
         return f"{there!r} ({differs or 'in another folder'})"
 
 
+def file_there(path: Path) -> bool:
+    """Whether there is a file; a name that is too long is none, and no error."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def link_out(real: Path) -> str:
     """The words for a link that leads out of the video folder, to `real`."""
     return f"is a link out of the video folder, to {real}; name the folder that it leads to: data.videos"

@@ -119,6 +119,7 @@ def test_another_unicode_form_is_found(tmp_path: Path, asked: str, there: str) -
         ("clips/dog.mp4", "dog.mp4", "there is 'dog.mp4' (data.videos: {clips.parent})"),
         ("dog.mp4", "cat.mp4", ""),
         ("dog.mp4", "._dog.mp4", ""),
+        (f"{300 * 'g'}.mp4", "dog.mp4", ""),
         ("dog.mp4", "@eaDir/dog.mp4", ""),
     ],
 )
@@ -281,6 +282,20 @@ def test_shards_of_video2dataset_are_read_as_they_are(tmp_path: Path) -> None:
     )
     with open_bytes(found.videos[0].source) as file:
         assert file.read() == b"000000"
+
+
+def test_samples_that_are_left_out_are_told_and_refuse_nothing(tmp_path: Path) -> None:
+    members = {**downloaded("0"), **downloaded("1", status="failed_to_download"), "x.mp4": b"-", "x.json": "{"}
+    shard(tmp_path / "shards/0.tar", members)
+    found = check_data(Config(work=tmp_path / "work", data=in_shards(tmp_path / "shards")))
+    assert found.refused is None
+    assert [line.partition(":")[0] for line in found.problems] == ["0.tar", "1 failed download"]
+    shard(tmp_path / "shards/0.tar", downloaded("1", status="failed_to_download"))
+    found = check_data(Config(work=tmp_path / "work", data=in_shards(tmp_path / "shards")))
+    assert found.refused is not None
+    with pytest.raises(DataError) as caught:
+        read_dataset(in_shards(tmp_path / "shards"))
+    assert caught.value.details == ("1 failed download: 0.tar: '1'",)
 
 
 @pytest.mark.parametrize(
