@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from ..errors import CacheError
 from ..remedies import DeleteFile, Remedy
 from .storage.publish import TEMPORARY, publish, publishing, sync_above
-from .storage.untrusted import damaged, file_size, read_file, real_folder, unwritable
+from .storage.untrusted import damaged, file_size, listed, read_file, real_folder, unwritable
 
 Arrays = dict[str, np.ndarray]
 
@@ -120,14 +120,22 @@ class FeatureShards:
 
 
 def feature_files(folder: Path) -> list[Path]:
-    """The files below a teacher's folder of features: shards and their identities."""
+    """The files below a teacher's folder of features: shards, their identities, and what is foreign there."""
     if not real_folder(folder):
         return []
     found = []
-    for child in sorted(folder.iterdir()):
-        if not child.name.startswith(TEMPORARY) and real_folder(child):
-            found += [path for path in sorted(child.iterdir()) if not path.name.startswith(TEMPORARY)]
+    for child in _own(folder):
+        found += _own(child) if not child.is_file() and real_folder(child) else [child]
     return found
+
+
+def _own(folder: Path) -> list[Path]:
+    return [folder / name for name in listed(folder) if not name.startswith(TEMPORARY)]
+
+
+def feature_name(name: str) -> bool:
+    """Whether a file of features may have this name; else it is foreign among them."""
+    return name == IDENTITY or _SHARD.fullmatch(name) is not None
 
 
 def needed_files(digests: Sequence[bytes]) -> set[str]:
@@ -143,8 +151,6 @@ def feature_problem(path: Path, every_byte: bool) -> str | None:
         if path.name == IDENTITY:
             same = hashlib.blake2b(read_file(path), digest_size=8).hexdigest() == path.parent.name
             return None if same else "does not match the name of its folder"
-        if not _SHARD.fullmatch(path.name):
-            return "does not belong among features"
         return _shard_problem(path, every_byte)
     except FileNotFoundError:
         return None  # gone meanwhile: features may be deleted

@@ -21,6 +21,7 @@ from ...errors import CacheError
 from ...remedies import OTHER, Change, DeleteFile, DeleteFolder, Prepare, Remedy
 from ..storage.identity import JSON, differences, identity_digest, refuse_difference
 from ..storage.publish import TEMPORARY, publish
+from ..storage.untrusted import listed
 from .record import VideoRecord, VideoStatus
 from .shard import FORMAT, VERSION, FrameShard, stored_digests, write_frame_shard
 
@@ -322,7 +323,7 @@ def _open_shard(path: Path, identity: dict[str, JSON]) -> FrameShard:
 
 
 def _foreign(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if not path.name.startswith(TEMPORARY)]
+    return [folder / name for name in listed(folder) if not name.startswith(TEMPORARY)]
 
 
 def _remove_leftovers(folder: Path) -> None:

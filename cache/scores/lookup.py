@@ -3,12 +3,14 @@
 Everything here takes time and memory that grow with the request and the tiles, not with their product.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
-from .tile import Tile
+from .tile import Key, Tile
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,47 @@ def look_up(tiles: Sequence[Tile], texts: Sequence[str], videos: Sequence[str]) 
         columns = _places(tile.video_ids, video_places)
         found.append(Held(tile, *rows, *columns))
     return found
+
+
+def renumbered(tiles: Sequence[Tile], texts: Sequence[Key]) -> Sequence[Key]:
+    """The same texts under the ids that the tiles have them under.
+
+    An id is `{video}#{k}` by the order of a file, which may be another now, or have fewer captions. Where a text is not
+    what the tiles have under its id, that video's texts are matched by digest. A text that is in no tile keeps its id,
+    unless another text has it now: then it gets the next that is free.
+    """
+    stored: dict[str, bytes] = {}
+    for tile in tiles:
+        stored |= zip(tile.text_ids, map(bytes, tile.text_digests), strict=True)
+    moved = {_video(key) for key, digest in texts if stored.get(key, digest) != digest}
+    if not moved:
+        return texts
+    there: dict[str, dict[bytes, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for key, digest in stored.items():
+        if (video := _video(key)) in moved:
+            there[video][digest].append(key)
+    asked = {key: digest for key, digest in texts if _video(key) in moved}
+    named = {key: key for key, digest in asked.items() if stored.get(key) == digest}
+    taken = set(named)
+    for key, digest in asked.items():
+        free = (other for other in there[_video(key)][digest] if other not in taken)
+        if key not in named and (found := next(free, None)):
+            named[key] = found
+            taken.add(found)
+    for key in asked.keys() - named.keys():
+        if key not in taken:
+            named[key] = key  # new, or a caption that was changed
+            taken.add(key)
+    for key in asked:
+        if key not in named:
+            free = (f"{_video(key)}#{k}" for k in count())
+            named[key] = next(other for other in free if other not in taken and other not in stored)
+            taken.add(named[key])
+    return [(named.get(key, key), digest) for key, digest in texts]
+
+
+def _video(text: str) -> str:
+    return text.rpartition("#")[0]
 
 
 def _places(ids: Sequence[str], places: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,7 @@ from ..storage.locations import WRITTEN, Location, Remote, at_once, location_of
 from ..storage.locations import folder as local_folder
 from ..storage.publish import TEMPORARY
 from ..storage.sealed import METADATA, group, open_group, whole_number
-from ..storage.untrusted import damaged, listed, publish_folder, real_folder
+from ..storage.untrusted import damaged, foreign, listed, publish_folder, real_folder
 from .format.arrays import FORMAT, ITEM_BYTES, MAX_FRAMES, VERSION, valid_name
 from .format.codes import Dtype
 from .lookup import Held, look_up
@@ -54,10 +54,17 @@ def members(folder: Location, harmed: list[CacheError] | None = None) -> tuple[s
     found = []
     for name in names:
         with _collecting(harmed):
-            if not valid_name(name) or not real_folder(folder / name):
-                raise damaged(folder / name, "does not belong in a score store", "move it elsewhere")
+            if not valid_name(name) or not _belongs(folder / name):
+                raise foreign(folder / name)
             found.append(name)
     return tuple(found)
+
+
+def _belongs(folder: Location) -> bool:
+    """Whether something is a teacher's or a tile's folder, though it may have lost files."""
+    if isinstance(folder, Remote) or folder.is_symlink():
+        return real_folder(folder)  # which refuses links
+    return any((folder / name).exists() for name in (METADATA, TILES, "done"))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ...remedies import Hint, Remedy, Score
 from .identity import DIGEST_BYTES
 from .locations import Location, Remote
 from .publish import TEMPORARY, make_folder, sync_folder
+from .system_files import any_left_by_system, left_by_system
 
 type Document = dict[str, Any]
 type Stamp = tuple[int, int, int] | bytes
@@ -25,6 +27,19 @@ def damaged(path: Location, why: str, hint: Hint | None = None) -> CacheError:
     """The error for a file that is not what this format writes."""
     fallback = Remedy("restore it from a copy, or remove the store and score again", Score())
     return CacheError(why, where=str(path), hint=hint or fallback)
+
+
+class ForeignError(CacheError):
+    """What somebody else put among ours: no damage, and nothing of ours has to go for it."""
+
+
+def foreign(path: Location, why: str = "") -> ForeignError:
+    """The error for what is not of this format, in a folder that is."""
+    return ForeignError(
+        f"foreign, it does not belong here{why}",
+        where=str(path),
+        hint="move it elsewhere; what lies beside it is not harmed",
+    )
 
 
 def file_size(path: Path) -> int:
@@ -87,10 +102,23 @@ def real_folder(path: Location) -> bool:
 
 
 def listed(folder: Location) -> list[str]:
-    """Names of what is in a folder."""
+    """Names of what is in a folder, but for what systems leave."""
     if isinstance(folder, Remote):
-        return sorted({name.partition("/")[0] for name in folder.files()})
-    return sorted(path.name for path in folder.iterdir())
+        return sorted({name.partition("/")[0] for name in folder.files() if not any_left_by_system(name.split("/"))})
+    return sorted(path.name for path in folder.iterdir() if not left_by_system(path.name))
+
+
+def holds_nothing(folder: Path) -> bool:
+    """Whether a folder is empty, but for what systems leave."""
+    return not listed(folder)
+
+
+def keep_system_files(path: Path, folder: Path) -> None:
+    """Move what systems left in `path` into `folder`, which takes its place."""
+    for each in path.iterdir() if path.is_dir() else ():
+        if left_by_system(each.name):
+            with suppress(OSError):
+                each.rename(folder / each.name)
 
 
 def read_file(path: Location, size: int | None = None, most: int = _MAX_DOCUMENT) -> bytes:
@@ -181,7 +209,7 @@ def publish_folder(path: Path, files: Mapping[str, bytes], folders: tuple[str, .
     Raises:
         CacheError: the disk cannot be written.
     """
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and not holds_nothing(path):
         return False
     try:
         return _publish_folder(path, files, folders)
@@ -207,6 +235,7 @@ def _publish_folder(path: Path, files: Mapping[str, bytes], folders: tuple[str, 
                 os.fsync(handle.fileno())
         for name, _, _ in os.walk(temporary):
             sync_folder(Path(name))
+        keep_system_files(path, temporary)
         try:
             temporary.replace(path)
         except OSError:

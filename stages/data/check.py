@@ -13,8 +13,9 @@ from ...configs.schema import Config, DataConfig, PrepareConfig
 from ...configs.sweeps import paper_counts
 from ...errors import CacheError, DataError
 from ..runtime.reporting import Reporter, Silent
-from .dataset import SPLITS, Dataset, Video, dataset_of, read_clips, with_validation
+from .dataset import SPLITS, Dataset, Video, dataset_of, forgiving, read_clips, with_validation
 from .readers.annotated_video import Annotations
+from .readers.video_folder import file_there
 from .video.workers import decode_videos
 
 SHOWN = 20
@@ -58,8 +59,9 @@ class DataCheck:
 
     Attributes:
         validation: what will choose the best network.
-        problems: what is wrong with single videos, for which the data set is refused.
-        missing: videos without a file; undecodable: videos that do not decode, as `looked_at` says.
+        problems: what is wrong with single videos, for which the data set is refused; those of shards are left out.
+        missing: videos without a file, with what is there instead; undecodable: those that do not decode, as
+            `looked_at` says.
         same_captions: per pair of splits, texts of the second that are, letter for letter, texts of the first.
         same_frames: pairs of videos of two splits whose stored frames are equal.
         wanted: files of annotations to get; home: the page of the data set's makers.
@@ -112,14 +114,18 @@ class _Check:
         self.dataset = dataset_of(clips, as_given, self.problems.append)
         self.validating = with_validation(self.dataset, config.data)
         self.frames = _frames(config.frames_folder)
-        self.there = {video.id for video in self.dataset.videos if video.path.is_file()}
+        self.there = {video.id for video in self.dataset.videos if file_there(video.path)}
 
     def _fail(self, split: SplitName, error: DataError) -> None:
         self.failed[split] = f"{error.where}: {error.what}"
 
     def result(self, decode: int | None) -> DataCheck:
         splits = tuple(self._split(split) for split in SPLITS if self._concerns(split))
-        missing = [video.id for video in self.dataset.videos if video.id not in self.there]
+        missing = [
+            f"{video.id} ({video.instead})" if video.instead else video.id
+            for video in self.dataset.videos
+            if video.id not in self.there
+        ]
         undecodable, looked_at = self._undecodable(decode)
         same = _same_frames(self.dataset, self.frames)
         return DataCheck(
@@ -200,7 +206,7 @@ class _Check:
     def _refused(self) -> str | None:
         if self.failed:
             return f"{len(self.failed)} splits cannot be read: {', '.join(self.failed)}"
-        if self.problems:
+        if self.problems and not (forgiving(self.data) and self.dataset.videos):
             return f"something is wrong with {len(self.problems)} videos or captions"
         if not self.dataset.videos:
             return "there are no captions"

@@ -11,11 +11,12 @@ from ...configs.published_sets import SplitName
 from ...configs.schema import DataConfig
 from ...errors import DataError
 from ...remedies import Change, CheckData, Remedy
+from ..runtime.reporting import Reporter
 from .readers.annotated_video import AnnotatedVideo, Annotations
 from .readers.own import read_own
 from .readers.published import read_published_set
-from .readers.video_folder import VideoFolder, bad_id, encodes
-from .readers.webdataset import read_shards
+from .readers.video_folder import VideoFolder, bad_id, encodes, file_there
+from .readers.webdataset import read_shards, shard_paths
 from .video.source import VideoSource, file_of
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -27,12 +28,13 @@ class Video:
     """A video and where its bytes are.
 
     `id`: own: its POSIX path below the video folder, extension included; published: what the data set calls it;
-    webdataset: its shard and its name there.
+    webdataset: its shard and its name there. `instead`: what is there when its file is not, in words.
     """
 
     id: str
     source: VideoSource
     split: SplitName
+    instead: str = ""
 
     @property
     def path(self) -> Path:
@@ -53,12 +55,14 @@ class Text:
 class Dataset:
     """V videos and T texts, in order of first appearance in the caption file.
 
-    `validation`: the split that chooses the best network: `test` only where `data.validation` says so.
+    `validation`: the split that chooses the best network: `test` only where `data.validation` says so. `left_out`: what
+    is wrong with samples of shards, which are therefore not among the videos, in words.
     """
 
     videos: tuple[Video, ...]
     texts: tuple[Text, ...]
     validation: SplitName = "val"
+    left_out: tuple[str, ...] = ()
 
     def videos_of(self, split: SplitName) -> tuple[Video, ...]:
         return tuple(video for video in self.videos if video.split == split)
@@ -79,18 +83,24 @@ def read_dataset(config: DataConfig) -> Dataset:
     byte order mark; published sets and WebDataset shards as docs/guide/data.md says. Where no video is `val`,
     `val_fraction` of the training videos become so: those whose ids have the smallest hashes, so that the choice does
     not depend on the order of the file. With `validation: test`, and test videos, none does, and the test videos
-    validate.
+    validate. Shards were filled by machines, so what is wrong with single samples of theirs only leaves these out.
 
     Raises:
         DataError: a file cannot be read, or something is wrong with single videos; `details` names up to 20 of them.
     """
     problems: list[str] = []
     dataset = dataset_of(read_clips(config, problems.append), config, problems.append)
-    if problems:
+    if problems and not (forgiving(config) and dataset.videos):
         raise _refusal(config, problems)
+    dataset = replace(dataset, left_out=tuple(problems))
     if not dataset.videos:
         raise DataError("no captions in the file", where=str(config.origin))
     return dataset
+
+
+def forgiving(config: DataConfig) -> bool:
+    """Whether what is wrong with single videos leaves out these and refuses no others."""
+    return config.set == "webdataset"
 
 
 def read_clips(
@@ -128,15 +138,17 @@ def dataset_of(clips: Iterable[AnnotatedVideo], config: DataConfig, problem: Cal
     folder = VideoFolder(config.video_folder) if config.set not in ("own", "webdataset") else None
     kept: dict[str, AnnotatedVideo] = {}
     sources: dict[str, VideoSource] = {}
+    instead: dict[str, str] = {}
     for clip in clips:
-        source, wrong = (clip.source, "") if folder is None else _found(folder, clip)
+        source, wrong, there = (clip.source, "", clip.instead) if folder is None else _found(folder, clip)
         if clip.id in kept:
             wrong = f"is in split {clip.split!r} here and in {kept[clip.id].split!r} before"
         if wrong := wrong or _unusable(clip):
             problem(f"{clip.where}: video {clip.id!r} {wrong}")
         elif source is not None and clip.captions:
             kept[clip.id], sources[clip.id] = clip, source
-    videos = tuple(Video(id, sources[id], clip.split) for id, clip in kept.items())
+            instead[clip.id] = there
+    videos = tuple(Video(id, sources[id], clip.split, instead[id]) for id, clip in kept.items())
     texts = tuple(
         Text(f"{id}#{k}", id, caption)
         for id, clip in kept.items()
@@ -145,24 +157,37 @@ def dataset_of(clips: Iterable[AnnotatedVideo], config: DataConfig, problem: Cal
     return with_validation(Dataset(videos, texts), config)
 
 
+def tell_left_out(dataset: Dataset, reporter: Reporter) -> None:
+    """Warn of samples that are not among the videos: of the first 20, and how many more."""
+    for line in dataset.left_out[:SHOWN]:
+        reporter.warn(f"left out: {line}")
+    if len(dataset.left_out) > SHOWN:
+        reporter.warn(f"left out: {len(dataset.left_out) - SHOWN:,} more; checking the data lists them")
+
+
 def locator(config: DataConfig) -> Callable[[str], str]:
     """Tells people where a video is, by its id: its file, or the tar, a slash and its name there."""
     root = config.video_folder
     if config.set == "own":
-        return lambda id: str(root / id)
+        return lambda id: str(root / id if file_there(root / id) else VideoFolder(root).same(id) or root / id)
     if config.set == "webdataset":
-        tars = {path.relative_to(root).as_posix().removesuffix(".tar"): path for path in root.rglob("*.tar")}
+        tars = {path.relative_to(root).as_posix().removesuffix(".tar"): path for path in shard_paths(root)}
         return lambda id: next((f"{tars[stem]}{id[len(stem) :]}" for stem in tars if id.startswith(f"{stem}/")), id)
     folder = VideoFolder(root)
     return lambda id: str(folder.find((id, id.removeprefix("v_")))[0] or root / id)
 
 
-def _found(folder: VideoFolder, clip: AnnotatedVideo) -> tuple[VideoSource, str]:
-    """The clip's file; one that is not there may be missing when all that is asked of it is in the frame cache."""
+def _found(folder: VideoFolder, clip: AnnotatedVideo) -> tuple[VideoSource, str, str]:
+    """The clip's file, what is wrong with it, and what is there instead.
+
+    One that is not there may be missing when all that is asked of it is in the frame cache.
+    """
     if "/" in clip.id or bad_id(clip.id):
-        return folder.root, bad_id(clip.id) or "holds a slash"
+        return folder.root, bad_id(clip.id) or "holds a slash", ""
     path, wrong = folder.find((clip.id, *clip.names))
-    return path or folder.root / f"{clip.id}.mp4", wrong
+    if path is not None or wrong:
+        return path or folder.root, wrong, ""
+    return folder.root / f"{clip.id}.mp4", "", folder.instead(clip.id, any_extension=True)
 
 
 def _unusable(clip: AnnotatedVideo) -> str:

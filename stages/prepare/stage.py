@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ...cache.frames.cache import FrameFolder
@@ -18,7 +18,7 @@ from ...cache.frames.record import FileStamp, ReadBy, VideoRecord, VideoStatus
 from ...configs.schema import Config, PrepareConfig
 from ...errors import DataError
 from ...remedies import Prepare, Remedy
-from ..data.dataset import Dataset, read_dataset
+from ..data.dataset import Dataset, read_dataset, tell_left_out
 from ..data.video.workers import cores, decode_videos
 from ..runtime.background import BackgroundWriter
 from ..runtime.reporting import Progress, Reporter, Silent
@@ -67,6 +67,7 @@ def prepare(config: Config, reporter: Reporter = Silent()) -> PrepareResult:  # 
     """
     begun = time.monotonic()
     dataset = read_dataset(config.data)
+    tell_left_out(dataset, reporter)
     folder = FrameFolder.claim(config.frames_folder, frame_settings(config.prepare))
     for damage in folder.damaged:
         reporter.warn(f"{damage}; made again")
@@ -111,9 +112,13 @@ def _outcome(record: VideoRecord) -> tuple[VideoStatus, FileStamp, bytes, ReadBy
     return record.status, record.stamp, record.digest, record.read_by
 
 
+def _told(status: VideoStatus, instead: str) -> VideoStatus:
+    return replace(status, reason=f"{status.reason}; {instead}") if instead and status.status == "missing" else status
+
+
 def _result(dataset: Dataset, folder: FrameFolder, decoded: int, seconds: float) -> PrepareResult:
     found = {status.video: status for shard in folder.shards.values() for status in shard.statuses}
-    statuses = [found[video.id] for video in dataset.videos]
+    statuses = [_told(found[video.id], video.instead) for video in dataset.videos]
     left_out = sorted((status for status in statuses if status.status != "ok"), key=lambda one: one.status != "failed")
     if len(left_out) == len(statuses):
         raise DataError(

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from ...cache.frames.cache import FrameCache
-from ...cache.scores.lookup import Held
+from ...cache.scores.lookup import Held, renumbered
 from ...cache.scores.reading.tile_rows import TileRows
 from ...cache.scores.shard import missing_shards, problem, sweep, write_shard
 from ...cache.scores.store import ScoreCache, ScoreStore
@@ -179,6 +179,9 @@ class OneTeacher:
         Raises:
             CacheMismatchError: captions or frames changed; names them.
         """
+        captions = self.captions.values()
+        self.texts = list(renumbered(cache.tiles, self.texts))
+        self.captions = {key: caption for (key, _), caption in zip(self.texts, captions, strict=True)}
         cache.look_up(self.texts, self.videos)
         settings, texts, videos = self.config.score, [text for text, _ in self.texts], self.split.videos
         layout = choose_layout(settings, cache, tile_layout(settings, texts, videos, cache.frames, cache.frame_logits))

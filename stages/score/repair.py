@@ -66,7 +66,10 @@ def _chosen(config: Config, teacher: str | None) -> list[TeacherConfig]:
 def _check(config: Config, teacher: TeacherConfig, reporter: Reporter) -> tuple[tuple[Finding, ...], int]:
     check = Check(config.score_store, teacher.name, full=True)
     with reporter.progress(f"checking {teacher.name}", check.units, "file") as progress:
-        return check.run(progress.advance).findings, check.units
+        result = check.run(progress.advance)
+    for stranger in (finding for finding in result.findings if finding.foreign):
+        reporter.warn(f"{stranger.path}: {stranger.why}; left alone")
+    return result.damage, check.units
 
 
 def _score_again(config: Config, teachers: list[TeacherConfig], reporter: Reporter) -> None:

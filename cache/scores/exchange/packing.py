@@ -23,7 +23,17 @@ from ...storage.locations import MANIFEST, WRITTEN, Location, Remote, at_once, l
 from ...storage.locations import folder as local_folder
 from ...storage.publish import TEMPORARY, make_folder, publish, sync_folder
 from ...storage.sealed import METADATA, seal, unseal
-from ...storage.untrusted import damaged, file_digest, read_file, size_problem, unwritable
+from ...storage.system_files import any_left_by_system, left_by_system
+from ...storage.untrusted import (
+    damaged,
+    file_digest,
+    foreign,
+    holds_nothing,
+    keep_system_files,
+    read_file,
+    size_problem,
+    unwritable,
+)
 from ..format.arrays import valid_name
 from ..shard import marker_path, missing_shards, scored_files
 from ..store import TILES, ScoreCache, ScoreStore
@@ -35,6 +45,7 @@ FORMAT, VERSION = "teachclip-scores-export", 1
 STORE = "scores.zarr"
 
 _MAX_MANIFEST = 2**28
+_UNLISTED = ": the manifest does not list it"
 _SHOWN = 5
 _PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,99}){0,5}")
 _GET_AGAIN = Remedy("get it again from where it came from, or export it again", ExportScores())
@@ -193,7 +204,7 @@ class Import:
         """Whether the store has all of this already."""
         target = self.path / self.cache.name
         if not (target.is_symlink() or target.exists()):
-            if self.path.exists() and any(self.path.iterdir()):
+            if self.path.exists() and not holds_nothing(self.path):
                 ScoreStore.open(self.path)
             return False
         held = {tile.checksum: tile for tile in ScoreStore.open(self.path).teacher(self.cache.name).tiles}
@@ -275,6 +286,7 @@ def _making(path: Path) -> Iterator[Path]:
         yield temporary
         for name, _, _ in os.walk(temporary):
             sync_folder(Path(name))
+        keep_system_files(path, temporary)
         temporary.rename(path)
         sync_folder(path.absolute().parent)
     except OSError as error:
@@ -284,7 +296,9 @@ def _making(path: Path) -> Iterator[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if not path.is_dir())
+    """What is ours of the files below."""
+    every = (path for path in folder.rglob("*") if not path.is_dir())
+    return (path for path in every if not any_left_by_system(path.relative_to(folder).parts))
 
 
 def _expected(cache: ScoreCache, shards: list[tuple[Tile, list[int]]]) -> Iterator[str]:
@@ -320,7 +334,7 @@ def _manifest_files(manifest: dict[str, Any], path: Location) -> dict[str, tuple
 
 
 def _refuse_taken(out: Path) -> None:
-    if out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir()))):
+    if out.is_symlink() or (out.exists() and not (out.is_dir() and holds_nothing(out))):
         raise CacheError("there is something already", where=str(out), hint="name a folder that does not exist")
 
 
@@ -344,8 +358,10 @@ def _refuse_no_export(folder: Location, store: Path) -> None:
 
 def _refuse_other_names(folder: Remote, files: dict[str, tuple[int, str]]) -> None:
     """Refuse foreign and missing files, and files of other sizes, at an address."""
-    if foreign := sorted(set(folder.files()) - files.keys() - {MANIFEST}):
-        raise damaged(folder / foreign[0], "does not belong here: the manifest does not list it", "remove it")
+    strange = sorted(set(folder.files()) - files.keys() - {MANIFEST})
+    for name in strange:
+        if not any_left_by_system(name.split("/")):
+            raise foreign(folder / name, _UNLISTED)
     sizes = at_once(folder, lambda name: size_problem(folder / name, files[name][0]), files)
     for name, why in zip(files, sizes, strict=True):
         if why:
@@ -356,8 +372,11 @@ def _refuse_foreign(folder: Path, files: dict[str, tuple[int, str]]) -> None:
     """Refuse links, files of other sizes, missing and foreign files, before any is read."""
     seen = {MANIFEST}
     for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not left_by_system(name)]
         for name in (*folders, *names):
             path = Path(parent, name)
+            if left_by_system(name):
+                continue
             status = path.lstat()
             if stat.S_ISLNK(status.st_mode) or not (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)):
                 raise damaged(path, "not a plain file or folder; links are not followed", _GET_AGAIN)
@@ -365,7 +384,7 @@ def _refuse_foreign(folder: Path, files: dict[str, tuple[int, str]]) -> None:
                 continue
             file = str(path.relative_to(folder))
             if file != MANIFEST and file not in files:
-                raise damaged(path, "does not belong here: the manifest does not list it", "remove it")
+                raise foreign(path, _UNLISTED)
             if file != MANIFEST and status.st_size != files[file][0]:
                 raise damaged(path, f"has {status.st_size:,} bytes instead of {files[file][0]:,}", _GET_AGAIN)
             seen.add(file)

@@ -7,7 +7,7 @@ import numpy as np
 from ....errors import CacheMismatchError
 from ....remedies import AcceptPixels, DescribeScores, Remedy, Score
 from ...storage.locations import Location
-from ..lookup import Held, look_up
+from ..lookup import Held, look_up, renumbered
 from ..tile import Key, Tile
 
 _SHOWN = 5
@@ -100,9 +100,12 @@ def find(
 ) -> list[Held]:
     """What each tile holds of these texts and videos; `times` as in `ScoreCache.reader`.
 
+    Texts that stand in another order in their file now are found by what they say.
+
     Raises:
         CacheMismatchError: captions or frames changed; names them.
     """
+    texts = renumbered(tiles, texts)
     held = look_up(tiles, [key for key, _ in texts], [key for key, _ in videos])
     other = changed(texts, [(one.texts, one.tile.text_digests[one.rows]) for one in held])
     _refuse_changed(folder, "captions", texts, other)

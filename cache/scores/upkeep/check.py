@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from ....errors import CacheError
-from ...features import feature_files, feature_problem
+from ...features import feature_files, feature_name, feature_problem
 from ...storage.locations import Location, at_once
 from ...storage.publish import remove, sync_folder
-from ...storage.untrusted import file_stamp, real_folder
+from ...storage.untrusted import ForeignError, file_stamp, foreign, real_folder
 from ..format.codes import NOT_SCORED
 from ..format.tensorstore_io import read_whole
 from ..reading.tile_rows import TileRows
@@ -28,7 +28,7 @@ _ATTEMPTS = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is damaged.
+    """Something that is damaged, or foreign.
 
     Attributes:
         teacher: whose scores.
@@ -36,6 +36,7 @@ class Finding:
         why: what is wrong with it.
         tile, shard: the shard that it belongs to, if it is one.
         repairable: whether it can be made again in its place: shards and features of videos can.
+        foreign: whether it is no damage but somebody else's file, which is to be moved elsewhere.
     """
 
     teacher: str
@@ -44,6 +45,7 @@ class Finding:
     tile: str | None = None
     shard: int | None = None
     repairable: bool = True
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class TeacherCheck:
         shards: all of its tiles that could be opened; complete: those that are, and are not damaged; incomplete: not
             scored yet; the rest is damaged.
         features: files of videos' features that are as they were written.
-        findings: what is damaged.
+        findings: what is damaged or foreign.
     """
 
     teacher: str
@@ -74,6 +76,11 @@ class CheckResult:
     full: bool
     teachers: tuple[TeacherCheck, ...]
     findings: tuple[Finding, ...]
+
+    @property
+    def damage(self) -> tuple[Finding, ...]:
+        """The findings that are damage: all but foreign files."""
+        return tuple(finding for finding in self.findings if not finding.foreign)
 
 
 class Check:
@@ -110,7 +117,8 @@ class Check:
 
 
 def _finding(teacher: str, error: CacheError) -> Finding:
-    return Finding(teacher, error.where or "", error.what, repairable=False)
+    is_foreign = isinstance(error, ForeignError)
+    return Finding(teacher, error.where or "", error.what, repairable=False, foreign=is_foreign)
 
 
 class _Teacher:
@@ -149,7 +157,9 @@ class _Teacher:
                     self.findings.append(Finding(self.name, str(marker_path(tile, shard)), why, tile.name, shard))
         bad = []
         for path in self.features:
-            if why := feature_problem(path, self.full):
+            if not feature_name(path.name):
+                bad.append(_finding(self.name, foreign(path)))
+            elif why := feature_problem(path, self.full):
                 bad.append(Finding(self.name, str(path), why))
             advance(1)
         self.findings += bad

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from ....errors import CacheError
 from ....remedies import Again, Option, Remedy, TidyScores
-from ...features import IDENTITY, feature_files, needed_files
+from ...features import IDENTITY, feature_files, feature_name, needed_files
 from ...storage.locations import Location
 from ...storage.locations import folder as local_folder
 from ...storage.publish import IN_USE, TEMPORARY, leftovers, remove, remove_leftover, sync_folder
 from ...storage.sealed import parse
 from ...storage.untrusted import read_file, real_folder, unwritable
 from ..format.arrays import valid_name
-from ..store import ScoreCache, ScoreStore
+from ..store import ScoreCache, ScoreStore, members
 
 _REMOVED = "only what lies in a folder is removed"
 
@@ -113,7 +113,7 @@ def collect_garbage(path: str | Location, age: float = IN_USE, dry: bool = False
     left = leftovers(path, age)
     unneeded: list[Path] = []
     kept = []
-    for name in store.teachers:
+    for name in members(path, harmed=[]):  # what is foreign is left alone
         try:
             unneeded += [file for file in _unneeded(store.teacher(name)) if _older(file, age)]
         except CacheError:
@@ -138,7 +138,8 @@ def _unneeded(cache: ScoreCache) -> list[Path]:
         needed |= needed_files([bytes(row) for row in tile.video_digests])
     files = feature_files(cache.videos_folder)
     foreign = {file.parent for file in files if file.name == IDENTITY and _of_others(file, cache)}
-    return [file for file in files if file.parent in foreign or file.name not in needed | {IDENTITY}]
+    ours = (file for file in files if feature_name(file.name))
+    return [file for file in ours if file.parent in foreign or file.name not in needed | {IDENTITY}]
 
 
 def _of_others(file: Path, cache: ScoreCache) -> bool:

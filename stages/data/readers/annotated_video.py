@@ -23,6 +23,7 @@ class AnnotatedVideo:
         where: the line or key that it stands at.
         names: what its file may be called beside its id, extension apart.
         source: where its bytes are, when the data set says so; else a file is looked for.
+        instead: what is there when the source is not, in words.
     """
 
     id: str
@@ -31,6 +32,7 @@ class AnnotatedVideo:
     where: str
     names: tuple[str, ...] = ()
     source: VideoSource | None = None
+    instead: str = ""
 
 
 class Annotations:

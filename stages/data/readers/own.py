@@ -1,15 +1,15 @@
 """Your own captions and videos: a CSV or JSONL file, checked row by row before anything runs."""
 
-import difflib
 from collections import defaultdict
 from collections.abc import Callable
-from typing import get_args
+from functools import cached_property
 
 from ....configs.published_sets import SplitName
 from ....configs.schema import DataConfig
 from .annotated_video import AnnotatedVideo
 from .own_rows import CaptionRow, read_rows
-from .video_folder import bad_id, encodes
+from .split_names import SPLIT_NAMES, nearest_split
+from .video_folder import VideoFolder, bad_id, encodes, file_there, link_out
 
 
 def read_own(config: DataConfig, problem: Callable[[str], None]) -> list[AnnotatedVideo]:
@@ -56,7 +56,15 @@ class _Checker:
 
     def clip(self, id: str) -> AnnotatedVideo:
         where = f"{self.name}:{self.named[id]}"
-        return AnnotatedVideo(id, self.splits[id], tuple(self.captions[id]), where, source=self.folder / id)
+        captions, path, instead = tuple(self.captions[id]), self.folder / id, ""
+        if not file_there(path):
+            found = self._files.same(id)
+            path, instead = found or path, "" if found else self._files.instead(id)
+        return AnnotatedVideo(id, self.splits[id], captions, where, source=path, instead=instead)
+
+    @cached_property
+    def _files(self) -> VideoFolder:
+        return VideoFolder(self.folder)
 
     def _known(self, row: CaptionRow) -> bool:
         if row.video in self.named:
@@ -76,14 +84,12 @@ class _Checker:
             real = (self.folder / id).resolve()
         except (OSError, RuntimeError) as error:
             return f"cannot be resolved ({error.__class__.__name__})"
-        return None if real.is_relative_to(self.root) else "is a link out of the video folder"
+        return None if real.is_relative_to(self.root) else link_out(real)
 
     def _check_split(self, row: CaptionRow) -> None:
-        split: SplitName | None = next((name for name in get_args(SplitName) if name == (row.split or "train")), None)
+        split: SplitName | None = next((name for name in SPLIT_NAMES if name == (row.split or "train")), None)
         if split is None:
-            near = difflib.get_close_matches(row.split.lower(), get_args(SplitName), n=1, cutoff=0.4)
-            meant = f", did you mean {near[0]!r}?" if near else ""
-            self._tell(row, f"unknown split {_quoted(row.split)} (train, val or test{meant})")
+            self._tell(row, f"unknown split {_quoted(row.split)} (train, val or test{nearest_split(row.split)})")
             return
         first = self.splits.setdefault(row.video, split)
         if first != split:

@@ -414,3 +414,28 @@ def test_identity_names_jpeg_quality_only_where_it_matters() -> None:
         sample_fps=1, choice="uniform", max_frames=FRAMES, image_size=SIZE, storage="raw", jpeg_quality=50
     )
     assert identity_digest(IDENTITY) == identity_digest(other)
+
+
+@pytest.mark.parametrize("name", ["._00000.h5", ".DS_Store", "Thumbs.db", ".nfs000000000001", "desktop.ini", "@eaDir"])
+def test_what_systems_leave_is_no_part_of_the_cache_and_no_reason_to_refuse_a_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    if name == "@eaDir":
+        (folder / name).mkdir()
+    else:
+        (folder / name).write_bytes(b"\0\5\x16\7")
+    made = FrameFolder.claim(folder, IDENTITY)
+    for number, records in enumerate(shard_lists()):
+        made.write(number, records)
+    made.complete()
+    again = FrameFolder.claim(folder, IDENTITY)
+    assert (sorted(again.shards), again.damaged) == ([0, 1, 2], [])
+    assert FrameCache.open(folder).usable == ("a", "b", "c ü")
+    assert (folder / name).exists()
+
+
+def test_a_foreign_file_alone_keeps_a_folder_from_becoming_a_cache(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    (tmp_path / ".DS_Store").touch()
+    with pytest.raises(CacheError, match="this is no frame cache, and not empty"):
+        FrameFolder.claim(tmp_path, IDENTITY)

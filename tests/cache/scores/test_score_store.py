@@ -8,9 +8,10 @@ import pytest
 import tensorstore as ts
 import zarr
 from teachclip.cache.scores import shard as shards_module
+from teachclip.cache.scores.lookup import renumbered
 from teachclip.cache.scores.shard import marker_path, missing_shards, problem, write_shard
 from teachclip.cache.scores.store import ScoreStore
-from teachclip.cache.scores.tile import TileContents
+from teachclip.cache.scores.tile import Key, TileContents
 from teachclip.cache.storage.identity import digest, text_digest
 from teachclip.errors import CacheError, CacheMismatchError
 from teachclip.remedies import RepairScores, Score
@@ -313,3 +314,37 @@ def test_shards_are_the_same_bytes_whoever_writes_them(make_store) -> None:
     for file in files:
         assert (first.path / file).read_bytes() == (second.path / file).read_bytes(), file
     assert problem(first.tile, 0, every_byte=True) is None
+
+
+def in_one_video(made, *captions: int) -> list[Key]:
+    """These of the store's captions of one video, numbered anew in this order."""
+    first = made.own[0]
+    rows = [row for row in range(len(made.texts)) if made.own[row] == first]
+    return [(made.texts[rows[k]][0], made.texts[rows[c]][1]) for k, c in enumerate(captions)]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (1,)])
+def test_captions_in_another_order_keep_their_scores(make_store, order: tuple[int, ...]) -> None:
+    made = make_store()
+    rows = [row for row in range(len(made.texts)) if made.own[row] == made.own[0]]
+    others = [row for row in range(len(made.texts)) if row not in rows]
+    asked = [*in_one_video(made, *order), *(made.texts[row] for row in others)]
+    labels = made.cache.reader(asked, made.videos).read(np.arange(len(asked)), np.arange(len(made.videos)))
+    expected = made.cache.reader(made.texts, made.videos).read(
+        np.array([*(rows[c] for c in order), *others]), np.arange(len(made.videos))
+    )
+    np.testing.assert_array_equal(labels.coarse, expected.coarse)
+    np.testing.assert_array_equal(labels.frame_logits, expected.frame_logits)
+
+
+def test_a_new_caption_in_the_place_of_one_that_moved_is_new_and_not_changed(make_store) -> None:
+    made = make_store()
+    (first, _), (second, moved) = in_one_video(made, 0, 1)
+    asked = [(first, moved), (second, text_digest("new")), (f"{first}0", text_digest("newer"))]
+    named = [key for key, _ in renumbered(made.cache.tiles, asked)]
+    assert named[0] == second
+    assert not set(named[1:]) & {key for key, _ in made.texts}
+    assert len(set(named)) == 3
+    with pytest.raises(CacheMismatchError, match="2 captions have no scores"):
+        made.cache.reader(asked, made.videos)
+    assert renumbered(made.cache.tiles, made.texts) is made.texts

@@ -134,6 +134,26 @@ def test_a_changed_caption_is_refused_beside_new_ones(process: Any, new_world: A
     assert tree(root / "work/scores.zarr") == before
 
 
+def test_captions_exported_again_in_another_order_keep_their_scores(
+    process: Any, new_world: Any, fake_teacher: Any
+) -> None:
+    root = new_world(scored=True)
+    header, *lines = (root / "captions.csv").read_text().splitlines()
+    before = tree(root / "work/scores.zarr")
+    for kept in (lines[::-1], [line for line in lines if line != lines[0]]):  # a removed one costs only itself
+        (root / "captions.csv").write_text("\n".join([header, *kept]))
+        score(process.config_of(root))
+        assert tree(root / "work/scores.zarr") == before
+    new = lines[0].replace("number", "NUMBER")
+    assert new != lines[0]
+    (root / "captions.csv").write_text("\n".join([header, *lines[:0:-1], new]))
+    score(process.config_of(root))
+    after = tree(root / "work/scores.zarr")
+    assert before.items() <= after.items()
+    score(process.config_of(root))
+    assert tree(root / "work/scores.zarr") == after
+
+
 def test_what_is_gone_stays_and_what_is_new_is_added(process: Any, new_world: Any, fake_teacher: Any) -> None:
     root = new_world(scored=True)
     process.grow(root, 18, [(17, "new")])

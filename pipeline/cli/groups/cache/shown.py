@@ -127,22 +127,22 @@ def checked(result: "CheckResult") -> Page:
             each.teacher,
             f"{each.complete:,} of {each.shards:,}",
             f"{each.incomplete:,}",
-            f"{len(each.findings):,}",
+            f"{sum(not finding.foreign for finding in each.findings):,}",
             f"{each.features:,}",
         )
         for each in result.teachers
     ]
     yield table(*heads, rows=rows)
     yield from _some([f"{finding.path}: {finding.why}" for finding in result.findings])
-    if any(finding.repairable for finding in result.findings):
+    if any(finding.repairable for finding in result.damage):
         yield "score only what is damaged again: teachclip cache repair CONFIG"
-    if beyond := {finding.teacher for finding in result.findings if not finding.repairable} - {""}:
+    if beyond := {finding.teacher for finding in result.damage if not finding.repairable} - {""}:
         name = sorted(beyond)[0]
         yield (
             "what was written with a tile cannot be made again in its place: restore it from a copy, or begin again "
             f"with: teachclip cache rm {result.store} {name}"
         )
-    if not result.findings:
+    if not result.damage:
         yield "nothing is damaged" + ("" if result.full else "; --full reads every byte")
 
 

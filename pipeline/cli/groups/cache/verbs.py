@@ -147,7 +147,7 @@ def verify(
         with output.progress(f"checking {store}", check.units, "file") as progress:
             result = check.run(progress.advance)
         again: list[Rescored] = []
-        if config is not None and rescore and not result.findings:
+        if config is not None and rescore and not result.damage:
             settings = load_config(config, sets or ())
             there = Path(store).absolute() if isinstance(location_of(store), Path) else store
             this = settings.score.model_copy(update={"store": there})
@@ -158,7 +158,7 @@ def verify(
             again = run(settings, teacher, rescore, seed, output)
         shown = {**asdict(result), "rescored": again} if rescore else result
         output.result(shown, *pages.checked(result), *pages.rescored(again))
-        if result.findings or not all(each.agrees for each in again):
+        if result.damage or not all(each.agrees for each in again):
             raise typer.Exit(1)
 
 

@@ -233,7 +233,7 @@ def test_links_foreign_files_and_absurd_sizes_are_refused(packed: Path, monkeypa
     refused(packed, "not a plain file")
     (packed / "pipe").unlink()
     (packed / "setup.py").write_text("print()")
-    refused(packed, "does not belong here")
+    refused(packed, "foreign, it does not belong here: the manifest does not list it")
     (packed / "setup.py").unlink()
     path = packed / "scores.zarr/tiny/tiles/dense/coarse/c.0.0"
     path.rename(outside / "coarse")
@@ -251,6 +251,25 @@ def test_links_foreign_files_and_absurd_sizes_are_refused(packed: Path, monkeypa
     path.rename(path.parents[1] / "more")
     change(packed, files=files)
     refused(packed, "does not list what a store has")
+
+
+def test_what_systems_leave_is_neither_packed_nor_refused(make_store, tmp_path: Path) -> None:
+    made, out, store = make_store(), tmp_path / "out", tmp_path / "taken.zarr"
+    for folder in (made.path, made.path / "tiny", made.tile.folder, made.tile.folder / "done", out, store):
+        folder.mkdir(exist_ok=True)
+        (folder / ".DS_Store").write_bytes(b"Bud1")
+        (folder / "@eaDir").mkdir()
+        (folder / "@eaDir/x@SynoEAStream").write_bytes(b"x")
+    Export(made.path, "tiny", out).run()
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    assert not [name for name in manifest["files"] if ".DS_Store" in name or "@eaDir" in name]
+    (out / "scores.zarr/tiny/._zarr.json").write_bytes(b"AppleDouble")
+    Import(out, store).run()
+    assert ScoreStore.open(store).teacher("tiny").complete
+    assert (store / "@eaDir/x@SynoEAStream").exists()
+    assert Check(store, full=True).run().findings == ()
+    (found,) = Merge(store, [made.path]).run()
+    assert found.same == 3
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_copied(packed: Path, monkeypatch) -> None:

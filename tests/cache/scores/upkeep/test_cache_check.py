@@ -13,10 +13,12 @@ from teachclip.cache.scores.shard import marker_path
 from teachclip.cache.scores.store import ScoreStore
 from teachclip.cache.scores.upkeep import check as check_module
 from teachclip.cache.scores.upkeep.catalog import pairs_per_second, summaries, teacher_info
-from teachclip.cache.scores.upkeep.check import Check, take_out
+from teachclip.cache.scores.upkeep.check import Check, CheckResult, take_out
+from teachclip.cache.scores.upkeep.removal import collect_garbage
 from teachclip.cache.storage.identity import digest
 from teachclip.cache.storage.sealed import seal
 from teachclip.errors import CacheError
+from teachclip.pipeline.cli.groups.cache.shown import checked
 
 
 def findings(made, full: bool = True):
@@ -169,21 +171,73 @@ def test_chunks_are_decoded_and_values_looked_at_even_where_the_hashes_fit(make_
     assert "what such a shard takes" in findings(made, full=False)[0].why
 
 
-@pytest.mark.parametrize("harm", ["flipped", "truncated", "foreign", "emptied"])
+@pytest.mark.parametrize("harm", ["flipped", "truncated", "emptied"])
 def test_features_are_checked(make_store, harm: str) -> None:
     made = make_store()
     _, path = with_features(made)
     data = path.read_bytes()
-    if harm == "foreign":
-        path = path.with_name("notes.txt")
-    path.write_bytes(
-        {"flipped": data[:-1] + bytes([data[-1] ^ 1]), "truncated": data[:-4]}.get(harm, data[: harm == "foreign"])
-    )
+    path.write_bytes({"flipped": data[:-1] + bytes([data[-1] ^ 1]), "truncated": data[:-4], "emptied": b""}[harm])
     (found,) = findings(made)
     assert (found.path, found.shard, found.repairable) == (str(path), None, True)
     assert bool(findings(made, full=False)) == (harm != "flipped")
     take_out(made.cache, found)
     assert findings(made) == ()
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["notes.txt", "notes", "backup/", "tiny/tiles/notes.txt", "tiny/tiles/old/", "features", "tiny/videos/x.zip"],
+)
+def test_a_foreign_file_is_called_so_and_is_neither_damage_nor_taken_out(make_store, place: str) -> None:
+    made = make_store()
+    cache, identity = made.cache, with_features(made)[0]
+    path = identity.with_name("notes.txt") if place == "features" else made.path / place
+    if place.endswith("/"):
+        path.mkdir()
+        (path / "thesis.txt").write_text("mine")
+    else:
+        path.write_text("mine")
+    result = Check(made.path).run()
+    (found,) = result.findings
+    assert (found.path, found.foreign, found.repairable) == (str(path), True, False)
+    assert found.why == "foreign, it does not belong here"
+    assert result.damage == ()
+    with pytest.raises(ValueError, match=path.name):
+        take_out(cache, found)
+    collect_garbage(made.path, age=-1)
+    assert path.exists()
+    assert "\n".join(page_of(result)).count("nothing is damaged") == 1
+    assert "cache r" not in "\n".join(page_of(result))
+
+
+def page_of(result: CheckResult) -> list[str]:
+    return [line for line in checked(result) if isinstance(line, str)]
+
+
+def test_a_teacher_that_lost_its_document_is_damaged_not_foreign(make_store) -> None:
+    made = make_store()
+    (made.path / "tiny/zarr.json").unlink()
+    (found,) = Check(made.path).run().damage
+    assert not found.foreign
+
+
+@pytest.mark.parametrize("name", ["._tiny", ".DS_Store", "Thumbs.db", ".nfs000000000001", "desktop.ini", "@eaDir"])
+def test_what_systems_leave_is_ignored_everywhere_in_a_store(make_store, name: str) -> None:
+    made = make_store()
+    with_features(made)
+    for folder in [made.path, *(each for each in made.path.rglob("*") if each.is_dir())]:
+        if name == "@eaDir":
+            (folder / name).mkdir()
+            (folder / name / "c.0@SynoEAStream").write_bytes(b"x")
+        else:
+            (folder / name).write_bytes(b"\0\5\x16\7")
+    result = Check(made.path, full=True).run()
+    assert result.findings == ()
+    assert (result.teachers[0].complete, result.teachers[0].features) == (3, 2)
+    assert ScoreStore.open(made.path).teachers == ("tiny",)
+    assert ScoreStore.open(made.path).teacher("tiny").complete
+    assert summaries(ScoreStore.open(made.path))[0].problem is None
+    assert collect_garbage(made.path, age=-1, dry=True).features == ()
 
 
 def test_a_shard_that_is_taken_out_is_absent_and_comes_back_with_the_same_bytes(make_store) -> None:
