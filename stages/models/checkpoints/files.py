@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ....configs.schema import NetworkConfig
 from ....errors import CheckpointError
-from ....remedies import Remedy, Train
+from ....remedies import Hint, Remedy, Train
 from ...runtime.reporting import Reporter, Silent
 from ..build import build_network, score_versions
 from ..common.network import VideoTextNetwork
@@ -22,6 +22,7 @@ from .published import Pooling, PublishedCheckpoint, check_slots, read_published
 FORMAT = 1
 METADATA = "teachclip"
 BEST = "best.safetensors"  # of a run folder
+_FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")  # endings of checkpoints that others write
 _UNUSED = "unused."  # before the published names of tensors that came with a converted file and are not used
 
 
@@ -223,5 +224,16 @@ def checkpoint_file(path: Path) -> Path:
     if not path.is_dir():
         return path
     if not (path / BEST).is_file():
-        raise CheckpointError(f"this run folder has no {BEST}", where=str(path), hint=Remedy("train it first", Train()))
+        raise CheckpointError(f"this run folder has no {BEST}", where=str(path), hint=_in_folder(path))
     return path / BEST
+
+
+def _in_folder(path: Path) -> Hint:
+    """What a folder that is no finished run of ours may be good for."""
+    names = sorted(each.name for each in path.iterdir())
+    if any(name.endswith(".distcp") for name in names):
+        return "it holds the shards of torch.distributed.checkpoint: save the full state as one file, and name that"
+    files = [name for name in names if name.endswith(_FILES)]
+    if files and "config.yaml" not in names:  # which is in our run folders from the beginning
+        return f"name a file in it: {', '.join(files[:3])}" + (f" or one of {len(files) - 3} more" * (len(files) > 3))
+    return Remedy("train it first", Train())

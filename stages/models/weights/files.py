@@ -1,6 +1,7 @@
 """Weights files: read without running code, and loaded entirely or not at all."""
 
 import pickle
+import re
 import warnings
 import zipfile
 import zlib
@@ -67,6 +68,7 @@ def read_weights(path: Path) -> Weights:
         raise CheckpointError(
             "this checkpoint is damaged, or holds more than tensors and is not loaded, since that could run code",
             where=str(path),
+            details=[f"it holds {name}" for name in _REFUSED.findall(str(error))[:1]],
             hint="save its state_dict alone, with torch.save or safetensors",
         ) from error
     except PermissionError:
@@ -136,6 +138,7 @@ _BROKEN = (
     SafetensorError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
     zipfile.BadZipFile, zlib.error, RecursionError,
 )  # fmt: skip
+_REFUSED = re.compile(r"Unsupported global: GLOBAL ([\w.]+)")  # torch's words for a class that it does not make
 _LARGEST_PACKED = 64 * 2**20
 
 
