@@ -24,7 +24,10 @@ from .published import SHIFT_LAYERS, PublishedCheckpoint, family_of
 
 LN_100 = math.log(100)
 NAMED = 4
-_TOWERS = {"image tower": "visual.", "text tower": ("token_embedding", "transformer.", "ln_final", "text_projection")}
+_TOWERS = {
+    "image tower": ("visual.",),
+    "text tower": ("token_embedding", "transformer.", "ln_final", "text_projection"),
+}
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def test_a_named_model_is_refused_before_its_weights_are_fetched(monkeypatch, ki
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_around_a_given_trunk_is_refused(sizes, kind) -> None:
     with pytest.raises(ConfigError, match="17 words"):
-        network_class(kind)(NetworkConfig(kind=kind, words=17, frames=5), ClipTrunk(sizes))
+        network_class(kind)(NetworkConfig(kind=kind, words=17, ts2net={"shift_layers": ()}), ClipTrunk(sizes))
 
 
 @pytest.fixture
