@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from ...runtime.reporting import Reporter, Silent
 from ..build import build_network, score_versions
 from ..common.network import VideoTextNetwork
 from ..weights.files import Weights, listed, load_into, read_weights
-from .published import Pooling, PublishedCheckpoint, check_slots, read_published, title_of
+from .published import Pooling, PublishedCheckpoint, check_slots, findings, read_published, title_of
 
 FORMAT = 1
 METADATA = "teachclip"
@@ -151,7 +152,11 @@ def saved_note(weights: Weights, where: str) -> dict[str, Any]:
             )
         NetworkConfig.model_validate(note["network"])
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError("the configuration in this checkpoint cannot be read", where=where) from error
+        raise CheckpointError(
+            "the configuration in this checkpoint cannot be read",
+            where=where,
+            details=findings(error) if isinstance(error, ValidationError) else [],
+        ) from error
     return note
 
 

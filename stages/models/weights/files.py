@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ....errors import CheckpointError
 from ....remedies import Hint, Remedy, Train
 from .torchscript import is_torchscript, read_torchscript
+from .wrapping import unwrapped
 
 NAMED = 10  # tensors named in a message; the others are counted
 
@@ -48,8 +49,8 @@ class Weights:
 def read_weights(path: Path) -> Weights:
     """The tensors of a safetensors file, a torch state dict or a TorchScript archive, on the CPU.
 
-    A dict under `state_dict` is unpacked, and the prefix `module.` of data-parallel training taken off. Nothing in the
-    file is run.
+    What training leaves around them is taken off (wrapping.py): dicts that hold the network's, and prefixes of names.
+    Nothing in the file is run.
 
     Raises:
         CheckpointError: no such file, a damaged one, or one that holds anything but tensors.
@@ -172,22 +173,12 @@ def _read_torch(path: Path) -> object:
 
 
 def _plain(value: object, metadata: dict[str, str], kind: Format, path: Path) -> Weights:
-    wrapped = []
-    if isinstance(value, Mapping) and isinstance(value.get("state_dict"), Mapping):
-        beside = ", ".join(str(key) for key in value if key != "state_dict")
-        wrapped.append("the tensors lie under `state_dict`" + (f", beside {beside}" if beside else ""))
-        value = value["state_dict"]
-    if not isinstance(value, Mapping) or not all(isinstance(tensor, Tensor) for tensor in value.values()):
-        raise CheckpointError("this file holds no state_dict: names with tensors", where=str(path))
-    prefix = "module." if value and all(str(name).startswith("module.") for name in value) else ""
-    if prefix:
-        wrapped.append("every name starts with `module.`, from data-parallel training")
-    tensors = {str(name).removeprefix(prefix): tensor for name, tensor in value.items()}
+    tensors, wrapped = unwrapped(value, str(path))
     if hollow := [name for name, tensor in tensors.items() if _is_hollow(tensor)]:
         raise CheckpointError(
             "tensors are not stored in full", where=str(path), details=listed("sparse, or larger than stored", hollow)
         )
-    return Weights(tensors, metadata, kind, tuple(wrapped))
+    return Weights(tensors, metadata, kind, wrapped)
 
 
 def _is_hollow(tensor: Tensor) -> bool:

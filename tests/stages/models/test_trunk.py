@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from teachclip.configs.schema import TrunkConfig, TrunkSizes
 from teachclip.errors import CheckpointError, ConfigError
 from teachclip.stages.models.checkpoints.files import save_network
+from teachclip.stages.models.clip import catalog
 from teachclip.stages.models.clip.trunk import ClipTrunk, build_trunk
 
 VARIANTS = {
@@ -127,6 +128,7 @@ def test_a_failed_download_says_which_file_to_fetch_and_where_to_name_it(monkeyp
     def offline(*_: object, **__: object) -> str:
         raise OSError("Name or service not known")
 
+    monkeypatch.setattr(catalog, "why_out_of_reach", lambda: None)
     monkeypatch.setattr(open_clip, "download_pretrained", offline)
     with pytest.raises(CheckpointError) as refusal:
         build_trunk(TrunkConfig(model="ViT-B-32-quickgelu", weights="openai"))
