@@ -53,10 +53,16 @@ def read_weights(path: Path) -> Weights:
     Nothing in the file is run.
 
     Raises:
-        CheckpointError: no such file, a damaged one, or one that holds anything but tensors.
+        CheckpointError: no such file, a damaged one, a part of one, or one that holds anything but tensors.
     """
     if not path.is_file():
         raise CheckpointError("there is no such checkpoint", where=str(path), hint=_beside(path))
+    if (part := _PART.search(path.stem)) and int(part["all"]) > 1:  # it could pass for a network of fewer layers
+        raise CheckpointError(
+            f"by its name this is part {int(part['one'])} of {int(part['all'])} of a checkpoint",
+            where=str(path),
+            hint="save all parts as one file, and name that",
+        )
     try:
         if _is_safetensors(path):
             with safe_open(path, framework="pt") as file:
@@ -140,6 +146,7 @@ _BROKEN = (
     zipfile.BadZipFile, zlib.error, RecursionError,
 )  # fmt: skip
 _REFUSED = re.compile(r"Unsupported global: GLOBAL ([\w.]+)")  # torch's words for a class that it does not make
+_PART = re.compile(r"-(?P<one>[0-9]{5})-of-(?P<all>[0-9]{5})$")  # as Hugging Face's libraries name them
 _LARGEST_PACKED = 64 * 2**20
 
 

@@ -1,6 +1,6 @@
 """What people's training leaves around a network's tensors: dicts that hold them, and prefixes of their names."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from torch import Tensor
 
@@ -47,7 +47,12 @@ def unwrapped(value: object, where: str) -> tuple[StateDict, tuple[str, ...]]:
         told.append(f"the tensors lie under `{key}`" + (f", beside {beside}" if beside else ""))
         value = value[key]
     if not isinstance(value, Mapping) or not all(isinstance(tensor, Tensor) for tensor in value.values()):
-        raise CheckpointError("this file holds no state_dict: names with tensors", where=where, hint=_elsewhere(value))
+        raise CheckpointError(
+            "this file holds no state_dict: names with tensors",
+            where=where,
+            details=_foreign(value),
+            hint=_elsewhere(value),
+        )
     state = {str(name): tensor for name, tensor in value.items()}
     if any(name.split(".")[-1].startswith(_FLAT) for name in state):
         raise CheckpointError(
@@ -94,14 +99,35 @@ def _leads_to_tensors(value: object, depth: int = 1) -> bool:
     return any(_leads_to_tensors(each, depth + 1) for each in inner)
 
 
+def _foreign(value: object) -> list[str]:
+    """What lies among the tensors, where most entries are tensors."""
+    if not isinstance(value, Mapping):
+        return []
+    told = []
+    for entries in (value, *(value[key] for key in _HOLDERS if isinstance(value.get(key), Mapping))):
+        foreign = [f"{name} ({type(each).__name__})" for name, each in entries.items() if not isinstance(each, Tensor)]
+        if foreign and 2 * len(foreign) < len(entries):
+            more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
+            told.append(f"among its {len(entries)} entries are others than tensors: {', '.join(foreign[:3])}{more}")
+    return told
+
+
 def _elsewhere(value: object) -> str | None:
     """Where tensors lie, under a key that nobody could know."""
-    if not isinstance(value, Mapping):
-        return None
-    keys = [str(key) for key, inner in value.items() if _is_state(inner)]
+    keys = list(_keys(value, ""))
     if not keys:
         return None
     return f"tensors lie under {' and '.join(f'`{key}`' for key in keys[:3])}: save the one that is meant, alone"
+
+
+def _keys(value: object, above: str, depth: int = 0) -> Iterator[str]:
+    """Keys, in dots where dicts lie in each other, under which there is nothing but tensors."""
+    if isinstance(value, Mapping) and depth <= _NESTED:
+        for key, inner in value.items():
+            if _is_state(inner):
+                yield f"{above}{key}"
+            else:
+                yield from _keys(inner, f"{above}{key}.", depth + 1)
 
 
 def _is_state(value: object) -> bool:
@@ -113,8 +139,8 @@ def _without_wrappers(state: StateDict, told: list[str], where: str) -> StateDic
         having = [name for name in state if part in name.split(".")]
         if not having:
             continue
-        every = "every name has" if len(having) == len(state) else f"{len(having)} names have"
-        told.append(f"{every} `{part}.` in it, from {wrapper}")
+        every = "every name has" if len(having) == len(state) else f"{len(having)} of {len(state)} names have"
+        told.append(f"{every} `{part}.` inside, from {wrapper}")
         plain = {".".join(each for each in name.split(".") if each != part): tensor for name, tensor in state.items()}
         if len(plain) < len(state):
             raise CheckpointError(f"tensors are there twice, with and without `{part}.` in their names", where=where)

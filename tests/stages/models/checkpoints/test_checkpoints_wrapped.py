@@ -98,7 +98,7 @@ def test_prefixes_are_taken_off_safetensors_too(published, tmp_path) -> None:
     save_file(_prefixed(state, "module._orig_mod."), tmp_path / "n.safetensors")
     assert network_digest(load_network(tmp_path / "n.safetensors")) == network_digest(network)
     assert inspect(tmp_path / "n.safetensors").odd[:2] == (
-        "every name has `_orig_mod.` in it, from torch.compile",
+        "every name has `_orig_mod.` inside, from torch.compile",
         "every name starts with `module.`, from data-parallel training",
     )
 
@@ -151,10 +151,34 @@ def test_of_two_clips_none_is_taken_at_a_venture(sizes, tmp_path) -> None:
 def test_keys_that_nobody_could_know_are_named(published, tmp_path) -> None:
     _, state = published()
     assert "tensors lie under `ema`" in _refused({"ema": state, "epoch": 3}, tmp_path)
+    assert "tensors lie under `best.weights`" in _refused({"best": {"weights": state, "at": 7}}, tmp_path)
     assert "tensors lie under `model` and `net`" in _refused({"model": state, "net": state}, tmp_path)
     assert "twice, with and without `_orig_mod.`" in _refused(state | _prefixed(state, "_orig_mod."), tmp_path)
     pieces = {"_flat_param": torch.ones(9), "clip._fsdp_wrapped_module._flat_param_0": torch.ones(9)}
     assert "FSDP's own pieces" in _refused(pieces, tmp_path)
+
+
+def test_entries_among_the_tensors_that_are_none_are_named(published, tmp_path) -> None:
+    _, state = published()
+    mixed = state | {"epoch": 3, "scaler": None}
+    said = f"among its {len(mixed)} entries are others than tensors: epoch (int), scaler (NoneType)"
+    assert said in _refused(mixed, tmp_path)
+    assert said in _refused({"model": mixed, "epoch": 3}, tmp_path)
+    many = _refused(state | {str(number): number for number in range(5)}, tmp_path)
+    assert "0 (int), 1 (int), 2 (int) and 2 more" in many
+
+
+@pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "pytorch_model-00002-of-00002.bin"])
+def test_one_part_of_a_checkpoint_is_no_smaller_network(sizes, tmp_path, name) -> None:
+    """Its last blocks may lie in the other part."""
+    state = {key: value for key, value in ClipTrunk(sizes).state_dict().items() if "resblocks.1." not in key}
+    save_file(state, tmp_path / name) if name.endswith("safetensors") else torch.save(state, tmp_path / name)
+    said = rf"by its name this is part {int(name.split('-')[1])} of 2"
+    for door in (inspect, load_network, lambda path: build_trunk(TrunkConfig(sizes=sizes, weights=str(path)))):
+        with pytest.raises(CheckpointError, match=said):
+            door(tmp_path / name)
+    whole = (tmp_path / name).rename(tmp_path / name.replace("00002", "00001"))
+    assert inspect(whole).kind == "trunk"
 
 
 @pytest.mark.parametrize("part", ["image tower", "text tower", "first half", "second half", "a norm", "projection"])
