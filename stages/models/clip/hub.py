@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
 from huggingface_hub import constants, try_to_load_from_cache
@@ -80,7 +81,7 @@ def _ask(patience: float) -> str | None:
             return None
     except urllib.error.HTTPError as error:
         return None if error.code < 500 else f"{constants.ENDPOINT} answers {error.code} {error.reason}"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLError):  # somebody answers; the library has certificates of its own
             return None
