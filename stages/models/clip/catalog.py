@@ -1,5 +1,6 @@
 """open_clip's models by name: their sizes, and where their weights lie."""
 
+import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,6 +25,12 @@ def named_sizes(model: str) -> TrunkSizes:
         ConfigError: no such model, or one that is made of something else (timm, ResNet, Hugging Face text, CoCa).
         UnreachableError: a model of the hub (`hf-hub:org/repo`) that is not here, and the hub does not answer.
     """
+    if model.startswith("local-dir:"):  # a place that no other machine knows, and no digest
+        raise ConfigError(
+            "a folder of open_clip's is not read as a model",
+            where="train.network.trunk.model",
+            hint="give the trunk's `sizes`, and the file in the folder as its `weights`",
+        )
     config = _of_hub(model) if model.startswith(HUB) else open_clip.get_model_config(model)
     if config is None:
         near = get_close_matches(model, open_clip.list_models(), n=3)
@@ -67,7 +74,7 @@ def _of_hub(model: str) -> dict[str, Any]:
     name = "open_clip_config.json"
     try:
         file = cached_file(model.removeprefix(HUB), name)
-        if file is None and (reason := why_out_of_reach()) is not None:
+        if file is None and (reason := why_out_of_reach(model.removeprefix(HUB), name)) is not None:
             raise UnreachableError(f"{model} cannot be looked up", where=where, details=[reason], hint=hint)
         with quiet_hub():
             found = open_clip.get_model_config(f"local-dir:{file.parent}" if file else model)
@@ -147,7 +154,7 @@ def _fetch(model: str, tag: str, source: dict[str, Any]) -> Path:
     if source.get("hf_hub"):
         if (here := cached_weights(source["hf_hub"])) is not None:
             return here
-        if (reason := why_out_of_reach()) is not None:
+        if (reason := why_out_of_reach(*os.path.split(source["hf_hub"]))) is not None:
             raise _not_fetched(model, tag, source, reason)
     try:
         with quiet_hub():

@@ -49,18 +49,21 @@ def cached_file(repository: str, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def why_out_of_reach(patience: float = PATIENCE) -> str | None:
-    """Why nothing can be fetched from the hub, in words; None when it answers, whatever it says.
+def why_out_of_reach(repository: str, file: str = "", patience: float = PATIENCE) -> str | None:
+    """Why this file (that of open_clip's weights) cannot be fetched, in words; None when somebody answers who may know
+    better, whatever he says.
 
-    A name server can take half a minute to say that it does not know: this waits no longer than `patience` seconds.
+    The file itself is asked for: the hub may answer, and the server that it sends us to be out of reach. A name server
+    can take half a minute to say that it does not know: this waits no longer than `patience` seconds.
     """
     if constants.is_offline_mode():
         return "HF_HUB_OFFLINE is set"
+    address = f"{constants.ENDPOINT}/{repository}/resolve/main/{file or _WEIGHTS}"
     said: list[str | None] = []
-    asking = threading.Thread(target=lambda: said.append(_ask(patience)), daemon=True)
+    asking = threading.Thread(target=lambda: said.append(_ask(address, patience)), daemon=True)
     asking.start()
     asking.join(patience)
-    return said[0] if said else f"{constants.ENDPOINT} does not answer within {patience:g} s"
+    return said[0] if said else f"{address} is not answered within {patience:g} s"
 
 
 @contextmanager
@@ -75,14 +78,14 @@ def quiet_hub() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _ask(patience: float) -> str | None:
+def _ask(address: str, patience: float) -> str | None:
     try:
-        with urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=patience):
+        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=patience):
             return None
     except urllib.error.HTTPError as error:
-        return None if error.code < 500 else f"{constants.ENDPOINT} answers {error.code} {error.reason}"
+        return None if error.code < 500 else f"{address} answers {error.code} {error.reason}"
     except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLError):  # somebody answers; the library has certificates of its own
             return None
-        return f"{constants.ENDPOINT} cannot be reached: {reason}"
+        return f"{address} cannot be reached: {reason}"

@@ -28,9 +28,9 @@ def cache(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture(params=["nobody", "silent", "no such name", "broken"])
+@pytest.fixture(params=["nobody", "silent", "no such name", "broken", "sent away"])
 def out_of_reach(request, monkeypatch) -> Iterator[str]:
-    """A hub that cannot be reached, in one of four ways."""
+    """A hub that cannot be reached, in one of five ways."""
     closed = socket.socket()
     closed.bind(("127.0.0.1", 0))
     at = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -40,8 +40,8 @@ def out_of_reach(request, monkeypatch) -> Iterator[str]:
     elif request.param == "no such name":
         at = "http://no-such-name.invalid"
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(30))
-    elif request.param == "broken":
-        server = HTTPServer(("127.0.0.1", 0), _Broken)
+    elif request.param in ("broken", "sent away"):
+        server = HTTPServer(("127.0.0.1", 0), _Broken if request.param == "broken" else _SendingAway)
         at, stop = f"http://127.0.0.1:{server.server_port}", server.shutdown
         threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", at)
@@ -59,6 +59,15 @@ class _Broken(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+class _SendingAway(_Broken):
+    """The hub answers, and what keeps its large files does not."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(302 if "/resolve/" in self.path else 200)
+        self.send_header("Location", "http://127.0.0.1:9/file")
+        self.end_headers()
 
 
 @pytest.mark.parametrize(
@@ -101,7 +110,7 @@ def _keep(cache: Path, repository: str, name: str, content: str) -> Path:
 
 @pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
 def test_what_was_fetched_before_is_used_without_asking(cache, monkeypatch, name) -> None:
-    monkeypatch.setattr(hub, "_ask", lambda _: pytest.fail("asked"))
+    monkeypatch.setattr(hub, "_ask", lambda *_: pytest.fail("asked"))
     config = TrunkConfig(model=MODEL, weights="openai")
     source = open_clip.get_pretrained_cfg(MODEL, "openai")["hf_hub"]
     file = _keep(cache, source.rstrip("/"), name, "weights")
@@ -109,7 +118,7 @@ def test_what_was_fetched_before_is_used_without_asking(cache, monkeypatch, name
 
 
 def test_a_model_of_the_hub_that_is_here_is_described_without_asking(cache, monkeypatch) -> None:
-    monkeypatch.setattr(hub, "_ask", lambda _: pytest.fail("asked"))
+    monkeypatch.setattr(hub, "_ask", lambda *_: pytest.fail("asked"))
     described = (Path(open_clip.__file__).parent / "model_configs" / "ViT-B-16.json").read_text()
     _keep(cache, "someone/clip", "open_clip_config.json", f'{{"model_cfg": {described}}}')
     assert named_sizes("hf-hub:someone/clip") == named_sizes("ViT-B-16")
@@ -127,7 +136,7 @@ def test_the_librarys_log_speaks_again_afterwards(monkeypatch, caplog) -> None:
         logger.warning("Retrying in 1s [Retry 1/5].")
         raise OSError("gone")
 
-    monkeypatch.setattr(hub, "_ask", lambda _: None)
+    monkeypatch.setattr(hub, "_ask", lambda *_: None)
     monkeypatch.setattr(open_clip, "download_pretrained", chatty)
     monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
     with pytest.raises(CheckpointError, match="gone"):

@@ -37,7 +37,7 @@ def test_a_teacher_is_refused_where_it_is_configured(sizes) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_named_model_is_refused_before_its_weights_are_fetched(monkeypatch, kind) -> None:
-    monkeypatch.setattr(hub, "_ask", lambda _: pytest.fail("asked"))
+    monkeypatch.setattr(hub, "_ask", lambda *_: pytest.fail("asked"))
     config = NetworkConfig(kind=kind, words=78)
     with pytest.raises(
         ConfigError, match="78 words are asked for; this trunk's text tower has 77 positions"
