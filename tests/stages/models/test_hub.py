@@ -34,22 +34,29 @@ def out_of_reach(request, monkeypatch) -> Iterator[str]:
     closed = socket.socket()
     closed.bind(("127.0.0.1", 0))
     at = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    stop = None
+    stop, over = None, threading.Event()
     if request.param == "silent":
         closed.listen()
     elif request.param == "no such name":
         at = "http://no-such-name.invalid"
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(30))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: _unknown(over))
     elif request.param in ("broken", "sent away"):
         server = HTTPServer(("127.0.0.1", 0), _Broken if request.param == "broken" else _SendingAway)
         at, stop = f"http://127.0.0.1:{server.server_port}", server.shutdown
         threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", at)
     yield at
+    over.set()
     closed.close()
     if stop is not None:
         stop()
         server.server_close()
+
+
+def _unknown(over: threading.Event) -> None:
+    """A name server that thinks for half a minute."""
+    over.wait(30)
+    raise socket.gaierror("name or service not known")
 
 
 class _Broken(BaseHTTPRequestHandler):
