@@ -115,3 +115,22 @@ class NetworkConfig(Section):
     def _without_temporal_transformer(cls, layers: int, info: ValidationInfo) -> int:
         """Recipes set the layers for every kind; here they become what the network has, so that networks compare."""
         return 0 if info.data.get("kind") in ("xpool", "openclip") else layers
+
+    @model_validator(mode="after")
+    def _words_have_positions(self) -> Self:
+        """Of a named model the sizes are not known here; the network is refused where it is built."""
+        refuse_words(self.words, self.trunk)
+        return self
+
+
+def refuse_words(words: int | None, trunk: TrunkConfig) -> None:
+    """Refuse more word slots than a trunk of known sizes has positions for.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if words is not None and trunk.sizes is not None and words > trunk.sizes.context_length:
+        raise ValueError(
+            f"words: {words} are more than the text tower's positions (trunk.sizes.context_length: "
+            f"{trunk.sizes.context_length}); set words to {trunk.sizes.context_length} at most"
+        )

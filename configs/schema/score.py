@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .network import TrunkConfig
+from .network import TrunkConfig, refuse_words
 from .section import Location, Name, Positive, Section
 
 
@@ -43,6 +43,8 @@ class TeacherConfig(Section):
             raise ValueError(f"a plugin says its frames and words itself: give {self.name}'s in its options")
         if self.options and not self.plugin:
             raise ValueError(f"options are for a plugin, and {self.name} is none")
+        if self.openclip:
+            refuse_words(self.words, self.openclip)
         return self
 
 

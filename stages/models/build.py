@@ -3,8 +3,9 @@
 from importlib import import_module
 
 from ...configs.schema import NetworkConfig
+from .clip.catalog import named_sizes
 from .clip.trunk import build_trunk
-from .common.network import VideoTextNetwork
+from .common.network import VideoTextNetwork, check_words
 
 # Module and class of each kind.
 KINDS = {
@@ -24,6 +25,7 @@ def build_network(config: NetworkConfig) -> VideoTextNetwork:
         ConfigError: the trunk is unknown or cannot be used, or settings do not fit each other.
         CheckpointError: the trunk's weights cannot be had.
     """
+    check_words(config.words, config.trunk.sizes or named_sizes(config.trunk.model))  # before weights are fetched
     return network_class(config.kind)(config, build_trunk(config.trunk))
 
 

@@ -100,7 +100,7 @@ def convert(
         )
     original = found
     if clip is not None:
-        found = as_teachclip_runs_it(found, trunk_tensors(read_weights(clip).tensors), str(clip))
+        found = as_teachclip_runs_it(found, trunk_tensors(read_weights(clip).tensors, str(clip)), str(clip))
     network = built(found, str(path))
     found = replace(found, tensors=network.state_dict(), config=network.config)
     changed: tuple[str, ...] = ()

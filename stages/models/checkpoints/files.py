@@ -7,21 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ....configs.schema import NetworkConfig
 from ....errors import CheckpointError
-from ....remedies import Remedy, Train
+from ....remedies import Hint, Remedy, Train
 from ...runtime.reporting import Reporter, Silent
 from ..build import build_network, score_versions
 from ..common.network import VideoTextNetwork
 from ..weights.files import Weights, listed, load_into, read_weights
-from .published import Pooling, PublishedCheckpoint, check_slots, read_published, title_of
+from .published import Pooling, PublishedCheckpoint, check_slots, findings, read_published, title_of
 
 FORMAT = 1
 METADATA = "teachclip"
 BEST = "best.safetensors"  # of a run folder
+_FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")  # endings of checkpoints that others write
 _UNUSED = "unused."  # before the published names of tensors that came with a converted file and are not used
 
 
@@ -150,7 +152,11 @@ def saved_note(weights: Weights, where: str) -> dict[str, Any]:
             )
         NetworkConfig.model_validate(note["network"])
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError("the configuration in this checkpoint cannot be read", where=where) from error
+        raise CheckpointError(
+            "the configuration in this checkpoint cannot be read",
+            where=where,
+            details=findings(error) if isinstance(error, ValidationError) else [],
+        ) from error
     return note
 
 
@@ -223,5 +229,16 @@ def checkpoint_file(path: Path) -> Path:
     if not path.is_dir():
         return path
     if not (path / BEST).is_file():
-        raise CheckpointError(f"this run folder has no {BEST}", where=str(path), hint=Remedy("train it first", Train()))
+        raise CheckpointError(f"this run folder has no {BEST}", where=str(path), hint=_in_folder(path))
     return path / BEST
+
+
+def _in_folder(path: Path) -> Hint:
+    """What a folder that is no finished run of ours may be good for."""
+    names = sorted(each.name for each in path.iterdir())
+    if any(name.endswith(".distcp") for name in names):
+        return "it holds the shards of torch.distributed.checkpoint: save the full state as one file, and name that"
+    files = [name for name in names if name.endswith(_FILES)]
+    if files and "config.yaml" not in names:  # which is in our run folders from the beginning
+        return f"name a file in it: {', '.join(files[:3])}" + (f" or one of {len(files) - 3} more" * (len(files) > 3))
+    return Remedy("train it first", Train())

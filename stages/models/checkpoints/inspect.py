@@ -24,6 +24,10 @@ from .published import SHIFT_LAYERS, PublishedCheckpoint, family_of
 
 LN_100 = math.log(100)
 NAMED = 4
+_TOWERS = {
+    "image tower": ("visual.",),
+    "text tower": ("token_embedding", "transformer.", "ln_final", "text_projection"),
+}
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,11 @@ def inspect(path: Path) -> Inspection:
     try:
         if METADATA in weights.metadata:
             source = saved_note(weights, str(path)).get("source")
-        if METADATA not in weights.metadata and family_of(weights.tensors) is None and _is_trunk(weights.tensors):
+        if (
+            METADATA not in weights.metadata
+            and family_of(weights.tensors) is None
+            and _is_trunk(weights.tensors, str(path))
+        ):
             _look_at_trunk(weights, seen, str(path))
         else:
             _look_at_network(weights, seen, str(path))
@@ -146,29 +154,39 @@ def _look_at_network(weights: Weights, seen: _Seen, where: str) -> None:
     seen.digest = network_digest(built(found, where))
 
 
-def _is_trunk(tensors: dict[str, Tensor]) -> bool:
-    return any(name.startswith(("visual.", "transformer.resblocks.")) for name in tensors) or bool(
-        trunk_tensors(tensors) and not any(name.startswith("trunk.") for name in tensors)
+def _is_trunk(tensors: dict[str, Tensor], where: str) -> bool:
+    """Whether CLIP alone lies in the file, or a part of it: nothing of another network."""
+    if any(name.startswith(("visual.", "transformer.resblocks.")) for name in tensors):
+        return True
+    notes = sum(name.rpartition(".")[2] in CLIP_NOTES for name in tensors)
+    return len(trunk_tensors(tensors, where)) + notes == len(tensors) and not any(
+        name.startswith("trunk.") for name in tensors
     )
 
 
 def _look_at_trunk(weights: Weights, seen: _Seen, where: str) -> None:
-    tensors = trunk_tensors(weights.tensors) or weights.tensors
+    tensors = trunk_tensors(weights.tensors, where) or weights.tensors
     openai = weights.torchscript or any(note in weights.tensors for note in CLIP_NOTES)
-    seen.kind = "trunk"
-    seen.title = "CLIP trunk, OpenAI's own TorchScript archive" if weights.torchscript else "CLIP trunk, a state dict"
+    seen.title = "not a whole CLIP trunk"
     told, wrong = trunk_sizes(tensors, "")
     gelu = told.pop("quick_gelu")
-    seen.sizes = _with_heads(told)
-    if not openai:
-        seen.odd.append("the activation is not recorded: OpenAI's weights need a -quickgelu model, others mostly not")
+    seen.sizes = _with_heads({name: size for name, size in told.items() if size})
     if wrong:
+        towers = " and ".join(
+            tower for tower, start in _TOWERS.items() if not any(name.startswith(start) for name in tensors)
+        )
         raise CheckpointError(
-            "this CLIP trunk is not whole", where=where, details=listed("needed and not there, or of no use", wrong)
+            "this CLIP trunk is not whole" + (f": the {towers} missing" if towers else ""),
+            where=where,
+            details=listed("needed and not there, or of no use", wrong),
         )
     with torch.device("meta"):
         trunk = ClipTrunk(TrunkSizes(**told, quick_gelu=gelu))
     load_into(trunk, tensors, where, assign=True)
+    seen.kind = "trunk"
+    seen.title = "CLIP trunk, OpenAI's own TorchScript archive" if weights.torchscript else "CLIP trunk, a state dict"
+    if not openai:
+        seen.odd.append("the activation is not recorded: OpenAI's weights need a -quickgelu model, others mostly not")
 
 
 def _sizes(config: NetworkConfig) -> dict[str, int]:

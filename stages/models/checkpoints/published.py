@@ -28,6 +28,7 @@ from ..weights.names import (
     to_openai,
 )
 from ..weights.sizes import block_numbers, trunk_sizes
+from ..weights.wrapping import networks_in
 
 Pooling = Literal["afa", "mean"]
 
@@ -132,7 +133,7 @@ def read_published(
             "this is neither a checkpoint of teachclip nor a published student, X-CLIP, TS2-Net, X-Pool or DRL",
             where=where,
             details=listed("tensors in it", state),
-            hint=_HF_ALONE if any(name.startswith("vision_model.") for name in state) else None,
+            hint=_why_not_known(state),
         )
     plain = _with_openai_names(state, where)
     settings, missing = family.config(plain, pooling)
@@ -148,11 +149,7 @@ def read_published(
     config = _config(sizes, settings, where)
     check_slots(config, {key: value for key, value in asked.items() if key in family.slots}, where)
     config = config.model_copy(update=asked)
-    if config.words > sizes["context_length"]:
-        raise CheckpointError(
-            f"its text tower has {sizes['context_length']} positions, and {config.words} words are asked for",
-            where=where,
-        )
+    _check_positions(config, plain, where)
     unused = _unused(plain, family, config)
     return PublishedCheckpoint(
         title_of(config),
@@ -162,6 +159,37 @@ def read_published(
         family.slots,
         "Hugging Face" if any(map(is_hugging_face, state)) else "OpenAI",
         tuple(state["clip.logit_scale"].shape) if "clip.logit_scale" in state else (),
+    )
+
+
+def _check_positions(config: NetworkConfig, plain: StateDict, where: str) -> None:
+    assert config.trunk.sizes is not None
+    positions = config.trunk.sizes.context_length
+    if config.words > positions:
+        raise CheckpointError(
+            f"its text tower has {positions} positions, and {config.words} words are asked for", where=where
+        )
+    name = "frame_position_embeddings.weight"
+    rows = plain.get(name)
+    if config.temporal_layers and rows is not None and rows.ndim == 2 and config.frames > len(rows):
+        shape = tuple(rows.shape)
+        raise CheckpointError(
+            f"its temporal transformer has {len(rows)} positions, and {config.frames} frames are asked for",
+            where=where,
+            details=[f"{name}: {shape} instead of {(config.frames, *shape[1:])}"],
+        )
+
+
+def _why_not_known(state: Mapping[str, Tensor]) -> str | None:
+    if any(name.startswith("vision_model.") for name in state):
+        return _HF_ALONE
+    prefixes = [prefix for prefix in networks_in(state) if prefix]
+    if not prefixes:
+        return None
+    counts = [f"{sum(name.startswith(prefix) for name in state)} names with `{prefix}`" for prefix in prefixes[:3]]
+    return (
+        f"a network may lie in it: {' and '.join(counts)} of {len(state)}; "
+        f"save the tensors of {'one of them' if len(prefixes) > 1 else 'that one'} alone, without the prefix"
     )
 
 
@@ -178,6 +206,11 @@ def title_of(config: NetworkConfig) -> str:
         told = ", as its authors publish it" if layers == Ts2NetConfig().shift_layers else ""
         return f"TS2-Net with token shift in blocks {', '.join(map(str, layers))}{told}"
     return {"xclip": "X-CLIP", "xpool": "X-Pool", "openclip": "CLIP with the mean of its frames"}[config.kind]
+
+
+def findings(error: ValidationError) -> list[str]:
+    """What is wrong with a configuration, one line each."""
+    return [": ".join(filter(None, (".".join(map(str, part["loc"])), part["msg"]))) for part in error.errors()]
 
 
 def check_slots(config: NetworkConfig, asked: Mapping[str, int | None], where: str) -> None:
@@ -257,7 +290,7 @@ def _config(sizes: dict[str, Any], settings: dict[str, Any], where: str) -> Netw
         raise CheckpointError(
             "its tensors are of sizes that no network has",
             where=where,
-            details=[f"{'.'.join(map(str, part['loc']))}: {part['msg']}" for part in error.errors()],
+            details=findings(error),
         ) from error
 
 

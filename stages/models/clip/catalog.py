@@ -1,5 +1,7 @@
 """open_clip's models by name: their sizes, and where their weights lie."""
 
+import os
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,8 @@ import open_clip
 from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 from ....configs.schema import TrunkConfig, TrunkSizes
-from ....errors import CheckpointError, ConfigError
+from ....errors import CheckpointError, ConfigError, UnreachableError
+from .hub import HUB, cached_file, cached_weights, quiet_hub, why_out_of_reach
 
 _DESCRIBED = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}
 _VISION_DESCRIBED = {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio"}
@@ -20,8 +23,15 @@ def named_sizes(model: str) -> TrunkSizes:
 
     Raises:
         ConfigError: no such model, or one that is made of something else (timm, ResNet, Hugging Face text, CoCa).
+        UnreachableError: a model of the hub (`hf-hub:org/repo`) that is not here, and the hub does not answer.
     """
-    config = open_clip.get_model_config(model)
+    if model.startswith("local-dir:"):  # a place that no other machine knows, and no digest
+        raise ConfigError(
+            "a folder of open_clip's is not read as a model",
+            where="train.network.trunk.model",
+            hint="give the trunk's `sizes`, and the file in the folder as its `weights`",
+        )
+    config = _of_hub(model) if model.startswith(HUB) else open_clip.get_model_config(model)
     if config is None:
         near = get_close_matches(model, open_clip.list_models(), n=3)
         raise ConfigError(
@@ -57,6 +67,27 @@ def named_sizes(model: str) -> TrunkSizes:
     )
 
 
+def _of_hub(model: str) -> dict[str, Any]:
+    """The configuration of a model on the hub, from the copy that is here or from there."""
+    where = "train.network.trunk.model"
+    hint = "choose one of open_clip's own models, such as ViT-B-32-quickgelu, or give the trunk's `sizes`"
+    name = "open_clip_config.json"
+    try:
+        file = cached_file(model.removeprefix(HUB), name)
+        if file is None and (reason := why_out_of_reach(model.removeprefix(HUB), name)) is not None:
+            raise UnreachableError(f"{model} cannot be looked up", where=where, details=[reason], hint=hint)
+        with quiet_hub():
+            found = open_clip.get_model_config(f"local-dir:{file.parent}" if file else model)
+        if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(found):
+            raise ValueError(f"its {name} describes no CLIP")
+    except UnreachableError:
+        raise
+    except Exception as error:  # a repository that is not there shows as many kinds of errors
+        reason = f"{type(error).__name__}: {error}".split("\n")[0]
+        raise ConfigError(f"{model} is no model of open_clip's", where=where, details=[reason], hint=hint) from error
+    return dict(found)
+
+
 def weights_file(config: TrunkConfig, sizes: TrunkSizes) -> Path | None:
     """The file of the trunk's weights, fetched when `config.weights` is an open_clip tag; None for random weights.
 
@@ -74,7 +105,7 @@ def weights_file(config: TrunkConfig, sizes: TrunkSizes) -> Path | None:
         raise ConfigError(
             f"{config.weights!r} is no file" + ("" if config.sizes else f", and no weights of {config.model}"),
             where="train.network.trunk.weights",
-            hint="with `sizes`, name a file or use null" if config.sizes else f"its weights: {', '.join(tags)}",
+            hint=_instead(config, tags),
         )
     source = open_clip.get_pretrained_cfg(config.model, config.weights)
     if source.get("quick_gelu", False) != sizes.quick_gelu:
@@ -86,6 +117,15 @@ def weights_file(config: TrunkConfig, sizes: TrunkSizes) -> Path | None:
         )
     _refuse_other_pixels(config, source)
     return _fetch(config.model, config.weights, source)
+
+
+def _instead(config: TrunkConfig, tags: Sequence[str]) -> str:
+    """What can stand for weights that are neither a file nor a tag."""
+    if str(config.weights).startswith(HUB):
+        return "weights are not fetched by the name of a repository: fetch its file, and name the file here"
+    if config.sizes:
+        return "with `sizes`, name a file or use null"
+    return f"its weights: {', '.join(tags)}" if tags else "open_clip knows no weights of it: name a file or use null"
 
 
 def _plain(value: Any) -> Any:
@@ -111,12 +151,22 @@ def _refuse_other_pixels(config: TrunkConfig, source: dict[str, Any]) -> None:
 
 
 def _fetch(model: str, tag: str, source: dict[str, Any]) -> Path:
+    if source.get("hf_hub"):
+        if (here := cached_weights(source["hf_hub"])) is not None:
+            return here
+        if (reason := why_out_of_reach(*os.path.split(source["hf_hub"]))) is not None:
+            raise _not_fetched(model, tag, source, reason)
     try:
-        return Path(open_clip.download_pretrained(source))
+        with quiet_hub():
+            return Path(open_clip.download_pretrained(source))
     except Exception as error:  # a missing network shows as many kinds of errors
-        places = [source[key] for key in ("url", "hf_hub") if source.get(key)]
-        raise CheckpointError(
-            f"the weights {tag!r} of {model} cannot be downloaded",
-            details=[f"the file: {place}" for place in places] + [f"{type(error).__name__}: {error}".split("\n")[0]],
-            hint="fetch it on another machine and set train.network.trunk.weights to where it lies here",
-        ) from error
+        raise _not_fetched(model, tag, source, f"{type(error).__name__}: {error}".split("\n")[0]) from error
+
+
+def _not_fetched(model: str, tag: str, source: dict[str, Any], reason: str) -> CheckpointError:
+    places = [source[key] for key in ("url", "hf_hub") if source.get(key)]
+    return CheckpointError(
+        f"the weights {tag!r} of {model} cannot be downloaded",
+        details=[f"the file: {place}" for place in places] + [reason],
+        hint="fetch it on another machine and set train.network.trunk.weights to where it lies here",
+    )

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from ....configs.schema import TrunkConfig, TrunkSizes
 from ....errors import CheckpointError, ConfigError
 from ....remedies import Change, Remedy
-from ..weights.files import load_into, read_weights
+from ..weights.files import listed, load_into, read_weights
 from .catalog import named_sizes, weights_file
 
 HEAD_WIDTH = 64
@@ -237,14 +237,26 @@ def _load_trunk(trunk: ClipTrunk, path: Path) -> None:
             where=str(path),
             hint="use a -quickgelu model, or sizes.quick_gelu: true",
         )
-    load_into(trunk, trunk_tensors(weights.tensors) or weights.tensors, str(path))
+    load_into(trunk, trunk_tensors(weights.tensors, str(path)) or weights.tensors, str(path))
 
 
-def trunk_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a CLIP by OpenAI's names, wherever in a checkpoint it lies; empty where there is none."""
+def trunk_tensors(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The tensors of a CLIP by OpenAI's names, wherever in a checkpoint it lies; empty where there is none.
+
+    Raises:
+        CheckpointError: there are several.
+    """
     anchor = "visual.class_embedding"
-    prefix = next((name.removesuffix(anchor) for name in tensors if name.endswith(anchor)), None)
-    if prefix is None:
+    prefixes = [name.removesuffix(anchor) for name in tensors if f".{name}".endswith(f".{anchor}")]
+    if len(prefixes) > 1:
+        raise CheckpointError(
+            f"{len(prefixes)} CLIPs lie in this file",
+            where=where,
+            details=listed("prefixes of their names", prefixes),
+            hint="save the one that is meant, alone",
+        )
+    if not prefixes:
         return {}
+    prefix = prefixes[0]
     found = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     return {name: value for name, value in found.items() if name not in CLIP_NOTES}

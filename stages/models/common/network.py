@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ....configs.schema import NetworkConfig, TrunkConfig
+from ....configs.schema import NetworkConfig, TrunkConfig, TrunkSizes
+from ....errors import ConfigError
+from ....remedies import Change, Remedy
 from ..clip.pixels import normalise
 from ..clip.trunk import ClipTrunk
 from .temporal import TemporalTransformer
@@ -30,6 +32,7 @@ class VideoTextNetwork(nn.Module, ABC):
 
     def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
         super().__init__()
+        check_words(config.words, trunk.sizes)
         resolved = TrunkConfig(model=config.trunk.model, sizes=trunk.sizes, weights=None)
         self.config = config.model_copy(update={"trunk": resolved})
         self.trunk = trunk
@@ -106,6 +109,21 @@ class VideoTextNetwork(nn.Module, ABC):
     @abstractmethod
     def frame_logits(self, texts: Features, videos: Features) -> Tensor | None:
         """Frame-text scores [T, F] of text i with video i, before softmax; None when there are none."""
+
+
+def check_words(words: int, sizes: TrunkSizes) -> None:
+    """Refuse more word slots than the trunk's text tower has positions for.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    most = sizes.context_length
+    if words > most:
+        raise ConfigError(
+            f"{words} words are asked for; this trunk's text tower has {most} positions",
+            where="train.network.words",
+            hint=Remedy("ask for fewer words", Change({"train.network.words": most})),
+        )
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from ...runtime.device import plain_float32
 from ..build import network_class
 from ..checkpoints.files import load_network, network_digest
 from ..checkpoints.published import FRAMES, WORDS
+from ..clip.catalog import named_sizes
 from ..clip.tokens import VOCABULARY, tokenize
 from ..clip.trunk import build_trunk
 from ..common.network import Features, VideoTextNetwork
@@ -144,16 +145,17 @@ def _zero_shot(config: TeacherConfig) -> VideoTextNetwork:
     if config.openclip.weights is None:
         raise ConfigError("an open_clip model without weights knows nothing", where=f"{key}.weights")
     try:
+        most = (config.openclip.sizes or named_sizes(config.openclip.model)).context_length
+        frames, words = config.frames or FRAMES, config.words or min(WORDS, most)
+        if words > most:  # told before any weights are fetched
+            raise ConfigError(
+                f"{words} words are asked for; this model has {most} at most",
+                where=f"score.teachers.{config.name}.words",
+            )
         trunk = build_trunk(config.openclip)
     except TeachclipError as error:  # which speaks of the network that is trained
         where = error.where and error.where.replace("train.network.trunk", key)
         hint = error.hint.replace("train.network.trunk", key) if isinstance(error.hint, str) else error.hint
         raise type(error)(error.what, where=where, hint=hint, details=error.details) from error
-    most = trunk.sizes.context_length
-    frames, words = config.frames or FRAMES, config.words or min(WORDS, most)
-    if words > most:
-        raise ConfigError(
-            f"{words} words are asked for; this model has {most} at most", where=f"score.teachers.{config.name}.words"
-        )
     settings = NetworkConfig(kind="openclip", trunk=config.openclip, frames=frames, words=words, temporal_layers=0)
     return network_class("openclip")(settings, trunk)

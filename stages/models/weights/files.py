@@ -1,6 +1,7 @@
 """Weights files: read without running code, and loaded entirely or not at all."""
 
 import pickle
+import re
 import warnings
 import zipfile
 import zlib
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from ....errors import CheckpointError
 from ....remedies import Hint, Remedy, Train
 from .torchscript import is_torchscript, read_torchscript
+from .wrapping import unwrapped
 
 NAMED = 10  # tensors named in a message; the others are counted
 
@@ -47,14 +49,20 @@ class Weights:
 def read_weights(path: Path) -> Weights:
     """The tensors of a safetensors file, a torch state dict or a TorchScript archive, on the CPU.
 
-    A dict under `state_dict` is unpacked, and the prefix `module.` of data-parallel training taken off. Nothing in the
-    file is run.
+    What training leaves around them is taken off (wrapping.py): dicts that hold the network's, and prefixes of names.
+    Nothing in the file is run.
 
     Raises:
-        CheckpointError: no such file, a damaged one, or one that holds anything but tensors.
+        CheckpointError: no such file, a damaged one, a part of one, or one that holds anything but tensors.
     """
     if not path.is_file():
         raise CheckpointError("there is no such checkpoint", where=str(path), hint=_beside(path))
+    if (part := _PART.search(path.stem)) and int(part["all"]) > 1:  # it could pass for a network of fewer layers
+        raise CheckpointError(
+            f"by its name this is part {int(part['one'])} of {int(part['all'])} of a checkpoint",
+            where=str(path),
+            hint="save all parts as one file, and name that",
+        )
     try:
         if _is_safetensors(path):
             with safe_open(path, framework="pt") as file:
@@ -67,6 +75,7 @@ def read_weights(path: Path) -> Weights:
         raise CheckpointError(
             "this checkpoint is damaged, or holds more than tensors and is not loaded, since that could run code",
             where=str(path),
+            details=[f"it holds {name}" for name in _REFUSED.findall(str(error))[:1]],
             hint="save its state_dict alone, with torch.save or safetensors",
         ) from error
     except PermissionError:
@@ -136,6 +145,8 @@ _BROKEN = (
     SafetensorError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
     zipfile.BadZipFile, zlib.error, RecursionError,
 )  # fmt: skip
+_REFUSED = re.compile(r"Unsupported global: GLOBAL ([\w.]+)")  # torch's words for a class that it does not make
+_PART = re.compile(r"-(?P<one>[0-9]{5})-of-(?P<all>[0-9]{5})$")  # as Hugging Face's libraries name them
 _LARGEST_PACKED = 64 * 2**20
 
 
@@ -169,22 +180,12 @@ def _read_torch(path: Path) -> object:
 
 
 def _plain(value: object, metadata: dict[str, str], kind: Format, path: Path) -> Weights:
-    wrapped = []
-    if isinstance(value, Mapping) and isinstance(value.get("state_dict"), Mapping):
-        beside = ", ".join(str(key) for key in value if key != "state_dict")
-        wrapped.append("the tensors lie under `state_dict`" + (f", beside {beside}" if beside else ""))
-        value = value["state_dict"]
-    if not isinstance(value, Mapping) or not all(isinstance(tensor, Tensor) for tensor in value.values()):
-        raise CheckpointError("this file holds no state_dict: names with tensors", where=str(path))
-    prefix = "module." if value and all(str(name).startswith("module.") for name in value) else ""
-    if prefix:
-        wrapped.append("every name starts with `module.`, from data-parallel training")
-    tensors = {str(name).removeprefix(prefix): tensor for name, tensor in value.items()}
+    tensors, wrapped = unwrapped(value, str(path))
     if hollow := [name for name, tensor in tensors.items() if _is_hollow(tensor)]:
         raise CheckpointError(
             "tensors are not stored in full", where=str(path), details=listed("sparse, or larger than stored", hollow)
         )
-    return Weights(tensors, metadata, kind, tuple(wrapped))
+    return Weights(tensors, metadata, kind, wrapped)
 
 
 def _is_hollow(tensor: Tensor) -> bool:

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from teachclip.configs.schema import TrunkConfig, TrunkSizes
 from teachclip.errors import CheckpointError, ConfigError
 from teachclip.stages.models.checkpoints.files import save_network
+from teachclip.stages.models.clip import catalog
 from teachclip.stages.models.clip.trunk import ClipTrunk, build_trunk
 
 VARIANTS = {
@@ -127,12 +128,18 @@ def test_a_failed_download_says_which_file_to_fetch_and_where_to_name_it(monkeyp
     def offline(*_: object, **__: object) -> str:
         raise OSError("Name or service not known")
 
+    monkeypatch.setattr(catalog, "why_out_of_reach", lambda *_: None)
     monkeypatch.setattr(open_clip, "download_pretrained", offline)
     with pytest.raises(CheckpointError) as refusal:
         build_trunk(TrunkConfig(model="ViT-B-32-quickgelu", weights="openai"))
     message = str(refusal.value)
     assert "ViT-B-32.pt" in message
     assert "train.network.trunk.weights" in message
+
+
+def test_a_folder_of_open_clips_is_refused_with_what_to_set() -> None:
+    with pytest.raises(ConfigError, match=r"not read as a model[\s\S]*`sizes`"):
+        build_trunk(TrunkConfig(model="local-dir:/nowhere", weights=None))
 
 
 def test_weights_of_another_activation_are_refused_with_the_model_to_use() -> None:

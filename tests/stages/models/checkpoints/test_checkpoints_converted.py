@@ -265,7 +265,7 @@ def test_clip_alone_is_told(sizes, tmp_path) -> None:
     gap = inspect(tmp_path / "gap.safetensors")
     assert gap.refused is not None
     assert any("transformer.resblocks.0.*: no such block" in line for line in gap.refused.details)
-    assert gap.kind == "trunk"
+    assert (gap.kind, gap.title) == (None, "not a whole CLIP trunk")
 
 
 def test_our_own_files_say_what_they_are(make_network, tmp_path) -> None:

@@ -1,5 +1,6 @@
 """Files that cannot be used: explained and refused by every door, without harm."""
 
+import argparse
 import io
 import json
 import pickle
@@ -299,6 +300,26 @@ def test_folders_and_files_without_tensors_are_one_clear_error(tmp_path) -> None
     torch.save({"optimizer": {}, "epoch": 3}, tmp_path / "opt.bin")
     assert "no state_dict" in _message(tmp_path / "opt.bin")
     assert "no such checkpoint" in _message(tmp_path / "absent.bin")
+
+
+def test_a_folder_of_somebody_elses_is_told_with_what_lies_in_it(tmp_path) -> None:
+    for name in ("a.ckpt", "b.pth.tar", "c.pt", "d.bin", "notes.txt"):
+        (tmp_path / name).touch()
+    assert "name a file in it: a.ckpt, b.pth.tar, c.pt or one of 1 more" in _message(tmp_path)
+    (tmp_path / "config.yaml").touch()  # a run of ours that has not come to its end
+    assert "train it first" in _message(tmp_path)
+    (tmp_path / "__0_0.distcp").touch()
+    assert "save the full state as one file" in _message(tmp_path)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_a_checkpoint_holds_beside_tensors_is_named(published, tmp_path, legacy) -> None:
+    """Most often the arguments that a script was called with."""
+    value = {"model": published(), "args": argparse.Namespace(lr=1e-4)}
+    torch.save(value, tmp_path / "n.pt", _use_new_zipfile_serialization=not legacy)
+    message = _message(tmp_path / "n.pt")
+    assert "it holds argparse.Namespace" in message
+    assert len(message.splitlines()) == 3
 
 
 def test_what_is_refused_is_still_explained(published, tmp_path) -> None:

@@ -1,7 +1,12 @@
 """CLIP as it is: cosines with the mean of the valid frames."""
 
+import open_clip
+import pytest
 import torch
+from teachclip.configs.schema import TeacherConfig
+from teachclip.errors import ConfigError
 from teachclip.stages.models.checkpoints.files import load_network, network_digest, save_network
+from teachclip.stages.models.frozen.teacher import load_teacher
 from torch.nn import functional
 
 
@@ -57,3 +62,10 @@ def test_a_saved_network_scores_the_same(make_network, clips, ids, tmp_path) -> 
     assert network_digest(loaded) == network_digest(network)
     scores = [each.score(each.encode_texts(ids), each.encode_videos(*clips)) for each in (network, loaded)]
     assert scores[0].equal(scores[1])
+
+
+def test_more_words_than_positions_are_told_before_weights_are_fetched(monkeypatch) -> None:
+    monkeypatch.setattr(open_clip, "download_pretrained", lambda *_, **__: pytest.fail("fetched"))
+    config = TeacherConfig(name="t", openclip={"model": "ViT-B-32-quickgelu"}, words=78)
+    with pytest.raises(ConfigError, match=r"score.teachers.t.words: 78 words are asked for; this model has 77 at most"):
+        load_teacher(config, None)
