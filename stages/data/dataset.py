@@ -15,6 +15,7 @@ from ..runtime.reporting import Reporter
 from .readers.annotated_video import AnnotatedVideo, Annotations
 from .readers.own import read_own
 from .readers.published import read_published_set
+from .readers.text_files import blank
 from .readers.video_folder import VideoFolder, bad_id, encodes, file_there
 from .readers.webdataset import read_shards, shard_paths
 from .video.source import VideoSource, file_of
@@ -152,7 +153,7 @@ def dataset_of(clips: Iterable[AnnotatedVideo], config: DataConfig, problem: Cal
     texts = tuple(
         Text(f"{id}#{k}", id, caption)
         for id, clip in kept.items()
-        for k, caption in enumerate(filter(None, map(str.strip, clip.captions)))
+        for k, caption in enumerate(caption.strip() for caption in clip.captions if not blank(caption))
     )
     return with_validation(Dataset(videos, texts), config)
 
@@ -193,7 +194,7 @@ def _found(folder: VideoFolder, clip: AnnotatedVideo) -> tuple[VideoSource, str,
 def _unusable(clip: AnnotatedVideo) -> str:
     if not all(map(encodes, clip.captions)):
         return "has a caption with half a character (a lone surrogate)"
-    if clip.captions and not any(map(str.strip, clip.captions)):
+    if clip.captions and all(map(blank, clip.captions)):
         return "has only empty captions"
     return bad_id(clip.id) or ""
 

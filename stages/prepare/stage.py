@@ -6,6 +6,7 @@ the machine, and, once, those that an older reader called damaged. A shard in wh
 its other videos are copied. A video whose file is gone keeps its frames.
 """
 
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -30,6 +31,11 @@ FOLDER = "data.videos names the folder that the video paths start from"
 AFTER_FAILURE = Remedy(
     "the machine failed, not these files; they are tried again, one at a time with", Prepare({"prepare.workers": 1})
 )
+
+
+def after_timeout(config: PrepareConfig) -> Remedy:
+    """What helps videos that ran out of time."""
+    return Remedy("give them longer", Prepare({"prepare.timeout": math.ceil(4 * config.timeout)}))
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ def prepare(config: Config, reporter: Reporter = Silent()) -> PrepareResult:  # 
         with reporter.progress("decode videos", len(dataset.videos), "video", done) as progress:
             _make(plans, folder, config.prepare, progress)
     folder.complete()
-    return _result(dataset, folder, decoded, time.monotonic() - begun)
+    return _result(dataset, folder, config.prepare, decoded, time.monotonic() - begun)
 
 
 def _make(plans: Sequence[ShardPlan], folder: FrameFolder, config: PrepareConfig, progress: Progress) -> None:
@@ -116,7 +122,9 @@ def _told(status: VideoStatus, instead: str) -> VideoStatus:
     return replace(status, reason=f"{status.reason}; {instead}") if instead and status.status == "missing" else status
 
 
-def _result(dataset: Dataset, folder: FrameFolder, decoded: int, seconds: float) -> PrepareResult:
+def _result(
+    dataset: Dataset, folder: FrameFolder, config: PrepareConfig, decoded: int, seconds: float
+) -> PrepareResult:
     found = {status.video: status for shard in folder.shards.values() for status in shard.statuses}
     statuses = [_told(found[video.id], video.instead) for video in dataset.videos]
     left_out = sorted((status for status in statuses if status.status != "ok"), key=lambda one: one.status != "failed")
@@ -124,7 +132,7 @@ def _result(dataset: Dataset, folder: FrameFolder, decoded: int, seconds: float)
         raise DataError(
             f"none of the {len(statuses)} videos can be used",
             where=str(dataset.videos[0].path.parent),
-            hint=AFTER_FAILURE if left_out[0].status == "failed" else FOLDER,
+            hint={"failed": AFTER_FAILURE, "timeout": after_timeout(config)}.get(left_out[0].status, FOLDER),
             details=[f"{status.video}: {status.status}, {status.reason}" for status in left_out[:SHOWN]],
         )
     return PrepareResult(

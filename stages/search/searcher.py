@@ -15,6 +15,7 @@ from ...configs.schema import Config
 from ...errors import CacheError, CacheMismatchError, CheckpointError, DataError
 from ...remedies import Change, Remedy, Search
 from ..data.dataset import locator
+from ..data.readers.text_files import blank
 from ..models.checkpoints.files import load_network, network_digest
 from ..models.clip.tokens import tokenize
 from ..models.common.network import VideoTextNetwork
@@ -188,7 +189,7 @@ def refuse_empty(queries: Sequence[str]) -> None:
         raise DataError("a list of sentences is searched for, and this is one", hint=f"ask for [{queries!r}]")
     if not queries:
         raise DataError("nothing to search for", hint=hint)
-    empty = [f"sentence {number}" for number, query in enumerate(queries, start=1) if not query.strip()]
+    empty = [f"sentence {number}" for number, query in enumerate(queries, start=1) if blank(query)]
     if empty:
         raise DataError("an empty sentence finds nothing", details=empty if len(queries) > 1 else (), hint=hint)
 

@@ -10,6 +10,7 @@ import typer
 from rich.console import RenderableType
 
 from ....errors import ConfigError
+from ....remedies import Change, Remedy
 from ..shell.errors import explain
 from ..shell.output import Output, table
 from ..shell.remedies import Given
@@ -60,7 +61,7 @@ def evaluate(
         settings = load_config(config, sets or ())
         asked = [load_config(config, [*(sets or ()), f"evaluate.run={name}"]) for name in run or ()]
         if not on and len(asked) < 2:
-            _one(asked[0] if asked else settings, output)
+            _one(asked[0] if asked else settings, output, Given(config, sets or ()))
             return
         files = _named(config, on or [])
         others = {path.stem: load_config(path) for path in on or ()}
@@ -69,11 +70,13 @@ def evaluate(
 
         found = evaluate_sets(settings, others, [each.evaluate_run for each in asked], output, config.stem)
         given = {name: Given(path) for name, path in files.items()} | {config.stem: Given(config, sets or ())}
-        if not _several(found, given, output):
+        measured = _several(found, given, output)
+        _refuse_not_kept(found.results, output, Given(config, sets or ()))
+        if not measured:
             raise typer.Exit(1)
 
 
-def _one(settings: "Config", output: Output) -> None:
+def _one(settings: "Config", output: Output, given: Given) -> None:
     with output.waiting("loading"):
         from ....stages.evaluate.stage import evaluate as run
 
@@ -86,6 +89,18 @@ def _one(settings: "Config", output: Output) -> None:
         *_sure(result),
         *result.marks,
     )
+    _refuse_not_kept([result], output, given)
+
+
+def _refuse_not_kept(results: Sequence["EvaluateResult"], output: Output, given: Given) -> None:
+    """Say, once they are shown, which results could not be kept."""
+    lost = {result.run: result.not_kept for result in results if result.not_kept}
+    for run, why in lost.items():
+        advice = "a checkpoint file is measured without keeping anything"
+        hint = given.tell(Remedy(advice, Change({"evaluate.run": f"{run}/best.safetensors"})))
+        output.failure("error", (f"{run}: these metrics are not kept there: {why}",), hint, None)
+    if lost:
+        raise typer.Exit(1)
 
 
 def _named(config: Path, others: list[Path]) -> dict[str, Path]:

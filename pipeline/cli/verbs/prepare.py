@@ -51,7 +51,7 @@ def prepare(
             output.result(expected, _estimated(expected, settings))
         else:
             result = run(settings, output)
-            output.result(result, *_prepared(result, Given(config, sets or ())))
+            output.result(result, *_prepared(result, settings, Given(config, sets or ())))
 
 
 def _estimated(expected: "PrepareEstimate", config: "Config") -> RenderableType:
@@ -65,9 +65,9 @@ def _estimated(expected: "PrepareEstimate", config: "Config") -> RenderableType:
     )
 
 
-def _prepared(result: "PrepareResult", given: Given) -> Iterator[RenderableType]:
+def _prepared(result: "PrepareResult", config: "Config", given: Given) -> Iterator[RenderableType]:
     counts = ", ".join(f"{count} {status}" for status, count in result.counts.items())
-    from ....stages.prepare.stage import AFTER_FAILURE
+    from ....stages.prepare.stage import AFTER_FAILURE, after_timeout
 
     yield facts(
         ("frames", f"{size(result.bytes)} in {result.folder}"),
@@ -83,3 +83,5 @@ def _prepared(result: "PrepareResult", given: Given) -> Iterator[RenderableType]
         )
     if failed := result.counts.get("failed", 0):
         yield f"{failed} failed: {given.tell(AFTER_FAILURE)}"
+    if late := result.counts.get("timeout", 0):
+        yield f"{late} ran out of time: {given.tell(after_timeout(config.prepare))}"

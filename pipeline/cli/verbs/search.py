@@ -1,10 +1,13 @@
 """`teachclip search`: sentences -> videos."""
 
+import difflib
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import RenderableType
+from typer.core import TyperCommand
 
 from ..shell.output import table
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
@@ -18,7 +21,26 @@ EXAMPLES = examples(
     'teachclip search own_videos.yaml "a dog runs on the beach"',
     'teachclip search own_videos.yaml "a man cooks" "two teams play football" --set search.top=3',
     'teachclip search own_videos.yaml "a child laughs" --json --quiet',
+    'teachclip search own_videos.yaml -- "--a sentence that begins with dashes"',
 )
+
+
+class WithSentences(TyperCommand):
+    """A command whose arguments may begin with a dash, as long as no option does so, too."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """As Typer's; what begins with two dashes is an option, unless it comes behind `--`."""
+        ctx.ignore_unknown_options = True  # one dash: there are no short ones
+        known = [name for parameter in self.get_params(ctx) for name in parameter.opts if name.startswith("--")]
+        for word in args[: args.index("--")] if "--" in args else args:
+            name = word.partition("=")[0]
+            if word.startswith("--") and name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                meant = f", did you mean {near[0]}?" if near else "."
+                config = next((each for each in args if not each.startswith("-")), "CONFIG")
+                ask = shlex.join(["teachclip", "search", config, "--", word])
+                ctx.fail(f"no such option: {name}{meant} A sentence that begins so comes last, behind --: {ask}")
+        return super().parse_args(ctx, args)
 
 
 def search(

@@ -51,7 +51,8 @@ def train(
         best = result.best
         left_out = f", {result.left_out_videos} videos left out" if result.left_out_videos else ""
         left_out += f"; {result.masked_texts} captions masked" if result.masked_texts else ""
-        batches = [f"each of one of {result.blocks} blocks of videos"] if result.blocks > 1 else []
+        batches = [f"{result.batch} pairs a step"] if result.batch else []
+        batches += [f"each of one of {result.blocks} blocks of videos"] if result.blocks > 1 else []
         if result.left_over:
             batches.append(f"{result.left_over:,} of {result.texts:,} captions of an epoch are left to others")
         output.result(

@@ -10,12 +10,17 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ....cache.storage.system_files import left_by_system
+from .text_files import blank, code_points
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
-    "mp4", "avi", "mkv", "webm", "mov", "qt", "m4v", "mpg", "mpeg", "mpe", "3gp", "3gpp", "3g2", "wmv", "asf", "flv",
-    "f4v", "ogv", "ogg", "mts", "m2ts", "ts", "vob", "divx", "null",  # DiDeMo has all sorts
+    "mp4", "avi", "mkv", "webm", "mov", "qt", "m4v", "mpg", "mpeg", "mpe", "3gp", "3gpp", "3g2", "3gp2", "3gpp2", "wmv",
+    "asf", "flv", "f4v", "ogv", "ogg", "ogm", "mts", "m2ts", "m2t", "ts", "trp", "vob", "mod", "tod", "divx", "xvid",
+    "mp4v", "mpv", "m1v", "m2v", "mk3d", "mxf", "dv", "rm", "rmvb", "wtv", "nut", "ivf", "gif",
+    "null",  # DiDeMo has all sorts
+    "y4m", "mjpeg", "mjpg", "h264", "264", "avc", "h265", "265", "hevc", "obu",  # streams without a container
 ))
+ALSO_BESIDE = frozenset(("ogg", "gif"))  # may hold sound alone, or a preview, beside the video
 # fmt: on
 _SHOWN = 3
 
@@ -46,6 +51,7 @@ class VideoFolder:
         """The one file that has any of `names`; else None, and why when it is more than that it is not there."""
         names = tuple(names)
         found = list(dict.fromkeys(path for name in names for path in self._files.get(_one_form(name), ())))
+        found = [path for path in found if path.suffix[1:].lower() not in ALSO_BESIDE] or found
         if len(found) > 1:  # two files may differ in the form alone
             found = [path for path in found if not set(names).isdisjoint(_keys(path.name))] or found
         if len(found) > 1:
@@ -155,8 +161,8 @@ def _keys(name: str) -> Iterable[str]:
 
 def bad_id(id: str) -> str | None:
     """Why `id` cannot be the name of a file below the video folder, or None."""
-    if not id:
-        return "is empty"
+    if blank(id):
+        return f"cannot be seen ({code_points(id)})" if id.strip() else "is empty"
     if any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in id):
         return "holds a control character or a line break"
     if not encodes(id):

@@ -22,14 +22,13 @@ from ....errors import DataError
 from ..video.source import TarPart
 from .annotated_video import AnnotatedVideo
 from .split_names import SPLIT_NAMES, nearest_split, split_named
-from .text_files import kind_of
-from .video_folder import VIDEO_SUFFIXES
+from .text_files import blank, kind_of
+from .video_folder import ALSO_BESIDE, VIDEO_SUFFIXES
 
 CAPTION_KEYS = ("caption", "captions", "text")
 MAX_TEXT = {"txt": 1 << 20, "json": 1 << 24}
 """Bytes: video2dataset puts all that a site says of a video into its .json, subtitles in every language included."""
 _COMPRESSED = re.compile(r"(.+)\.(?:tar\.(?:gz|bz2|xz|zst|lz4)|tgz|tbz2?|txz|tzst)", re.IGNORECASE | re.DOTALL)
-_AUDIO_TOO = ("ogg",)  # may hold sound alone, beside the video
 _DEV = re.compile(r"dev(?![a-z])")
 _NO_CAPTION = ("none", "null", "nan")  # what is written for a caption that there is not
 _RULE = "a key ends at the first dot of a name: write dots inside keys as something else"
@@ -150,9 +149,9 @@ class _TarShard:
         sample, own = samples[posixpath.join(folder, stem)], name.rpartition(".")[0]
         if suffix in MAX_TEXT:
             self._read(tar, member, sample, suffix)
-        elif suffix in _AUDIO_TOO and sample.video is not None:
+        elif suffix in ALSO_BESIDE and sample.video is not None:
             return
-        elif sample.video is not None and not sample.name.lower().endswith(_AUDIO_TOO):
+        elif sample.video is not None and sample.suffix not in ALSO_BESIDE:
             sample.wrong = f"{_shown(member.name)} is a second video beside {sample.name}" + _rule(own, sample.own)
         else:
             sample.video, sample.name = TarPart(self.path, member.offset_data, member.size), name
@@ -225,6 +224,11 @@ class _Sample:
         """The video's name without extension."""
         return self.name.rpartition(".")[0]
 
+    @property
+    def suffix(self) -> str:
+        """The video's extension."""
+        return self.name.rpartition(".")[2].lower()
+
     def text(self) -> _Text:
         """What the .json says, with the captions of the .txt where it has none.
 
@@ -256,7 +260,7 @@ def _lines(text: str) -> tuple[str, ...]:
 
 
 def _once(captions: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(filter(None, map(str.strip, captions))))
+    return tuple(dict.fromkeys(caption.strip() for caption in captions if not blank(caption)))
 
 
 def _captions(document: dict[str, Any]) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ from .source import TarPart, VideoSource, file_of, open_bytes, stamp_of
 # Formats that hold video or sound in one file. Everything else is refused, above all those that name other files
 # (playlists, concatenations) and text and images that FFmpeg would render as video.
 FORMATS = (
-    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,m4v,h264,hevc,obu,ivf,mxf,nut,rm,dv,wtv,"
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,m4v,h264,hevc,obu,ivf,mxf,nut,rm,dv,wtv,mjpeg,yuv4mpegpipe,"
     "mp3,wav,aac,flac,amr,ac3,eac3"
 )
 OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
