@@ -28,7 +28,8 @@ KINDS = [  # extension, FFmpeg's format, codec
     *[("ogv", "ogg", "libvpx"), ("ogm", "ogg", "libvpx"), ("gif", "gif", "gif"), ("ivf", "ivf", "libvpx-vp9")],
     *[("m1v", "mpeg1video", "mpeg1video"), ("m2v", "mpeg2video", "mpeg2video"), ("mpe", "mpeg", "mpeg1video")],
     *[("vob", "vob", "mpeg2video"), ("mod", "vob", "mpeg2video"), ("tod", "mpegts", "libx264")],
-    *[("mxf", "mxf", "mpeg2video"), ("nut", "nut", "mpeg4"), ("wtv", "wtv", "mpeg2video"), ("mk3d", "matroska", "libx264")],
+    *[("mxf", "mxf", "mpeg2video"), ("nut", "nut", "mpeg4"), ("wtv", "wtv", "mpeg2video")],
+    *[("mk3d", "matroska", "libx264"), ("mp4v", "mp4", "mpeg4")],
     *[("wmv", "asf", "wmv2"), ("divx", "avi", "mpeg4"), ("qt", "mov", "mpeg4"), ("obu", "obu", "libsvtav1")],
 ]  # fmt: skip
 
