@@ -140,7 +140,7 @@ def _write_frames(file: h5py.File, records: Sequence[VideoRecord], frame_shape: 
 
 
 def _bytes(texts: Sequence[str]) -> NDArray[np.bytes_]:
-    encoded = [text.encode()[:MAX_TEXT].decode(errors="ignore").encode() for text in texts]
+    encoded = [text.encode(errors="backslashreplace")[:MAX_TEXT].decode(errors="ignore").encode() for text in texts]
     return np.array(encoded, dtype=f"S{max(1, *map(len, encoded))}")
 
 

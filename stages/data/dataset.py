@@ -17,7 +17,7 @@ from .readers.own import read_own
 from .readers.published import read_published_set
 from .readers.text_files import blank
 from .readers.video_folder import VideoFolder, bad_id, encodes, file_there
-from .readers.webdataset import read_shards, shard_paths
+from .readers.webdataset import read_shards, shard_name, shard_paths
 from .video.source import VideoSource, file_of
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -172,7 +172,7 @@ def locator(config: DataConfig) -> Callable[[str], str]:
     if config.set == "own":
         return lambda id: str(root / id if file_there(root / id) else VideoFolder(root).same(id) or root / id)
     if config.set == "webdataset":
-        tars = {path.relative_to(root).as_posix().removesuffix(".tar"): path for path in shard_paths(root)}
+        tars = {shard_name(path, root).removesuffix(".tar"): path for path in shard_paths(root)}
         return lambda id: next((f"{tars[stem]}{id[len(stem) :]}" for stem in tars if id.startswith(f"{stem}/")), id)
     folder = VideoFolder(root)
     return lambda id: str(folder.find((id, id.removeprefix("v_")))[0] or root / id)

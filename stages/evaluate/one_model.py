@@ -198,11 +198,9 @@ class OneModel:
 def _kept(result: EvaluateResult, queries: QueryRanks, places: tuple[Path, Path]) -> EvaluateResult:
     """The result, once its metrics and ranks are written; else with the reason why they are not: a run that may only
     be read, a full disk. What was measured is not lost for that."""
-    document = asdict(result)
-    del document["not_kept"]
     try:
         save_query_ranks(places[1], queries)
-        publish(places[0], json.dumps(document, indent=1).encode())
+        publish(places[0], json.dumps(asdict(result), indent=1).encode())
     except OSError as error:
         return replace(result, ranks=None, not_kept=error.strerror or str(error))
     return result

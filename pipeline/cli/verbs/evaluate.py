@@ -1,6 +1,5 @@
 """`teachclip evaluate`: models and test sets -> ranks and metrics."""
 
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from ....errors import ConfigError
 from ....remedies import Change, Remedy
 from ..shell.errors import explain
 from ..shell.output import Output, table
-from ..shell.remedies import Given
+from ..shell.remedies import Given, joined
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ def _several(found: "Evaluations", given: Mapping[str, Given], output: Output) -
     Args:
         given: the configuration of each test set, for the commands that messages recommend.
     """
-    command = shlex.join(["teachclip", *sys.argv[1:]])
+    command = joined(["teachclip", *sys.argv[1:]])
     failures = [(run, name, explain(error, "evaluate", command, given[name])) for run, name, error in found.failed]
     failed = [{"run": run, "data": name, **failure.facts()} for run, name, failure in failures]
     output.result(

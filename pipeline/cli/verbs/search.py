@@ -1,7 +1,6 @@
 """`teachclip search`: sentences -> videos."""
 
 import difflib
-import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ from rich.console import RenderableType
 from typer.core import TyperCommand
 
 from ..shell.output import table
+from ..shell.remedies import joined
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class WithSentences(TyperCommand):
                 near = difflib.get_close_matches(name, known, n=1)
                 meant = f", did you mean {near[0]}?" if near else "."
                 config = next((each for each in args if not each.startswith("-")), "CONFIG")
-                ask = shlex.join(["teachclip", "search", config, "--", word])
+                ask = joined(["teachclip", "search", config, "--", word])
                 ctx.fail(f"no such option: {name}{meant} A sentence that begins so comes last, behind --: {ask}")
         return super().parse_args(ctx, args)
 

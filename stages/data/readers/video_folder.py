@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ....cache.storage.system_files import left_by_system
+from ....errors import printable
 from .text_files import blank, code_points
 
 # fmt: off
@@ -22,6 +23,7 @@ VIDEO_SUFFIXES = frozenset((
 ))
 ALSO_BESIDE = frozenset(("ogg", "gif"))  # may hold sound alone, or a preview, beside the video
 # fmt: on
+RENAME = "rename the file in UTF-8 (convmv -f latin1 -t utf8)"
 _SHOWN = 3
 
 
@@ -79,6 +81,18 @@ class VideoFolder:
         alike = [self._described(id, path, any_extension) for path in self._alike.get(_plain(id), ())[:_SHOWN]]
         if alike:
             return f"there is {' and '.join(alike)}"
+        return "; ".join(filter(None, (self._without_text(), self._not_entered())))
+
+    def _without_text(self) -> str:
+        """That files have names that are not UTF-8, one of which may be the video's."""
+        every = dict.fromkeys(path for paths in self._files.values() for path in paths if not encodes(path.name))
+        if not every:
+            return ""
+        first = printable(self._below(next(iter(every))))
+        return f"{len(every)} of the names there {'is' if len(every) == 1 else 'are'} not UTF-8, as {first}; {RENAME}"
+
+    def _not_entered(self) -> str:
+        """The folders that are links, where files may be missing for it."""
         if not self.linked:
             return ""
         links = " and ".join(f"{self._below(link)} (to {link.resolve()})" for link in self.linked[:_SHOWN])
@@ -103,6 +117,8 @@ class VideoFolder:
             return f"{there!r} (data.videos: {self.root / there[: -len(asked) - 1]})"
         if asked == f"{self._real.name}/{there}":
             return f"{there!r} (data.videos: {self._real.parent})"
+        if not encodes(there):
+            return f"'{printable(there)}' (not UTF-8; {RENAME})"
         differs = ", ".join(_differences(asked, there, any_extension))
         return f"{there!r} ({differs or 'in another folder'})"
 
@@ -125,8 +141,9 @@ def _one_form(name: str) -> str:
 
 
 def _plain(id: str) -> str:
-    """What is alike: the name alone, without extension, in small letters, without %20."""
-    name = posixpath.basename(unquote(_one_form(id).replace("\\", "/")))
+    """What is alike: the name alone, without extension, in small letters, without %20; as Latin-1 where it is none."""
+    text = id if encodes(id) else id.encode(errors="surrogateescape").decode("latin-1")
+    name = posixpath.basename(unquote(_one_form(text).replace("\\", "/")))
     return min(_keys(name), key=len).casefold()
 
 
@@ -166,7 +183,7 @@ def bad_id(id: str) -> str | None:
     if any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in id):
         return "holds a control character or a line break"
     if not encodes(id):
-        return "holds half a character (a lone surrogate)"
+        return f"is not text (half a character, or a byte that is not UTF-8: {printable(id)}); {RENAME}"
     if posixpath.isabs(id):
         return "is an absolute path; give it relative to the video folder"
     if ".." in id.split("/"):
@@ -178,8 +195,4 @@ def bad_id(id: str) -> str | None:
 
 def encodes(text: str) -> bool:
     """Whether `text` can be written as UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return printable(text) == text

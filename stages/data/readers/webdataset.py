@@ -18,7 +18,7 @@ from typing import Any
 
 from ....cache.storage.system_files import any_left_by_system
 from ....configs.published_sets import SplitName
-from ....errors import DataError
+from ....errors import DataError, printable
 from ..video.source import TarPart
 from .annotated_video import AnnotatedVideo
 from .split_names import SPLIT_NAMES, nearest_split, split_named
@@ -40,10 +40,16 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.tar") if path.is_file() and not _of_system(path, folder))
 
 
+def shard_name(path: Path, folder: Path) -> str:
+    """What a shard is called in ids; bytes that are not UTF-8 are spelt out, `\\xe9`."""
+    return printable(path.relative_to(folder).as_posix())
+
+
 def read_shards(folder: Path, problem: Callable[[str], None]) -> list[AnnotatedVideo]:
     """The videos of every .tar below `folder`, in the order of names, then as they lie in them.
 
-    A video's id is the shard's path without .tar, a slash, and the name up to the first dot. Captions are, of a .json,
+    A video's id is the shard's path without .tar, a slash, and the name up to the first dot; a byte of a name that is
+    not UTF-8 is spelt out. Captions are, of a .json,
     the string or list of strings `caption` (`captions`, `text`), else the lines of a .txt; the same one counts once.
     Its split is the .json's `split`; else the shard's name or folder begins with train, val, dev or test; else train.
 
@@ -111,7 +117,7 @@ class _Counted:
 class _TarShard:
     def __init__(self, path: Path, folder: Path, problem: Callable[[str], None], counted: _Counted) -> None:
         self.path, self.problem, self.counted = path, problem, counted
-        self.name = path.relative_to(folder).as_posix()
+        self.name = shard_name(path, folder)
         self.split = _split_of_path(self.name)
 
     def clips(self) -> Iterator[AnnotatedVideo]:
@@ -138,7 +144,7 @@ class _TarShard:
     def _add(self, tar: tarfile.TarFile, member: tarfile.TarInfo, samples: "dict[str, _Sample]") -> None:
         if member.isdir() or any_left_by_system(member.name.split("/")):
             return
-        folder, name = posixpath.split(posixpath.normpath(member.name))
+        folder, name = posixpath.split(posixpath.normpath(printable(member.name)))
         stem, _, extension = name.partition(".")
         suffix = extension.rpartition(".")[2].lower()
         if suffix not in VIDEO_SUFFIXES and suffix not in MAX_TEXT:
@@ -157,7 +163,7 @@ class _TarShard:
             sample.video, sample.name = TarPart(self.path, member.offset_data, member.size), name
 
     def _read(self, tar: tarfile.TarFile, member: tarfile.TarInfo, sample: "_Sample", suffix: str) -> None:
-        own = posixpath.basename(member.name).rpartition(".")[0]
+        own = posixpath.basename(printable(member.name)).rpartition(".")[0]
         file = tar.extractfile(member) if member.size <= MAX_TEXT[suffix] else None
         if file is None:
             wrong = f"{_shown(member.name)} is larger than {MAX_TEXT[suffix] >> 20} MiB, which no captions are"
@@ -319,4 +325,4 @@ def _unsafe(member: tarfile.TarInfo) -> str | None:
 
 
 def _shown(name: str) -> str:
-    return repr(name if len(name) <= 80 else name[:77] + "...")
+    return f"'{short}'" if (short := printable(name if len(name) <= 80 else name[:77] + "...")) != name else repr(name)

@@ -31,7 +31,7 @@ from PIL import Image
 
 from ....cache.frames.record import Decoder, FileStamp, ReadBy, Status, VideoRecord, VideoStatus
 from ....configs.schema import PrepareConfig
-from ....errors import DataError
+from ....errors import DataError, printable
 from .by_decord import Complaint, Picture, doubt, near_the_end, read_frames
 from .clock import AGAIN, Added, Clock
 from .frame_choice import frame_numbers
@@ -149,7 +149,7 @@ def _attempt(id: str, source: VideoSource, config: PrepareConfig) -> VideoRecord
     except Exception as error:  # decoders are fed arbitrary bytes: one video's failure is that video's status
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and not isinstance(error, av.FFmpegError)):
             return without_frames(id, source, "failed", trouble(error))
-        reason = f"{type(error).__name__}: {error}"
+        reason = printable(f"{type(error).__name__}: {error}")
         return VideoRecord(VideoStatus(id, "corrupt", reason), stamp=stamp, read_by=ReadBy(reader=READER))
 
 
