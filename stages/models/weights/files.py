@@ -65,12 +65,7 @@ def read_weights(path: Path) -> Weights:
         )
     try:
         if _is_safetensors(path):
-            if printable(str(path)) != str(path):
-                raise CheckpointError(
-                    "this path is not UTF-8, and the library of safetensors opens no other",
-                    where=str(path),
-                    hint="rename it, or the folder that it is in",
-                )
+            refuse_not_utf_8(path)
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 return _plain(tensors, file.metadata() or {}, "safetensors", path)
@@ -93,6 +88,20 @@ def read_weights(path: Path) -> Weights:
             where=str(path),
             details=[reason[0][:200]] if reason else [],
         ) from error
+
+
+def refuse_not_utf_8(path: Path) -> None:
+    """Refuse a path that safetensors writes to and then cannot open.
+
+    Raises:
+        CheckpointError: it is not UTF-8.
+    """
+    if printable(str(path)) != str(path):
+        raise CheckpointError(
+            "this path is not UTF-8, and the library of safetensors opens no other",
+            where=str(path),
+            hint="rename it, or the folder that it is in",
+        )
 
 
 def load_into(

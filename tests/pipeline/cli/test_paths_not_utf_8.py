@@ -20,13 +20,15 @@ from teachclip.cache.frames.shard import write_frame_shard
 from teachclip.cache.scores.store import ScoreStore
 from teachclip.configs.loading import dump_config, load_config
 from teachclip.configs.schema import Config, DataConfig, PrepareConfig
-from teachclip.errors import CacheError, ConfigError, DataError, printable
+from teachclip.errors import CacheError, CheckpointError, ConfigError, DataError, printable
 from teachclip.pipeline.cli.shell.output import Output
 from teachclip.pipeline.cli.shell.remedies import Given
 from teachclip.stages.data.dataset import locator, read_dataset
 from teachclip.stages.data.video.decode import read_video
 from teachclip.stages.data.video.source import TarPart
 from teachclip.stages.demo.write_h264 import write_h264
+from teachclip.stages.models.build import build_network
+from teachclip.stages.models.checkpoints.files import save_network
 from typer.testing import Result
 
 type Invoke = Callable[..., Result]
@@ -101,7 +103,7 @@ def test_its_settings_and_its_page_can_be_read(ask: Invoke, invoke: Invoke, proj
 
 
 def test_what_cannot_lie_there_is_refused_with_what_helps(
-    project: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    world: Any, project: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(project)
     for config in ("mine.yaml", f"{LATIN}.yaml"):
@@ -123,6 +125,9 @@ def test_what_cannot_lie_there_is_refused_with_what_helps(
         assert (result.exit_code, words) == (1, words), result.stderr
         assert "this path is not UTF-8" in result.stderr
         assert "rename it" in result.stderr
+    network = build_network(world.config().train.network)
+    with pytest.raises(CheckpointError, match="not UTF-8"):
+        save_network(network, project / "own.safetensors")
     with pytest.raises(CacheError, match="not UTF-8"):
         ScoreStore.open(project / "x.zarr")
     with pytest.raises(ValueError, match=r"work: .*not UTF-8"):

@@ -119,6 +119,24 @@ def test_killed_while_encoding_keeps_what_was_published(place: Any, monkeypatch:
     assert (made.kept, made.added, made.videos) == (4, 1, 5)
 
 
+def test_vectors_that_cannot_be_kept_answer_all_the_same(
+    place: Any, heard: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = search(place.config(index="kept"), ["a red clip"]).queries
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(index_stage, "publish_vectors", refuse)
+    monkeypatch.setattr(index_stage, "SAVE_SECONDS", -1.0)
+    assert search(place.config(), ["a red clip"], heard).queries == expected
+    (told,) = heard.warnings
+    assert told.startswith(f"{place.config().index_folder}: the vectors are not kept")
+    assert told.endswith("Read-only file system")
+    with pytest.raises(OSError, match="Read-only"):  # who asks for the index alone has nothing without it
+        index(place.config())
+
+
 def test_mean_pooling_searches_too(place: Any) -> None:
     place.student("mean", 3, pooling="mean")
     index(place.config(run="runs/mean"))
