@@ -52,7 +52,6 @@ class TrainResult:
     `other_pixels`: per teacher, videos whose frames are others than those it scored, as `train.accept` allowed.
     `blocks`: of videos, within which batches were drawn.
     `seed`: of weights, order and everything random. `left_over`: captions of an epoch that are left to others.
-    `batch`: pairs of a step, of all processes together, at most; 0 where an earlier version has not written it down.
     """
 
     run: str
@@ -71,7 +70,6 @@ class TrainResult:
     blocks: int = 1
     seed: int = 0
     left_over: int = 0
-    batch: int = 0
 
 
 def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTextNetwork:
@@ -282,7 +280,6 @@ class TrainRun:
             blocks=self._blocks,
             seed=self.settings.seed,
             left_over=self.sampler.left_over,
-            batch=self.sampler.batch_size,
         )
 
 
