@@ -51,8 +51,7 @@ def train(
         best = result.best
         left_out = f", {result.left_out_videos} videos left out" if result.left_out_videos else ""
         left_out += f"; {result.masked_texts} captions masked" if result.masked_texts else ""
-        batches = [f"{min(settings.train.batch_size, result.texts)} pairs a step"]
-        batches += [f"each of one of {result.blocks} blocks of videos"] if result.blocks > 1 else []
+        batches = [f"each of one of {result.blocks} blocks of videos"] if result.blocks > 1 else []
         if result.left_over:
             batches.append(f"{result.left_over:,} of {result.texts:,} captions of an epoch are left to others")
         output.result(
@@ -65,7 +64,7 @@ def train(
                     (f"accepted for {name}", f"other pixels than were scored, in {count} of {result.videos} videos")
                     for name, count in result.other_pixels.items()
                 ),
-                ("batches", "; ".join(batches)),
+                *([("batches", "; ".join(batches))] if batches else []),
                 ("steps", f"{result.steps} in {duration(result.seconds)}{' (earlier)' if result.already_done else ''}"),
                 ("chosen", f"step {best['step']}, by {best['chosen_by']}: {best['value']:.4g}"),
             ),
