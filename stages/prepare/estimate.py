@@ -11,6 +11,7 @@ from ...configs.schema import Config
 from ...errors import CacheError
 from ...remedies import Change, Remedy
 from ..data.dataset import Dataset, read_dataset
+from ..data.video.source import stamp_or_none
 from ..data.video.workers import cores, decode_videos
 from .plan import ShardPlan, frame_settings, plan_shards
 
@@ -31,6 +32,9 @@ class PrepareEstimate:
         free: bytes free where the cache lies.
         probed: videos decoded for this estimate.
         asked_again: videos to be decoded because an older reader called them damaged.
+        compared: videos whose files have another time: they are read first, and decoded only if they hold something
+            else; they are not among `remaining`.
+        bytes_compared: of these files.
     """
 
     videos: int
@@ -42,6 +46,8 @@ class PrepareEstimate:
     free: int
     probed: int
     asked_again: int = 0
+    compared: int = 0
+    bytes_compared: int = 0
 
 
 def raw_bytes(videos: int, frames: int, image_size: int) -> int:
@@ -64,6 +70,7 @@ def estimate_frames(config: Config) -> PrepareEstimate:
 def _estimate(dataset: Dataset, plans: Sequence[ShardPlan], config: Config) -> PrepareEstimate:
     settings = config.prepare
     videos = [video for plan in plans for video in plan.jobs]
+    touched = [video for plan in plans for video in plan.touched]
     probe = videos[:: max(1, len(videos) // PROBED)][:PROBED]
     jobs = [(video.id, video.source) for video in probe]
     with closing(decode_videos(jobs, settings, len(jobs))) as results:
@@ -81,6 +88,8 @@ def _estimate(dataset: Dataset, plans: Sequence[ShardPlan], config: Config) -> P
         free=_free(config.frames_folder),
         probed=len(seen),
         asked_again=sum(plan.asked_again for plan in plans),
+        compared=len(touched),
+        bytes_compared=sum(stamp_or_none(video.source).size for video in touched),
     )
 
 

@@ -1,9 +1,10 @@
 """Stage zero: videos and captions -> frame cache, and what it will cost before it runs.
 
-Run again, prepare decodes only what is missing: videos that are in no shard yet, those whose file changed since (size
-or modification time), those whose file was missing and is there now, those that ran out of time or failed for want of
-the machine, and, once, those that an older reader called damaged. A shard in which one of these lies is replaced whole,
-its other videos are copied. A video whose file is gone keeps its frames.
+Run again, prepare decodes only what is missing: videos that are in no shard yet, those whose file changed since, those
+whose file was missing and is there now, those that ran out of time or failed for want of the machine, and, once, those
+that an older reader called damaged. A shard in which one of these lies is replaced whole, its other videos are copied.
+A file of another time and the same size is compared by its hash first, where that is known. A video whose file is gone
+keeps its frames; so does one that the data no longer names, until it is pruned.
 """
 
 import time
@@ -24,6 +25,7 @@ from ..runtime.background import BackgroundWriter
 from ..runtime.reporting import Progress, Reporter, Silent
 from .estimate import refuse_without_room
 from .plan import ShardPlan, frame_settings, plan_shards
+from .renewal import renew
 
 SHOWN = 20
 FOLDER = "data.videos names the folder that the video paths start from"
@@ -42,6 +44,7 @@ class PrepareResult:
         counts: videos by status; statuses without videos are absent.
         left_out: the first 20 videos that are not usable, with reasons; those that failed come first.
         decoded: videos decoded by this run; the others were there already.
+        renewed: videos whose files have another time and the same bytes: not decoded again.
         seconds: time this run took.
         videos_per_second: of the decoded ones.
         bytes: size of the cache's shards.
@@ -55,6 +58,7 @@ class PrepareResult:
     seconds: float
     videos_per_second: float
     bytes: int
+    renewed: int = 0
 
 
 def prepare(config: Config, reporter: Reporter = Silent()) -> PrepareResult:  # noqa: B008
@@ -71,7 +75,8 @@ def prepare(config: Config, reporter: Reporter = Silent()) -> PrepareResult:  # 
     folder = FrameFolder.claim(config.frames_folder, frame_settings(config.prepare))
     for damage in folder.damaged:
         reporter.warn(f"{damage}; made again")
-    plans = plan_shards(dataset, folder, config.prepare.shard_videos)
+    renewal = renew(plan_shards(dataset, folder, config.prepare.shard_videos), folder, config.prepare, reporter)
+    plans = renewal.plans
     decoded = sum(len(plan.jobs) for plan in plans)
     if decoded:
         refuse_without_room(dataset, plans, config)
@@ -79,7 +84,8 @@ def prepare(config: Config, reporter: Reporter = Silent()) -> PrepareResult:  # 
         with reporter.progress("decode videos", len(dataset.videos), "video", done) as progress:
             _make(plans, folder, config.prepare, progress)
     folder.complete()
-    return _result(dataset, folder, decoded, time.monotonic() - begun)
+    result = _result(dataset, folder, decoded, time.monotonic() - begun)
+    return replace(result, renewed=renewal.renewed)
 
 
 def _make(plans: Sequence[ShardPlan], folder: FrameFolder, config: PrepareConfig, progress: Progress) -> None:

@@ -57,8 +57,10 @@ def prepare(
 def _estimated(expected: "PrepareEstimate", config: "Config") -> RenderableType:
     most = f", at most {size(expected.bytes_at_most)}" if expected.bytes_at_most else ""
     again = f"; {expected.asked_again} of those an older version called damaged" if expected.asked_again else ""
+    compared = f"; {expected.compared} to be compared ({size(expected.bytes_compared)}): their files have another time"
+    touched = compared if expected.compared else ""
     return facts(
-        ("videos", f"{expected.videos}, {expected.remaining} of them still to be decoded{again}"),
+        ("videos", f"{expected.videos}, {expected.remaining} of them still to be decoded{again}{touched}"),
         ("disk", f"about {size(expected.bytes)}{most} ({size(expected.free)} free) in {config.frames_folder}"),
         ("time", f"about {duration(expected.seconds)} on {expected.workers} processes"),
         ("probed", f"{expected.probed} videos"),
@@ -73,6 +75,7 @@ def _prepared(result: "PrepareResult", given: Given) -> Iterator[RenderableType]
         ("frames", f"{size(result.bytes)} in {result.folder}"),
         ("videos", f"{result.videos}: {counts}"),
         ("decoded", f"{result.decoded} in {duration(result.seconds)}" if result.decoded else "none, all were there"),
+        *([("renewed", f"{result.renewed}: their files have another time and the same bytes")] * bool(result.renewed)),
     )
     if result.left_out:
         unusable = result.videos - result.counts.get("ok", 0)
