@@ -25,6 +25,7 @@ from ..runtime.background import BackgroundWriter
 from ..runtime.reporting import Progress, Reporter, Silent
 from .estimate import refuse_without_room
 from .plan import ShardPlan, frame_settings, plan_shards
+from .pruning import NOTHING, find_unnamed, remove
 from .renewal import renew
 
 SHOWN = 20
@@ -44,6 +45,7 @@ class PrepareResult:
         counts: videos by status; statuses without videos are absent.
         left_out: the first 20 videos that are not usable, with reasons; those that failed come first.
         decoded: videos decoded by this run; the others were there already.
+        pruned: videos that the data no longer names, whose frames were removed; freed: the bytes of these.
         renewed: videos whose files have another time and the same bytes: not decoded again.
         seconds: time this run took.
         videos_per_second: of the decoded ones.
@@ -59,15 +61,21 @@ class PrepareResult:
     videos_per_second: float
     bytes: int
     renewed: int = 0
+    pruned: tuple[str, ...] = ()
+    freed: int = 0
 
 
-def prepare(config: Config, reporter: Reporter = Silent()) -> PrepareResult:  # noqa: B008
+def prepare(config: Config, reporter: Reporter = Silent(), prune: bool = False) -> PrepareResult:  # noqa: B008
     """Decode every video of the data set into the frame cache; run again, only what is missing.
+
+    Args:
+        prune: before that, remove the frames of videos that the data names in no split. Other configurations that
+            share the cache lose them, too; scores stay. `estimate_frames` lists them beforehand.
 
     Raises:
         DataError: captions that cannot be used, or no video at all that can.
         CacheMismatchError: the cache was begun with other settings.
-        CacheError: the folder is not a frame cache, cannot be written, or has no room.
+        CacheError: the folder is not a frame cache, cannot be written, or has no room; pruned, no frames would remain.
     """
     begun = time.monotonic()
     dataset = read_dataset(config.data)
@@ -75,6 +83,8 @@ def prepare(config: Config, reporter: Reporter = Silent()) -> PrepareResult:  # 
     folder = FrameFolder.claim(config.frames_folder, frame_settings(config.prepare))
     for damage in folder.damaged:
         reporter.warn(f"{damage}; made again")
+    unnamed = find_unnamed(folder, dataset, config.data) if prune else NOTHING
+    remove(folder, unnamed)
     renewal = renew(plan_shards(dataset, folder, config.prepare.shard_videos), folder, config.prepare, reporter)
     plans = renewal.plans
     decoded = sum(len(plan.jobs) for plan in plans)
@@ -85,7 +95,7 @@ def prepare(config: Config, reporter: Reporter = Silent()) -> PrepareResult:  # 
             _make(plans, folder, config.prepare, progress)
     folder.complete()
     result = _result(dataset, folder, decoded, time.monotonic() - begun)
-    return replace(result, renewed=renewal.renewed)
+    return replace(result, renewed=renewal.renewed, pruned=unnamed.videos, freed=unnamed.bytes)
 
 
 def _make(plans: Sequence[ShardPlan], folder: FrameFolder, config: PrepareConfig, progress: Progress) -> None:
