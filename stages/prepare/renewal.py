@@ -39,8 +39,11 @@ def renew(plans: Sequence[ShardPlan], folder: FrameFolder, config: PrepareConfig
                 left[plan.number] = ShardPlan(plan.number, jobs, folder.shards[plan.number])
                 renewed, unread = renewed + len(compared.same), unread + compared.unread
     if unread:
-        what = "1 touched file cannot" if unread == 1 else f"{unread:,} touched files cannot"
-        reporter.warn(f"{what} be read now: the frames that are there are kept, and the next prepare looks again")
+        what, whose = ("1 touched file", "its") if unread == 1 else (f"{unread:,} touched files", "their")
+        reporter.warn(
+            f"{what} could not be read, or not within prepare.timeout: {whose} frames are kept, and the next prepare "
+            "looks again"
+        )
     return Renewal([plan for plan in left.values() if plan.jobs], renewed)
 
 

@@ -9,8 +9,8 @@ from ...remedies import Prune, Remedy
 from ..data.dataset import file_finder, named_videos
 from ..runtime.reporting import Reporter
 
-UNNAMED = Remedy("the data no longer names them; their frames and vectors go with", Prune())
-MISSING = Remedy("their files are not there; put them back, or take them out of the data and prune", Prune())
+UNNAMED = Remedy("no longer in the data; what was prepared of it goes with", Prune())
+MISSING = Remedy("no such file; put it back, or take it out of the data and prune", Prune())
 
 
 @dataclass(frozen=True)

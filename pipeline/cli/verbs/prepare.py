@@ -92,7 +92,10 @@ def _prepared(result: "PrepareResult", given: Given, prune: bool) -> Iterator[Re
         ("frames", f"{size(result.bytes)} in {result.folder}"),
         ("videos", f"{result.videos}: {counts}"),
         ("decoded", f"{result.decoded} in {duration(result.seconds)}" if result.decoded else "none, all were there"),
-        *([("renewed", f"{result.renewed}: their files have another time and the same bytes")] * bool(result.renewed)),
+        *(
+            [("renewed", f"{result.renewed}: their files have another time and the same content")]
+            * bool(result.renewed)
+        ),
         *([("pruned", f"{_videos(result.pruned)}, {size(result.freed)} freed")] * prune),
     )
     if result.pruned:
