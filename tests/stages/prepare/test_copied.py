@@ -1,5 +1,6 @@
 """Copied and touched files: compared by their bytes, decoded only where these differ or were never hashed."""
 
+import json
 import os
 import shutil
 import tarfile
@@ -19,7 +20,7 @@ from teachclip.configs.schema import Config, DataConfig, PrepareConfig
 from teachclip.stages.prepare import renewal, stage
 from teachclip.stages.prepare.estimate import estimate_frames
 from teachclip.stages.prepare.plan import frame_settings
-from teachclip.stages.prepare.stage import prepare
+from teachclip.stages.prepare.stage import PrepareResult, prepare
 from teachclip.stages.runtime.reporting import Silent
 
 
@@ -79,6 +80,10 @@ def change(path: Path) -> None:
     touch(path)
 
 
+def done(result: PrepareResult) -> tuple[int, int]:
+    return result.decoded, result.renewed
+
+
 @pytest.fixture
 def six(collection: Any) -> Any:
     """Six clips in three shards, a page in a fourth and a video that is not there."""
@@ -109,8 +114,7 @@ def test_a_copied_project_is_compared_and_not_decoded(six: Any, tmp_path: Path, 
     assert watched.totals == {"compare files": 7}
     assert {name: data for name, (data, _) in shards(config).items()} == {name: d for name, (d, _) in before.items()}
     assert digests(config) == known
-    again = prepare(config)
-    assert (again.decoded, again.renewed) == (0, 0)
+    assert done(prepare(config)) == (0, 0)
     assert estimate_frames(config).compared == 0
 
 
@@ -135,14 +139,13 @@ def test_a_file_that_holds_something_else_is_decoded_though_its_size_is_the_same
     config, before, known = six.config(), shards(six.config()), digests(six.config())
     touch(*(six.videos / f"{k}.mp4" for k in (0, 1, 2)))
     change(six.videos / "1.mp4")
-    result = prepare(config)
-    assert (result.decoded, result.renewed) == (1, 3)
+    assert done(prepare(config)) == (1, 3)
     assert digests(config) == known  # what was changed is not a picture
     after = shards(config)
     assert {name for name in after if after[name] != before[name]} == {"00000.h5"}
     assert not stamps_path(config.frames_folder / "00000.h5").exists()  # the new shard has the new times itself
     assert stamps_path(config.frames_folder / "00001.h5").exists()
-    assert (prepare(config).decoded, prepare(config).renewed) == (0, 0)
+    assert done(prepare(config)) == (0, 0)
 
 
 def test_other_pictures_of_the_same_size_are_noticed(six: Any, shown_number: Any) -> None:
@@ -154,8 +157,7 @@ def test_other_pictures_of_the_same_size_are_noticed(six: Any, shown_number: Any
     assert prepare(six.config()).decoded == 2
     shutil.copyfile(other, one)
     touch(one)
-    result = prepare(six.config())
-    assert (result.decoded, result.renewed) == (1, 0)
+    assert done(prepare(six.config())) == (1, 0)
     cache = FrameCache.open(six.config().frames_folder)
     assert shown_number(cache.read(["0.mp4"]).frames[0, 0]) == 5
 
@@ -175,16 +177,14 @@ def without_contents(config: Config) -> None:
 def test_what_was_never_hashed_is_decoded_once(six: Any) -> None:
     config = six.config()
     without_contents(config)
-    assert (prepare(config).decoded, prepare(config).renewed) == (0, 0)  # as it is while nothing is touched
+    assert done(prepare(config)) == (0, 0)  # as it is while nothing is touched
     known = digests(config)
     touch(*six.videos.iterdir())
     assert (estimate_frames(config).remaining, estimate_frames(config).compared) == (7, 0)
-    result = prepare(config)
-    assert (result.decoded, result.renewed) == (7, 7)  # the same frames came out
+    assert done(prepare(config)) == (7, 7)  # the same frames came out
     assert digests(config) == known
     touch(*six.videos.iterdir())
-    again = prepare(config)
-    assert (again.decoded, again.renewed) == (0, 7)
+    assert done(prepare(config)) == (0, 7)
     assert digests(config) == known
 
 
@@ -206,8 +206,7 @@ def test_an_interrupted_comparison_is_gone_on_with(six: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         prepare(config, Watched(stop_after=4))
     assert estimate_frames(config).compared == 3  # two shards are put down
-    result = prepare(config)
-    assert (result.decoded, result.renewed) == (0, 3)
+    assert done(prepare(config)) == (0, 3)
 
 
 def test_what_cannot_be_read_now_keeps_its_frames(
@@ -234,8 +233,18 @@ def test_times_of_another_shard_or_none_at_all_are_not_believed(six: Any) -> Non
     prepare(config)
     beside = stamps_path(config.frames_folder / "00000.h5")
     good = beside.read_bytes()
-    other = stamps_path(config.frames_folder / "00001.h5").read_bytes()
-    wrong = [other, b"", b"[]", b"{", b"\xff", b"[" * 100_000, good.replace(b"mtimes", b"times"), good[:-3] + b'"]}']
+    other = json.loads(stamps_path(config.frames_folder / "00001.h5").read_bytes())["tables"]
+    ours = json.loads(good)["tables"]
+    wrong = [
+        good.replace(ours.encode(), other.encode()),
+        b"",
+        b"[]",
+        b"{",
+        b"\xff",
+        b"[" * 100_000,
+        good.replace(b"mtimes", b"times"),
+        good[:-3] + b'"]}',
+    ]
     wrong += [good.replace(b'"version": 1', b'"version": 2'), good[: good.index(b"[")] + b"[1]}", good + b" " * 2**22]
     for content in wrong:
         beside.write_bytes(content)
@@ -259,8 +268,7 @@ def test_videos_in_a_touched_tar_are_compared_each_by_itself(collection: Any) ->
     touch(tars / "train-0.tar")
     size = sum((collection.videos / f"{k}.mp4").stat().st_size for k in range(3))
     assert estimate_frames(config).bytes_compared == size
-    result = prepare(config)
-    assert (result.decoded, result.renewed) == (0, 3)
+    assert done(prepare(config)) == (0, 3)
 
 
 def test_nothing_is_asked_of_a_decoder_that_is_not_there(six: Any, monkeypatch: pytest.MonkeyPatch) -> None:
