@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ class World:
         places = (f"train.run=runs/{run}-{self.draw.train}", f"evaluate.run=runs/{run}-{self.draw.train}")
         done = train(self.config(captions, (*overrides, *places)))
         measured = evaluate(self.config(OWN, (*overrides, *places)))
-        t2v, v2t = ({key: asdict(way)[key] for key in METRICS} for way in (measured.t2v, measured.v2t))
+        t2v, v2t = ({key: way[key] for key in METRICS} for way in (measured.t2v, measured.v2t))
         return {"t2v": t2v, "v2t": v2t, "val": done.best["value"], "step": done.best["step"], "seconds": done.seconds}
 
     def teacher(self, captions: str = THEIRS, run: str = "teacher", overrides: Sequence[str] = ()) -> dict[str, Any]:
