@@ -144,7 +144,7 @@ def _heads(golden, layers: int, variant: int = 0) -> Drl:
     drl = DrlConfig(layers=layers, cdcr=variant, cdcr_alpha1=told["alpha1"], cdcr_alpha2=told["alpha2"],
                     cdcr_weight=told["lambda"])  # fmt: skip
     trunk = TrunkConfig(sizes=sizes, weights=None)
-    network = build_network(NetworkConfig(kind="drl", trunk=trunk, temporal_layers=0, drl=drl))
+    network = build_network(NetworkConfig(kind="drl", trunk=trunk, words=4, temporal_layers=0, drl=drl))
     assert isinstance(network, Drl)
     state = {k.replace("clip.", "trunk."): torch.from_numpy(v) for k, v in golden.group(f"state/arch{layers}/").items()}
     if "trunk.logit_scale" in state:

@@ -62,6 +62,8 @@ def command(action: r.Action, given: Given) -> str:
             return _OPTIONS[option]
         case r.Prepare(settings):
             return f"teachclip prepare {given}{_sets(settings)}"
+        case r.Prune():
+            return f"teachclip prepare {given} --prune"
         case r.Score(settings):
             return f"teachclip score {given}{_sets(settings)}"
         case r.Denoise():

@@ -9,13 +9,15 @@ from rich.console import RenderableType
 from typer.core import TyperCommand
 
 from ..shell.output import table
-from ..shell.remedies import joined
+from ..shell.remedies import Given, joined
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 
 if TYPE_CHECKING:
     from ....stages.search.searcher import SearchResult
 
 Queries = Annotated[list[str], typer.Argument(metavar="QUERY...", help="Sentences, each in quotes.")]
+
+SHOWN = 5
 
 EXAMPLES = examples(
     'teachclip search own_videos.yaml "a dog runs on the beach"',
@@ -53,7 +55,8 @@ def search(
 ) -> None:
     """Find the videos that sentences describe.
 
-    Videos of the frame cache that have no vector yet, or another model's, are encoded first; that happens once.
+    Videos of the frame cache that have no vector yet, or another model's, are encoded first; that happens once. Those
+    that the data no longer names, or that have no file any more, are no answers.
     """
     with running("search", json, quiet, debug, config, sets) as output:
         settings = load_config(config, sets or ())
@@ -61,7 +64,7 @@ def search(
             from ....stages.search.stage import search as run
 
         result = run(settings, queries, output)
-        output.result(result, *answered(result))
+        output.result(result, *answered(result), *_left_out(result, Given(config, sets or ())))
 
 
 def answered(result: "SearchResult") -> Iterator[RenderableType]:
@@ -70,3 +73,15 @@ def answered(result: "SearchResult") -> Iterator[RenderableType]:
         yield f'"{found.query}"'
         rows = [(answer.rank, f"{answer.cosine:.3f}", answer.path) for answer in found.answers]
         yield table("rank", "cosine", "video", rows=rows)
+
+
+def _left_out(result: "SearchResult", given: Given) -> Iterator[RenderableType]:
+    """Nearer videos that are no answers, why, and what to do."""
+    from ....stages.search.gone import MISSING, UNNAMED
+
+    for unnamed, remedy in ((False, MISSING), (True, UNNAMED)):
+        videos = [one.video for one in result.gone if one.unnamed == unnamed]
+        if videos:
+            more = f" and {len(videos) - SHOWN} more" if len(videos) > SHOWN else ""
+            count = "1 nearer video is" if len(videos) == 1 else f"{len(videos)} nearer videos are"
+            yield f"{count} left out ({', '.join(videos[:SHOWN])}{more}): {given.tell(remedy)}"

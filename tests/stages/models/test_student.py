@@ -104,7 +104,7 @@ def test_a_student_that_teaches_gives_its_frame_scores(make_network, clips, ids)
 
 
 def _fresh(sizes, **settings):
-    config = NetworkConfig(trunk=TrunkConfig(sizes=sizes, weights=None), **settings)
+    config = NetworkConfig(trunk=TrunkConfig(sizes=sizes, weights=None), words=8, **settings)
     return build_network(config)
 
 

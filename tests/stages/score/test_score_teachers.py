@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from teachclip.cache.frames.cache import FrameCache, FrameFolder, frame_identity
 from teachclip.cache.frames.record import FileStamp, VideoRecord, VideoStatus
 from teachclip.cache.scores.reading.tile_rows import TileRows
@@ -121,7 +122,6 @@ def test_other_words_for_a_checkpoint_that_records_none_are_another_teacher(root
             {"openclip": {"sizes": SIZES, "weights": None}},
             r"score\.teachers\.clip\.openclip\.weights: .*without weights",
         ),
-        ({"words": 15}, r"score\.teachers\.clip\.words: 15 words are asked for; this model has 14"),
         (
             {"openclip": {"model": "ViT-Q-7"}},
             r"score\.teachers\.clip\.openclip\.model: open_clip has no model 'ViT-Q-7'",
@@ -133,6 +133,11 @@ def test_other_words_for_a_checkpoint_that_records_none_are_another_teacher(root
 def test_open_clip_models_that_cannot_be_used(root: Path, teacher: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load_teacher(TeacherConfig(**clip(root, **teacher)), None)
+
+
+def test_words_beyond_the_models_are_refused_with_the_config(root: Path) -> None:
+    with pytest.raises(ValidationError, match=r"words: 15 are more .*context_length: 14\); set words to 14 at most"):
+        TeacherConfig(**clip(root, words=15))
 
 
 def test_words_are_at_most_the_models_by_default(root: Path) -> None:

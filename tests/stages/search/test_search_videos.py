@@ -22,7 +22,8 @@ from teachclip.stages.search.stage import search
 
 def test_answers_are_the_networks_own_cosines_of_every_split(place: Any) -> None:
     made = index(place.config())
-    assert (made.videos, made.added, made.kept, made.width) == (5, 5, 0, 64)
+    assert (made.videos, made.added, made.kept, made.removed, made.width) == (5, 5, 0, 0, 64)
+    assert made.index == str(place.config().index_folder)
     result = search(place.config(top=3), ["clip number 2", "something else"])
     assert [found.query for found in result.queries] == ["clip number 2", "something else"]
     for found in result.queries:
