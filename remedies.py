@@ -213,7 +213,7 @@ class Remedy:
 
     def __str__(self) -> str:
         """The advice, with the settings and paths that it is about."""
-        about = ", ".join(text for action in self.actions if (text := str(action)))
+        about = ", ".join(dict.fromkeys(text for action in self.actions if (text := str(action))))
         own = f"{self.advice}: {about}" if about else self.advice
         return own if self.otherwise is None else f"{own}; or {self.otherwise}"
 

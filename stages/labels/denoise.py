@@ -23,6 +23,7 @@ from ..data.teacher_frames import TeacherFrames
 from ..data.usable_split import UsableSplit, usable_split
 from ..runtime.reporting import Reporter, Silent
 from .caption_mask import CaptionMask, captions_digest
+from .named_teachers import told_how_to_score
 from .open_scores import open_reader
 
 PAIRS_AT_ONCE = 1 << 22  # scores held at a time, of each teacher
@@ -87,9 +88,11 @@ def denoise(config: Config, reporter: Reporter | None = None) -> DenoiseResult:
     if len(split.texts) < 2:
         raise DataError("fewer than two usable captions to rank", where=str(config.data.origin))
     store = ScoreStore.open(config.score_store)
-    caches = [store.teacher(name) for name in names]
-    accept = config.train.accept
-    readers = [open_reader(cache, split, seen[cache.name], accept, reporter)[0] for cache in caches]
+    caches, readers = [], []
+    for name in names:
+        with told_how_to_score(config, store, "denoise.teachers", names, name):
+            caches.append(store.teacher(name))
+            readers.append(open_reader(caches[-1], split, seen[name], config.train.accept, reporter)[0])
     if any(reader.groups is not None for reader in readers):
         raise CacheError(
             "scores within blocks of videos: ranks among all videos need every pair",

@@ -73,6 +73,7 @@ class RunFolder:
                     _ANOTHER_RUN,
                     otherwise=Remedy("start this one again", DeleteFolder(str(self.folder))),
                 ),
+                what="the run",
             )
             return
         publish(self.folder / "config.yaml", dump_config(config).encode())

@@ -21,7 +21,7 @@ from ...remedies import Change, Remedy
 from ..data.usable_split import UsableSplit
 from ..labels.frame_scores import gives_frame_logits
 from ..models.checkpoints.files import checkpoint_digest
-from ..models.frozen.teacher import Teacher, load_teacher
+from ..models.frozen.teacher import Teacher, load_teacher, trained_alone
 from ..runtime.background import BackgroundWriter
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter
@@ -170,7 +170,8 @@ class OneTeacher:
         """Stands for the checkpoint's bytes and for the slots that the configuration gives where it records none."""
         if not self.checkpoint:
             return ""
-        found, slots = checkpoint_digest(self.checkpoint), (self.settings.frames, self.settings.words)
+        with trained_alone(self.name):
+            found, slots = checkpoint_digest(self.checkpoint), (self.settings.frames, self.settings.words)
         return found if slots == (None, None) else digest_of([found, *map(str, slots)])
 
     def _extend(self, cache: ScoreCache) -> tuple[Layout, int]:

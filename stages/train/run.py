@@ -18,7 +18,7 @@ from ..data.video_inputs import DeviceFrames, FrameInputs, VideoInputs
 from ..labels.cached import label_source
 from ..labels.online import OnlineTeacher, online_teachers, teacher_inputs
 from ..models.build import build_network
-from ..models.checkpoints.files import load_network
+from ..models.checkpoints.files import load_network, trained_with
 from ..models.clip.tokens import tokenize
 from ..models.common.network import VideoTextNetwork
 from ..retrieval.encode import measure
@@ -77,7 +77,8 @@ def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTex
     if (init := config.init_checkpoint) is None:
         network = build_network(settings.network)
     else:
-        network = load_network(init)
+        with trained_with({"train.init": "null"}):
+            network = load_network(init)
         wanted = settings.network.model_copy(update={"trunk": network.config.trunk})
         if network.config != wanted:
             raise ConfigError(

@@ -82,7 +82,7 @@ def running(
                 facts = {"stopped": error.step, "steps": error.steps, "go_on": command}
                 output.result(facts, f"{error}; go on with: {command}")
                 return
-            failure = explain(error, verb, command, Given(config, sets or ()))
+            failure = explain(error, verb, command, Given(config, sets or (), _words()))
             if _first_to_tell():
                 teller = Output(json=json, quiet=quiet) if launch().rank else output
                 teller.failure(failure.kind, failure.lines, failure.hint, failure.facts())
@@ -104,12 +104,16 @@ def _first_to_tell() -> bool:
 
 def _command() -> str:
     """The command line, to be given again."""
+    return shlex.join(_words())
+
+
+def _words() -> list[str]:
     program, ranks = ["teachclip"], launch().ranks
     if ranks > 1:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
         machines = [f"--nnodes={ranks // here}"] if ranks > here else []
         program = ["torchrun", *machines, f"--nproc-per-node={here}", "-m", "teachclip"]
-    return shlex.join([*program, *sys.argv[1:]])
+    return [*program, *sys.argv[1:]]
 
 
 @contextmanager

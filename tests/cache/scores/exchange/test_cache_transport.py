@@ -92,7 +92,7 @@ def test_other_scores_are_refused_naming_the_fields_and_nothing_is_written(make_
     store.create_teacher("tiny", {**made.cache.identity, "words": 9}, **facts)
     with pytest.raises(CacheMismatchError, match=r"\(dtype, scale, words\)") as caught:
         Merge(made.path, [good.path, store.path])
-    assert caught.value.details[-1] == "words: the cache has 8, now it is 9"
+    assert caught.value.details[-1] == "words: this store has 8, the other has 9"
     assert missing_shards(made.tile) == [0, 1, 2]
     other = make_store(name="fewer", texts=20)
     with pytest.raises(
