@@ -87,6 +87,23 @@ class Template(_Silent):
 
 
 @dataclass(frozen=True)
+class RunSweep(_Silent):
+    """Run the sweep of this file."""
+
+    file: str
+
+
+@dataclass(frozen=True)
+class ReadPage(_Silent):
+    """Read a page of the documentation, such as `guide/data`."""
+
+    page: str
+
+    def __str__(self) -> str:
+        return f"docs/{self.page}.md"
+
+
+@dataclass(frozen=True)
 class MakeDemo(_Silent):
     """Make the demo in this folder."""
 
@@ -184,8 +201,8 @@ class Again(_Silent):
 
 type Action = (
     Change | Prepare | Score | Train | Evaluate
-    | AcceptPixels | Denoise | RepairScores | CheckData | ShowConfig | Search | Template | MakeDemo
-    | DescribeScores | CompareScores | ExportScores | MergeScores | RemoveScores | TidyScores
+    | AcceptPixels | Denoise | RepairScores | CheckData | ShowConfig | Search | Template | MakeDemo | RunSweep
+    | ReadPage | DescribeScores | CompareScores | ExportScores | MergeScores | RemoveScores | TidyScores
     | DeleteFile | DeleteFolder | StartProcesses | Again
 )  # fmt: skip
 

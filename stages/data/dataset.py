@@ -10,7 +10,7 @@ from typing import get_args
 from ...configs.published_sets import SplitName
 from ...configs.schema import DataConfig
 from ...errors import DataError
-from ...remedies import Change, CheckData, Remedy
+from ...remedies import Change, CheckData, ReadPage, Remedy
 from ..runtime.reporting import Reporter
 from .readers.annotated_video import AnnotatedVideo, Annotations
 from .readers.own import read_own
@@ -203,7 +203,7 @@ def _refusal(config: DataConfig, problems: list[str]) -> DataError:
     if len(problems) > SHOWN:
         shown.append(f"... and {len(problems) - SHOWN} more")
     own = config.set == "own"
-    hint = Remedy("look closer; docs/guide/data.md says what is what", CheckData())
+    hint = Remedy("look closer", CheckData(), otherwise=Remedy("read what is what", ReadPage("guide/data")))
     if own:
         equal = any("the same caption" in problem for problem in problems)
         first = Remedy("keep the first of equal captions", Change({"data.duplicates": "keep-first"}))

@@ -1,4 +1,4 @@
-"""A teacher whose scores are asked for, but which `score.teachers` does not name: what is missing is said by its name."""
+"""A teacher whose scores are asked for, but which `score.teachers` does not name: what helps is said by its name."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

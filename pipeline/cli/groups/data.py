@@ -68,9 +68,9 @@ def _hint(found: "DataCheck") -> str:
     if found.wanted and Path(found.annotations).is_file():
         return "data.annotations names the folder of these files, not one of them."
     if found.wanted:
-        return f"Put these files into {found.annotations}; docs/guide/data.md says more."
+        return f"Put these files into {found.annotations}; teachclip docs guide/data says more."
     if found.problem_count or any(split.failed for split in found.splits):
-        return "Correct these files, or get them again; docs/guide/data.md says what they look like."
+        return "Correct these files, or get them again; teachclip docs guide/data says what they look like."
     return "data.videos names the folder of the videos."
 
 

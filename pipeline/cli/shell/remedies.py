@@ -106,6 +106,10 @@ def command(action: r.Action, given: Given) -> str:
             return given.step("config show")
         case r.Template(file):
             return "teachclip config template" + (f" > {shlex.quote(file)}" if file else "")
+        case r.RunSweep(file):
+            return f"teachclip sweep {shlex.quote(file)}"
+        case r.ReadPage(page):
+            return f"teachclip docs {page}"
         case r.MakeDemo(folder):
             return f"teachclip demo {shlex.quote(folder)}"
         case r.RepairScores():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ....errors import StoppedEarly
+from ....errors import ConfigError, StoppedEarly
 from ....stages.runtime.launch import launch
 from ....stages.runtime.stopping import StopRequest
 from .errors import READER_GONE, Terminated, explain
@@ -44,7 +44,29 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> "Config":
     """As `teachclip.load_config`. The schema takes longer to load than all else that `--help` needs."""
     from ....configs.loading import load_config as load
 
-    return load(path, overrides)
+    try:
+        return load(path, overrides)
+    except ConfigError as error:
+        if (swapped := in_order(path)) is None:
+            raise
+        raise ConfigError(error.what, where=error.where, hint=f"CONFIG comes first: {swapped}") from None
+
+
+def in_order(first: Path) -> str | None:
+    """The command line with the YAML file that it holds where `first` stands; None where it holds none behind it."""
+    words = list(sys.argv[1:])
+    if _is_yaml(str(first)) or str(first) not in words:
+        return None
+    at = words.index(str(first))
+    found = [k for k, word in enumerate(words) if k > at and _is_yaml(word) and not words[k - 1].startswith("--")]
+    if not found:
+        return None
+    words.insert(at, words.pop(found[0]))
+    return shlex.join(["teachclip", *words])
+
+
+def _is_yaml(word: str) -> bool:
+    return word.endswith((".yaml", ".yml")) and Path(word).is_file()
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from rich.console import RenderableType
 
 from ...wording import operations, reasons, size
 from ..shell.output import facts, table
+from ..shell.paths import out_file
 from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, load_config, running
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def cost(
     if sets and config is None:
         raise typer.BadParameter("--set changes a CONFIG, and none is given")
     with running("cost", json, quiet, debug, config, sets) as output:
+        out_file(out)
         settings = None if config is None else load_config(config, sets or ())
         with output.waiting("counting"):
             from ....stages.analysis.cost.table import cost as run

@@ -14,6 +14,7 @@ from ....errors import ConfigError, TeachclipError
 from ....stages.runtime.stopping import StopRequest
 from ...wording import duration
 from ..shell.output import Output, document, plain, table
+from ..shell.paths import out_file
 from ..shell.remedies import Given
 from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, running
 from .weights import shown as weights_shown
@@ -68,6 +69,7 @@ def sweep(
     with running("sweep", json, quiet, debug) as output:
         from ....configs.sweeps import load_sweep
 
+        out_file(out)
         read = load_sweep(file)
         if read.base is None:
             raise ConfigError("base: is missing; it names the configuration that runs start from", where=str(file))

@@ -17,7 +17,8 @@ type Invoke = Callable[..., Result]
 COMMON = {"--json", "--quiet", "--debug", "--help"}
 CONFIGURED = {"CONFIG", "--set", *COMMON}
 SURFACE = {
-    "": {"--version", "--help"},
+    "": {"--version", "--install-completion", "--show-completion", "--help"},
+    "docs": {"[PAGE]", *COMMON},
     "demo": {"FOLDER", *COMMON},
     "prepare": {"--estimate", *CONFIGURED},
     "score": {"--shard", *CONFIGURED},

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 
 from ....wording import duration
 from ...shell.output import facts, table
+from ...shell.paths import out_file, store_to_read
 from ...shell.running import AsJson, Debug, Overrides, Quiet, examples, load_config, running
 
 if TYPE_CHECKING:
@@ -24,7 +25,12 @@ CUT = 60
 
 def report(
     store: Annotated[
-        str, typer.Argument(metavar="STORE", help="A score store: a folder, or s3://, gs://, https:// where one lies.")
+        str,
+        typer.Argument(
+            metavar="STORE",
+            help="A score store: a folder, or s3://, gs://, https:// where one lies.",
+            callback=store_to_read,
+        ),
     ],
     captions: Annotated[
         Path | None, typer.Option("--captions", metavar="CONFIG", help="Show the captions of this configuration.")
@@ -41,6 +47,7 @@ def report(
     for them, by a rule of teachclip's own. No network is loaded.
     """
     with running("cache", json, quiet, debug, captions, sets) as output:
+        out_file(out)
         settings = None if captions is None else load_config(captions, sets or ())
         with output.waiting("loading"):
             from .....cache.scores.store import ScoreStore
