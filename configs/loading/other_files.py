@@ -26,6 +26,7 @@ def refuse_by_kind(path: Path, wanted: str = CONFIG_IS, helps: Hint | None = Non
     Raises:
         ConfigError: a folder, a run's record, a caption file, a video or another file that is no text.
     """
+    hint: Hint
     if path.is_dir():
         what, hint = _folder(path)
     elif not path.is_file():
@@ -53,7 +54,7 @@ def refuse_by_keys(path: Path, keys: Collection[str]) -> None:
     if set(keys) & SWEEP_KEYS:
         hint = Remedy("run it", RunSweep(str(path)))
         raise ConfigError("this is a sweep, which names a configuration as its base", where=str(path), hint=hint)
-    if not any(get_close_matches(key, sections, n=1) for key in keys):
+    if len(keys) > 1 and not any(get_close_matches(key, sections, n=1) for key in keys):
         held = ", ".join(list(keys)[:3]) + (", ..." if len(keys) > 3 else "")
         what = f"this is no configuration: it holds {held}, and none of the sections {', '.join(Config.model_fields)}"
         raise ConfigError(what, where=str(path), hint=_template("write one to start from"))
@@ -65,7 +66,7 @@ def absent(path: Path, near: str) -> ConfigError:
         hint = Remedy("write one to start from", Template(str(path)))
         return ConfigError(f"no such file{near}", where=str(path), hint=hint)
     found = sorted(str(file) for ending in _ENDINGS for file in path.parent.glob(f"*{ending}"))
-    hint = f"did you mean {' or '.join(found[:3])}?" if found else _template("write one to start from")
+    hint: Hint = f"did you mean {' or '.join(found[:3])}?" if found else _template("write one to start from")
     return ConfigError(f"no such file{near}; {CONFIG_IS}", where=str(path), hint=hint)
 
 

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...cache.frames.cache import FrameFolder
@@ -11,6 +11,7 @@ from ...configs.schema import Config
 from ...errors import CacheError
 from ...remedies import Change, Remedy
 from ..data.dataset import Dataset, read_dataset
+from ..data.readers.video_folder import file_there
 from ..data.video.workers import cores, decode_videos
 from .plan import ShardPlan, frame_settings, plan_shards
 
@@ -23,14 +24,15 @@ class PrepareEstimate:
 
     Attributes:
         videos: V, videos of the data set.
-        remaining: videos that are still to be decoded.
+        remaining: videos that are still to be decoded, whose files are there.
         bytes: disk that these take, as far as a few of them tell.
         bytes_at_most: disk that they take when every video fills all its frames; None for JPEG.
         seconds: time that they take on `workers` processes.
         workers: decoding processes.
         free: bytes free where the cache lies.
-        probed: videos decoded for this estimate.
+        probed: videos decoded for this estimate, spread over those that have a file.
         asked_again: videos to be decoded because an older reader called them damaged.
+        missing: videos that have neither a file nor frames; they take no disk and no time.
     """
 
     videos: int
@@ -42,6 +44,7 @@ class PrepareEstimate:
     free: int
     probed: int
     asked_again: int = 0
+    missing: int = 0
 
 
 def raw_bytes(videos: int, frames: int, image_size: int) -> int:
@@ -58,12 +61,16 @@ def estimate_frames(config: Config) -> PrepareEstimate:
     """
     dataset = read_dataset(config.data)
     folder = FrameFolder.look(config.frames_folder, frame_settings(config.prepare))
-    return _estimate(dataset, plan_shards(dataset, folder, config.prepare.shard_videos), config)
+    statuses = (status for shard in folder.shards.values() for status in shard.statuses)
+    kept = {status.video for status in statuses if status.status == "ok"}
+    missing = sum(video.id not in kept and not file_there(video.path) for video in dataset.videos)
+    expected = _estimate(dataset, plan_shards(dataset, folder, config.prepare.shard_videos), config)
+    return replace(expected, missing=missing)
 
 
 def _estimate(dataset: Dataset, plans: Sequence[ShardPlan], config: Config) -> PrepareEstimate:
     settings = config.prepare
-    videos = [video for plan in plans for video in plan.jobs]
+    videos = [video for plan in plans for video in plan.jobs if file_there(video.path)]
     probe = videos[:: max(1, len(videos) // PROBED)][:PROBED]
     jobs = [(video.id, video.source) for video in probe]
     with closing(decode_videos(jobs, settings, len(jobs))) as results:

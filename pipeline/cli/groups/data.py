@@ -19,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check capti
 CHECK_EXAMPLES = examples(
     "teachclip data check own_videos.yaml",
     "teachclip data check own_videos.yaml --decode 50 --json",
+    "teachclip data check own_videos.yaml --allow-missing 0",
     "teachclip data check own_videos.yaml --set data.set=msvd --set data.splits=[test]",
 )
 Decode = Annotated[
@@ -27,10 +28,23 @@ Decode = Annotated[
 ]
 
 
+Missing = Annotated[
+    float,
+    typer.Option(
+        "--allow-missing",
+        metavar="PERCENT",
+        min=0,
+        max=100,
+        help="Of a split's videos, so many may have no file or be damaged; with more it ends with 1.",
+    ),
+]
+
+
 @app.command(epilog=CHECK_EXAMPLES)
 def check(
     config: ConfigFile,
     decode: Decode = None,
+    missing: Missing = 50.0,
     sets: Overrides = None,
     json: AsJson = False,
     quiet: Quiet = False,
@@ -39,7 +53,11 @@ def check(
     """Count videos and texts per split beside the paper's, and say what is missing, damaged or in two splits.
 
     Published data sets are read from the files they come as; those that are not there are listed with where they come
-    from. Ends with exit code 1 when the data cannot be used; what is only odd is a warning. Writes nothing.
+    from. Writes nothing.
+
+    Ends with exit code 1 when the data cannot be used: captions that are refused, no video at all, or a split of which
+    more than half has no file or is damaged (another share by --allow-missing; 0 for a set that must be whole). A few
+    missing videos are no failure, as published sets lose some; what is only odd is a warning.
     """
     with running("data", json, quiet, debug, config, sets) as output:
         wanted = _wanted(decode)
@@ -47,7 +65,7 @@ def check(
         with output.waiting("loading"):
             from ....stages.data.check import check_data
 
-        found = check_data(settings, wanted, output)
+        found = check_data(settings, wanted, output, missing)
         output.result(found, *_shown(found))
         if found.refused:
             output.failure("error", (f"this data cannot be used: {found.refused}",), _hint(found), None)

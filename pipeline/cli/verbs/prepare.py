@@ -57,8 +57,9 @@ def prepare(
 def _estimated(expected: "PrepareEstimate", config: "Config") -> RenderableType:
     most = f", at most {size(expected.bytes_at_most)}" if expected.bytes_at_most else ""
     again = f"; {expected.asked_again} of those an older version called damaged" if expected.asked_again else ""
+    gone = f"; {expected.missing} have no file" if expected.missing else ""
     return facts(
-        ("videos", f"{expected.videos}, {expected.remaining} of them still to be decoded{again}"),
+        ("videos", f"{expected.videos}, {expected.remaining} of them still to be decoded{again}{gone}"),
         ("disk", f"about {size(expected.bytes)}{most} ({size(expected.free)} free) in {config.frames_folder}"),
         ("time", f"about {duration(expected.seconds)} on {expected.workers} processes"),
         ("probed", f"{expected.probed} videos"),

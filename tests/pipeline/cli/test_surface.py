@@ -49,7 +49,7 @@ SURFACE = {
     "cache rm": {"STORE", "TEACHER", "--yes", "--age", *COMMON},
     "cache gc": {"STORE", "--dry-run", "--age", *COMMON},
     "data": {"--help"},
-    "data check": {"--decode", *CONFIGURED},
+    "data check": {"--decode", "--allow-missing", *CONFIGURED},
     "config": {"--help"},
     "config show": CONFIGURED,
     "config template": {"--for", "--help"},

@@ -117,6 +117,8 @@ def estimated(found: "ScoreEstimate") -> Page:
     yield f"{size(found.bytes)} in {found.store}, and the features of the videos"
     if not found.prepared:
         yield "no frames are prepared yet: every video of the caption file is taken for usable"
+    if found.missing:
+        yield f"{found.missing:,} of these videos have no file"
 
 
 def checked(result: "CheckResult") -> Page:
