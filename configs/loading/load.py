@@ -16,6 +16,7 @@ import yaml
 from pydantic import ValidationError
 
 from ...errors import ConfigError
+from ...plurals import counted
 from ...remedies import Change, Hint, Remedy, Template
 from ..schema import CHECKPOINT_PATHS, FILE_PATHS, Config, Section
 from .messages import config_error, nearest
@@ -204,7 +205,9 @@ def _assigned(given: Marked, keys: Sequence[str], value: Marked) -> Marked:
     nothing = Marked(None, value.place)
     if isinstance(given.value, list) and first.isdecimal() and len(first) < 10:
         if int(first) >= len(given.value):
-            raise ConfigError(f"there are {len(given.value)} entries, counted from 0", where=str(value.place))
+            raise ConfigError(
+                (f"there are {counted(len(given.value), 'entry', 'entries')}, counted from 0"), where=str(value.place)
+            )
         entries = list(given.value)
         entries[int(first)] = _assigned(entries[int(first)], rest, value)
         return replace(given, value=entries)

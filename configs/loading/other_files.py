@@ -66,8 +66,8 @@ def absent(path: Path, near: str) -> ConfigError:
         hint = Remedy("write one to start from", Template(str(path)))
         return ConfigError(f"no such file{near}", where=str(path), hint=hint)
     found = sorted(str(file) for ending in _ENDINGS for file in path.parent.glob(f"*{ending}"))
-    hint: Hint = f"did you mean {' or '.join(found[:3])}?" if found else _template("write one to start from")
-    return ConfigError(f"no such file{near}; {CONFIG_IS}", where=str(path), hint=hint)
+    meant = f"did you mean {' or '.join(found[:3])}?" if found else _template("write one to start from")
+    return ConfigError(f"no such file{near}; {CONFIG_IS}", where=str(path), hint=meant)
 
 
 def _template(advice: str) -> Hint:

@@ -12,6 +12,7 @@ from ...configs.published_sets import PUBLISHED, Count, SplitName
 from ...configs.schema import Config, DataConfig, PrepareConfig
 from ...configs.sweeps import paper_counts
 from ...errors import CacheError, DataError
+from ...plurals import counted
 from ..runtime.reporting import Reporter, Silent
 from .dataset import SPLITS, Dataset, Video, dataset_of, forgiving, read_clips, with_validation
 from .readers.annotated_video import Annotations
@@ -203,21 +204,21 @@ class _Check:
                 self.frames.statuses[video.id] for video in self.dataset.videos if video.id in self.frames.statuses
             ]
             bad = [status for status in known if status.status not in ("ok", "missing")]
-            return bad, f"{len(known)} videos in the frame cache", 0
+            return bad, f"{counted(len(known), 'video')} in the frame cache", 0
         there = [video for video in self.dataset.videos if video.id in self.there]
         chosen = there if decode is None else there[:: max(1, -(-len(there) // decode))]
         found = _decoded(chosen, self.config.prepare, self.reporter)
-        return found, f"{len(chosen)} videos decoded now", len(chosen)
+        return found, f"{counted(len(chosen), 'video')} decoded now", len(chosen)
 
     def _refused(self) -> str | None:
         if self.failed:
-            return f"{len(self.failed)} splits cannot be read: {', '.join(self.failed)}"
+            return f"{counted(len(self.failed), 'split')} cannot be read: {', '.join(self.failed)}"
         if self.problems and not (forgiving(self.data) and self.dataset.videos):
-            return f"something is wrong with {len(self.problems)} videos or captions"
+            return f"something is wrong with {counted(len(self.problems), 'video or caption', 'videos or captions')}"
         if not self.dataset.videos:
             return "there are no captions"
         if not self.there and not (self.frames and self.frames.usable):
-            return f"none of the {len(self.dataset.videos)} videos has a file, and none is prepared"
+            return f"none of the {counted(len(self.dataset.videos), 'video')} has a file, and none is prepared"
         return None
 
     def _lacking(self, damaged: Sequence[VideoStatus], sampled: int, allowed: float) -> str | None:
@@ -233,7 +234,9 @@ class _Check:
                     f"{allowed:g} % may be"
                 )
         if sampled and 100 * len(damaged) > allowed * sampled:
-            return f"{len(damaged):,} of {sampled:,} videos that were decoded are damaged; {allowed:g} % may be"
+            return (
+                f"{len(damaged):,} of {counted(sampled, 'video')} that were decoded are damaged; {allowed:g} % may be"
+            )
         return None
 
 
@@ -262,7 +265,7 @@ def _validation(given: Dataset, split: Dataset, config: DataConfig) -> str:
     if split.validation == "test":
         return "the TEST videos choose the best network, as published (data.validation: test); marked in every output"
     if own := len(given.videos_of("val")):
-        return f"its own {own} validation videos"
+        return f"its own {counted(own, 'validation video')}"
     if held := len(split.videos_of("val")):
         return f"{held} held out of the training videos (data.val_fraction: {config.val_fraction:g})"
     return "none: the last step is kept"

@@ -17,6 +17,7 @@ from ...cache.scores.store import ScoreStore
 from ...cache.storage.identity import identity_digest
 from ...configs.schema import Config, DenoiseConfig
 from ...errors import CacheError, ConfigError, DataError
+from ...plurals import counted
 from ...remedies import Change, Remedy, Score
 from ..data.dataset import read_dataset
 from ..data.teacher_frames import TeacherFrames
@@ -103,7 +104,7 @@ def denoise(config: Config, reporter: Reporter | None = None) -> DenoiseResult:
     dropped, kept_last, removed = choose_dropped(ranks, split.text_video, settings)
     if len(ranks) - dropped.sum() < 2:
         raise DataError(
-            f"of {len(ranks):,} captions {len(ranks) - dropped.sum()} would be left",
+            f"of {counted(len(ranks), 'caption')} {len(ranks) - dropped.sum()} would be left",
             hint=Remedy("keep worse ranks", Change({"denoise.keep": max(settings.keep, int(np.median(ranks)) + 1)})),
         )
     mask = CaptionMask(
@@ -120,7 +121,9 @@ def denoise(config: Config, reporter: Reporter | None = None) -> DenoiseResult:
     )
     mask.write(config.denoise_mask)
     if len(split.videos) <= settings.keep:
-        reporter.warn(f"denoise.keep is {settings.keep}, of {len(split.videos)} videos: no caption can rank worse")
+        reporter.warn(
+            f"denoise.keep is {settings.keep}, of {counted(len(split.videos), 'video')}: no caption can rank worse"
+        )
     return _result(config, mask, names, split, ranks, time.monotonic() - begun)
 
 

@@ -17,6 +17,7 @@ from ...cache.frames.cache import FrameFolder
 from ...cache.frames.record import FileStamp, ReadBy, VideoRecord, VideoStatus
 from ...configs.schema import Config, PrepareConfig
 from ...errors import DataError
+from ...plurals import counted
 from ...remedies import Prepare, Remedy
 from ..data.dataset import Dataset, read_dataset, tell_left_out
 from ..data.video.workers import cores, decode_videos
@@ -122,7 +123,7 @@ def _result(dataset: Dataset, folder: FrameFolder, decoded: int, seconds: float)
     left_out = sorted((status for status in statuses if status.status != "ok"), key=lambda one: one.status != "failed")
     if len(left_out) == len(statuses):
         raise DataError(
-            f"none of the {len(statuses)} videos can be used",
+            f"none of the {counted(len(statuses), 'video')} can be used",
             where=str(dataset.videos[0].path.parent),
             hint=AFTER_FAILURE if left_out[0].status == "failed" else FOLDER,
             details=[f"{status.video}: {status.status}, {status.reason}" for status in left_out[:SHOWN]],

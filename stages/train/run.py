@@ -14,6 +14,7 @@ from ...cache.read_ahead import ReadAhead, read_ahead
 from ...cache.scores.reading.label_threads import LabelThreads
 from ...configs.schema import Config, TrainConfig
 from ...errors import ConfigError, StoppedEarly
+from ...plurals import counted
 from ..data.video_inputs import DeviceFrames, FrameInputs, VideoInputs
 from ..labels.cached import label_source
 from ..labels.online import OnlineTeacher, online_teachers, teacher_inputs
@@ -155,9 +156,9 @@ class TrainRun:
         """The step to go on from, once it is said what the run does."""
         if start := self.checkpointer.resume():
             self.reporter.info(f"goes on at step {start} of {self.steps}")
-        left = f"{self.sampler.left_over:,} of {self.sampler.texts:,} captions of an epoch are left to others"
+        left = f"{self.sampler.left_over:,} of {counted(self.sampler.texts, 'caption')} of an epoch are left to others"
         if self._blocks > 1:
-            self.reporter.info(f"each batch is of one of {self._blocks} blocks of videos; {left}")
+            self.reporter.info(f"each batch is of one of {counted(self._blocks, 'block')} of videos; {left}")
         elif self.sampler.left_over:
             self.reporter.info(f"batches of {self.sampler.batch_size}: {left}")
         if self.world.main:

@@ -80,7 +80,8 @@ def editable(source: Path) -> Path:
 
 
 def test_every_module_and_data_file_is_in_the_wheel(wheel: Path) -> None:
-    files = [ROOT / "__init__.py", ROOT / "errors.py", ROOT / "remedies.py", ROOT / "py.typed"]
+    files = [ROOT / "__init__.py", ROOT / "errors.py", ROOT / "plurals.py", ROOT / "remedies.py"]
+    files += [ROOT / "py.typed"]
     files += (ROOT / "docs").rglob("*.md")
     for layer in LAYERS:
         files += [file for kind in ("*.py", "*.yaml", "*.css", "*.html") for file in (ROOT / layer).rglob(kind)]
@@ -92,7 +93,7 @@ def test_nothing_else_is_in_the_wheel(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"teachclip", f"{wheel.name.split('-py3')[0]}.dist-info"}
     assert {name.split("/")[1] for name in names if name.startswith("teachclip/")} == {
-        *("__init__.py", "__main__.py", "errors.py", "remedies.py", "py.typed"),
+        *("__init__.py", "__main__.py", "errors.py", "plurals.py", "remedies.py", "py.typed"),
         *LAYERS,
         "docs",
     }

@@ -8,8 +8,9 @@ import typer
 from rich.console import RenderableType
 
 from ....errors import ConfigError
-from ..shell.output import facts, table
+from ....plurals import counted
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
+from ..shell.tables import facts, table
 
 if TYPE_CHECKING:
     from ....stages.data.check import DataCheck
@@ -116,17 +117,23 @@ def _shown(found: "DataCheck") -> Iterator[RenderableType]:
         ],
     )
     yield from (f"differs: {warning}" for warning in found.warnings)
-    yield from _listed(found.problem_count, "problems", found.problems)
-    yield from _listed(found.missing_count, "videos have no file", found.missing)
+    yield from _listed(counted(found.problem_count, "problem"), found.problem_count, found.problems)
+    yield from _listed(
+        counted(found.missing_count, "video has no file", "videos have no file"), found.missing_count, found.missing
+    )
     if found.looked_at:
         lines = [f"{status.video}: {status.status}, {status.reason}" for status in found.undecodable]
         yield f"{found.looked_at}: {found.undecodable_count or 'none'} cannot be used"
         yield from (f"  {line}" for line in lines)
     for pair, count in found.same_captions.items():
         one, other = pair.split(", ")
-        yield f"in two splits: {count} texts of {other} are texts of {one}, too"
+        texts = counted(count, f"text of {other} is a text", f"texts of {other} are texts")
+        yield f"in two splits: {texts} of {one}, too"
+    same = "of videos in two splits with the same frames"
     pairs = [f"{one} and {other}" for one, other in found.same_frames]
-    yield from _listed(found.same_frames_count, "pairs of videos in two splits have the same frames", pairs)
+    yield from _listed(
+        counted(found.same_frames_count, f"pair {same}", f"pairs {same}"), found.same_frames_count, pairs
+    )
     for wanted in found.wanted:
         yield f"to get: {' or '.join(wanted.names)}, for {', '.join(wanted.splits)}, from {wanted.origin}"
     if found.home and (found.wanted or found.missing_count):
@@ -137,7 +144,7 @@ def _or_dash(number: int | None) -> int | str:
     return "-" if number is None else number
 
 
-def _listed(count: int, what: str, lines: tuple[str, ...] | list[str]) -> Iterator[str]:
+def _listed(what: str, count: int, lines: tuple[str, ...] | list[str]) -> Iterator[str]:
     if count:
-        yield f"{count} {what}{f', the first {len(lines)}' if count > len(lines) else ''}:"
+        yield f"{what}{f', the first {len(lines)}' if count > len(lines) else ''}:"
         yield from (f"  {line}" for line in lines)

@@ -8,8 +8,8 @@ import typer
 from rich.console import RenderableType
 
 from ....errors import ConfigError
-from ..shell.output import facts, table
 from ..shell.running import AsJson, Debug, Quiet, examples, running
+from ..shell.tables import facts, table
 
 DOCS = Path(__file__).parents[3] / "docs"
 

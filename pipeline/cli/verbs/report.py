@@ -8,9 +8,9 @@ import typer
 from rich.console import RenderableType
 
 from ...wording import size
-from ..shell.output import facts, table
 from ..shell.paths import out_file, refuse_configs
 from ..shell.running import AsJson, Debug, Quiet, examples, running
+from ..shell.tables import facts, table
 
 if TYPE_CHECKING:
     from ...report.collect.report import ReportResult

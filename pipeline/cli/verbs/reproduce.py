@@ -10,9 +10,10 @@ from rich.console import RenderableType
 
 from ....errors import ConfigError
 from ....stages.runtime.stopping import StopRequest
-from ..shell.output import Output, table
+from ..shell.output import Output
 from ..shell.paths import out_file
 from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, running
+from ..shell.tables import table
 from .sweep import Dry, Out, Partial, Seeds, Tests, go, shown, write
 
 if TYPE_CHECKING:

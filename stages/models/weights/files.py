@@ -166,7 +166,8 @@ def _beside(path: Path) -> Hint:
     if near:
         return f"did you mean {' or '.join(str(path.parent / name) for name in near)}?"
     if path.suffix:
-        return f"{path.parent} {f'has {", ".join(names[:_NAMED])}' if names else 'is no folder with files'}"
+        there = f"; {path.parent} has {', '.join(names[:_NAMED])}" if names else ""
+        return f"name a file or a run folder that is there{there}"
     return Remedy("train it first", Train({"train.run": str(path)}))
 
 

@@ -161,10 +161,10 @@ def test_changed_frames_are_refused_by_name_and_counted(make_store) -> None:
 
 def test_texts_and_videos_without_scores_are_refused_by_name(make_store) -> None:
     made = make_store()
-    with pytest.raises(CacheMismatchError, match="1 videos have no scores") as caught:
+    with pytest.raises(CacheMismatchError, match="1 video has no scores") as caught:
         made.cache.reader(made.texts, [*made.videos, ("new.mp4", digest(b"new"))])
     assert caught.value.details == ("new.mp4",)
-    with pytest.raises(CacheMismatchError, match="1 captions have no scores"):
+    with pytest.raises(CacheMismatchError, match="1 caption has no scores"):
         made.cache.reader([("new.mp4#0", text_digest("new"))], made.videos)
 
 

@@ -125,7 +125,7 @@ def test_videos_without_captions_ask_for_the_other_files(tmp_path: Path) -> None
     found = checked(config, tmp_path)
     assert found.problems == ("MSRVTT_train.9k.csv:22: 'video6513' has no caption in sgn_val.json",)
     assert "MSRVTT_data.json" in found.wanted[0].names
-    assert found.refused == "something is wrong with 1 videos or captions"
+    assert found.refused == "something is wrong with 1 video or caption"
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_what_is_missing_does_not_decode_and_is_in_two_splits(clips: DataConfig,
     assert found.refused is None
     found = checked(clips, tmp_path, decode=None)
     assert (found.looked_at, [status.video for status in found.undecodable]) == ("3 videos decoded now", ["c.mp4"])
-    assert checked(clips, tmp_path, decode=1).looked_at == "1 videos decoded now"
+    assert checked(clips, tmp_path, decode=1).looked_at == "1 video decoded now"
     assert not (tmp_path / "work").exists()
     prepare(Config(work=tmp_path / "work", data=clips, prepare=PrepareConfig(image_size=96, max_frames=3, workers=1)))
     found = checked(clips, tmp_path)

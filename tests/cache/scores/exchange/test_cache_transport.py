@@ -141,7 +141,7 @@ def test_only_finished_tiles_are_packed_unless_asked(make_store, tmp_path: Path)
         Export(made.path, "tiny", tmp_path / "out")
     assert caught.value.hint.otherwise.action == Again(Option.PARTIAL)
     packed = Export(made.path, "tiny", tmp_path / "out", partial=True).run()
-    assert (packed.shards, packed.left_out) == (2, ("dense: 1 shards",))
+    assert (packed.shards, packed.left_out) == (2, ("dense: 1 shard",))
     taken = Import(tmp_path / "out", tmp_path / "new.zarr").run()
     assert taken.left_out == packed.left_out
     (found,) = Merge(make_store(name="x", shards=(1,)).path, [tmp_path / "out/scores.zarr"]).run()
