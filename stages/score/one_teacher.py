@@ -298,7 +298,8 @@ class OneTeacher:
         for what, gone in wanted.items():
             if gone:
                 raise CacheMismatchError(
-                    f"{counted(len(gone), f'{what[:-1]} of this store is', f'{what} of this store are')} gone from what is scored now, before they were scored",
+                    f"{counted(len(gone), f'{what[:-1]} of this store is', f'{what} of this store are')} "
+                    "gone from what is scored now, before they were scored",
                     where=str(tile.folder),
                     hint=_OTHER_STORE,
                     details=[*gone[:_SHOWN], *(["..."] if len(gone) > _SHOWN else [])],

@@ -139,7 +139,7 @@ def test_many_tiles_serve_one_request(tmp_path: Path) -> None:
         labels = reader.read(np.array(rows), np.array(columns))
         np.testing.assert_array_equal(labels.coarse, coarse[np.ix_(rows, columns)])
         np.testing.assert_array_equal(labels.frame_logits, fine[rows])
-    with pytest.raises(CacheError, match=r"1 pairs of this batch have no score, t0 with v3"):
+    with pytest.raises(CacheError, match=r"1 pair of this batch has no score, t0 with v3"):
         reader.read(np.array([0, 5]), np.array([0, 3]))
 
 
