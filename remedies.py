@@ -91,6 +91,23 @@ class Template(_Silent):
 
 
 @dataclass(frozen=True)
+class RunSweep(_Silent):
+    """Run the sweep of this file."""
+
+    file: str
+
+
+@dataclass(frozen=True)
+class ReadPage(_Silent):
+    """Read a page of the documentation, such as `guide/data`."""
+
+    page: str
+
+    def __str__(self) -> str:
+        return f"docs/{self.page}.md"
+
+
+@dataclass(frozen=True)
 class MakeDemo(_Silent):
     """Make the demo in this folder."""
 
@@ -188,8 +205,8 @@ class Again(_Silent):
 
 type Action = (
     Change | Prepare | Score | Train | Evaluate
-    | Prune | AcceptPixels | Denoise | RepairScores | CheckData | ShowConfig | Search | Template | MakeDemo
-    | DescribeScores | CompareScores | ExportScores | MergeScores | RemoveScores | TidyScores
+    | Prune | AcceptPixels | Denoise | RepairScores | CheckData | ShowConfig | Search | Template | MakeDemo | RunSweep
+    | ReadPage | DescribeScores | CompareScores | ExportScores | MergeScores | RemoveScores | TidyScores
     | DeleteFile | DeleteFolder | StartProcesses | Again
 )  # fmt: skip
 
@@ -217,7 +234,7 @@ class Remedy:
 
     def __str__(self) -> str:
         """The advice, with the settings and paths that it is about."""
-        about = ", ".join(text for action in self.actions if (text := str(action)))
+        about = ", ".join(dict.fromkeys(text for action in self.actions if (text := str(action))))
         own = f"{self.advice}: {about}" if about else self.advice
         return own if self.otherwise is None else f"{own}; or {self.otherwise}"
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from ..errors import ConfigError
+from ..remedies import ReadPage, Remedy
 from .loading import SHIPPED, Marked, config_error, merge, nearest, read_document, read_given, with_changes
 from .published_sets import Count, SetName, SplitName
 from .schema import Config, Name, Section
@@ -21,6 +22,7 @@ from .schema import Config, Name, Section
 TABLES = SHIPPED / "tables"
 TAKEN = ("train.run", "evaluate.run")  # a sweep names its runs itself
 MOST_SEEDS = 1000
+_WRITTEN = Remedy("how a sweep is written", ReadPage("guide/reproduce"))
 Percent = Annotated[float, Field(ge=0.0, le=100.0)]
 Label = Annotated[str, Field(min_length=1, max_length=60)]
 Overrides = dict[str, Any]
@@ -234,7 +236,11 @@ def paper_counts(name: SetName) -> dict[SplitName, Count]:
 
 def _read(path: Path, above: tuple[Path, ...] = ()) -> Marked:
     """A sweep's file over the one that it extends."""
-    given = read_document(path, hint="docs/guide/reproduce.md shows how a sweep is written.")
+    given = read_document(path, _WRITTEN, "a sweep is a YAML file with base, grid, runs")
+    keys = set(given.value) if isinstance(given.value, dict) else set()
+    if not keys & set(SweepConfig.model_fields) and (sections := sorted(keys & set(Config.model_fields))):
+        what = f"this is a configuration ({', '.join(sections)}), not a sweep, which names one as its base"
+        raise ConfigError(what, where=str(path), hint=_WRITTEN)
     extended = given.child("extends")
     if extended is None or not isinstance(extended.value, str):  # the schema tells what is wrong with it
         return given

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from teachclip.pipeline.cli.shell.output import Output, table
+from teachclip.pipeline.cli.shell.output import Output
+from teachclip.pipeline.cli.shell.tables import table
 
 
 class Results:

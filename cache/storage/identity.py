@@ -66,35 +66,47 @@ def flatten(identity: Mapping[str, JSON], prefix: str = "") -> dict[str, JSON]:
     return flat
 
 
-def differences(expected: Mapping[str, JSON], found: Mapping[str, JSON]) -> list[str]:
-    """One line per field in which two flat identities differ, with both values."""
+def differences(
+    expected: Mapping[str, JSON], found: Mapping[str, JSON], what: str = "the cache", other: str = "now it is"
+) -> list[str]:
+    """One line per field in which two flat identities differ, with both values.
+
+    Args:
+        what: in words, what was found; other: what stands before the value that was expected.
+    """
 
     def show(identity: Mapping[str, JSON], field: str) -> str:
-        return json.dumps(identity[field]) if field in identity else "absent"
+        return json.dumps(identity[field]) if field in identity else "not set"
 
     fields = sorted(expected.keys() | found.keys())
     return [
-        f"{field}: the cache has {show(found, field)}, now it is {show(expected, field)}"
+        f"{field}: {what} has {'none' if field not in found else show(found, field)}, {other} {show(expected, field)}"
         for field in fields
         if show(expected, field) != show(found, field)
     ]
 
 
 def refuse_difference(
-    expected: Mapping[str, JSON], found: Mapping[str, JSON], where: str, hint: Hint | None = None
+    expected: Mapping[str, JSON],
+    found: Mapping[str, JSON],
+    where: str,
+    hint: Hint | None = None,
+    what: str = "the cache",
+    other: str = "now it is",
 ) -> None:
-    """Refuse a cache that was made from something else.
+    """Refuse what was made from something else.
 
     Args:
         expected: flat identity of what is asked for now.
-        found: flat identity the cache was made from.
-        where: the cache.
+        found: flat identity that it was made from.
+        where: it lies.
         hint: what to do.
+        what, other: as `differences` tells them.
 
     Raises:
         CacheMismatchError: `details` has one line per field that differs, with both values.
     """
-    lines = differences(expected, found)
+    lines = differences(expected, found, what, other)
     if lines:
         names = ", ".join(line.split(":")[0] for line in lines)
         raise CacheMismatchError(f"made from something else ({names})", where=where, hint=hint, details=lines)

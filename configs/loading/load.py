@@ -16,9 +16,11 @@ import yaml
 from pydantic import ValidationError
 
 from ...errors import ConfigError, printable
+from ...plurals import counted
 from ...remedies import Change, Hint, Remedy, Template
 from ..schema import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, Config, Section
 from .messages import config_error, nearest
+from .other_files import absent, refuse_by_keys, refuse_by_kind
 from .yaml_lines import Dumper, Marked, Plain, YamlPlace, merge, parse_yaml
 
 SHIPPED = Path(__file__).parents[1]
@@ -65,15 +67,17 @@ def with_changes(given: Marked, changes: Sequence[tuple[str, Marked]]) -> Config
     return checked(_resolved(_filled(given, Config)))
 
 
-def read_document(path: Path, hint: str) -> Marked:
+def read_document(path: Path, hint: Hint, wanted: str) -> Marked:
     """A YAML file that is no configuration of stages, and extends nothing; each value with its place.
 
     Args:
         hint: where to learn how it is written, told when there is no such file.
+        wanted: what it is, told when another kind of file or a folder is named.
 
     Raises:
         ConfigError: it cannot be read, or holds no keys.
     """
+    refuse_by_kind(path, wanted, hint)
     given = parse_yaml(_text(path, hint), YamlPlace(str(path), path.parent.absolute()))
     if not isinstance(given.value, dict):
         raise ConfigError("it should hold keys and values", where=str(given.place), hint=hint)
@@ -149,6 +153,7 @@ def named(name: str) -> Path:
 
 
 def _read_file(path: Path, above: tuple[Path, ...]) -> Marked:
+    refuse_by_kind(path)
     place = YamlPlace(str(path), path.parent.absolute())
     given = parse_yaml(_text(path), place)
     if given.value is None:
@@ -158,6 +163,7 @@ def _read_file(path: Path, above: tuple[Path, ...]) -> Marked:
             "not a configuration: it should hold sections with keys and values", where=str(given.place),
             hint=Remedy("print one to start from", Template()),
         )  # fmt: skip
+    refuse_by_keys(path, given.value.keys())
     sections = dict(given.value)
     extends = sections.pop("extends", None)
     own = Marked(sections, place)
@@ -176,9 +182,10 @@ def _text(path: Path, hint: Hint | None = None) -> str:
             raise ConfigError("too large to be a configuration", where=str(path))
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        names = [file.name for file in path.parent.glob("*.y*ml")]
-        hint = hint or Remedy("write one to start from", Template(str(path)))
-        raise ConfigError(f"no such file{nearest(path.name, names)}", where=str(path), hint=hint) from None
+        near = nearest(path.name, [file.name for file in path.parent.glob("*.y*ml")])
+        if hint is None:
+            raise absent(path, near) from None
+        raise ConfigError(f"no such file{near}", where=str(path), hint=hint) from None
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
     except UnicodeDecodeError as error:
@@ -232,7 +239,9 @@ def _assigned(given: Marked, keys: Sequence[str], value: Marked) -> Marked:
     nothing = Marked(None, value.place)
     if isinstance(given.value, list) and first.isdecimal() and len(first) < 10:
         if int(first) >= len(given.value):
-            raise ConfigError(f"there are {len(given.value)} entries, counted from 0", where=str(value.place))
+            raise ConfigError(
+                (f"there are {counted(len(given.value), 'entry', 'entries')}, counted from 0"), where=str(value.place)
+            )
         entries = list(given.value)
         entries[int(first)] = _assigned(entries[int(first)], rest, value)
         return replace(given, value=entries)

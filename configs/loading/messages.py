@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ...errors import ConfigError
+from ...plurals import counted
 from ..schema import Config, Section
 from .yaml_lines import Marked, YamlPlace
 
@@ -46,7 +47,8 @@ def config_error(error: ValidationError, given: Marked, root: type[Section] = Co
         place, text = findings[0]
         return ConfigError(text, where=str(place))
     return ConfigError(
-        f"{len(findings)} mistakes in the configuration", details=[f"{place}: {text}" for place, text in findings]
+        (f"{counted(len(findings), 'mistake')} in the configuration"),
+        details=[f"{place}: {text}" for place, text in findings],
     )
 
 

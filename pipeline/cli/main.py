@@ -9,12 +9,27 @@ import typer
 from ... import __version__
 from .groups import checkpoint, config, data
 from .groups.cache import verbs as cache
+from .shell.options import Verbs
 from .shell.running import examples
-from .verbs import cost, demo, denoise, evaluate, prepare, report, reproduce, score, search, sweep, train, weights
+from .verbs import (
+    cost,
+    demo,
+    denoise,
+    docs,
+    evaluate,
+    prepare,
+    report,
+    reproduce,
+    score,
+    search,
+    sweep,
+    train,
+    weights,
+)
 
 app = typer.Typer(
-    name="teachclip", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
-)  # fmt: skip
+    name="teachclip", cls=Verbs, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 
 
 def _version(wanted: bool) -> None:
@@ -38,7 +53,8 @@ def teachclip(
     """Text-to-video retrieval: cached teacher scores train a student that stores one vector per video.
 
     In order: prepare (videos -> frames), score (teachers -> soft labels), train, evaluate, search. A verb that is
-    stopped and given again goes on where it was; what is finished is not done twice.
+    stopped and given again goes on where it was; what is finished is not done twice. `teachclip docs` shows the pages
+    that texts call docs/...
     """
 
 
@@ -54,6 +70,7 @@ app.command(epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.command(epilog=sweep.EXAMPLES)(sweep.sweep)
 app.command(epilog=cost.EXAMPLES)(cost.cost)
 app.command(epilog=weights.EXAMPLES)(weights.weights)
+app.command(epilog=docs.EXAMPLES)(docs.docs)
 app.add_typer(cache.app, name="cache")
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

@@ -12,6 +12,7 @@ import torch
 from ... import __version__
 from ...cache.frames.cache import FrameCache
 from ...configs.schema import Config
+from ...plurals import counted
 from ...stages.analysis.cost.search_speed import Speed, machine, search_speed
 from ...stages.data.dataset import Dataset, read_dataset
 from ...stages.evaluate.one_model import EvaluateResult
@@ -129,7 +130,7 @@ def _data(dataset: Dataset, frames: FrameCache) -> dict[str, str]:
     facts = {}
     for split in ("train", "val", "test"):
         videos = [video for video in dataset.videos_of(split) if video.id in usable]
-        facts[split] = f"{len(videos):,} clips, {len(dataset.texts_of(split)):,} captions"
+        facts[split] = f"{len(videos):,} clips, {counted(len(dataset.texts_of(split)), 'caption')}"
     facts["frames"] = f"at most {frames.max_frames} a clip, {frames.image_size} × {frames.image_size} pixels"
     facts["left out"] = f"{len(frames.statuses) - len(usable):,} clips that do not decode"
     return facts

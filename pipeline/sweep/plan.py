@@ -8,6 +8,7 @@ from pathlib import Path
 from ...configs.schema import Config
 from ...configs.sweeps import PublishedNumbers, Sweep, SweepRow
 from ...errors import CacheError, ConfigError, TeachclipError
+from ...plurals import counted
 from ...remedies import Hint
 from ...stages.evaluate.measured import TestSet, own_name
 from ...stages.runtime.run_folder import RunFolder
@@ -207,7 +208,7 @@ def refuse_unready(plans: Sequence[Plan], command: str, tells: Sequence[Callable
         hints[tell(score_hint(first.config, list(missing)))] = None
     rows = len({(plan.own, run.label) for plan, run, _ in waiting})
     raise CacheError(
-        f"{rows} of {sum(len(plan.rows) for plan in plans)} rows cannot be run yet; nothing was trained",
+        f"{rows} of {counted(sum(len(plan.rows) for plan in plans), 'row')} cannot be run yet; nothing was trained",
         details=[f"{', '.join(rows)}: {what}" for what, rows in labels.items()],
         hint="\n".join([*hints, f"or run the other rows: {command}"]),
     )

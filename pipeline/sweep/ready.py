@@ -27,7 +27,7 @@ def score_hint(config: Config, missing: Sequence[str]) -> Remedy:
     """How these teachers come to be scored."""
     known = {teacher.name for teacher in config.score.teachers}
     unknown = [name for name in missing if name not in known]
-    first = f"name {', '.join(unknown)} among score.teachers (docs/guide/teachers.md), then " if unknown else ""
+    first = f"name {', '.join(unknown)} among score.teachers, then " if unknown else ""
     return Remedy(f"{first}score", Score())
 
 

@@ -12,6 +12,7 @@ from ...configs.published_sets import PUBLISHED, Count, SplitName
 from ...configs.schema import Config, DataConfig, PrepareConfig
 from ...configs.sweeps import paper_counts
 from ...errors import CacheError, DataError
+from ...plurals import counted
 from ..runtime.reporting import Reporter, Silent
 from .dataset import SPLITS, Dataset, Video, dataset_of, forgiving, read_clips, with_validation
 from .readers.annotated_video import Annotations
@@ -19,6 +20,7 @@ from .readers.video_folder import file_there
 from .video.workers import decode_videos
 
 SHOWN = 20
+MISSING = 50.0  # percent: sets of public videos lose some every year, and are used without them
 OWN = {"own": "your own captions", "webdataset": "WebDataset shards"}
 
 
@@ -90,16 +92,19 @@ class DataCheck:
     refused: str | None
 
 
-def check_data(config: Config, decode: int | None = 0, reporter: Reporter | None = None) -> DataCheck:
+def check_data(
+    config: Config, decode: int | None = 0, reporter: Reporter | None = None, missing: float = MISSING
+) -> DataCheck:
     """Look at everything that `config.data` names; nothing is written, and a finding is no error.
 
     Args:
         decode: this many videos, spread over the data set, are decoded; None for all, 0 for none.
+        missing: percent of a split's videos that may lack a file, or be damaged, before the data counts as refused.
 
     Raises:
         DataError: own captions or shards that cannot be read at all.
     """
-    return _Check(config, reporter or Silent()).result(decode)
+    return _Check(config, reporter or Silent()).result(decode, missing)
 
 
 class _Check:
@@ -119,14 +124,14 @@ class _Check:
     def _fail(self, split: SplitName, error: DataError) -> None:
         self.failed[split] = f"{error.where}: {error.what}"
 
-    def result(self, decode: int | None) -> DataCheck:
+    def result(self, decode: int | None, allowed: float) -> DataCheck:
         splits = tuple(self._split(split) for split in SPLITS if self._concerns(split))
         missing = [
             f"{video.id} ({video.instead})" if video.instead else video.id
             for video in self.dataset.videos
             if video.id not in self.there
         ]
-        undecodable, looked_at = self._undecodable(decode)
+        undecodable, looked_at, sampled = self._undecodable(decode)
         same = _same_frames(self.dataset, self.frames)
         return DataCheck(
             set=self.data.set,
@@ -148,7 +153,7 @@ class _Check:
             same_frames_count=len(same),
             wanted=self._wanted(),
             warnings=(*_against_the_paper(splits), *self._without()),
-            refused=self._refused(),
+            refused=self._refused() or self._lacking(undecodable, sampled, allowed),
         )
 
     def _without(self) -> Iterable[str]:
@@ -190,28 +195,48 @@ class _Check:
     def _exists(self, name: str) -> bool:
         return (self.data.annotations / name).exists()
 
-    def _undecodable(self, decode: int | None) -> tuple[list[VideoStatus], str]:
+    def _undecodable(self, decode: int | None) -> tuple[list[VideoStatus], str, int]:
+        """Videos that do not decode, what was looked at, and how many were decoded now."""
         if decode == 0:
             if self.frames is None:
-                return [], ""
+                return [], "", 0
             known = [
                 self.frames.statuses[video.id] for video in self.dataset.videos if video.id in self.frames.statuses
             ]
             bad = [status for status in known if status.status not in ("ok", "missing")]
-            return bad, f"{len(known)} videos in the frame cache"
+            return bad, f"{counted(len(known), 'video')} in the frame cache", 0
         there = [video for video in self.dataset.videos if video.id in self.there]
         chosen = there if decode is None else there[:: max(1, -(-len(there) // decode))]
-        return _decoded(chosen, self.config.prepare, self.reporter), f"{len(chosen)} videos decoded now"
+        found = _decoded(chosen, self.config.prepare, self.reporter)
+        return found, f"{counted(len(chosen), 'video')} decoded now", len(chosen)
 
     def _refused(self) -> str | None:
         if self.failed:
-            return f"{len(self.failed)} splits cannot be read: {', '.join(self.failed)}"
+            return f"{counted(len(self.failed), 'split')} cannot be read: {', '.join(self.failed)}"
         if self.problems and not (forgiving(self.data) and self.dataset.videos):
-            return f"something is wrong with {len(self.problems)} videos or captions"
+            return f"something is wrong with {counted(len(self.problems), 'video or caption', 'videos or captions')}"
         if not self.dataset.videos:
             return "there are no captions"
         if not self.there and not (self.frames and self.frames.usable):
-            return f"none of the {len(self.dataset.videos)} videos has a file, and none is prepared"
+            return f"none of the {counted(len(self.dataset.videos), 'video')} has a file, and none is prepared"
+        return None
+
+    def _lacking(self, damaged: Sequence[VideoStatus], sampled: int, allowed: float) -> str | None:
+        """A split of which too much is missing, or too many damaged videos among those that were decoded now."""
+        known = set(() if self.frames is None else self.frames.usable)
+        bad = {status.video for status in damaged}
+        for split in filter(self._concerns, SPLITS):
+            videos = self.dataset.videos_of(split)
+            usable = sum(video.id in known or (video.id in self.there and video.id not in bad) for video in videos)
+            if videos and 100 * (len(videos) - usable) > allowed * len(videos):
+                return (
+                    f"{len(videos) - usable:,} of the {len(videos):,} {split} videos have no file or are damaged; "
+                    f"{allowed:g} % may be"
+                )
+        if sampled and 100 * len(damaged) > allowed * sampled:
+            return (
+                f"{len(damaged):,} of {counted(sampled, 'video')} that were decoded are damaged; {allowed:g} % may be"
+            )
         return None
 
 
@@ -240,7 +265,7 @@ def _validation(given: Dataset, split: Dataset, config: DataConfig) -> str:
     if split.validation == "test":
         return "the TEST videos choose the best network, as published (data.validation: test); marked in every output"
     if own := len(given.videos_of("val")):
-        return f"its own {own} validation videos"
+        return f"its own {counted(own, 'validation video')}"
     if held := len(split.videos_of("val")):
         return f"{held} held out of the training videos (data.val_fraction: {config.val_fraction:g})"
     return "none: the last step is kept"

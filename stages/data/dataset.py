@@ -10,7 +10,8 @@ from typing import get_args
 from ...configs.published_sets import SplitName
 from ...configs.schema import DataConfig
 from ...errors import DataError
-from ...remedies import Change, CheckData, Remedy
+from ...plurals import counted
+from ...remedies import Change, CheckData, ReadPage, Remedy
 from ..runtime.reporting import Reporter
 from .readers.annotated_video import AnnotatedVideo, Annotations
 from .readers.own import read_own
@@ -235,13 +236,14 @@ def _refusal(config: DataConfig, problems: list[str]) -> DataError:
     if len(problems) > SHOWN:
         shown.append(f"... and {len(problems) - SHOWN} more")
     own = config.set == "own"
-    hint = Remedy("look closer; docs/guide/data.md says what is what", CheckData())
+    hint = Remedy("look closer", CheckData(), otherwise=Remedy("read what is what", ReadPage("guide/data")))
     if own:
         equal = any("the same caption" in problem for problem in problems)
         first = Remedy("keep the first of equal captions", Change({"data.duplicates": "keep-first"}))
         hint = Remedy("correct these rows and run again", otherwise=first if equal else None)
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return DataError(f"{count} in the captions", where=str(config.origin), hint=hint, details=shown)
+    return DataError(
+        f"{counted(len(problems), 'problem')} in the captions", where=str(config.origin), hint=hint, details=shown
+    )
 
 
 def with_validation(dataset: Dataset, config: DataConfig) -> Dataset:

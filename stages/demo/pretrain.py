@@ -78,7 +78,8 @@ def _found(path: Path, made_from: dict[str, JSON], config: ShapesConfig) -> Pret
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
     hint = Remedy("remove it to train it again", DeleteFile(str(path)))
-    refuse_difference(made_from, json.loads(metadata.get("made_from", "{}")), where=str(path), hint=hint)
+    found = json.loads(metadata.get("made_from", "{}"))
+    refuse_difference(made_from, found, where=str(path), hint=hint, what="the trunk")
     return PretrainResult(str(path), config.picture_steps, float(metadata["loss"]), already_done=True)
 
 

@@ -15,6 +15,7 @@ from ...cache.frames.cache import FrameCache
 from ...cache.storage.publish import publish
 from ...configs.schema import Config
 from ...errors import DataError
+from ...plurals import counted
 from ...remedies import Change, Remedy
 from ..data.dataset import read_dataset
 from ..data.usable_split import UsableSplit, usable_split
@@ -164,7 +165,8 @@ class OneModel:
             return *dual_softmax(scores, texts, videos, temperature, settings.block), mark
         bank, temperature = self._bank, settings.rerank_temperature or BANK_TEMPERATURE
         mark = (
-            f"text to video re-ranked with a bank of {len(bank):,} training captions at temperature {temperature:.3g}"
+            "text to video re-ranked with a bank of "
+            f"{counted(len(bank), 'training caption')} at temperature {temperature:.3g}"
         )
         of_bank = scores_of(self._tokens(bank))
         return query_bank(scores, texts, of_bank, len(bank), videos, temperature, settings.block), scores, mark

@@ -23,6 +23,7 @@ from ..data.teacher_frames import TeacherFrames
 from ..data.usable_split import UsableSplit
 from ..runtime.reporting import Reporter
 from .frame_scores import carrier_of, no_frame_scores, tell_without
+from .named_teachers import told_how_to_score
 from .open_scores import open_reader
 
 
@@ -60,8 +61,9 @@ def cached_teachers(
     fine = config.train.loss.fine > 0
     teachers = []
     for name in config.train.teachers:
-        cache = store.teacher(name)
-        reader, other = open_reader(cache, split, seen[name], config.train.accept, reporter)
+        with told_how_to_score(config, store, "train.teachers", config.train.teachers, name):
+            cache = store.teacher(name)
+            reader, other = open_reader(cache, split, seen[name], config.train.accept, reporter)
         logits = reader.frame_logits if fine else None
         if fine and logits is None:
             tell_without(name, reporter)

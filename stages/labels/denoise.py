@@ -17,12 +17,14 @@ from ...cache.scores.store import ScoreStore
 from ...cache.storage.identity import identity_digest
 from ...configs.schema import Config, DenoiseConfig
 from ...errors import CacheError, ConfigError, DataError
+from ...plurals import counted
 from ...remedies import Change, Remedy, Score
 from ..data.dataset import read_dataset
 from ..data.teacher_frames import TeacherFrames
 from ..data.usable_split import UsableSplit, usable_split
 from ..runtime.reporting import Reporter, Silent
 from .caption_mask import CaptionMask, captions_digest
+from .named_teachers import told_how_to_score
 from .open_scores import open_reader
 
 PAIRS_AT_ONCE = 1 << 22  # scores held at a time, of each teacher
@@ -87,9 +89,11 @@ def denoise(config: Config, reporter: Reporter | None = None) -> DenoiseResult:
     if len(split.texts) < 2:
         raise DataError("fewer than two usable captions to rank", where=str(config.data.origin))
     store = ScoreStore.open(config.score_store)
-    caches = [store.teacher(name) for name in names]
-    accept = config.train.accept
-    readers = [open_reader(cache, split, seen[cache.name], accept, reporter)[0] for cache in caches]
+    caches, readers = [], []
+    for name in names:
+        with told_how_to_score(config, store, "denoise.teachers", names, name):
+            caches.append(store.teacher(name))
+            readers.append(open_reader(caches[-1], split, seen[name], config.train.accept, reporter)[0])
     if any(reader.groups is not None for reader in readers):
         raise CacheError(
             "scores within blocks of videos: ranks among all videos need every pair",
@@ -100,7 +104,7 @@ def denoise(config: Config, reporter: Reporter | None = None) -> DenoiseResult:
     dropped, kept_last, removed = choose_dropped(ranks, split.text_video, settings)
     if len(ranks) - dropped.sum() < 2:
         raise DataError(
-            f"of {len(ranks):,} captions {len(ranks) - dropped.sum()} would be left",
+            f"of {counted(len(ranks), 'caption')} {len(ranks) - dropped.sum()} would be left",
             hint=Remedy("keep worse ranks", Change({"denoise.keep": max(settings.keep, int(np.median(ranks)) + 1)})),
         )
     mask = CaptionMask(
@@ -117,7 +121,9 @@ def denoise(config: Config, reporter: Reporter | None = None) -> DenoiseResult:
     )
     mask.write(config.denoise_mask)
     if len(split.videos) <= settings.keep:
-        reporter.warn(f"denoise.keep is {settings.keep}, of {len(split.videos)} videos: no caption can rank worse")
+        reporter.warn(
+            f"denoise.keep is {settings.keep}, of {counted(len(split.videos), 'video')}: no caption can rank worse"
+        )
     return _result(config, mask, names, split, ranks, time.monotonic() - begun)
 
 

@@ -8,6 +8,7 @@ import torch
 from ...cache.frames.cache import FrameCache
 from ...configs.schema import Config
 from ...errors import ConfigError
+from ...plurals import counted
 from ...remedies import Change, Remedy
 from ..data.usable_split import UsableSplit
 from ..runtime.reporting import Reporter
@@ -32,7 +33,7 @@ def carrier_of(
     padding_counts = not config.train.network.mask_padding
     carrier = frame_carrier(name, split.videos, teacher_times, student_times, padding_counts=padding_counts)
     if carrier is not None:
-        counts = f"{teacher_times.shape[1]} frames carried to {student_times.shape[1]}"
+        counts = f"{counted(teacher_times.shape[1], 'frame')} carried to {student_times.shape[1]}"
         reporter.info(f"{name}: frame scores of {counts} by time")
     return carrier
 

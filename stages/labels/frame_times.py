@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...errors import CacheMismatchError
+from ...plurals import counted
 from ...remedies import Change, Remedy
 
 _SHOWN = 5
@@ -117,7 +118,9 @@ def _refuse_outside(
             f"the teacher's at {_seconds(teacher_times[k]) if seen[k] else 'no'} s"
             for k in found[:_SHOWN]
         ]
-        raise _refusal(f"frames of {len(found):,} videos lie outside the times that {teacher} saw", lines, len(found))
+        raise _refusal(
+            (f"frames of {counted(len(found), 'video')} lie outside the times that {teacher} saw"), lines, len(found)
+        )
 
 
 def _refuse_without_padding(
@@ -126,7 +129,7 @@ def _refuse_without_padding(
     found = np.flatnonzero(padded.any(axis=1) & (seen == slots))
     if len(found):
         lines = [f"{videos[k]}: {padded[k].sum()} padded slots of the student's" for k in found[:_SHOWN]]
-        what = f"padding takes part in the fine loss, and {teacher} scored none of {len(found):,} videos"
+        what = f"padding takes part in the fine loss, and {teacher} scored none of {counted(len(found), 'video')}"
         raise _refusal(
             what, lines, len(found), Remedy("leave padding out", Change({"train.network.mask_padding": True}))
         )

@@ -9,6 +9,7 @@ from ...cache.frames.cache import FrameCache
 from ...cache.scores.reading.reader import ScoreReader
 from ...cache.scores.store import ScoreCache
 from ...cache.storage.identity import refuse_difference, text_digest
+from ...plurals import counted
 from ..data.usable_split import UsableSplit
 from ..runtime.reporting import Reporter
 
@@ -45,6 +46,7 @@ def open_reader(
     )
     reader = cache.reader(texts, videos, frames.times(split.videos))
     reporter.warn(
-        f"{cache.name}: scores of other pixels are accepted for {np.count_nonzero(other):,} of {len(videos):,} videos"
+        f"{cache.name}: scores of other pixels are accepted for "
+        f"{np.count_nonzero(other):,} of {counted(len(videos), 'video')}"
     )
     return reader, other

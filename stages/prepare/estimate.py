@@ -11,6 +11,7 @@ from ...configs.schema import Config
 from ...errors import CacheError
 from ...remedies import Change, Remedy
 from ..data.dataset import Dataset, read_dataset
+from ..data.readers.video_folder import file_there
 from ..data.video.source import stamp_or_none
 from ..data.video.workers import cores, decode_videos
 from .plan import ShardPlan, frame_settings, plan_shards
@@ -25,18 +26,19 @@ class PrepareEstimate:
 
     Attributes:
         videos: V, videos of the data set.
-        remaining: videos that are still to be decoded.
+        remaining: videos that are still to be decoded, whose files are there.
         bytes: disk that these take, as far as a few of them tell.
         bytes_at_most: disk that they take when every video fills all its frames; None for JPEG.
         seconds: time that they take on `workers` processes.
         workers: decoding processes.
         free: bytes free where the cache lies.
-        probed: videos decoded for this estimate.
+        probed: videos decoded for this estimate, spread over those that have a file.
         asked_again: videos to be decoded because an older reader called them damaged.
         compared: videos whose files have another time: they are read first, and decoded only if they hold something
             else; they are not among `remaining`.
         bytes_compared: of these files.
         pruned: videos that pruning removes; bytes_pruned: of their frames.
+        missing: videos that have neither a file nor frames; they take no disk and no time.
     """
 
     videos: int
@@ -52,6 +54,7 @@ class PrepareEstimate:
     bytes_compared: int = 0
     pruned: tuple[str, ...] = ()
     bytes_pruned: int = 0
+    missing: int = 0
 
 
 def raw_bytes(videos: int, frames: int, image_size: int) -> int:
@@ -73,13 +76,16 @@ def estimate_frames(config: Config, prune: bool = False) -> PrepareEstimate:
     dataset = read_dataset(config.data)
     folder = FrameFolder.look(config.frames_folder, frame_settings(config.prepare))
     unnamed = find_unnamed(folder, dataset, config.data) if prune else NOTHING
+    statuses = (status for shard in folder.shards.values() for status in shard.statuses)
+    kept = {status.video for status in statuses if status.status == "ok"}
+    missing = sum(video.id not in kept and not file_there(video.path) for video in dataset.videos)
     expected = _estimate(dataset, plan_shards(dataset, folder, config.prepare.shard_videos), config)
-    return replace(expected, pruned=unnamed.videos, bytes_pruned=unnamed.bytes)
+    return replace(expected, missing=missing, pruned=unnamed.videos, bytes_pruned=unnamed.bytes)
 
 
 def _estimate(dataset: Dataset, plans: Sequence[ShardPlan], config: Config) -> PrepareEstimate:
     settings = config.prepare
-    videos = [video for plan in plans for video in plan.jobs]
+    videos = [video for plan in plans for video in plan.jobs if file_there(video.path)]
     touched = [video for plan in plans for video in plan.touched]
     probe = videos[:: max(1, len(videos) // PROBED)][:PROBED]
     jobs = [(video.id, video.source) for video in probe]

@@ -19,6 +19,7 @@ from ...cache.frames.cache import FrameFolder
 from ...cache.frames.record import FileStamp, ReadBy, VideoRecord, VideoStatus
 from ...configs.schema import Config, PrepareConfig
 from ...errors import DataError
+from ...plurals import counted
 from ...remedies import Prepare, Remedy
 from ..data.dataset import Dataset, read_dataset, tell_left_out
 from ..data.video.decode import DAMAGED
@@ -165,7 +166,7 @@ def _result(
     left_out = sorted((status for status in statuses if status.status != "ok"), key=lambda one: one.status != "failed")
     if len(left_out) == len(statuses):
         raise DataError(
-            f"none of the {len(statuses)} videos can be used",
+            f"none of the {counted(len(statuses), 'video')} can be used",
             where=str(dataset.videos[0].path.parent),
             hint={"failed": AFTER_FAILURE, "timeout": after_timeout(config)}.get(left_out[0].status, FOLDER),
             details=[f"{status.video}: {status.status}, {status.reason}" for status in left_out[:SHOWN]],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ...cache.frames.cache import FrameCache
 from ...errors import CacheError
-from ...remedies import Prepare, Remedy
+from ...remedies import Change, Prepare, Remedy
 from ..models.common.network import VideoTextNetwork
 
 
@@ -22,12 +22,14 @@ def check_fits(network: VideoTextNetwork, cache: FrameCache, folder: Path) -> No
         if wanted[key] != found[key]
     ]
     if differing:
+        own = f"frames-{network.config.frames}x{network.trunk.sizes.image_size}"
         raise CacheError(
             "these frames do not fit the network",
             where=str(folder),
             details=differing,
             hint=Remedy(
-                "prepare frames for it in a folder of their own, and name that",
-                Prepare({**wanted, "prepare.frames": "frames-for-it"}),
+                "prepare frames for it in a folder of their own, and name that from then on",
+                Prepare({**wanted, "prepare.frames": own}),
+                then=Change({"prepare.frames": own}),
             ),
         )

@@ -66,7 +66,8 @@ class RunFolder:
             # Options that are newer than the run are off by default.
             newer = _identity(TrainConfig(device=config.train.device), {})
             before = {key: newer[key] for key in newer.keys() & identity.keys()} | _read_json(path)
-            refuse_difference(identity, before, where=str(self.folder), hint=self._otherwise(identity, before, config))
+            hint = self._otherwise(identity, before, config)
+            refuse_difference(identity, before, where=str(self.folder), hint=hint, what="the run")
             return
         publish(self.folder / "config.yaml", dump_config(config).encode())
         publish(path, json.dumps(identity, indent=1).encode())

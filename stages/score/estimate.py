@@ -18,6 +18,7 @@ from ...configs.schema import Config, TeacherConfig
 from ...errors import ConfigError, DataError
 from ...remedies import Change, Remedy
 from ..data.dataset import Dataset, read_dataset
+from ..data.readers.video_folder import file_there
 from ..data.usable_split import usable_split
 from .tile_plan import Layout, block_tiles, choose_layout, plan_tiles, tile_layout
 
@@ -57,12 +58,14 @@ class ScoreEstimate:
 
     Attributes:
         prepared: whether frames are there; else every video of the caption file is taken for usable.
+        missing: of those, how many have no file.
     """
 
     store: str
     teachers: tuple[TeacherEstimate, ...]
     bytes: int
     prepared: bool
+    missing: int = 0
 
 
 def estimate_scores(config: Config, like: ScoreCache | None = None) -> ScoreEstimate:
@@ -91,7 +94,9 @@ def estimate_scores(config: Config, like: ScoreCache | None = None) -> ScoreEsti
     for teacher in config.score.teachers:
         asked, frames = _asked(config, teacher, dataset) if prepared else _asked_of_all(config, dataset)
         teachers.append(_estimate(config, teacher, asked, frames, store, like))
-    return ScoreEstimate(str(folder), tuple(teachers), sum(each.bytes for each in teachers), prepared)
+    scored = {text.video for name in config.score.splits for text in dataset.texts_of(name)}
+    gone = 0 if prepared else sum(v.id in scored and not file_there(v.path) for v in dataset.videos)
+    return ScoreEstimate(str(folder), tuple(teachers), sum(each.bytes for each in teachers), prepared, gone)
 
 
 class _Asked(NamedTuple):

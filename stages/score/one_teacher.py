@@ -17,11 +17,12 @@ from ...cache.scores.tile import Key, Tile, TileContents
 from ...cache.storage.identity import JSON, digest_of, refuse_difference, text_digest
 from ...configs.schema import Config, TeacherConfig
 from ...errors import CacheError, CacheMismatchError
+from ...plurals import counted
 from ...remedies import Change, Remedy
 from ..data.usable_split import UsableSplit
 from ..labels.frame_scores import gives_frame_logits
 from ..models.checkpoints.files import checkpoint_digest
-from ..models.frozen.teacher import Teacher, load_teacher
+from ..models.frozen.teacher import Teacher, load_teacher, trained_alone
 from ..runtime.background import BackgroundWriter
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter
@@ -121,13 +122,14 @@ class OneTeacher:
         ranks = self._check_ranks(work) if missing < shards else None
         now = 0
         if not missing:
-            self.reporter.info(f"{self.name}: all {shards} shards are complete, nothing to do")
+            self.reporter.info(f"{self.name}: all {counted(shards, 'shard is', 'shards are')} complete, nothing to do")
         else:
             now, ranks = self._score(cache, work, ranks)
         left = sum(len(each.missing()) for each in work) if self.part != WHOLE else 0
         if left:
             self.reporter.info(
-                f"{self.name}: part {self.part} is complete; {left} of {shards} shards are others' parts"
+                f"{self.name}: part {self.part} is complete; {left} of "
+                f"{counted(shards, 'shard is', 'shards are')} others' parts"
             )
         for each in work:
             if not missing_shards(each.tile):
@@ -170,7 +172,8 @@ class OneTeacher:
         """Stands for the checkpoint's bytes and for the slots that the configuration gives where it records none."""
         if not self.checkpoint:
             return ""
-        found, slots = checkpoint_digest(self.checkpoint), (self.settings.frames, self.settings.words)
+        with trained_alone(self.name):
+            found, slots = checkpoint_digest(self.checkpoint), (self.settings.frames, self.settings.words)
         return found if slots == (None, None) else digest_of([found, *map(str, slots)])
 
     def _extend(self, cache: ScoreCache) -> tuple[Layout, int]:
@@ -193,16 +196,16 @@ class OneTeacher:
         return layout, plan.pairs
 
     def _tell(self, cache: ScoreCache, layout: Layout, plan: TilePlan) -> None:
-        added = f"{plan.pairs:,} pairs in {len(plan.tiles)} tiles"
+        added = f"{counted(plan.pairs, 'pair')} in {counted(len(plan.tiles), 'tile')}"
         if plan.unasked_texts or plan.unasked_videos:
-            unasked = f"{plan.unasked_texts:,} captions and {plan.unasked_videos:,} videos"
+            unasked = f"{counted(plan.unasked_texts, 'caption')} and {counted(plan.unasked_videos, 'video')}"
             self.reporter.info(f"{self.name}: {unasked} of the store are not asked for now; their scores stay")
         if plan.tiles and cache.tiles:
-            new = f"{plan.new_texts:,} captions and {plan.new_videos:,} videos are new"
+            new = f"{counted(plan.new_texts, 'caption')} and {counted(plan.new_videos, 'video is', 'videos are')} new"
             self.reporter.info(f"{self.name}: {new}; {added} are added, nothing that is there changes")
         elif plan.tiles and layout == "blocks":
             every = len(self.texts) * len(self.videos)
-            self.reporter.info(f"{self.name}: blocks of videos, {added}; dense would be {every:,} pairs")
+            self.reporter.info(f"{self.name}: blocks of videos, {added}; dense would be {counted(every, 'pair')}")
 
     def _contents(self, tile: NewTile) -> TileContents:
         own = self.split.text_video[tile.texts]
@@ -295,7 +298,8 @@ class OneTeacher:
         for what, gone in wanted.items():
             if gone:
                 raise CacheMismatchError(
-                    f"{len(gone):,} {what} of this store are gone from what is scored now, before they were scored",
+                    f"{counted(len(gone), f'{what[:-1]} of this store is', f'{what} of this store are')} "
+                    "gone from what is scored now, before they were scored",
                     where=str(tile.folder),
                     hint=_OTHER_STORE,
                     details=[*gone[:_SHOWN], *(["..."] if len(gone) > _SHOWN else [])],
@@ -320,7 +324,7 @@ class OneTeacher:
             return None
         recalls = "/".join(f"{recall:.1f}" for recall in (ranks.r1, ranks.r5, ranks.r10))
         found = (
-            f"own videos of {ranks.texts:,} captions among {ranks.videos:,}: median rank {ranks.median:g}, "
+            f"own videos of {counted(ranks.texts, 'caption')} among {ranks.videos:,}: median rank {ranks.median:g}, "
             f"mean {ranks.mean:.1f} (chance {(ranks.videos + 1) / 2:g}), R@1/5/10 {recalls}"
         )
         self.reporter.info(f"{self.name}: {found}")

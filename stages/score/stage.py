@@ -13,6 +13,7 @@ from ...cache.scores.store import ScoreStore
 from ...cache.storage.publish import remove_leftovers
 from ...configs.schema import Config
 from ...errors import ConfigError, DataError
+from ...plurals import counted
 from ...remedies import Change, Prepare, Remedy
 from ..data.dataset import Dataset, read_dataset
 from ..data.teacher_frames import teacher_frames
@@ -68,7 +69,8 @@ def score(config: Config, reporter: Reporter | None = None, part: WorkerPart = W
     dataset = read_dataset(config.data)
     split = _texts(config, dataset, frames)
     if split.left_out:
-        reporter.warn(f"{split.left_out} videos have no usable frames and are left out")
+        one, many = "video has no usable frames and is left out", "videos have no usable frames and are left out"
+        reporter.warn(counted(split.left_out, one, many))
     seen = [(teacher, teacher_frames(config, teacher, frames)) for teacher in config.score.teachers]
     store = ScoreStore.create(config.score_store)
     remove_leftovers(store.local)
@@ -77,7 +79,9 @@ def score(config: Config, reporter: Reporter | None = None, part: WorkerPart = W
         scored = split if own is frames else _texts(config, dataset, frames, own)
         if more := scored.left_out - split.left_out:
             folder = config.teacher_frames(teacher)
-            reporter.warn(f"{teacher.name}: {more} more videos have no usable frames in {folder} and are left out")
+            one = f"more video has no usable frames in {folder} and is left out"
+            many = f"more videos have no usable frames in {folder} and are left out"
+            reporter.warn(f"{teacher.name}: {counted(more, one, many)}")
         results.append(OneTeacher(config, teacher, scored, own, store, reporter, part).run())
     shown = None if part == WHOLE else str(part)
     return ScoreResult(str(store.path), tuple(results), split.left_out, time.monotonic() - begun, shown)

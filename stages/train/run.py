@@ -15,11 +15,12 @@ from ...cache.read_ahead import ReadAhead, read_ahead
 from ...cache.scores.reading.label_threads import LabelThreads
 from ...configs.schema import Config, TrainConfig
 from ...errors import ConfigError, StoppedEarly
+from ...plurals import counted
 from ..data.video_inputs import DeviceFrames, FrameInputs, VideoInputs
 from ..labels.cached import label_source
 from ..labels.online import OnlineTeacher, online_teachers, teacher_inputs
 from ..models.build import build_network
-from ..models.checkpoints.files import load_network
+from ..models.checkpoints.files import load_network, trained_with
 from ..models.clip.tokens import tokenize
 from ..models.common.network import VideoTextNetwork
 from ..retrieval.encode import measure
@@ -78,7 +79,8 @@ def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTex
     if (init := config.init_checkpoint) is None:
         network = build_network(settings.network)
     else:
-        network = load_network(init)
+        with trained_with({"train.init": "null"}):
+            network = load_network(init)
         wanted = settings.network.model_copy(update={"trunk": network.config.trunk})
         if network.config != wanted:
             raise ConfigError(
@@ -165,17 +167,18 @@ class TrainRun:
         """How many pairs a step has, and who encodes how many of them at a time; in words."""
         size, ranks, chunk = self.sampler.batch_size, self.world.ranks, self.settings.chunk
         share = math.ceil(size / ranks)
-        of_blocks = f", all of one of {self._blocks} blocks of videos" if self._blocks > 1 else ""
+        of_blocks = f", all of one of {counted(self._blocks, 'block')} of videos" if self._blocks > 1 else ""
         wanted = self.settings.batch_size
         fewer = f" (all there are; train.batch_size is {wanted})" if size < wanted else ""
         shared = f", {share} in each of {ranks} processes" if ranks > 1 else ""
         chunked = f", encoded {chunk} at a time" if chunk is not None and chunk < share else ""
-        return f"each step is of {size} pairs{of_blocks}{shared}{chunked}{fewer}"
+        return f"each step is of {counted(size, 'pair')}{of_blocks}{shared}{chunked}{fewer}"
 
     @property
     def _left_over(self) -> str:
         left, texts = self.sampler.left_over, self.sampler.texts
-        return f"{left:,} of {texts:,} captions of an epoch are left to others" if left else ""
+        captions = counted(texts, "caption")
+        return f"{left:,} of {captions} of an epoch {'is' if left == 1 else 'are'} left to others" if left else ""
 
     def _after(self, done: int, batches: ReadAhead[Any, Batch], progress: Progress, stop: StopRequest) -> None:
         """What follows when `done` steps are done: log, validation, checkpoint."""

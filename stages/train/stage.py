@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 
 from ...configs.schema import Config
+from ...plurals import counted
 from ..runtime.device import choose_device, deterministic
 from ..runtime.processes import World, joined
 from ..runtime.reporting import Reporter, Silent
@@ -46,7 +47,9 @@ def _train(config: Config, reporter: Reporter, world: World, stop: StopRequest |
             folder.forget_states()
             return TrainResult(**{**done, "teachers": tuple(done["teachers"]), "already_done": True})
         if data.train.left_out:
-            reporter.warn(f"{data.train.left_out} training videos have no usable frames and are left out")
+            one = "training video has no usable frames and is left out"
+            many = "training videos have no usable frames and are left out"
+            reporter.warn(counted(data.train.left_out, one, many))
         with deterministic(choose_device(config.train.device), config.train.deterministic):
             result = TrainRun(config, data, folder, reporter).go(stop)
         if world.main:

@@ -183,9 +183,12 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         f"{tmp_path}/cnf.yaml: no such file; did you mean conf.yaml?",
         "write one to start from",
     ]
-    assert refusal(tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
+    assert refusal(tmp_path).startswith(f"{tmp_path}: this is a folder; a configuration is a YAML file")
+    assert f"did you mean {tmp_path}/conf.yaml?" in refusal(tmp_path)
     (tmp_path / "a.mp4").write_bytes(b"\x00\x01\xff\xfe")
-    assert refusal(tmp_path / "a.mp4").startswith(f"{tmp_path}/a.mp4: not text: byte 0xff at 2")
+    assert refusal(tmp_path / "a.mp4").startswith(f"{tmp_path}/a.mp4: this is a video; a configuration")
+    (tmp_path / "a.dat").write_bytes(b"\x00\x01\xff\xfe")
+    assert refusal(tmp_path / "a.dat").startswith(f"{tmp_path}/a.dat: this is no text (byte 0xff at 2); a")
     (tmp_path / "big").write_bytes(b"x" * ((1 << 20) + 1))
     assert refusal(tmp_path / "big") == f"{tmp_path}/big: too large to be a configuration"
 

@@ -112,7 +112,7 @@ def test_a_file_that_is_not_there_is_told_with_the_nearest(tmp_path: Path) -> No
     written(tmp_path, "runs: [{label: a}]")
     with pytest.raises(ConfigError, match=r"no such file; did you mean losses\.yaml\?") as caught:
         load_sweep(tmp_path / "loses.yaml")
-    assert caught.value.hint == "docs/guide/reproduce.md shows how a sweep is written."
+    assert str(caught.value.hint) == "how a sweep is written: docs/guide/reproduce.md"
 
 
 def test_the_page_shows_sweeps_that_load_and_every_key(tmp_path: Path) -> None:

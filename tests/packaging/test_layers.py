@@ -10,10 +10,10 @@ import teachclip
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = ("pipeline", "stages", "cache", "configs")
 ALLOWED = {
-    "pipeline": {"pipeline", "stages", "cache", "configs", "errors", "remedies", "teachclip"},
-    "stages": {"stages", "cache", "configs", "errors", "remedies", "teachclip"},
-    "cache": {"cache", "errors", "remedies", "teachclip"},
-    "configs": {"configs", "errors", "remedies", "teachclip"},
+    "pipeline": {"pipeline", "stages", "cache", "configs", "errors", "plurals", "remedies", "teachclip"},
+    "stages": {"stages", "cache", "configs", "errors", "plurals", "remedies", "teachclip"},
+    "cache": {"cache", "errors", "plurals", "remedies", "teachclip"},
+    "configs": {"configs", "errors", "plurals", "remedies", "teachclip"},
 }
 # A room imports rooms of lower floors only, never one of its own floor.
 FLOORS = {
@@ -98,7 +98,7 @@ def climbs(name: str, found: set[str]) -> Iterator[str]:
 def breaches(name: str, tree: ast.Module) -> Iterator[str]:
     """Every rule that a module breaks."""
     found = set(imported(name, tree))
-    own = {item.split(".")[0] for item in found} & {*LAYERS, "errors", "remedies", "teachclip"}
+    own = {item.split(".")[0] for item in found} & {*LAYERS, "errors", "plurals", "remedies", "teachclip"}
     for layer in own - ALLOWED[name.split(".")[0]]:
         yield f"{name} imports {layer}"
     yield from (f"{name} imports the public name {item}" for item in found & set(teachclip.__all__) - {"__version__"})

@@ -80,7 +80,9 @@ def editable(source: Path) -> Path:
 
 
 def test_every_module_and_data_file_is_in_the_wheel(wheel: Path) -> None:
-    files = [ROOT / "__init__.py", ROOT / "errors.py", ROOT / "remedies.py", ROOT / "py.typed"]
+    files = [ROOT / "__init__.py", ROOT / "errors.py", ROOT / "plurals.py", ROOT / "remedies.py"]
+    files += [ROOT / "py.typed"]
+    files += (ROOT / "docs").rglob("*.md")
     for layer in LAYERS:
         files += [file for kind in ("*.py", "*.yaml", "*.css", "*.html") for file in (ROOT / layer).rglob(kind)]
     missing = {f"teachclip/{file.relative_to(ROOT)}" for file in files} - set(zipfile.ZipFile(wheel).namelist())
@@ -91,8 +93,9 @@ def test_nothing_else_is_in_the_wheel(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"teachclip", f"{wheel.name.split('-py3')[0]}.dist-info"}
     assert {name.split("/")[1] for name in names if name.startswith("teachclip/")} == {
-        *("__init__.py", "__main__.py", "errors.py", "remedies.py", "py.typed"),
+        *("__init__.py", "__main__.py", "errors.py", "plurals.py", "remedies.py", "py.typed"),
         *LAYERS,
+        "docs",
     }
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
@@ -102,6 +105,10 @@ def test_the_command_works_without_the_checkout(elsewhere: Path, tmp_path: Path)
     assert where.startswith(str(elsewhere.parent))
     assert "prepare" in run(elsewhere / "teachclip", "--help", cwd=tmp_path)
     assert run(elsewhere / "teachclip", "--version", cwd=tmp_path).startswith("teachclip 0.")
+    listed = run(elsewhere / "teachclip", "docs", cwd=tmp_path)
+    assert f"folder  {Path(where.strip()).parent / 'docs'}\n" in listed
+    page = run(elsewhere / "teachclip", "docs", "docs/guide/data.md", cwd=tmp_path)
+    assert page == (ROOT / "docs/guide/data.md").read_text()
     template = run(elsewhere / "teachclip", "config", "template", cwd=tmp_path)
     (tmp_path / "own.yaml").write_text(template + "\n")
     shown = run(elsewhere / "teachclip", "config", "show", "own.yaml", "--set", "train.seed=7", cwd=tmp_path)

@@ -157,6 +157,8 @@ def _refuse_other_teacher(held: ScoreCache, other: ScoreCache) -> None:
             f"{other.folder} cannot be merged; keep both stores, and compare them",
             CompareScores(held.name, str(held.folder.parent), str(other.folder.parent)),
         ),
+        what="this store",
+        other="the other has",
     )
 
 

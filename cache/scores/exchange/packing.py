@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import CacheError
+from ....plurals import counted
 from ....remedies import Again, ExportScores, MergeScores, Option, Remedy, Score
 from ...storage.locations import MANIFEST, WRITTEN, Location, Remote, at_once, location_of
 from ...storage.locations import folder as local_folder
@@ -86,7 +87,7 @@ class Export:
         if isinstance(self.out, Path):
             _refuse_taken(self.out)
         missing = {tile.name: missing_shards(tile) for tile in self.cache.tiles}
-        self.left_out = tuple(f"{name}: {len(gone)} shards" for name, gone in missing.items() if gone)
+        self.left_out = tuple(f"{name}: {counted(len(gone), 'shard')}" for name, gone in missing.items() if gone)
         self.shards = [
             (tile, [shard for shard in range(tile.spec.shards) if shard not in set(missing[tile.name])])
             for tile in self.cache.tiles
@@ -238,7 +239,7 @@ class Import:
                 _copy_tiles(self.shards, teacher, temporary, advance)
                 self._refuse_other_bytes(temporary)
         left_out = tuple(
-            f"{tile.name}: {tile.spec.shards - len(shards)} shards"
+            f"{tile.name}: {counted(tile.spec.shards - len(shards), 'shard')}"
             for tile, shards in self.shards
             if len(shards) < tile.spec.shards
         )

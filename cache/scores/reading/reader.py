@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from ....errors import CacheError
+from ....plurals import counted
 from ...storage.locations import Location, at_once
 from ..lookup import Coverage, Held
 from ..shard import RESCORE, incomplete, problem
@@ -124,7 +125,8 @@ class ScoreReader:
             row, column = np.argwhere(absent)[0]
             pair = f"{self.texts[texts[row]][0]} with {self.videos[videos[column]][0]}"
             raise CacheError(
-                f"{np.count_nonzero(absent):,} pairs of this batch have no score, {pair} for one",
+                f"{counted(int(absent.sum()), 'pair of this batch has', 'pairs of this batch have')} "
+                f"no score, {pair} for one",
                 where=str(self.folder),
                 hint="draw the texts of a batch from one of the reader's `groups`",
             )

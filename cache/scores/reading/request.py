@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ....errors import CacheMismatchError
+from ....plurals import counted
 from ....remedies import AcceptPixels, DescribeScores, Remedy, Score
 from ...storage.locations import Location
 from ..lookup import Held, look_up, renumbered
@@ -60,7 +61,7 @@ def refuse_unscored(folder: Location, what: str, keys: Sequence[Key], held: list
         absent[places] = False
     if absent.any():
         raise CacheMismatchError(
-            f"{np.count_nonzero(absent):,} {what} have no scores",
+            f"{counted(int(absent.sum()), f'{what[:-1]} has', f'{what} have')} no scores",
             where=str(folder),
             hint=_SCORE_THEM,
             details=some_of(absent, keys),
@@ -80,7 +81,8 @@ def _refuse_other_times(
         moved[here] |= ~np.broadcast_to(same, seen.shape).all(axis=1)
     if moved.any():
         raise CacheMismatchError(
-            f"frames of {np.count_nonzero(moved):,} videos are of other moments than those that were scored: more than "
+            f"frames of {counted(int(moved.sum()), 'video')} are "
+            "of other moments than those that were scored: more than "
             "their pixels differs",
             where=str(folder),
             hint=Remedy(

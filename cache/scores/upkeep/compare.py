@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ....errors import CacheError
+from ....plurals import counted
 from ....remedies import DescribeScores, Remedy
 from ...storage.identity import JSON
 from ..reading.tile_rows import TileRows
@@ -107,7 +108,10 @@ class Diff:
         self.texts, self.changed_texts = _common(_texts(first), _texts(second))
         self.videos, self.changed_videos = _common(_videos(first), _videos(second))
         if not self.texts or not self.videos:
-            changed = f" ({self.changed_texts} captions and {self.changed_videos} videos have the same id, but changed)"
+            changed = (
+                f" ({counted(self.changed_texts, 'caption')} and "
+                f"{counted(self.changed_videos, 'video has', 'videos have')} the same id, but changed)"
+            )
             raise CacheError(
                 "no text or no video in common" + (changed if self.changed_texts or self.changed_videos else ""),
                 where=f"{first.folder} and {second.folder}",

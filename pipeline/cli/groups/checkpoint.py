@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ....errors import ConfigError
+from ....plurals import counted
 from ...wording import size
-from ..shell.output import facts
 from ..shell.remedies import Given
 from ..shell.running import AsJson, Debug, Quiet, examples, running
+from ..shell.tables import facts
 
 if TYPE_CHECKING:
     from ....stages.models.checkpoints.inspect import Inspection
@@ -140,7 +141,7 @@ def convert(
             facts(
                 ("written", f"{done.file}, with {done.names}{"'s" * (done.names == 'teachclip')} names"),
                 ("what", done.title),
-                ("slots", f"{done.frames} frames, {done.words} words"),
+                ("slots", f"{counted(done.frames, 'frame')}, {counted(done.words, 'word')}"),
                 ("tensors", f"{done.tensors}{kept}"),
                 ("digest", done.digest),
             ),
@@ -166,7 +167,7 @@ def _rows(found: "Inspection") -> Iterator[tuple[str, object]]:
         if name in sizes:
             yield title, sizes[name]
     if "temporal_layers" in sizes:
-        yield "temporal", f"{sizes['temporal_layers']} layers"
+        yield "temporal", f"{counted(int(sizes['temporal_layers']), 'layer')}"
     for name in ("frames", "words"):
         if name in sizes:
             yield name, f"{sizes[name]}, {'assumed' if name in found.assumed else 'recorded'}"

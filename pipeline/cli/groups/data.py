@@ -8,8 +8,9 @@ import typer
 from rich.console import RenderableType
 
 from ....errors import ConfigError
-from ..shell.output import facts, table
+from ....plurals import counted
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
+from ..shell.tables import facts, table
 
 if TYPE_CHECKING:
     from ....stages.data.check import DataCheck
@@ -19,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check capti
 CHECK_EXAMPLES = examples(
     "teachclip data check own_videos.yaml",
     "teachclip data check own_videos.yaml --decode 50 --json",
+    "teachclip data check own_videos.yaml --allow-missing 0",
     "teachclip data check own_videos.yaml --set data.set=msvd --set data.splits=[test]",
 )
 Decode = Annotated[
@@ -27,10 +29,23 @@ Decode = Annotated[
 ]
 
 
+Missing = Annotated[
+    float,
+    typer.Option(
+        "--allow-missing",
+        metavar="PERCENT",
+        min=0,
+        max=100,
+        help="Of a split's videos, so many may have no file or be damaged; with more it ends with 1.",
+    ),
+]
+
+
 @app.command(epilog=CHECK_EXAMPLES)
 def check(
     config: ConfigFile,
     decode: Decode = None,
+    missing: Missing = 50.0,
     sets: Overrides = None,
     json: AsJson = False,
     quiet: Quiet = False,
@@ -39,7 +54,11 @@ def check(
     """Count videos and texts per split beside the paper's, and say what is missing, damaged or in two splits.
 
     Published data sets are read from the files they come as; those that are not there are listed with where they come
-    from. Ends with exit code 1 when the data cannot be used; what is only odd is a warning. Writes nothing.
+    from. Writes nothing.
+
+    Ends with exit code 1 when the data cannot be used: captions that are refused, no video at all, or a split of which
+    more than half has no file or is damaged (another share by --allow-missing; 0 for a set that must be whole). A few
+    missing videos are no failure, as published sets lose some; what is only odd is a warning.
     """
     with running("data", json, quiet, debug, config, sets) as output:
         wanted = _wanted(decode)
@@ -47,7 +66,7 @@ def check(
         with output.waiting("loading"):
             from ....stages.data.check import check_data
 
-        found = check_data(settings, wanted, output)
+        found = check_data(settings, wanted, output, missing)
         output.result(found, *_shown(found))
         if found.refused:
             output.failure("error", (f"this data cannot be used: {found.refused}",), _hint(found), None)
@@ -68,9 +87,9 @@ def _hint(found: "DataCheck") -> str:
     if found.wanted and Path(found.annotations).is_file():
         return "data.annotations names the folder of these files, not one of them."
     if found.wanted:
-        return f"Put these files into {found.annotations}; docs/guide/data.md says more."
+        return f"Put these files into {found.annotations}; teachclip docs guide/data says more."
     if found.problem_count or any(split.failed for split in found.splits):
-        return "Correct these files, or get them again; docs/guide/data.md says what they look like."
+        return "Correct these files, or get them again; teachclip docs guide/data says what they look like."
     return "data.videos names the folder of the videos."
 
 
@@ -98,17 +117,23 @@ def _shown(found: "DataCheck") -> Iterator[RenderableType]:
         ],
     )
     yield from (f"differs: {warning}" for warning in found.warnings)
-    yield from _listed(found.problem_count, "problems", found.problems)
-    yield from _listed(found.missing_count, "videos have no file", found.missing)
+    yield from _listed(counted(found.problem_count, "problem"), found.problem_count, found.problems)
+    yield from _listed(
+        counted(found.missing_count, "video has no file", "videos have no file"), found.missing_count, found.missing
+    )
     if found.looked_at:
         lines = [f"{status.video}: {status.status}, {status.reason}" for status in found.undecodable]
         yield f"{found.looked_at}: {found.undecodable_count or 'none'} cannot be used"
         yield from (f"  {line}" for line in lines)
     for pair, count in found.same_captions.items():
         one, other = pair.split(", ")
-        yield f"in two splits: {count} texts of {other} are texts of {one}, too"
+        texts = counted(count, f"text of {other} is a text", f"texts of {other} are texts")
+        yield f"in two splits: {texts} of {one}, too"
+    same = "of videos in two splits with the same frames"
     pairs = [f"{one} and {other}" for one, other in found.same_frames]
-    yield from _listed(found.same_frames_count, "pairs of videos in two splits have the same frames", pairs)
+    yield from _listed(
+        counted(found.same_frames_count, f"pair {same}", f"pairs {same}"), found.same_frames_count, pairs
+    )
     for wanted in found.wanted:
         yield f"to get: {' or '.join(wanted.names)}, for {', '.join(wanted.splits)}, from {wanted.origin}"
     if found.home and (found.wanted or found.missing_count):
@@ -119,7 +144,7 @@ def _or_dash(number: int | None) -> int | str:
     return "-" if number is None else number
 
 
-def _listed(count: int, what: str, lines: tuple[str, ...] | list[str]) -> Iterator[str]:
+def _listed(what: str, count: int, lines: tuple[str, ...] | list[str]) -> Iterator[str]:
     if count:
-        yield f"{count} {what}{f', the first {len(lines)}' if count > len(lines) else ''}:"
+        yield f"{what}{f', the first {len(lines)}' if count > len(lines) else ''}:"
         yield from (f"  {line}" for line in lines)

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shlex
 import sys
 import tempfile
 import traceback
@@ -85,7 +86,11 @@ def explain(error: BaseException, verb: str, command: str, given: Given = _NOTHI
         return Failure("", ("stopped; everything finished is kept",), f"go on with: {command}", code)
     if _out_of_memory(error):
         where = "on the GPU" if type(error).__name__ == "OutOfMemoryError" else "on this machine"
-        smaller = f"Take less at a time: {command} {_SMALLER[verb]}" if verb in _SMALLER else None
+        smaller = (
+            f"Take less at a time: {Given(line=shlex.split(command)).again(_SMALLER[verb])}"
+            if verb in _SMALLER
+            else None
+        )
         return Failure("error", (f"not enough memory {where}",), smaller, 1)
     if known := _SYSTEM.get(_system_code(error)):
         what, remedy = known

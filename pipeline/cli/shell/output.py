@@ -19,7 +19,6 @@ from typing import IO, Any, Self, TextIO
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from ....errors import printable
@@ -96,7 +95,7 @@ class Output:
             return
         with self.results.capture() as captured:
             for item in shown:
-                self.results.print(item, soft_wrap=isinstance(item, str))
+                self.results.print(item, soft_wrap=True)
         text = captured.get()
         if not self.results.is_terminal:  # tables come padded to their width
             text = "\n".join(line.rstrip() for line in text.split("\n"))
@@ -222,26 +221,6 @@ class Counting:
         return ", ".join(parts)
 
 
-def table(*columns: str, rows: Iterable[Sequence[object]]) -> Table:
-    """Rows under headings; text to the left, numbers to the right."""
-    rows = list(rows)
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for number, heading in enumerate(columns):
-        numeric = all(isinstance(row[number], int | float) for row in rows)
-        made.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric)
-    for row in rows:
-        made.add_row(*(Text(f"{cell:.1f}" if isinstance(cell, float) else str(cell)) for cell in row))
-    return made
-
-
-def facts(*rows: tuple[str, object]) -> Table:
-    """Names and what they are, one below the other."""
-    made = Table.grid(padding=(0, 2))
-    for name, value in rows:
-        made.add_row(Text(name, style="bold"), Text(str(value)))
-    return made
-
-
 def _console(stream: TextIO) -> Console:
     terminal = stream.isatty()
     return _Console(file=stream, width=None if terminal else PLAIN_WIDTH, highlight=False, emoji=False, markup=False)
@@ -252,7 +231,7 @@ def plain(shown: Iterable[RenderableType]) -> str:
     text = io.StringIO()
     console = _console(text)
     for item in shown:
-        console.print(item, soft_wrap=isinstance(item, str))
+        console.print(item, soft_wrap=True)
     return "\n".join(line.rstrip() for line in text.getvalue().split("\n"))
 
 

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
@@ -20,23 +20,65 @@ _OPTIONS = {
 }
 
 
+# Whose settings a step reads, so that the command for it carries no others; None for all.
+_READS: dict[str, tuple[str, ...] | None] = {
+    "prepare": ("work", "data", "prepare"),
+    "data check": ("work", "data", "prepare"),
+    "score": ("work", "data", "prepare", "score"),
+    "cache repair": ("work", "data", "prepare", "score"),
+    "denoise": ("work", "data", "prepare", "score", "denoise", "train"),
+    "train": ("work", "data", "prepare", "score", "train"),
+    "evaluate": ("work", "data", "prepare", "evaluate"),
+    "search": ("work", "data", "prepare", "search"),
+    "config show": None,
+}
+
+
 @dataclass(frozen=True)
 class Given:
-    """The configuration that a verb was given: its CONFIG, None where it has none, and the values of its --set."""
+    """What a verb was given, for the commands that help.
+
+    Attributes:
+        config: its CONFIG, None where it has none; sets: the values of its --set.
+        line: the words of the command, which is given again with other settings; none where it cannot be.
+    """
 
     config: Path | None = None
     sets: Sequence[str] = ()
-
-    def __str__(self) -> str:
-        return quoted(str(self.config or "CONFIG")) + "".join(f" --set {quoted(one)}" for one in self.sets)
+    line: Sequence[str] = ()
 
     def tell(self, hint: r.Hint) -> str:
         """What helps as a sentence, with the command that does it where there is one."""
         if not isinstance(hint, r.Remedy):
             return hint
-        commands = " && ".join(command(action, self) for action in hint.actions)
+        parts = [command(action, self) for action in hint.actions]
+        commands = (" && " if all(part[0] != "-" for part in parts) else ", then with ").join(parts)
         sentence = f"{hint.advice}: {commands}" if commands else hint.advice
         return sentence if hint.otherwise is None else f"{sentence}; or {self.tell(hint.otherwise)}"
+
+    def step(self, verb: str, settings: r.Settings | None = None, options: str = "") -> str:
+        """The command of a step on the same CONFIG, with what it reads of the settings given and with `settings`."""
+        sections, settings = _READS[verb], settings or {}
+        sets = [one for one in self.sets if sections is None or one.split("=")[0].strip().split(".")[0] in sections]
+        sets = [one for one in sets if one.split("=")[0].strip() not in settings]
+        config = quoted(str(self.config or "CONFIG"))
+        return f"teachclip {verb} {config}{options}{_sets([*sets, *_spelt(settings)])}"
+
+    def without(self, settings: r.Settings) -> "Given":
+        """The same, without what the command sets of these settings."""
+        line = list(self.line)
+        for at in reversed(range(len(line) - 1)):
+            if line[at] == "--set" and line[at + 1].split("=")[0].strip() in settings:
+                del line[at : at + 2]
+        return replace(self, line=line)
+
+    def again(self, options: str) -> str:
+        """The same command with more options; the options alone where it is not known."""
+        if not self.line:
+            return options
+        end = self.line.index("--") if "--" in self.line else len(self.line)
+        rest = joined(self.line[end:])
+        return f"{joined(self.line[:end])} {options}{f' {rest}' if rest else ''}"
 
 
 def quoted(text: str) -> str:
@@ -54,48 +96,52 @@ def joined(words: Sequence[str]) -> str:
 
 
 def command(action: r.Action, given: Given) -> str:
-    """An action on the command line: a whole command, or what is added to the one that was given."""
+    """An action on the command line; without the command that was given, what is to be added to it."""
     match action:
         case r.Change(settings):
-            return _sets(settings).lstrip()
+            return given.without(settings).again(_sets(_spelt(settings)).lstrip())
         case r.Again(option):
-            return _OPTIONS[option]
+            return given.again(_OPTIONS[option])
         case r.Prepare(settings):
-            return f"teachclip prepare {given}{_sets(settings)}"
+            return given.step("prepare", settings)
         case r.Prune():
-            return f"teachclip prepare {given} --prune"
+            return f"{given.step('prepare')} --prune"
         case r.Score(settings):
-            return f"teachclip score {given}{_sets(settings)}"
+            return given.step("score", settings)
         case r.Denoise():
-            return f"teachclip denoise {given}"
+            return given.step("denoise")
         case r.Train(settings):
-            return f"teachclip train {given}{_sets(settings)}"
+            return given.step("train", settings)
         case r.AcceptPixels():
-            return f"teachclip train {given} --accept pixels"
+            return f"{given.step('train')} --accept pixels"
         case r.Evaluate(settings):
-            return f"teachclip evaluate {given}{_sets(settings)}"
+            return given.step("evaluate", settings)
         case r.Search(sentence):
-            return f'teachclip search {given} "{sentence}"'
+            return given.step("search", options=f' "{sentence}"')
         case r.CheckData():
-            return f"teachclip data check {given}"
+            return given.step("data check")
         case r.ShowConfig():
-            return f"teachclip config show {given}"
+            return given.step("config show")
         case r.Template(file):
             return "teachclip config template" + (f" > {shlex.quote(file)}" if file else "")
+        case r.RunSweep(file):
+            return f"teachclip sweep {shlex.quote(file)}"
+        case r.ReadPage(page):
+            return f"teachclip docs {page}"
         case r.MakeDemo(folder):
             return f"teachclip demo {shlex.quote(folder)}"
         case r.RepairScores():
-            return f"teachclip cache repair {given}"
+            return given.step("cache repair")
         case r.DescribeScores(store, teacher):
-            return f"teachclip cache info {shlex.join([store, teacher])}"
+            return f"teachclip cache info {joined([store, teacher])}"
         case r.CompareScores(teacher, store, other):
-            return f"teachclip cache diff {shlex.join([f'{store}:{teacher}', f'{other}:{teacher}'])}"
+            return f"teachclip cache diff {joined([f'{store}:{teacher}', f'{other}:{teacher}'])}"
         case r.ExportScores(store, teacher):
-            return f"teachclip cache export {shlex.join([store or 'STORE', teacher or 'TEACHER'])} OUT"
+            return f"teachclip cache export {joined([store or 'STORE', teacher or 'TEACHER'])} OUT"
         case r.MergeScores(store, other):
-            return f"teachclip cache merge {shlex.join([store, other])}"
+            return f"teachclip cache merge {joined([store, other])}"
         case r.RemoveScores(store, teacher):
-            return f"teachclip cache rm {shlex.join([store, teacher])}"
+            return f"teachclip cache rm {joined([store, teacher])}"
         case r.TidyScores(store):
             return f"teachclip cache gc {shlex.quote(store)}"
         case r.DeleteFile(path):
@@ -103,10 +149,14 @@ def command(action: r.Action, given: Given) -> str:
         case r.DeleteFolder(path):
             return f"rm -r {shlex.quote(path)}"
         case r.StartProcesses(count):
-            return f"torchrun --nproc-per-node={count} -m teachclip train {given}"
+            return given.step("train").replace("teachclip", f"torchrun --nproc-per-node={count} -m teachclip", 1)
         case _:
             assert_never(action)
 
 
-def _sets(settings: r.Settings) -> str:
-    return "".join(f" --set {shlex.quote(f'{key}={r.spelt(value)}')}" for key, value in settings.items())
+def _spelt(settings: r.Settings) -> list[str]:
+    return [f"{key}={r.spelt(value)}" for key, value in settings.items()]
+
+
+def _sets(sets: Sequence[str]) -> str:
+    return "".join(f" --set {quoted(one)}" for one in sets)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ....errors import StoppedEarly
+from ....errors import ConfigError, StoppedEarly
 from ....stages.runtime.launch import launch
 from ....stages.runtime.stopping import StopRequest
 from .errors import READER_GONE, Terminated, explain
@@ -43,7 +43,29 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> "Config":
     """As `teachclip.load_config`. The schema takes longer to load than all else that `--help` needs."""
     from ....configs.loading import load_config as load
 
-    return load(path, overrides)
+    try:
+        return load(path, overrides)
+    except ConfigError as error:
+        if (swapped := in_order(path)) is None:
+            raise
+        raise ConfigError(error.what, where=error.where, hint=f"CONFIG comes first: {swapped}") from None
+
+
+def in_order(first: Path) -> str | None:
+    """The command line with the YAML file that it holds where `first` stands; None where it holds none behind it."""
+    words = list(sys.argv[1:])
+    if _is_yaml(str(first)) or str(first) not in words:
+        return None
+    at = words.index(str(first))
+    found = [k for k, word in enumerate(words) if k > at and _is_yaml(word) and not words[k - 1].startswith("--")]
+    if not found:
+        return None
+    words.insert(at, words.pop(found[0]))
+    return joined(["teachclip", *words])
+
+
+def _is_yaml(word: str) -> bool:
+    return word.endswith((".yaml", ".yml")) and Path(word).is_file()
 
 
 @contextmanager
@@ -81,7 +103,7 @@ def running(
                 facts = {"stopped": error.step, "steps": error.steps, "go_on": command}
                 output.result(facts, f"{error}; go on with: {command}")
                 return
-            failure = explain(error, verb, command, Given(config, sets or ()))
+            failure = explain(error, verb, command, Given(config, sets or (), _words()))
             if _first_to_tell():
                 teller = Output(json=json, quiet=quiet) if launch().rank else output
                 teller.failure(failure.kind, failure.lines, failure.hint, failure.facts())
@@ -103,12 +125,16 @@ def _first_to_tell() -> bool:
 
 def _command() -> str:
     """The command line, to be given again."""
+    return joined(_words())
+
+
+def _words() -> list[str]:
     program, ranks = ["teachclip"], launch().ranks
     if ranks > 1:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
         machines = [f"--nnodes={ranks // here}"] if ranks > here else []
         program = ["torchrun", *machines, f"--nproc-per-node={here}", "-m", "teachclip"]
-    return joined([*program, *sys.argv[1:]])
+    return [*program, *sys.argv[1:]]
 
 
 @contextmanager

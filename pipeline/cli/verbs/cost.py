@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
+from ....plurals import counted
 from ...wording import operations, reasons, size
-from ..shell.output import facts, table
+from ..shell.paths import out_file
 from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, load_config, running
+from ..shell.tables import facts, table
 
 if TYPE_CHECKING:
     from ....stages.analysis.cost.table import CostReport, MethodCost, PaperCost
@@ -59,6 +61,7 @@ def cost(
     if sets and config is None:
         raise typer.BadParameter("--set changes a CONFIG, and none is given")
     with running("cost", json, quiet, debug, config, sets) as output:
+        out_file(out)
         settings = None if config is None else load_config(config, sets or ())
         with output.waiting("counting"):
             from ....stages.analysis.cost.table import cost as run
@@ -150,6 +153,6 @@ def _speed(report: "CostReport") -> Iterator[RenderableType]:
         cells = [found.get((name, count)) for count in sizes]
         shown = [f"{c.milliseconds:,.2f}{'*' * (c.held < c.videos)}" if c else "-" for c in cells]
         rows.append((name, *shown))
-    yield table("among", *(f"{count:,} videos" for count in sizes), rows=rows)
+    yield table("among", *(f"{counted(count, 'video')}" for count in sizes), rows=rows)
     if any(each.held < each.videos for each in report.speed):
         yield "* features of so many videos are not held in memory: blocks of fewer are scored again and again"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
+from ....plurals import counted
 from ...wording import duration
-from ..shell.output import facts, table
 from ..shell.running import AsJson, Debug, Quiet, examples, running
+from ..shell.tables import facts, table
 from .search import answered
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def demo(folder: Folder = Path("demo"), json: AsJson = False, quiet: Quiet = Fal
 
 def _shown(result: "DemoResult") -> Iterator[RenderableType]:
     queries = result.models[0].t2v["queries"]
-    yield f"Text to video, {queries:,} captions of clips that no model has seen:"
+    yield f"Text to video, {counted(queries, 'caption')} of clips that no model has seen:"
     rows = [
         (model.name, *(float(model.t2v[key]) for key in METRICS.values()), float(model.v2t["sumr"]))
         for model in result.models

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from ..shell.output import facts, table
+from ....plurals import counted
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
+from ..shell.tables import facts, table
 
 if TYPE_CHECKING:
     from ....stages.labels.denoise import DenoiseResult
@@ -32,14 +33,22 @@ def denoise(
             from ....stages.labels.denoise import denoise as run
 
         result = run(settings, output)
-        left_out = f"; {result.left_out_videos} videos without usable frames" if result.left_out_videos else ""
+        left_out = (
+            (f"; {counted(result.left_out_videos, 'video')} without usable frames") if result.left_out_videos else ""
+        )
         output.result(
             result,
             facts(
                 ("mask", result.mask),
                 ("teachers", ", ".join(result.teachers)),
                 ("rule", f"own video ranks at {result.keep} or better (teachclip's own rule, not TeachText's)"),
-                ("ranked", f"{result.texts} captions among {result.videos} videos, median {result.median:g}{left_out}"),
+                (
+                    "ranked",
+                    (
+                        f"{counted(result.texts, 'caption')} among "
+                        f"{counted(result.videos, 'video')}, median {result.median:g}{left_out}"
+                    ),
+                ),
                 ("kept", result.kept),
                 ("dropped", result.dropped),
                 ("last caption kept", _named(result.kept_last)),
@@ -53,7 +62,7 @@ def denoise(
 
 def _named(videos: tuple[str, ...]) -> str:
     shown = ": " + ", ".join(videos[:NAMED]) + (", ..." if len(videos) > NAMED else "") if videos else ""
-    return f"{len(videos)} videos{shown}"
+    return f"{counted(len(videos), 'video')}{shown}"
 
 
 def _worst(result: "DenoiseResult") -> list[tuple[object, ...]]:

@@ -9,11 +9,13 @@ import typer
 from rich.console import RenderableType
 
 from ....errors import ConfigError
+from ....plurals import counted
 from ....remedies import Change, Remedy
 from ..shell.errors import explain
-from ..shell.output import Output, table
+from ..shell.output import Output
 from ..shell.remedies import Given, joined
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
+from ..shell.tables import table
 
 if TYPE_CHECKING:
     from ....configs.schema import Config
@@ -80,10 +82,13 @@ def _one(settings: "Config", output: Output, given: Given) -> None:
         from ....stages.evaluate.stage import evaluate as run
 
     result = run(settings, output)
-    left_out = f"; {result.left_out_videos} videos left out" if result.left_out_videos else ""
+    left_out = f"; {counted(result.left_out_videos, 'video')} left out" if result.left_out_videos else ""
     output.result(
         result,
-        f"{result.run}: {result.split}, {result.texts} captions, {result.videos} videos{left_out}",
+        (
+            f"{result.run}: {result.split}, {counted(result.texts, 'caption')}, "
+            f"{counted(result.videos, 'video')}{left_out}"
+        ),
         table("", *COLUMNS, rows=[(title, *_numbers(getattr(result, way))) for way, title in WAYS.items()]),
         *_sure(result),
         *result.marks,
@@ -140,7 +145,7 @@ def _shown(results: Sequence["EvaluateResult"]) -> list[RenderableType]:
     runs = {result.run for result in results}
     rows = []
     for result in results:
-        named = (result.run,) if len(runs) > 1 else ()
+        named = (_short(result.run),) if len(runs) > 1 else ()
         facts = (*named, result.data, result.split, result.texts, result.videos)
         rows += [(*facts, title, *_numbers(getattr(result, way))) for way, title in WAYS.items()]
     headings = (*(["run"] if len(runs) > 1 else []), "data", "split", "captions", "videos", "", *COLUMNS)
@@ -149,12 +154,23 @@ def _shown(results: Sequence["EvaluateResult"]) -> list[RenderableType]:
     return [*title, table(*headings, rows=rows), *marks]
 
 
+def _short(run: str) -> str:
+    """A run's path from the current folder, when it lies there."""
+    path = Path(run)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else run
+
+
 def _numbers(metrics: Mapping[str, Any]) -> tuple[float, ...]:
     return tuple(float(metrics[key]) for key in ("r1", "r5", "r10", "sumr", "mdr", "mnr"))
 
 
 def _sure(result: "EvaluateResult") -> list[str]:
-    """How sure R@1 is."""
+    """How sure R@1 is; where all queries fared alike, drawing among them tells nothing."""
     found = [(title, result.confidence[way]["r1"]) for way, title in WAYS.items() if way in result.confidence]
-    shown = ", ".join(f"{title} {interval['low']:.1f} to {interval['high']:.1f}" for title, interval in found)
+    shown = ", ".join(
+        f"{title} {interval['low']:.1f} to {interval['high']:.1f}"
+        if interval["low"] < interval["high"]
+        else f"{title} none, as every query fared alike"
+        for title, interval in found
+    )
     return [f"95 % interval of R@1 over queries: {shown}"] if shown else []

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
+from ....plurals import counted
 from ...wording import duration, size
-from ..shell.output import facts, table
 from ..shell.remedies import Given
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
+from ..shell.tables import facts, table
 
 if TYPE_CHECKING:
     from ....configs.schema import Config
@@ -70,11 +71,12 @@ def _estimated(expected: "PrepareEstimate", config: "Config", prune: bool) -> It
     again = f"; {expected.asked_again} of those an older version called damaged" if expected.asked_again else ""
     compared = f"; {expected.compared} to be compared ({size(expected.bytes_compared)}): their files have another time"
     touched = compared if expected.compared else ""
+    gone = f"; {expected.missing} have no file" if expected.missing else ""
     yield facts(
-        ("videos", f"{expected.videos}, {expected.remaining} of them still to be decoded{again}{touched}"),
+        ("videos", f"{expected.videos}, {expected.remaining} of them still to be decoded{again}{touched}{gone}"),
         ("disk", f"about {size(expected.bytes)}{most} ({size(expected.free)} free) in {config.frames_folder}"),
-        ("time", f"about {duration(expected.seconds)} on {expected.workers} processes"),
-        ("probed", f"{expected.probed} videos"),
+        ("time", f"about {duration(expected.seconds)} on {counted(expected.workers, 'process', 'processes')}"),
+        ("probed", counted(expected.probed, "video")),
         *([("prune", f"{_videos(expected.pruned)}, {size(expected.bytes_pruned)}")] * prune),
     )
     if expected.pruned:
@@ -103,7 +105,7 @@ def _prepared(result: "PrepareResult", config: "Config", given: Given, prune: bo
     if result.left_out:
         unusable = result.videos - result.counts.get("ok", 0)
         more = f", the first {len(result.left_out)} of them" if unusable > len(result.left_out) else ""
-        yield f"{unusable} videos are left out{more}:"
+        yield f"{counted(unusable, 'video is', 'videos are')} left out{more}:"
         yield table(
             "video", "status", "reason", rows=[(each.video, each.status, each.reason) for each in result.left_out]
         )

@@ -8,8 +8,9 @@ import typer
 from rich.console import RenderableType
 
 from ...wording import size
-from ..shell.output import facts, table
+from ..shell.paths import out_file, refuse_configs
 from ..shell.running import AsJson, Debug, Quiet, examples, running
+from ..shell.tables import facts, table
 
 if TYPE_CHECKING:
     from ...report.collect.report import ReportResult
@@ -45,6 +46,8 @@ def report(
     Evaluate the runs before (`teachclip evaluate`): what the report compares is what evaluation has written there.
     """
     with running("report", json, quiet, debug) as output:
+        out_file(out)
+        refuse_configs(runs)
         with output.waiting("loading"):
             from ...report.collect.report import report as run
 

@@ -1,5 +1,6 @@
 """`teachclip reproduce`: the paper's tables."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,8 +10,10 @@ from rich.console import RenderableType
 
 from ....errors import ConfigError
 from ....stages.runtime.stopping import StopRequest
-from ..shell.output import Output, table
+from ..shell.output import Output
+from ..shell.paths import out_file
 from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, running
+from ..shell.tables import table
 from .sweep import Dry, Out, Partial, Seeds, Tests, go, shown, write
 
 if TYPE_CHECKING:
@@ -59,6 +62,10 @@ def reproduce(
     paths = config or []
     only = paths[0] if len(paths) == 1 else None
     with running("reproduce", json, quiet, debug, only, sets, stop) as output:
+        out_file(out)
+        if Path(table).is_file():
+            swapped = shlex.join(["teachclip", "reproduce", str(paths[0]) if paths else "table5", table])
+            raise ConfigError("this is a file, no table", where=table, hint=f"TABLE comes first: {swapped}")
         with output.waiting("loading"):
             from ...sweep import paper as tables_of
 
@@ -83,7 +90,7 @@ def reproduce(
 def _refuse(table: str, read: "Sweep", paths: Sequence[Path], on: Path | None, tests: Sequence[Path] | None) -> None:
     """Say what is missing on the command line."""
     if bool(paths) == (on is not None):
-        raise ConfigError("name your configuration, or --on demo, one of them", hint="docs/guide/reproduce.md")
+        raise ConfigError("name your configuration, or --on demo, one of them", hint="teachclip docs guide/reproduce")
     if on is not None and on.name != "demo" and not on.is_dir():
         raise ConfigError(
             f"--on {on}: no such folder", hint=f"--on demo makes what is missing; or first: teachclip demo {on}"

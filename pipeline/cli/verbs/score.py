@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
+from ....plurals import counted
 from ....stages.score.worker_part import WHOLE, WorkerPart
 from ...wording import duration
-from ..shell.output import table
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
+from ..shell.tables import table
 
 if TYPE_CHECKING:
     from ....stages.score.one_teacher import TeacherScores
@@ -61,11 +62,14 @@ def score(
 
 def shown(result: "ScoreResult") -> Iterator[RenderableType]:
     """What a person sees of the scores that were made."""
-    left_out = f"; {result.left_out_videos} videos left out" if result.left_out_videos else ""
+    left_out = f"; {counted(result.left_out_videos, 'video')} left out" if result.left_out_videos else ""
     yield f"{result.store}: {duration(result.seconds)}{left_out}"
     for each in result.teachers:
         if each.shards_left:
-            yield f"{each.teacher}: part {result.part} is complete; {each.shards_left:,} shards are left to other parts"
+            yield (
+                f"{each.teacher}: part {result.part} is complete; "
+                f"{counted(each.shards_left, 'shard is', 'shards are')} left to other parts"
+            )
     heads = ("teacher", "captions", "videos", "shards", "made now", *RANKS)
     yield table(*heads, rows=map(_row, result.teachers))
 

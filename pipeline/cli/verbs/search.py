@@ -8,9 +8,9 @@ import typer
 from rich.console import RenderableType
 from typer.core import TyperCommand
 
-from ..shell.output import table
 from ..shell.remedies import Given, joined
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
+from ..shell.tables import table
 
 if TYPE_CHECKING:
     from ....stages.search.searcher import SearchResult

@@ -11,11 +11,14 @@ import typer
 from rich.console import RenderableType
 
 from ....errors import ConfigError, TeachclipError
+from ....plurals import counted
 from ....stages.runtime.stopping import StopRequest
 from ...wording import duration
-from ..shell.output import Output, document, plain, table
+from ..shell.output import Output, document, plain
+from ..shell.paths import out_file
 from ..shell.remedies import Given
 from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, running
+from ..shell.tables import table
 from .weights import shown as weights_shown
 
 if TYPE_CHECKING:
@@ -68,6 +71,7 @@ def sweep(
     with running("sweep", json, quiet, debug) as output:
         from ....configs.sweeps import load_sweep
 
+        out_file(out)
         read = load_sweep(file)
         if read.base is None:
             raise ConfigError("base: is missing; it names the configuration that runs start from", where=str(file))
@@ -172,7 +176,9 @@ def _listed(planned: "DryRun") -> Iterator[RenderableType]:
     time = "no run is finished yet, so nothing is known of the time" if planned.seconds is None else ""
     if planned.seconds is not None:
         time = f"some {duration(planned.seconds)}, if they take as long as those that are finished"
-    yield f"{planned.left} of {planned.total} runs are left" + (f": {time}" if planned.left else "")
+    yield (f"{planned.left} of {counted(planned.total, 'run is', 'runs are')} left") + (
+        f": {time}" if planned.left else ""
+    )
     yield from waiting(planned)
     yield from planned.notes
 

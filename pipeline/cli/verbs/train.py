@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
+from ....plurals import counted
 from ....stages.runtime.stopping import StopRequest
 from ...wording import duration
-from ..shell.output import facts
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
+from ..shell.tables import facts
 
 EXAMPLES = examples(
     "teachclip train own_videos.yaml",
@@ -49,19 +50,22 @@ def train(
 
         result = run(settings, output, stop)
         best = result.best
-        left_out = f", {result.left_out_videos} videos left out" if result.left_out_videos else ""
-        left_out += f"; {result.masked_texts} captions masked" if result.masked_texts else ""
-        batches = [f"each of one of {result.blocks} blocks of videos"] if result.blocks > 1 else []
+        left_out = f", {counted(result.left_out_videos, 'video')} left out" if result.left_out_videos else ""
+        left_out += f"; {counted(result.masked_texts, 'caption')} masked" if result.masked_texts else ""
+        batches = [f"each of one of {counted(result.blocks, 'block')} of videos"] if result.blocks > 1 else []
         if result.left_over:
-            batches.append(f"{result.left_over:,} of {result.texts:,} captions of an epoch are left to others")
+            batches.append(f"{result.left_over:,} of {counted(result.texts, 'caption')} of an epoch are left to others")
         output.result(
             result,
             facts(
                 ("network", result.checkpoint),
-                ("trained on", f"{result.texts} captions of {result.videos} videos{left_out}"),
+                ("trained on", f"{counted(result.texts, 'caption')} of {counted(result.videos, 'video')}{left_out}"),
                 ("teachers", ", ".join(result.teachers) or "none"),
                 *(
-                    (f"accepted for {name}", f"other pixels than were scored, in {count} of {result.videos} videos")
+                    (
+                        f"accepted for {name}",
+                        (f"other pixels than were scored, in {count} of {counted(result.videos, 'video')}"),
+                    )
                     for name, count in result.other_pixels.items()
                 ),
                 *([("batches", "; ".join(batches))] if batches else []),

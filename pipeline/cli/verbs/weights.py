@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import RenderableType
 
-from ..shell.output import table
+from ....plurals import counted
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
+from ..shell.tables import table
 
 if TYPE_CHECKING:
     from ....stages.analysis.frame_weights import FrameWeights, QueryWeights
@@ -64,7 +65,10 @@ def weights(
 def shown(found: "FrameWeights") -> Iterator[RenderableType]:
     """What a person sees of frame weights."""
     whence = "from the score store" if found.source == "store" else "asked now"
-    yield f"{found.split}: {found.compared:,} captions of {found.videos:,} videos; {found.teacher}, {whence}"
+    yield (
+        f"{found.split}: {counted(found.compared, 'caption')} of "
+        f"{counted(found.videos, 'video')}; {found.teacher}, {whence}"
+    )
     rows = [
         (each.name, _number(each.pearson), _number(each.spearman), f"{each.kl:.4g}", f"{100 * each.top1:.1f}%")
         for each in found.closeness

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ....configs.loading import unequal
 from ....configs.schema import Config
 from ....errors import TeachclipError
+from ....plurals import counted
 from ....stages.analysis.cost.network import FLOPS_PER_MULTIPLY_ADD, count_network
 from ....stages.retrieval.confidence import Interval, Intervals, confidence
 from ...wording import duration
@@ -105,7 +106,7 @@ def _marks(run: RunFiles, measured: Mapping[str, Any]) -> list[str]:
         marks.append(f"the network was chosen by {by}")
     other = (run.result or {}).get("other_pixels")
     for teacher, count in other.items() if isinstance(other, Mapping) else ():
-        marks.append(f"scores of {teacher} are of other pixels in {count} videos, as train.accept allowed")
+        marks.append(f"scores of {teacher} are of other pixels in {counted(count, 'video')}, as train.accept allowed")
     if measured.get("ties") == "published":
         marks.append("ties counted the published way")
     if left := number(measured, "left_out_videos"):
@@ -163,7 +164,7 @@ def _settings(config: Config) -> dict[str, str | None]:
         "taught by": ", ".join(settings.teachers) or "nobody",
         "losses": losses.replace("infonce", "InfoNCE"),
         "optimiser": f"{optim.optimiser}, rate {optim.lr:g}{afa}, decay {optim.weight_decay:g}",
-        "batch": f"{settings.batch_size} pairs",
+        "batch": f"{counted(settings.batch_size, 'pair')}",
         "visual trunk": settings.trunk,
         "seed": str(settings.seed),
     }
@@ -178,7 +179,7 @@ def _counts(result: Mapping[str, Any]) -> str | None:
         for key, what in (("left_out_videos", "videos without frames left out"), ("masked_texts", "captions masked"))
         if (count := number(result, key))
     ]
-    return ", ".join([f"{videos:,.0f} videos with {texts:,.0f} captions", *left])
+    return ", ".join([f"{counted(round(videos), 'video')} with {counted(round(texts), 'caption')}", *left])
 
 
 def _environment(told: Mapping[str, Any], processes: int) -> dict[str, str | None]:

@@ -11,6 +11,7 @@ import torch
 from ....cache.frames.cache import FrameCache
 from ....configs.schema import Config
 from ....errors import CacheError, DataError, TeachclipError
+from ....plurals import counted
 from ....stages.analysis.closeness import softmax_over
 from ....stages.data.dataset import SPLITS, Text
 from ....stages.data.teacher_frames import teacher_frames
@@ -151,7 +152,7 @@ class Pictures:
     def left_out(self) -> list[str]:
         """What readers must be told of videos without frames."""
         first = next(iter(self.missing.values()), None)
-        return [] if first is None else [f"Frames of {len(self.missing)} videos; the first: {first}."]
+        return [] if first is None else [f"Frames of {counted(len(self.missing), 'video')}; the first: {first}."]
 
     def some(self, video: str) -> np.ndarray:
         """A few frames, evenly spaced [n, H, W, 3]."""
@@ -187,7 +188,7 @@ def query_clips(
     first = dict.fromkeys([*([against] if against else []), focus, *queries.places])
     weighed = sorted((run for run in runs if run.name in first), key=lambda run: list(first).index(run.name))
     if len(weighed) > WEIGHED:
-        left_out.append(f"Frame weights of {len(weighed) - WEIGHED} runs: a page shows those of {WEIGHED}.")
+        left_out.append(f"Frame weights of {counted(len(weighed) - WEIGHED, 'run')}: a page shows those of {WEIGHED}.")
     weights = _weights(weighed[:WEIGHED], split, queries.of.split, pictures, reporter, left_out)
     clips = [
         _clip(queries, example, text, pictures, {name: made[row] for name, made in weights.items()})

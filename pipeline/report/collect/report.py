@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .... import __version__
 from ....configs.schema import Config
 from ....errors import DataError, TeachclipError
+from ....plurals import counted
 from ....remedies import Evaluate, Remedy
 from ....stages.retrieval.confidence import difference
 from ....stages.runtime.reporting import Reporter, Silent
@@ -119,7 +120,7 @@ def build_report(
     focus, against = pairs[0] if pairs else (None, None)
     clips, note = query_clips([run for run in runs if run.name in asked], asked, reporter, left_out, focus, against)
     return Report(
-        title=title or ("A run of teachclip" if len(runs) == 1 else f"{len(runs)} runs of teachclip"),
+        title=title or ("A run of teachclip" if len(runs) == 1 else f"{counted(len(runs), 'run')} of teachclip"),
         lead=_lead(models, runs, evaluation, gains),
         models=models,
         clips=clips,
@@ -198,7 +199,7 @@ def _lead(
     texts, videos = (number(measured, key) or 0 for key in ("texts", "videos"))
     interval = best.intervals.get("t2v", {}).get("sumr")
     sure = f" (95 % interval {interval.low:.1f} to {interval.high:.1f})" if interval else ""
-    told = f"Measured on {evaluation}: {texts:,.0f} captions, {videos:,.0f} videos. "
+    told = f"Measured on {evaluation}: {counted(round(texts), 'caption')}, {counted(round(videos), 'video')}. "
     if len(shown) == 1:
         return [f"{told}SumR, text to video, is {best.t2v['sumr']:.1f}{sure}."]
     told += f"{best.name} has the highest SumR, text to video: {best.t2v['sumr']:.1f}{sure}."

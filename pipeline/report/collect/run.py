@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ....configs.loading import load_config
 from ....configs.schema import Config
 from ....errors import DataError, TeachclipError
+from ....plurals import counted
 from ..contents import Points
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _lines(path: Path, problems: list[str]) -> list[Mapping[str, Any]]:
     whole = text[: text.rfind("\n") + 1].split("\n")[:-1]
     found = [_line(line) for line in whole]
     if damaged := found.count(None):
-        problems.append(f"{damaged:,} of the {len(whole):,} lines of {path.name} are damaged and left out")
+        problems.append(f"{damaged:,} of the {counted(len(whole), 'line')} of {path.name} are damaged and left out")
     return [line for line in found if line is not None]
 
 

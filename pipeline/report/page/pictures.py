@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ....plurals import counted
 from .elements import Section
 
 if TYPE_CHECKING:
@@ -62,7 +63,12 @@ class Album:
         """What readers must be told of images that did not fit."""
         if not self.dropped:
             return []
-        return [f"{self.dropped:,} frames: a page takes {self.budget >> 20} MB of pictures, so that it can be sent."]
+        return [
+            (
+                f"{counted(self.dropped, 'frame')}: a page takes "
+                f"{self.budget >> 20} MB of pictures, so that it can be sent."
+            )
+        ]
 
 
 def searches(given: Sequence["Search"], album: Album) -> Section | None:

@@ -68,7 +68,7 @@ def _metrics(way: str, models: Sequence["ModelReport"]) -> Table:
         rows.append(of_model(model.name, *metric_cells(getattr(model, way))))
         if way in model.intervals:
             intervals = [model.intervals[way].get(key) for key in METRICS]
-            cells = [f"{each.low:.1f}–{each.high:.1f}" if each else "" for each in intervals]
+            cells = [f"{each.low:.1f}–{each.high:.1f}" if each and each.low < each.high else "" for each in intervals]
             rows.append(Row("95 %", cells, kind="interval"))
     return metric_table(WAYS[way], rows)
 

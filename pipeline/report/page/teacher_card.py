@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from ....plurals import counted
 from ...wording import duration, number
 from .charts import Line, line_chart
 from .elements import Bar, Figures, Row, Section, Table, of_model
@@ -36,7 +37,10 @@ def render_card(card: "ReportCard") -> str:
     """The page as HTML. Every text of `card` is shown as text, whatever it contains."""
     from .html import colours_of, page
 
-    lead = f"{len(card.teachers)} teachers on the {card.texts:,} captions and {card.videos:,} videos in {card.store}."
+    lead = (
+        f"{counted(len(card.teachers), 'teacher')} on the {counted(card.texts, 'caption')} "
+        f"and {counted(card.videos, 'video')} in {card.store}."
+    )
     known = "Ranks are of the captions that were scored, as a rule the training set: teachers know them."
     footer = f"teachclip cache report; {duration(card.seconds)}"
     colours = colours_of([each.teacher for each in card.teachers])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ....errors import DataError
+from ....remedies import ReadPage, Remedy
 from .text_files import kind_of
 
 Captions = dict[str, tuple[str, ...]]
@@ -96,5 +97,5 @@ def _text(value: Any, path: Path, key: str) -> str:
 def _wrong(path: Path, key: str, what: str) -> DataError:
     shown = key if len(key) <= 80 else key[:77] + "..."
     return DataError(
-        f"{shown} {what}".strip(), where=str(path), hint="docs/guide/data.md says what this file looks like"
+        f"{shown} {what}".strip(), where=str(path), hint=Remedy("what this file looks like", ReadPage("guide/data"))
     )

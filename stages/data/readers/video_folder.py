@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from ....cache.storage.system_files import left_by_system
 from ....errors import printable
+from ....plurals import counted
 from .text_files import blank, code_points
 
 # fmt: off
@@ -58,7 +59,7 @@ class VideoFolder:
             found = [path for path in found if not set(names).isdisjoint(_keys(path.name))] or found
         if len(found) > 1:
             shown = " and ".join(str(path.relative_to(self.root)) for path in found[:3])
-            return None, f"has {len(found)} files: {shown}; keep one of them"
+            return None, f"has {counted(len(found), 'file')}: {shown}; keep one of them"
         if not found:
             return None, ""
         if wrong := self.leads_out(found[0]):

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ from torch import Tensor
 
 from ....configs.schema import NetworkConfig
 from ....errors import CheckpointError
-from ....remedies import Hint, Remedy, Train
+from ....remedies import Hint, Remedy, Settings, Train
 from ...runtime.reporting import Reporter, Silent
 from ..build import build_network, score_versions
 from ..common.network import VideoTextNetwork
-from ..weights.files import Weights, listed, load_into, read_weights, refuse_not_utf_8
+from ..weights.files import Weights, absent, listed, load_into, read_weights, refuse_not_utf_8
 from .published import Pooling, PublishedCheckpoint, check_slots, findings, read_published, title_of
 
 FORMAT = 1
@@ -201,6 +203,8 @@ def checkpoint_digest(path: Path) -> str:
     try:
         with path.open("rb") as file:
             total = hashlib.file_digest(file, "sha256")
+    except FileNotFoundError:
+        raise absent(path) from None
     except OSError as error:
         raise CheckpointError(f"this checkpoint cannot be read: {error.strerror}", where=str(path)) from error
     total.update(json.dumps(score_versions(), sort_keys=True).encode())
@@ -237,6 +241,18 @@ def checkpoint_file(path: Path) -> Path:
     return path / BEST
 
 
+@contextmanager
+def trained_with(settings: Settings) -> Iterator[None]:
+    """Reading a checkpoint: where training would make it, it takes these settings, too."""
+    try:
+        yield
+    except CheckpointError as error:
+        if not isinstance(error.hint, Remedy) or not isinstance(error.hint.action, Train):
+            raise
+        hint = replace(error.hint, action=Train({**error.hint.action.settings, **settings}))
+        raise CheckpointError(error.what, where=error.where, hint=hint, details=error.details) from error
+
+
 def _in_folder(path: Path) -> Hint:
     """What a folder that is no finished run of ours may be good for."""
     names = sorted(each.name for each in path.iterdir())
@@ -245,4 +261,4 @@ def _in_folder(path: Path) -> Hint:
     files = [name for name in names if name.endswith(_FILES)]
     if files and "config.yaml" not in names:  # which is in our run folders from the beginning
         return f"name a file in it: {', '.join(files[:3])}" + (f" or one of {len(files) - 3} more" * (len(files) > 3))
-    return Remedy("train it first", Train())
+    return Remedy("train it first", Train({"train.run": str(path)}))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ....configs.schema import NetworkConfig, TrunkSizes
 from ....errors import CheckpointError, TeachclipError
+from ....plurals import counted
 from ....remedies import Hint
 from ..clip.tokens import VOCABULARY
 from ..clip.trunk import CLIP_NOTES, ClipTrunk, head_count, trunk_tensors
@@ -243,9 +244,9 @@ def _dtypes(tensors: dict[str, Tensor]) -> dict[str, int]:
 def _odd_types(tensors: dict[str, Tensor]) -> Iterator[str]:
     for dtype, count in _dtypes(tensors).items():
         if dtype in ("float16", "bfloat16"):
-            yield f"{count} tensors in {dtype}; everything is computed in float32"
+            yield f"{counted(count, 'tensor')} in {dtype}; everything is computed in float32"
         elif dtype == "float64":
-            yield f"{count} tensors in float64, which lose digits: everything is computed in float32"
+            yield f"{counted(count, 'tensor')} in float64, which lose digits: everything is computed in float32"
 
 
 def _odd_scale(logit_scale: float | None) -> Iterator[str]:
@@ -262,7 +263,7 @@ def _odd_network(found: PublishedCheckpoint) -> Iterator[str]:
         first = ", ".join(list(found.unused)[:NAMED])
         more = f" and {len(found.unused) - NAMED} more" if len(found.unused) > NAMED else ""
         place = "kept aside" if found.clip_names == "ours" else "left out"
-        yield f"{len(found.unused)} tensors are not used and {place}: {first}{more}"
+        yield f"{counted(len(found.unused), 'tensor is', 'tensors are')} not used and {place}: {first}{more}"
     if found.clip_names == "Hugging Face":
         yield "CLIP has Hugging Face's names: q, k, v are packed and both projections transposed for ours"
     if config.kind == "ts2net" and found.clip_names != "ours":

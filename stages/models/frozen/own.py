@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ....configs.schema import TeacherConfig
 from ....errors import PluginError
-from ....remedies import OTHER, Prepare, Remedy
+from ....remedies import OTHER, Prepare, ReadPage, Remedy
 from ...runtime.device import plain_float32
 from ...runtime.plugins import load_plugin, users_code
 from ..common.network import Features
@@ -17,7 +17,7 @@ from ..common.network import Features
 GROUP = "teachclip.teachers"  # of entry points
 
 ALONE = 1e-4  # how far rounding may move a score with what is computed beside it
-_PAGE = "docs/guide/teachers.md shows a teacher of about 40 lines"
+_PAGE = Remedy("a teacher of about 40 lines is shown there", ReadPage("guide/teachers"))
 _METHODS = ("encode_videos(frames, mask, times)", "encode_texts(captions)", "score(texts, videos)")
 
 

@@ -5,6 +5,7 @@ A network of ours, an open_clip model as it is, or a class of the user's own (ow
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -15,8 +16,8 @@ from ....configs.schema import NetworkConfig, TeacherConfig
 from ....errors import CheckpointError, ConfigError, TeachclipError
 from ....remedies import OTHER, Prepare, Remedy
 from ...runtime.device import plain_float32
-from ..build import network_class
-from ..checkpoints.files import load_network, network_digest
+from ..build import KINDS, network_class
+from ..checkpoints.files import load_network, network_digest, trained_with
 from ..checkpoints.published import FRAMES, WORDS
 from ..clip.catalog import named_sizes
 from ..clip.tokens import VOCABULARY, tokenize
@@ -134,8 +135,15 @@ def load_teacher(config: TeacherConfig, checkpoint: Path | None, device: str | t
         network = _zero_shot(config).to(device)
     else:
         assert checkpoint is not None
-        network = load_network(checkpoint, device, frames=config.frames, words=config.words)
+        with trained_alone(config.name):
+            network = load_network(checkpoint, device, frames=config.frames, words=config.words)
     return NetworkTeacher(config.name, network)
+
+
+def trained_alone(name: str) -> AbstractContextManager[None]:
+    """Where training makes the checkpoint that is missing: it is a teacher's, whom nobody teaches."""
+    kind = name if name in KINDS and name != "student" else "xclip"
+    return trained_with({"train.network.kind": kind, "train.teachers": "[]", "train.init": "null"})
 
 
 def _zero_shot(config: TeacherConfig) -> VideoTextNetwork:

@@ -56,7 +56,7 @@ def read_weights(path: Path) -> Weights:
         CheckpointError: no such file, a damaged one, a part of one, or one that holds anything but tensors.
     """
     if not path.is_file():
-        raise CheckpointError("there is no such checkpoint", where=str(path), hint=_beside(path))
+        raise absent(path)
     if (part := _PART.search(path.stem)) and int(part["all"]) > 1:  # it could pass for a network of fewer layers
         raise CheckpointError(
             f"by its name this is part {int(part['one'])} of {int(part['all'])} of a checkpoint",
@@ -162,7 +162,13 @@ _BROKEN = (
 )  # fmt: skip
 _REFUSED = re.compile(r"Unsupported global: GLOBAL ([\w.]+)")  # torch's words for a class that it does not make
 _PART = re.compile(r"-(?P<one>[0-9]{5})-of-(?P<all>[0-9]{5})$")  # as Hugging Face's libraries name them
+_NAMED = 5  # of what lies beside a file that is not there
 _LARGEST_PACKED = 64 * 2**20
+
+
+def absent(path: Path) -> CheckpointError:
+    """The error of a checkpoint that is not there."""
+    return CheckpointError("there is no such checkpoint", where=str(path), hint=_beside(path))
 
 
 def _beside(path: Path) -> Hint:
@@ -170,11 +176,14 @@ def _beside(path: Path) -> Hint:
     try:
         names = sorted(each.name for each in path.parent.iterdir() if each.is_dir() or each.suffix)
     except OSError:
-        return Remedy(f"{path.parent} is no folder, either; make a checkpoint first", Train())
+        names = []
     near = get_close_matches(path.name, names, n=3)
     if near:
         return f"did you mean {' or '.join(str(path.parent / name) for name in near)}?"
-    return Remedy("name a file or a run folder; training makes them", Train())
+    if path.suffix:
+        there = f"; {path.parent} has {', '.join(names[:_NAMED])}" if names else ""
+        return f"name a file or a run folder that is there{there}"
+    return Remedy("train it first", Train({"train.run": str(path)}))
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from torch import Tensor
 
 from ....errors import CheckpointError
+from ....plurals import counted
 from .names import StateDict
 
 # Keys under which training scripts keep a network beside everything else; the first goes before the others.
@@ -108,7 +109,10 @@ def _foreign(value: object) -> list[str]:
         foreign = [f"{name} ({type(each).__name__})" for name, each in entries.items() if not isinstance(each, Tensor)]
         if foreign and 2 * len(foreign) < len(entries):
             more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
-            told.append(f"among its {len(entries)} entries are others than tensors: {', '.join(foreign[:3])}{more}")
+            told.append(
+                f"among its {counted(len(entries), 'entry is', 'entries are')} "
+                f"others than tensors: {', '.join(foreign[:3])}{more}"
+            )
     return told
 
 

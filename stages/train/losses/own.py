@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ....configs.schema import LossConfig
 from ....errors import PluginError
+from ....remedies import ReadPage, Remedy
 from ...runtime.plugins import load_plugin, users_code
 
 GROUP = "teachclip.losses"  # of entry points
-_PAGE = "docs/guide/losses.md shows losses of one's own"
+_PAGE = Remedy("losses of one's own are shown there", ReadPage("guide/losses"))
 
 
 def is_own(kind: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ....configs.schema import TrainConfig
+from ....plurals import counted
 from ...runtime.processes import World
 from ...runtime.reporting import Reporter
 from ...runtime.run_folder import RunFolder
@@ -186,7 +187,8 @@ class _Stalls:
             return
         self.told = True
         self.reporter.warn(
-            f"{lost / seconds:.0%} of the last {count} steps were spent waiting for data, {1000 * lost / count:.0f} ms "
+            f"{lost / seconds:.0%} of the last {counted(count, 'step was', 'steps were')} "
+            f"spent waiting for data, {1000 * lost / count:.0f} ms "
             "a step: read further ahead (train.prefetch), keep the frames in memory (train.frames: host or device), or "
             "move frames and scores to faster storage"
         )

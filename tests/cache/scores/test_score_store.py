@@ -139,7 +139,7 @@ def test_many_tiles_serve_one_request(tmp_path: Path) -> None:
         labels = reader.read(np.array(rows), np.array(columns))
         np.testing.assert_array_equal(labels.coarse, coarse[np.ix_(rows, columns)])
         np.testing.assert_array_equal(labels.frame_logits, fine[rows])
-    with pytest.raises(CacheError, match=r"1 pairs of this batch have no score, t0 with v3"):
+    with pytest.raises(CacheError, match=r"1 pair of this batch has no score, t0 with v3"):
         reader.read(np.array([0, 5]), np.array([0, 3]))
 
 
@@ -161,10 +161,10 @@ def test_changed_frames_are_refused_by_name_and_counted(make_store) -> None:
 
 def test_texts_and_videos_without_scores_are_refused_by_name(make_store) -> None:
     made = make_store()
-    with pytest.raises(CacheMismatchError, match="1 videos have no scores") as caught:
+    with pytest.raises(CacheMismatchError, match="1 video has no scores") as caught:
         made.cache.reader(made.texts, [*made.videos, ("new.mp4", digest(b"new"))])
     assert caught.value.details == ("new.mp4",)
-    with pytest.raises(CacheMismatchError, match="1 captions have no scores"):
+    with pytest.raises(CacheMismatchError, match="1 caption has no scores"):
         made.cache.reader([("new.mp4#0", text_digest("new"))], made.videos)
 
 

@@ -68,12 +68,14 @@ def test_nested_identities_become_flat() -> None:
 
 def test_differences_name_each_field_with_both_values_in_order() -> None:
     assert differences({"a": 1, "b": "x", "d": None, "e": 5}, {"e": 5, "c": [2], "b": "y", "d": None}) == [
-        "a: the cache has absent, now it is 1",
+        "a: the cache has none, now it is 1",
         'b: the cache has "y", now it is "x"',
-        "c: the cache has [2], now it is absent",
+        "c: the cache has [2], now it is not set",
     ]
-    assert differences({"a": None}, {}) == ["a: the cache has absent, now it is null"]
+    assert differences({"a": None}, {}) == ["a: the cache has none, now it is null"]
     assert differences({"a": 1}, {"a": True}) == ["a: the cache has true, now it is 1"]
+    assert differences({"a": 1}, {"a": 2}, "the run") == ["a: the run has 2, now it is 1"]
+    assert differences({"a": 1}, {}, "this store", "the other has") == ["a: this store has none, the other has 1"]
 
 
 def test_a_cache_of_something_else_is_refused_by_field() -> None:

@@ -1,5 +1,6 @@
-"""Running verbs as a user does, in an empty folder with a configuration."""
+"""Running verbs as a user does, in an empty folder with a configuration, or in a small project."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,23 @@ from teachclip.configs.loading import shipped
 from teachclip.pipeline.cli.main import app
 from typer.testing import CliRunner, Result
 
+from ...conftest import TRUNK, World
+
 type Invoke = Callable[..., Result]
+type Teachclip = Callable[..., Result]
+
+SETTINGS = f"""
+work: work
+data: {{captions: captions.csv}}
+prepare: {{image_size: 32, max_frames: 4, workers: 1, shard_videos: 8}}
+score: {{teachers: [{{name: xclip, checkpoint: runs/xclip}}], shard_texts: 16, chance_check: false}}
+train:
+  batch_size: 8
+  max_steps: 2
+  device: cpu
+  tensorboard: false
+  network: {{words: 10, frames: 4, temporal_layers: 1, trunk: {TRUNK!r}}}
+""".replace("None", "null")
 
 
 @pytest.fixture
@@ -27,5 +44,25 @@ def invoke(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
     def run(*arguments: str, **environment: str) -> Result:
         monkeypatch.setattr("sys.argv", ["teachclip", *arguments])
         return CliRunner().invoke(app, arguments, env={"COLUMNS": "120", "TERMINAL_WIDTH": "120", **environment})
+
+    return run
+
+
+@pytest.fixture
+def project(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a copy of the world, with `own.yaml`."""
+    shutil.copytree(world.root, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    Path("own.yaml").write_text(SETTINGS)
+    return Path.cwd()
+
+
+@pytest.fixture
+def teachclip(project: Path, monkeypatch: pytest.MonkeyPatch) -> Teachclip:
+    """`teachclip("train", "own.yaml")` as on the command line."""
+
+    def run(*words: str) -> Result:
+        monkeypatch.setattr("sys.argv", ["teachclip", *words])
+        return CliRunner().invoke(app, words)
 
     return run

@@ -156,8 +156,8 @@ def test_a_file_is_complete_or_absent(configured: Path, invoke: Invoke, monkeypa
     folder.mkdir()
     asked = ("--checkpoint", "work/runs/xpool", "--out")
     result = invoke(*asked, "folder")
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr.startswith("error: folder: a folder stands where a file should be")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: folder: this is a folder; --out names the file to be written")
     assert list(folder.iterdir()) == []
 
     def full(path: Path, data: bytes) -> int:

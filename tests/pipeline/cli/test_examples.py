@@ -129,7 +129,7 @@ def test_there_are_examples_of_every_verb() -> None:
     verbs = {line.split()[1] for line in examples()}
     assert verbs == {
         "demo", "prepare", "score", "denoise", "train", "evaluate", "search", "cost", "weights",
-        "cache", "data", "config", "checkpoint", "reproduce", "sweep", "report",
+        "cache", "data", "config", "checkpoint", "reproduce", "sweep", "report", "docs",
     }  # fmt: skip
 
 
@@ -149,7 +149,7 @@ def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any
     assert result.stdout
     if "--json" in words:
         json.loads(result.stdout)
-    if words[0] not in ("config", "cost", "demo", "checkpoint"):
+    if words[0] not in ("config", "cost", "demo", "checkpoint", "docs"):
         assert stages
         config = stages[-1][1][0]
         assert isinstance(config, Config)
@@ -176,7 +176,7 @@ def test_prepare_shows_what_is_left_out_and_why(invoke: Invoke, stages: object) 
         "frames   18.1 MB in work/frames",
         "videos   28: 27 ok, 1 corrupt",
         "decoded  5 in 3.2 s",
-        "1 videos are left out:",
+        "1 video is left out:",
         "video  status   reason",
         "x.mp4  corrupt  no video stream",
     ]
@@ -276,9 +276,10 @@ def test_check_shows_counts_beside_the_papers_and_what_is_amiss(
         "validation   its own 1065 validation videos",
         "split  videos  paper  texts  paper  on disk  prepared  read from",
         "train    8362   8392   8362   8392     8361  8360      train_data.json",
-        "test        0   1004      0   1004        0  -         cannot be read: a.json:3: not JSON",
+        "test        0   1004      0   1004        0  -         cannot be read: a.json:3:",
+        "                                                       not JSON",
         "differs: train: 30 fewer",
-        "1 problems:",
+        "1 problem:",
         "  a.txt:1: odd",
         "21 videos have no file, the first 2:",
         "  b",
@@ -286,7 +287,7 @@ def test_check_shows_counts_beside_the_papers_and_what_is_amiss(
         "28 videos in the frame cache: 1 cannot be used",
         "  x.mp4: corrupt, no video stream",
         "in two splits: 7 texts of test are texts of train, too",
-        "1 pairs of videos in two splits have the same frames:",
+        "1 pair of videos in two splits with the same frames:",
         "  a (train) and b (test)",
         "to get: a.txt or b.txt, for test, from somebody",
         "the data set's own page: the.page",
@@ -314,7 +315,7 @@ def test_denoise_shows_what_is_dropped_and_whose_rule_it_is(invoke: Invoke, stag
         "mask               captions-mask.json",
         "teachers           xclip, drl",
         "rule               own video ranks at 100 or better (teachclip's own rule, not TeachText's)",
-        "ranked             180000 captions among 9000 videos, median 4; 3 videos without usable frames",
+        "ranked             180,000 captions among 9,000 videos, median 4; 3 videos without usable frames",
         "kept               179000",
         "dropped            1000",
         "last caption kept  1 videos: a.mp4",
@@ -329,7 +330,7 @@ def test_denoise_shows_what_is_dropped_and_whose_rule_it_is(invoke: Invoke, stag
 def test_train_shows_what_was_chosen(invoke: Invoke, stages: object) -> None:
     assert shown(invoke("train", "own_videos.yaml")) == [
         "network     runs/student/best.safetensors",
-        "trained on  5000 captions of 1000 videos, 2 videos left out",
+        "trained on  5,000 captions of 1,000 videos, 2 videos left out",
         "teachers    xclip",
         "steps       600 in 1 min 12 s",
         "chosen      step 550, by sumr: 104.1",
@@ -344,7 +345,7 @@ def test_train_shows_how_batches_are_drawn(invoke: Invoke, stages: object, monke
 
 def test_evaluate_shows_a_table(invoke: Invoke, stages: object) -> None:
     assert shown(invoke("evaluate", "own_videos.yaml")) == [
-        "runs/student: test, 1000 captions, 1000 videos; 3 videos left out",
+        "runs/student: test, 1,000 captions, 1,000 videos; 3 videos left out",
         "                R@1   R@5  R@10   SumR  MdR   MnR",
         "text to video  48.0  73.0  82.9  203.9  2.0  13.1",
         "video to text  48.0  73.0  82.9  203.9  2.0  13.1",
@@ -436,6 +437,6 @@ def test_what_train_accepts_reaches_the_configuration_and_is_shown(
     assert result.exit_code == 2
     assert "'times' is not one of pixels" in result.stderr
     monkeypatch.setattr("teachclip.stages.train.stage.train", lambda *_: replace(TRAINED, other_pixels={"xclip": 3}))
-    assert "accepted for xclip  other pixels than were scored, in 3 of 1000 videos" in shown(
+    assert "accepted for xclip  other pixels than were scored, in 3 of 1,000 videos" in shown(
         invoke("train", "own_videos.yaml")
     )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from teachclip.pipeline.cli.shell.output import Output, ReaderGone, facts, table
+from teachclip.pipeline.cli.shell.output import Output, ReaderGone
+from teachclip.pipeline.cli.shell.tables import facts, table
 from teachclip.pipeline.wording import duration, size
 
 

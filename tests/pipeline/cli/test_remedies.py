@@ -30,6 +30,7 @@ EXAMPLES: dict[str, object] = {
     "settings": {"train.seed": 3, "train.compile": False},
     "sentence": "a dog",
     "file": "own videos.yaml",
+    "page": "guide/data",
     "folder": "my demo",
     "store": "work/scores.zarr",
     "other": "work/my scores.zarr",

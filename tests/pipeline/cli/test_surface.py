@@ -17,7 +17,8 @@ type Invoke = Callable[..., Result]
 COMMON = {"--json", "--quiet", "--debug", "--help"}
 CONFIGURED = {"CONFIG", "--set", *COMMON}
 SURFACE = {
-    "": {"--version", "--help"},
+    "": {"--version", "--install-completion", "--show-completion", "--help"},
+    "docs": {"[PAGE]", *COMMON},
     "demo": {"FOLDER", *COMMON},
     "prepare": {"--estimate", "--prune", *CONFIGURED},
     "score": {"--shard", *CONFIGURED},
@@ -48,7 +49,7 @@ SURFACE = {
     "cache rm": {"STORE", "TEACHER", "--yes", "--age", *COMMON},
     "cache gc": {"STORE", "--dry-run", "--age", *COMMON},
     "data": {"--help"},
-    "data check": {"--decode", *CONFIGURED},
+    "data check": {"--decode", "--allow-missing", *CONFIGURED},
     "config": {"--help"},
     "config show": CONFIGURED,
     "config template": {"--for", "--help"},

@@ -162,7 +162,7 @@ def test_captions_that_changed_are_counted(invoke: Invoke) -> None:
     captions = Path("captions.csv")
     captions.write_text(captions.read_text().replace("caption 7 <", "caption seven <"))
     result = invoke("work/scores.zarr", "--captions", "own_videos.yaml")
-    assert "1 captions have changed since they were scored" in result.stdout
+    assert "1 caption has changed since they were scored" in result.stdout
     assert "caption seven" not in result.stdout
 
 

@@ -125,7 +125,7 @@ def test_videos_without_captions_ask_for_the_other_files(tmp_path: Path) -> None
     found = checked(config, tmp_path)
     assert found.problems == ("MSRVTT_train.9k.csv:22: 'video6513' has no caption in sgn_val.json",)
     assert "MSRVTT_data.json" in found.wanted[0].names
-    assert found.refused == "something is wrong with 1 videos or captions"
+    assert found.refused == "something is wrong with 1 video or caption"
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_what_is_missing_does_not_decode_and_is_in_two_splits(clips: DataConfig,
     assert found.refused is None
     found = checked(clips, tmp_path, decode=None)
     assert (found.looked_at, [status.video for status in found.undecodable]) == ("3 videos decoded now", ["c.mp4"])
-    assert checked(clips, tmp_path, decode=1).looked_at == "1 videos decoded now"
+    assert checked(clips, tmp_path, decode=1).looked_at == "1 video decoded now"
     assert not (tmp_path / "work").exists()
     prepare(Config(work=tmp_path / "work", data=clips, prepare=PrepareConfig(image_size=96, max_frames=3, workers=1)))
     found = checked(clips, tmp_path)
@@ -157,7 +157,9 @@ def test_what_is_missing_does_not_decode_and_is_in_two_splits(clips: DataConfig,
     assert ([status.video for status in found.undecodable], found.undecodable_count) == (["c.mp4"], 1)
     for name in "abc":
         (tmp_path / f"{name}.mp4").unlink()
-    assert checked(clips, tmp_path).refused is None  # what is prepared needs no files
+    refused = "2 of the 3 train videos have no file or are damaged; 50 % may be"  # what is prepared needs no file
+    assert checked(clips, tmp_path).refused == refused
+    assert check_data(Config(work=tmp_path / "work", data=clips), missing=67).refused is None
 
 
 def test_problems_of_own_captions_are_counted(clips: DataConfig, tmp_path: Path) -> None:
@@ -209,3 +211,58 @@ def test_the_page_has_the_counts_that_are_compared_with() -> None:
                 assert cell == "-" or "(not in the table)" in cell
             else:
                 assert told == [count.videos, count.texts]
+
+
+def some_there(folder: Path, encode: Encode, numbered: Numbered, there: dict[str, int], of: int = 8) -> Config:
+    """Own videos: so many of each split's files are there."""
+    rows = [("video", "caption", "split")]
+    for split, count in there.items():
+        for k in range(of):
+            rows.append((f"{split}{k}.mp4", f"{split} {k}", split))
+            if k < count:
+                encode(folder / f"{split}{k}.mp4", numbered(2))
+    with (folder / "captions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    data = {"captions": folder / "captions.csv"}
+    prepare = {"image_size": 32, "max_frames": 2, "workers": 1}
+    return Config.model_validate({"work": folder / "work", "data": data, "prepare": prepare})
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "allowed", "told"),
+    [
+        (8, 8, 0, None),
+        (7, 8, 50, None),
+        (4, 4, 50, None),
+        (3, 8, 50, "5 of the 8 train videos"),
+        (8, 0, 50, "8 of the 8 test videos"),
+        (8, 7, 0, "1 of the 8 test videos"),
+        (8, 7, 12, "1 of the 8 test videos"),
+        (8, 7, 13, None),
+        (0, 0, 100, "none of the 16 videos has a file"),
+    ],
+)
+def test_data_of_which_too_much_is_missing_is_refused(
+    tmp_path: Path, encode: Encode, numbered: Numbered, train: int, test: int, allowed: float, told: str | None
+) -> None:
+    config = some_there(tmp_path, encode, numbered, {"train": train, "test": test})
+    found = check_data(config, missing=allowed)
+    assert (found.refused or "").startswith(told or "")
+    assert bool(found.refused) == bool(told)
+
+
+def test_damaged_videos_count_as_missing_and_prepared_ones_as_there(
+    tmp_path: Path, encode: Encode, numbered: Numbered
+) -> None:
+    config = some_there(tmp_path, encode, numbered, {"train": 8})
+    for k in range(5):
+        (tmp_path / f"train{k}.mp4").write_bytes(b"<html>")
+    assert check_data(config).refused is None  # nobody has looked
+    assert (check_data(config, decode=None).refused or "").startswith("5 of the 8 train videos")
+    assert (check_data(config, decode=2).refused or "").startswith("2 of 2 videos that were decoded are damaged")
+    assert check_data(config, decode=2, missing=100).refused is None
+    prepare(config)
+    assert (check_data(config).refused or "").startswith("5 of the 8 train videos")
+    for k in range(5, 8):
+        (tmp_path / f"train{k}.mp4").unlink()
+    assert check_data(config, missing=63).refused is None

@@ -86,7 +86,7 @@ def test_where_nothing_differs_accepting_changes_nothing(world: Any) -> None:
 
 def test_other_moments_are_never_accepted(elsewhere: Elsewhere) -> None:
     made = elsewhere(lambda k: 3 + (k + (k == 5)) % 3)  # clip 5 has three frames, where it had five
-    with pytest.raises(CacheMismatchError, match="frames of 1 videos are of other moments") as caught:
+    with pytest.raises(CacheMismatchError, match="frames of 1 video are of other moments") as caught:
         train(made.config(train={**TAUGHT, "accept": ["pixels"]}))
     assert list(caught.value.details) == ["clips/05.mp4"]
 

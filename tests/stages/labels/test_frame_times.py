@@ -50,7 +50,7 @@ def test_the_teachers_own_frames_keep_their_bits() -> None:
 def test_beyond_the_ends_the_nearest_frame_counts_half_a_distance_far() -> None:
     assert carried([1, 2, 5], [1, 2, 4], [0.0, 1, 5.0]) == [1, 1, 5]
     for late in (-0.01, 5.01):
-        with pytest.raises(CacheMismatchError, match="1 videos lie outside the times that xclip saw") as caught:
+        with pytest.raises(CacheMismatchError, match="1 video lie outside the times that xclip saw") as caught:
             carrier([1, 2, 4], [late, 1, 3])
         assert caught.value.details[0].startswith("v: ")
         assert f"{late:.4g} s" in caught.value.details[0]

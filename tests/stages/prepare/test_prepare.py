@@ -329,6 +329,23 @@ def test_the_estimate_is_what_prepare_then_takes(collection: Any, storage: str) 
     assert (again.remaining, again.bytes, again.seconds, again.probed) == (0, 0, 0, 0)
 
 
+def test_the_estimate_probes_files_that_are_there_and_counts_the_others(collection: Any) -> None:
+    """All that a probe would have met is missing but one: it tells of that one."""
+    for k in range(24):
+        collection.clip(f"{k:02d}.mp4", 12, first=k)
+        if k != 23:
+            (collection.config().data.video_folder / f"{k:02d}.mp4").unlink()
+    config = collection.config(storage="raw")
+    expected = estimate_frames(config)
+    assert (expected.videos, expected.remaining, expected.missing, expected.probed) == (24, 1, 23, 1)
+    assert expected.bytes == expected.bytes_at_most == raw_bytes(1, 3, 96)
+    assert expected.seconds > 0
+    prepare(config)
+    assert (estimate_frames(config).remaining, estimate_frames(config).missing) == (0, 23)
+    (config.data.video_folder / "23.mp4").unlink()
+    assert (estimate_frames(config).remaining, estimate_frames(config).missing) == (0, 23)  # its frames are there
+
+
 def test_a_disk_without_room_is_refused_before_anything_runs(collection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for k in range(3):
         collection.clip(f"{k}.mp4", 4)  # one of three frames each

@@ -162,7 +162,7 @@ def test_what_is_gone_stays_and_what_is_new_is_added(process: Any, new_world: An
     heard = Heard()
     config = process.config_of(root)
     (scores,) = score(config, heard).teachers
-    assert "fake: 2 captions and 1 videos of the store are not asked for now; their scores stay" in heard.messages
+    assert "fake: 2 captions and 1 video of the store are not asked for now; their scores stay" in heard.messages
     assert scores.new_pairs == 36 * 1 + 17
     compare(config, process.config_of(root, store="fresh.zarr"), 4e-5)
 

@@ -190,7 +190,7 @@ def test_captions_that_are_gone_are_missed_only_where_shards_are(process, new_wo
     assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")
     marker_path(tile, 0).unlink()
     error = refused(process, root)
-    assert error.what == "1 captions of this store are gone from what is scored now, before they were scored"
+    assert error.what == "1 caption of this store is gone from what is scored now, before they were scored"
     assert error.details == ("v000.mp4#3",)
 
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
+from .....plurals import counted
 from ....wording import duration
-from ...shell.output import facts, table
+from ...shell.paths import out_file, store_to_read
 from ...shell.running import AsJson, Debug, Overrides, Quiet, examples, load_config, running
+from ...shell.tables import facts, table
 
 if TYPE_CHECKING:
     from .....stages.analysis.report_card import ReportCard
@@ -24,7 +26,12 @@ CUT = 60
 
 def report(
     store: Annotated[
-        str, typer.Argument(metavar="STORE", help="A score store: a folder, or s3://, gs://, https:// where one lies.")
+        str,
+        typer.Argument(
+            metavar="STORE",
+            help="A score store: a folder, or s3://, gs://, https:// where one lies.",
+            callback=store_to_read,
+        ),
     ],
     captions: Annotated[
         Path | None, typer.Option("--captions", metavar="CONFIG", help="Show the captions of this configuration.")
@@ -41,6 +48,7 @@ def report(
     for them, by a rule of teachclip's own. No network is loaded.
     """
     with running("cache", json, quiet, debug, captions, sets) as output:
+        out_file(out)
         settings = None if captions is None else load_config(captions, sets or ())
         with output.waiting("loading"):
             from .....cache.scores.store import ScoreStore
@@ -58,9 +66,13 @@ def report(
 def _shown(card: "ReportCard", out: Path | None) -> Iterator[RenderableType]:
     from ....report.page.teacher_card import RULE, weights_options
 
-    yield f"{card.store}: {card.texts:,} captions, {card.videos:,} videos; {duration(card.seconds)}"
+    yield f"{card.store}: {counted(card.texts, 'caption')}, {counted(card.videos, 'video')}; {duration(card.seconds)}"
     yield table("teacher", "captions", *METRICS, "v2t R@1", "v2t SumR", "normalised rank", rows=_ranks(card))
-    late = [f"{each.teacher}: {each.left_out:,} captions are not scored yet" for each in card.teachers if each.left_out]
+    late = [
+        (f"{each.teacher}: {counted(each.left_out, 'caption is', 'captions are')} not scored yet")
+        for each in card.teachers
+        if each.left_out
+    ]
     yield from late
     if card.agreement:
         heads = ("agreement", "captions", "correlation", "same first video", "of the first ten")
@@ -120,7 +132,10 @@ def _doubtful(card: "ReportCard") -> Iterator[RenderableType]:
     widest = max(map(len, rows))
     yield table(*heads[:widest], rows=[(*row, *[""] * (widest - len(row))) for row in rows])
     if card.other_captions:
-        yield f"{card.other_captions:,} captions have changed since they were scored; their text is not shown"
+        yield (
+            f"{counted(card.other_captions, 'caption has', 'captions have')} "
+            "changed since they were scored; their text is not shown"
+        )
 
 
 def _cut(caption: str) -> str:

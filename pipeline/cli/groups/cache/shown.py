@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 
+from .....plurals import counted
 from ....wording import duration, size
-from ...shell.output import facts, table
+from ...shell.tables import facts, table
 
 if TYPE_CHECKING:
     from .....cache.scores.exchange.merging import TeacherMerge
@@ -66,14 +67,20 @@ def described(teachers: "Sequence[TeacherInfo]") -> Page:
         summary = each.summary
         yield facts(
             ("teacher", f"{summary.teacher} in {each.store} (format version {each.version})"),
-            ("scores", f"{summary.pairs:,} pairs of {summary.texts:,} texts and {summary.videos:,} videos"),
+            (
+                "scores",
+                (
+                    f"{counted(summary.pairs, 'pair')} of {counted(summary.texts, 'text')} "
+                    f"and {counted(summary.videos, 'video')}"
+                ),
+            ),
             ("shards", f"{_of(summary.complete, summary.shards)} complete, last written {_when(summary.written)}"),
             ("stored as", f"{summary.dtype}, {size(summary.bytes)} in all"),
             ("scale", f"{each.scale:g} (label = score x scale)"),
             ("frame logits", f"of {each.frames} frame slots" if each.frame_logits else "none"),
-            ("own videos", f"{each.own_videos:,} texts are scored with their own video"),
+            ("own videos", f"{counted(each.own_videos, 'text is', 'texts are')} scored with their own video"),
             ("checkpoint", each.checkpoint or "none"),
-            ("features", f"{each.feature_files:,} files, {size(each.feature_bytes)}"),
+            ("features", f"{counted(each.feature_files, 'file')}, {size(each.feature_bytes)}"),
             *([("leftovers", f"{each.leftovers:,}, of writers at work or killed")] if each.leftovers else []),
         )
         yield "identity"
@@ -109,14 +116,18 @@ def estimated(found: "ScoreEstimate") -> Page:
     for each in found.teachers:
         if each.layout == "blocks":
             every = each.texts * each.videos
-            yield f"{each.teacher}: blocks of videos, {each.tiles:,} tiles; dense would be {every:,} pairs"
+            yield (
+                f"{each.teacher}: blocks of videos, {counted(each.tiles, 'tile')}; "
+                f"dense would be {counted(every, 'pair')}"
+            )
         if each.bytes_without_frames is not None:
             yield f"{each.teacher}: {each.bytes_without_frames:,} bytes if it gives no frame-text logits"
         if each.measured:
             yield f"{each.teacher}: {each.rate:.3g} pairs/s, from the times of the shards of {each.measured}"
     yield f"{size(found.bytes)} in {found.store}, and the features of the videos"
     if not found.prepared:
-        yield "no frames are prepared yet: every video of the caption file is taken for usable"
+        gone = f"; {counted(found.missing, 'has', 'have')} no file" if found.missing else ""
+        yield f"no frames are prepared yet: every video of the caption file is taken for usable{gone}"
 
 
 def checked(result: "CheckResult") -> Page:
@@ -175,12 +186,13 @@ def repaired(result: "RepairResult") -> Page:
 
 def compared(result: "ScoreComparison") -> Page:
     """`cache diff`."""
-    changed = f" ({result.changed_texts:,} captions and {result.changed_videos:,} videos of the same id changed)"
+    texts, videos = counted(result.changed_texts, "caption"), counted(result.changed_videos, "video")
+    changed = f" ({texts} and {videos} of the same id changed)"
     yield facts(
         ("compared", f"{result.first} with {result.second}"),
         (
             "in common",
-            f"{result.texts:,} texts, {result.videos:,} videos, {result.pairs:,} pairs"
+            f"{counted(result.texts, 'text')}, {counted(result.videos, 'video')}, {counted(result.pairs, 'pair')}"
             + (changed if result.changed_texts or result.changed_videos else ""),
         ),
         ("labels", f"differ by at most {_number(result.largest)}, on average {_number(result.mean)}"),
@@ -209,7 +221,7 @@ def packed(result: "Packed", done: str) -> Page:
         return
     yield facts(
         (result.teacher, f"{done} {result.folder}"),
-        ("tiles", f"{len(result.tiles):,}, {result.shards:,} shards"),
+        ("tiles", f"{len(result.tiles):,}, {counted(result.shards, 'shard')}"),
         ("files", f"{result.files:,}, {size(result.bytes)}"),
     )
     yield from _some([f"not complete: {each}" for each in result.left_out])
@@ -236,6 +248,6 @@ def collected(result: "Removed", dry: bool) -> Page:
     """`cache gc`."""
     yield from _some([*result.leftovers, *result.features])
     verb = "would be removed" if dry else "removed"
-    counts = f"{len(result.leftovers):,} leftovers and {len(result.features):,} files of features"
+    counts = f"{counted(len(result.leftovers), 'leftover')} and {counted(len(result.features), 'file')} of features"
     yield f"{verb}: {counts}, {size(result.bytes)}"
     yield from (f"{name} is damaged; its features were left alone" for name in result.kept)

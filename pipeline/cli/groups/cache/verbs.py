@@ -9,6 +9,7 @@ import typer
 
 from .....errors import ConfigError, TeachclipError
 from ....wording import size
+from ...shell.paths import store_to_make, store_to_read
 from ...shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 from ...verbs import score
 from . import report as cache_report
@@ -23,9 +24,17 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="List, check, repair, compare, move and remove cached scores."
 )
 
-Store = Annotated[str, typer.Argument(metavar="STORE", help="A score store, such as work/scores.zarr.")]
+Store = Annotated[
+    str,
+    typer.Argument(metavar="STORE", help="A score store, such as work/scores.zarr.", callback=store_to_make),
+]
 AnyStore = Annotated[
-    str, typer.Argument(metavar="STORE", help="A score store: a folder, or s3://, gs://, https:// where one lies.")
+    str,
+    typer.Argument(
+        metavar="STORE",
+        help="A score store: a folder, or s3://, gs://, https:// where one lies.",
+        callback=store_to_read,
+    ),
 ]
 Teacher = Annotated[str, typer.Argument(metavar="TEACHER", help="Its name in the store.")]
 AnyTeacher = Annotated[
@@ -206,8 +215,12 @@ def repair(
 
 @app.command(epilog=DIFF)
 def diff(
-    first: Annotated[str, typer.Argument(metavar="STORE_A[:TEACHER]", help="A store and a teacher.")],
-    second: Annotated[str, typer.Argument(metavar="STORE_B[:TEACHER]", help="What it is compared with.")],
+    first: Annotated[
+        str, typer.Argument(metavar="STORE_A[:TEACHER]", help="A store and a teacher.", callback=store_to_make)
+    ],
+    second: Annotated[
+        str, typer.Argument(metavar="STORE_B[:TEACHER]", help="What it is compared with.", callback=store_to_make)
+    ],
     json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,

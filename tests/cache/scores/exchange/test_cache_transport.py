@@ -92,7 +92,7 @@ def test_other_scores_are_refused_naming_the_fields_and_nothing_is_written(make_
     store.create_teacher("tiny", {**made.cache.identity, "words": 9}, **facts)
     with pytest.raises(CacheMismatchError, match=r"\(dtype, scale, words\)") as caught:
         Merge(made.path, [good.path, store.path])
-    assert caught.value.details[-1] == "words: the cache has 8, now it is 9"
+    assert caught.value.details[-1] == "words: this store has 8, the other has 9"
     assert missing_shards(made.tile) == [0, 1, 2]
     other = make_store(name="fewer", texts=20)
     with pytest.raises(
@@ -141,7 +141,7 @@ def test_only_finished_tiles_are_packed_unless_asked(make_store, tmp_path: Path)
         Export(made.path, "tiny", tmp_path / "out")
     assert caught.value.hint.otherwise.action == Again(Option.PARTIAL)
     packed = Export(made.path, "tiny", tmp_path / "out", partial=True).run()
-    assert (packed.shards, packed.left_out) == (2, ("dense: 1 shards",))
+    assert (packed.shards, packed.left_out) == (2, ("dense: 1 shard",))
     taken = Import(tmp_path / "out", tmp_path / "new.zarr").run()
     assert taken.left_out == packed.left_out
     (found,) = Merge(make_store(name="x", shards=(1,)).path, [tmp_path / "out/scores.zarr"]).run()

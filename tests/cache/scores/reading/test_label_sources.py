@@ -93,7 +93,7 @@ def test_labels_within_blocks_and_a_pair_between_them(make: Make, tmp_path: Any,
     source = make([teacher.reader])
     for texts, videos in ((np.array([3, 11, 0]), np.array([5, 0])), (np.array([23, 12]), np.array([6, 11, 7]))):
         teacher.expect(source.start(texts, videos).result()[0], texts, videos)
-    with pytest.raises(CacheError, match="1 pairs of this batch have no score, t3 with v7 for one") as error:
+    with pytest.raises(CacheError, match="1 pair of this batch has no score, t3 with v7 for one") as error:
         source.start(np.array([3]), np.array([0, 7])).result()
     assert "groups" in (error.value.hint or "")
     teacher.expect(source.start(np.array([0]), np.array([0])).result()[0], np.array([0]), np.array([0]))

@@ -36,7 +36,7 @@ def test_other_times_are_refused_by_name(make_store, harm: str) -> None:
         times[11, 3] = np.nan
     else:
         times = times[:, :3]
-    with pytest.raises(CacheMismatchError, match="frames of 1 videos are of other moments") as caught:
+    with pytest.raises(CacheMismatchError, match="frames of 1 video are of other moments") as caught:
         made.cache.reader(made.texts, decoded_elsewhere(made, 11), times)
     assert list(caught.value.details) == ["clips/v11.mp4"]
 

@@ -192,5 +192,5 @@ def test_times_are_those_of_every_tile_that_holds_the_video(make_store: Any) -> 
     cache.create_tile("more", TileContents(texts, made.videos, np.array([0]), later), shard_texts=8)
     videos = [(made.videos[0][0], bytes(16)), *made.videos[1:]]
     for times in (made.tile.frame_times, later):
-        with pytest.raises(CacheMismatchError, match="frames of 1 videos are of other moments"):
+        with pytest.raises(CacheMismatchError, match="frames of 1 video are of other moments"):
             find(cache.folder, cache.tiles, texts, videos, times)

@@ -132,5 +132,5 @@ def test_nothing_in_common_is_told(make_store, tmp_path: Path) -> None:
     zeros = np.zeros((2, 1), np.float32)
     first = make(tmp_path / "a.zarr", keys([1, 2], "t"), keys([1], "v"), zeros, zeros)
     second = make(tmp_path / "b.zarr", keys([1, 2], "t"), [("v1", digest(b"changed"))], zeros, zeros)
-    with pytest.raises(CacheError, match=r"no text or no video in common \(0 captions and 1 videos"):
+    with pytest.raises(CacheError, match=r"no text or no video in common \(0 captions and 1 video"):
         Diff(first, second)

@@ -147,7 +147,7 @@ def test_published_videos_that_are_missing_say_what_is_there(tmp_path: Path) -> 
 
 def test_prepare_tells_what_is_there(tmp_path: Path) -> None:
     touch(tmp_path / "clips", "dog.mp4")
-    with pytest.raises(DataError, match="none of the 1 videos can be used") as caught:
+    with pytest.raises(DataError, match="none of the 1 video can be used") as caught:
         prepare(Config(work=tmp_path / "work", data=own(tmp_path, "Dog.mp4"), prepare=PrepareConfig(workers=1)))
     assert "there is 'dog.mp4' (small and capital letters)" in caught.value.details[0]
 

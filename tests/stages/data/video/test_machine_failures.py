@@ -153,7 +153,7 @@ def test_nothing_but_failures_says_what_to_do(collection: Any, spawned: Any, mon
     collection.clip("kill-9.mp4")
     troubled, real = spawned("troubled"), stage.decode_videos
     monkeypatch.setattr(stage, "decode_videos", lambda jobs, settings, ahead: real(jobs, settings, ahead, troubled))
-    with pytest.raises(DataError, match="none of the 1 videos") as caught:
+    with pytest.raises(DataError, match="none of the 1 video") as caught:
         prepare(collection.config())
     assert caught.value.hint.action == Prepare({"prepare.workers": 1})
 
