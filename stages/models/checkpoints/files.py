@@ -261,4 +261,4 @@ def _in_folder(path: Path) -> Hint:
     files = [name for name in names if name.endswith(_FILES)]
     if files and "config.yaml" not in names:  # which is in our run folders from the beginning
         return f"name a file in it: {', '.join(files[:3])}" + (f" or one of {len(files) - 3} more" * (len(files) > 3))
-    return Remedy("train it first", Train({"train.run": str(path)}))
+    return Remedy("train it first", Train({"train.run": str(path.absolute())}))

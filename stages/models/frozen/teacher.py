@@ -135,8 +135,7 @@ def load_teacher(config: TeacherConfig, checkpoint: Path | None, device: str | t
         network = _zero_shot(config).to(device)
     else:
         assert checkpoint is not None
-        with trained_alone(config.name):
-            network = load_network(checkpoint, device, frames=config.frames, words=config.words)
+        network = load_network(checkpoint, device, frames=config.frames, words=config.words)
     return NetworkTeacher(config.name, network)
 
 

@@ -176,14 +176,15 @@ def _beside(path: Path) -> Hint:
     try:
         names = sorted(each.name for each in path.parent.iterdir() if each.is_dir() or each.suffix)
     except OSError:
-        names = []
+        first = f"{path.parent} is no folder, either; train it first"
+        return Remedy(first, Train({"train.run": str(path.absolute())}))
     near = get_close_matches(path.name, names, n=3)
     if near:
         return f"did you mean {' or '.join(str(path.parent / name) for name in near)}?"
     if path.suffix:
         there = f"; {path.parent} has {', '.join(names[:_NAMED])}" if names else ""
         return f"name a file or a run folder that is there{there}"
-    return Remedy("train it first", Train({"train.run": str(path)}))
+    return Remedy("train it first", Train({"train.run": str(path.absolute())}))
 
 
 def _is_safetensors(path: Path) -> bool:

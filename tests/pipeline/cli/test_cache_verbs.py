@@ -136,7 +136,9 @@ def test_verify_names_file_and_reason_and_exits_with_1(invoke: Invoke, store: Pa
 def test_estimate_gives_bytes_and_no_time_that_was_not_measured(invoke: Invoke, captions: None, folder: Path) -> None:
     lines = invoke("cache", "estimate", "own_videos.yaml").stdout.splitlines()
     assert lines[1].endswith("not measured")
-    assert lines[-1] == "no frames are prepared yet: every video of the caption file is taken for usable"
+    assert lines[-1] == (
+        "no frames are prepared yet: every video of the caption file is taken for usable; 4 have no file"
+    )
     assert not (folder / "work").exists()
     tile = make(folder / "fast.zarr", "xclip")
     for shard in range(3):

@@ -318,7 +318,7 @@ def test_denoise_shows_what_is_dropped_and_whose_rule_it_is(invoke: Invoke, stag
         "ranked             180,000 captions among 9,000 videos, median 4; 3 videos without usable frames",
         "kept               179000",
         "dropped            1000",
-        "last caption kept  1 videos: a.mp4",
+        "last caption kept  1 video: a.mp4",
         "videos left out    0 videos",
         "to use it          --set train.captions_mask=captions-mask.json",
         "worst captions:",

@@ -113,7 +113,7 @@ def test_files_in_folders_are_named_with_them(tmp_path: Path) -> None:
     assert (found.refused, found.warnings, found.wanted) == (None, (), ())
     (tmp_path / "QuerySet/test.txt").unlink()
     found = checked(config, tmp_path)
-    assert found.refused == "1 splits cannot be read: test"
+    assert found.refused == "1 split cannot be read: test"
     assert [each.names for each in found.wanted] == [("QuerySet/test.txt",)]
 
 

@@ -46,7 +46,7 @@ def listed(teachers: "Sequence[TeacherSummary]") -> Page:
     if not teachers:
         yield "no teacher has scores here"
         return
-    heads = ("teacher", "tiles", "texts", "videos", "stored as", "shards complete", "bytes", "last written")
+    heads = ("teacher", "tiles", "texts", "videos", "stored as", "complete", "bytes", "written")
     yield table(*heads, rows=map(_summary, teachers))
     yield from (f"damaged: {each.problem}" for each in teachers if each.problem)
 

@@ -214,7 +214,7 @@ def test_an_absent_checkpoint_and_an_unfinished_run_are_told_apart(tmp_path) -> 
         load_network(tmp_path / "n.safetensors")
     with pytest.raises(CheckpointError, match=r"no best.safetensors") as caught:
         load_network(tmp_path)
-    assert caught.value.hint.action == Train()
+    assert caught.value.hint.action == Train({"train.run": str(tmp_path)})
 
 
 def _rewrite_note(path: Path, change) -> None:
