@@ -2,6 +2,7 @@
 
 import csv
 import http.client
+import importlib
 import os
 import signal
 import subprocess
@@ -26,6 +27,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parents[1]
+SPAWNED = ROOT / "tests/stages/data/video/spawned"
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +37,13 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no real data at {folder}: set TEACHCLIP_SHARED to run this test")
     return folder
+
+
+@pytest.fixture
+def spawned(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Functions that worker processes can import: `spawned("hang_on")`."""
+    monkeypatch.syspath_prepend(str(SPAWNED))
+    return lambda name: getattr(importlib.import_module("readers_for_tests"), name)
 
 
 @dataclass(frozen=True)

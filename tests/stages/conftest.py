@@ -12,7 +12,6 @@ import pytest
 from teachclip.configs.schema import Config, DataConfig, PrepareConfig
 
 SIDE = 96
-SPAWNED = Path(__file__).parent / "data" / "video" / "spawned"
 
 
 def numbered(count: int, side: int = SIDE) -> np.ndarray:
@@ -125,12 +124,3 @@ class Collection:
 @pytest.fixture
 def collection(tmp_path: Path) -> Collection:
     return Collection(tmp_path)
-
-
-@pytest.fixture
-def spawned(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    """Functions that worker processes can import: `spawned("hang_on")`."""
-    import importlib
-
-    monkeypatch.syspath_prepend(str(SPAWNED))
-    return lambda name: getattr(importlib.import_module("readers_for_tests"), name)

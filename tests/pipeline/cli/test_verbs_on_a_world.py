@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from teachclip.configs.loading import dump_config
 from teachclip.remedies import DeleteFolder
-from teachclip.stages.data.video import workers
 from teachclip.stages.evaluate import one_model
+from teachclip.stages.prepare import stage as prepare_stage
 from teachclip.stages.runtime.run_folder import RunFolder
 from teachclip.stages.train.stage import train
 from typer.testing import Result
@@ -127,16 +127,24 @@ def test_a_run_that_may_only_be_read_is_measured_and_shown(
     assert document["t2v"] == json.loads((mine / "evaluation-test.json").read_text())["t2v"]
 
 
-def test_a_video_that_runs_out_of_time_names_the_option(world: Any, folder: Path, invoke: Invoke) -> None:
+def test_a_video_that_runs_out_of_time_names_the_option(
+    world: Any, folder: Path, invoke: Invoke, spawned: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = world.config()
-    (folder / "captions.csv").write_text("video,caption\nclips/00.mp4,x\nclips/01.mp4,y\n")
-    data = config.data.model_copy(update={"captions": folder / "captions.csv", "videos": world.root})
+    (folder / "clips").mkdir()
+    shutil.copy(world.root / "clips/00.mp4", folder / "clips/hang.mp4")
+    data = config.data.model_copy(update={"captions": folder / "captions.csv", "videos": folder / "clips"})
+    (folder / "captions.csv").write_text("video,caption\nhang.mp4,x\n")
     changed = config.model_copy(update={"data": data, "work": folder / "work"})
     (folder / "mine.yaml").write_text(dump_config(changed))
-    result = invoke("prepare", "mine.yaml", "--set", "prepare.timeout=0.0001", "--set", "prepare.decoder=pyav")
+    misbehave, real = spawned("misbehave"), prepare_stage.decode_videos
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            prepare_stage, "decode_videos", lambda jobs, settings, ahead: real(jobs, settings, ahead, misbehave)
+        )
+        result = invoke("prepare", "mine.yaml", "--set", "prepare.timeout=0.5", "--set", "prepare.decoder=pyav")
     assert result.exit_code == 1
-    assert "clips/00.mp4: timeout, not decoded within 0.0001 seconds (prepare.timeout)" in result.stderr
+    assert "hang.mp4: timeout, not decoded within 0.5 seconds (prepare.timeout)" in result.stderr
     assert result.stderr.splitlines()[-1].startswith("give them longer: teachclip prepare mine.yaml")
-    assert result.stderr.splitlines()[-1].endswith("--set prepare.timeout=1")
-    assert workers.START_LIMIT > 1  # that is no video's time
+    assert result.stderr.splitlines()[-1].endswith("--set prepare.timeout=2")
     assert invoke("prepare", "mine.yaml").exit_code == 0
