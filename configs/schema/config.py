@@ -17,7 +17,7 @@ from .train import TrainConfig
 
 # Where a relative path in a YAML file starts. The first kind: at the file's folder. The second, checkpoints that are
 # read: at the file's folder when there is such a file or folder, else at `work`. Every other path lies below `work`.
-FILE_PATHS = ("work", "data.captions", "data.annotations", "data.videos")
+FILE_PATHS = ("work", "data.captions", "data.annotations", "data.videos", "data.unlabelled")
 CHECKPOINT_PATHS = (
     "train.init",
     "train.network.trunk.weights",

@@ -16,6 +16,7 @@ from ..runtime.reporting import Reporter, Silent
 from .dataset import SPLITS, Dataset, Video, dataset_of, forgiving, read_clips, with_validation
 from .readers.annotated_video import Annotations
 from .readers.video_folder import file_there
+from .usable_split import usable_unlabelled
 from .video.workers import decode_videos
 
 SHOWN = 20
@@ -45,6 +46,22 @@ class SplitCheck:
 
 
 @dataclass(frozen=True)
+class UnlabelledCheck:
+    """Training videos without captions, for `train.unlabelled`.
+
+    Attributes:
+        on_disk: those that have a file.
+        prepared: those with usable frames in the frame cache; None without one.
+        captioned: how many of these have the frames of a video with captions, of whatever split, and are left out.
+    """
+
+    videos: int
+    on_disk: int
+    prepared: int | None
+    captioned: int
+
+
+@dataclass(frozen=True)
 class Wanted:
     """A file of annotations that is not there: names it may have, splits that need it, where it comes from."""
 
@@ -64,6 +81,7 @@ class DataCheck:
             `looked_at` says.
         same_captions: per pair of splits, texts of the second that are, letter for letter, texts of the first.
         same_frames: pairs of videos of two splits whose stored frames are equal.
+        unlabelled: training videos without captions; None where the configuration names none.
         wanted: files of annotations to get; home: the page of the data set's makers.
         refused: why the data cannot be used; None when it can.
     """
@@ -85,6 +103,7 @@ class DataCheck:
     same_captions: dict[str, int]
     same_frames: tuple[tuple[str, str], ...]
     same_frames_count: int
+    unlabelled: UnlabelledCheck | None
     wanted: tuple[Wanted, ...]
     warnings: tuple[str, ...]
     refused: str | None
@@ -114,7 +133,8 @@ class _Check:
         self.dataset = dataset_of(clips, as_given, self.problems.append)
         self.validating = with_validation(self.dataset, config.data)
         self.frames = _frames(config.frames_folder)
-        self.there = {video.id for video in self.dataset.videos if file_there(video.path)}
+        self.every_video = self.dataset.with_unlabelled().videos
+        self.there = {video.id for video in self.every_video if file_there(video.path)}
 
     def _fail(self, split: SplitName, error: DataError) -> None:
         self.failed[split] = f"{error.where}: {error.what}"
@@ -123,7 +143,7 @@ class _Check:
         splits = tuple(self._split(split) for split in SPLITS if self._concerns(split))
         missing = [
             f"{video.id} ({video.instead})" if video.instead else video.id
-            for video in self.dataset.videos
+            for video in self.every_video
             if video.id not in self.there
         ]
         undecodable, looked_at = self._undecodable(decode)
@@ -146,6 +166,7 @@ class _Check:
             same_captions=_same_captions(self.dataset),
             same_frames=tuple(same[:SHOWN]),
             same_frames_count=len(same),
+            unlabelled=self._unlabelled(),
             wanted=self._wanted(),
             warnings=(*_against_the_paper(splits), *self._without()),
             refused=self._refused(),
@@ -178,6 +199,18 @@ class _Check:
             failed=self.failed.get(split),
         )
 
+    def _unlabelled(self) -> UnlabelledCheck | None:
+        if not self.data.has_unlabelled:
+            return None
+        videos = self.dataset.unlabelled
+        found = None if self.frames is None else usable_unlabelled(self.dataset, self.frames)
+        return UnlabelledCheck(
+            videos=len(videos),
+            on_disk=sum(video.id in self.there for video in videos),
+            prepared=None if found is None else len(found.videos) + found.captioned,
+            captioned=0 if found is None else found.captioned,
+        )
+
     def _wanted(self) -> tuple[Wanted, ...]:
         needed = self.published.needed if self.published else ()
         return tuple(
@@ -194,12 +227,10 @@ class _Check:
         if decode == 0:
             if self.frames is None:
                 return [], ""
-            known = [
-                self.frames.statuses[video.id] for video in self.dataset.videos if video.id in self.frames.statuses
-            ]
+            known = [self.frames.statuses[video.id] for video in self.every_video if video.id in self.frames.statuses]
             bad = [status for status in known if status.status not in ("ok", "missing")]
             return bad, f"{len(known)} videos in the frame cache"
-        there = [video for video in self.dataset.videos if video.id in self.there]
+        there = [video for video in self.every_video if video.id in self.there]
         chosen = there if decode is None else there[:: max(1, -(-len(there) // decode))]
         return _decoded(chosen, self.config.prepare, self.reporter), f"{len(chosen)} videos decoded now"
 
@@ -210,7 +241,9 @@ class _Check:
             return f"something is wrong with {len(self.problems)} videos or captions"
         if not self.dataset.videos:
             return "there are no captions"
-        if not self.there and not (self.frames and self.frames.usable):
+        if not any(video.id in self.there for video in self.dataset.videos) and not (
+            self.frames and self.frames.usable
+        ):
             return f"none of the {len(self.dataset.videos)} videos has a file, and none is prepared"
         return None
 

@@ -15,6 +15,7 @@ from ..runtime.reporting import Reporter
 from .readers.annotated_video import AnnotatedVideo, Annotations
 from .readers.own import read_own
 from .readers.published import read_published_set
+from .readers.unlabelled import PREFIX, read_unlabelled
 from .readers.video_folder import VideoFolder, bad_id, encodes, file_there
 from .readers.webdataset import read_shards, shard_paths
 from .video.source import VideoSource, file_of
@@ -28,7 +29,8 @@ class Video:
     """A video and where its bytes are.
 
     `id`: own: its POSIX path below the video folder, extension included; published: what the data set calls it;
-    webdataset: its shard and its name there. `instead`: what is there when its file is not, in words.
+    webdataset: its shard and its name there; of `data.unlabelled`: `unlabelled:` and its path there. `instead`: what is
+    there when its file is not, in words.
     """
 
     id: str
@@ -56,13 +58,19 @@ class Dataset:
     """V videos and T texts, in order of first appearance in the caption file.
 
     `validation`: the split that chooses the best network: `test` only where `data.validation` says so. `left_out`: what
-    is wrong with samples of shards, which are therefore not among the videos, in words.
+    is wrong with samples of shards, which are therefore not among the videos, in words. `unlabelled`: further videos,
+    all for training, that have no captions and are not among the others.
     """
 
     videos: tuple[Video, ...]
     texts: tuple[Text, ...]
     validation: SplitName = "val"
     left_out: tuple[str, ...] = ()
+    unlabelled: tuple[Video, ...] = ()
+
+    def with_unlabelled(self) -> "Dataset":
+        """The same with the videos that have no captions behind the others: what is decoded."""
+        return replace(self, videos=(*self.videos, *self.unlabelled), unlabelled=())
 
     def videos_of(self, split: SplitName) -> tuple[Video, ...]:
         return tuple(video for video in self.videos if video.split == split)
@@ -119,7 +127,11 @@ def read_clips(
         DataError: a file cannot be read.
     """
     if config.set in ("own", "webdataset"):
-        read = read_own(config, problem) if config.set == "own" else read_shards(config.video_folder, problem)
+        read = (
+            read_own(config, problem)
+            if config.set == "own"
+            else read_shards(config.video_folder, problem, config.uncaptioned == "train")
+        )
         return [clip for clip in read if clip.split in config.splits]
     annotations = annotations or Annotations(config.annotations, problem)
     clips: list[AnnotatedVideo] = []
@@ -139,6 +151,7 @@ def dataset_of(clips: Iterable[AnnotatedVideo], config: DataConfig, problem: Cal
     kept: dict[str, AnnotatedVideo] = {}
     sources: dict[str, VideoSource] = {}
     instead: dict[str, str] = {}
+    unlabelled: list[Video] = []
     for clip in clips:
         source, wrong, there = (clip.source, "", clip.instead) if folder is None else _found(folder, clip)
         if clip.id in kept:
@@ -148,13 +161,19 @@ def dataset_of(clips: Iterable[AnnotatedVideo], config: DataConfig, problem: Cal
         elif source is not None and clip.captions:
             kept[clip.id], sources[clip.id] = clip, source
             instead[clip.id] = there
+        elif source is not None and clip.split == "train" and config.uncaptioned == "train":
+            unlabelled.append(Video(clip.id, source, "train", there))
     videos = tuple(Video(id, sources[id], clip.split, instead[id]) for id, clip in kept.items())
     texts = tuple(
         Text(f"{id}#{k}", id, caption)
         for id, clip in kept.items()
         for k, caption in enumerate(filter(None, map(str.strip, clip.captions)))
     )
-    return with_validation(Dataset(videos, texts), config)
+    if config.unlabelled is not None and config.has_unlabelled:
+        known = {video.source.resolve() for video in (*videos, *unlabelled) if isinstance(video.source, Path)}
+        further = read_unlabelled(config.unlabelled, known, problem)
+        unlabelled += [Video(id, path, "train") for id, path in further.items()]
+    return with_validation(Dataset(videos, texts, unlabelled=tuple(unlabelled)), config)
 
 
 def tell_left_out(dataset: Dataset, reporter: Reporter) -> None:
@@ -167,6 +186,13 @@ def tell_left_out(dataset: Dataset, reporter: Reporter) -> None:
 
 def locator(config: DataConfig) -> Callable[[str], str]:
     """Tells people where a video is, by its id: its file, or the tar, a slash and its name there."""
+    captioned, further = _locator(config), config.unlabelled
+    if further is None:
+        return captioned
+    return lambda id: str(further / id.removeprefix(PREFIX)) if id.startswith(PREFIX) else captioned(id)
+
+
+def _locator(config: DataConfig) -> Callable[[str], str]:
     root = config.video_folder
     if config.set == "own":
         return lambda id: str(root / id if file_there(root / id) else VideoFolder(root).same(id) or root / id)

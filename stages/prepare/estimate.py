@@ -56,7 +56,7 @@ def estimate_frames(config: Config) -> PrepareEstimate:
         DataError: captions that cannot be used.
         CacheMismatchError: the cache was begun with other settings.
     """
-    dataset = read_dataset(config.data)
+    dataset = read_dataset(config.data).with_unlabelled()
     folder = FrameFolder.look(config.frames_folder, frame_settings(config.prepare))
     return _estimate(dataset, plan_shards(dataset, folder, config.prepare.shard_videos), config)
 

@@ -12,7 +12,7 @@ from ..shell.output import facts, table
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 
 if TYPE_CHECKING:
-    from ....stages.data.check import DataCheck
+    from ....stages.data.check import DataCheck, UnlabelledCheck
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check captions and videos before use.")
 
@@ -97,6 +97,8 @@ def _shown(found: "DataCheck") -> Iterator[RenderableType]:
             for split in found.splits
         ],
     )
+    if found.unlabelled is not None:
+        yield _without_captions(found.unlabelled)
     yield from (f"differs: {warning}" for warning in found.warnings)
     yield from _listed(found.problem_count, "problems", found.problems)
     yield from _listed(found.missing_count, "videos have no file", found.missing)
@@ -113,6 +115,12 @@ def _shown(found: "DataCheck") -> Iterator[RenderableType]:
         yield f"to get: {' or '.join(wanted.names)}, for {', '.join(wanted.splits)}, from {wanted.origin}"
     if found.home and (found.wanted or found.missing_count):
         yield f"the data set's own page: {found.home}"
+
+
+def _without_captions(found: "UnlabelledCheck") -> str:
+    prepared = "" if found.prepared is None else f", {found.prepared:,} prepared"
+    left_out = f"; {found.captioned:,} have the frames of captioned videos and are left out" if found.captioned else ""
+    return f"training videos without captions: {found.videos:,}, {found.on_disk:,} on disk{prepared}{left_out}"
 
 
 def _or_dash(number: int | None) -> int | str:

@@ -62,6 +62,7 @@ def score(
 def shown(result: "ScoreResult") -> Iterator[RenderableType]:
     """What a person sees of the scores that were made."""
     left_out = f"; {result.left_out_videos} videos left out" if result.left_out_videos else ""
+    left_out += f"; {result.unlabelled:,} of the videos have no captions" if result.unlabelled else ""
     yield f"{result.store}: {duration(result.seconds)}{left_out}"
     for each in result.teachers:
         if each.shards_left:
