@@ -47,6 +47,8 @@ def _train(config: Config, reporter: Reporter, world: World, stop: StopRequest |
             return TrainResult(**{**done, "teachers": tuple(done["teachers"]), "already_done": True})
         if data.train.left_out:
             reporter.warn(f"{data.train.left_out} training videos have no usable frames and are left out")
+        if data.draws is not None:
+            reporter.info(f"each step sees {data.draws.count} of {data.unlabelled.told}")
         with deterministic(choose_device(config.train.device), config.train.deterministic):
             result = TrainRun(config, data, folder, reporter).go(stop)
         if world.main:

@@ -13,6 +13,7 @@ EXAMPLES = examples(
     "teachclip train own_videos.yaml",
     "teachclip train own_videos.yaml --set train.run=runs/teacher --set train.network.kind=xclip",
     "teachclip train own_videos.yaml --set train.run=runs/b64 --set train.batch_size=64 --set train.optim.lr=3e-4",
+    "teachclip train own_videos.yaml --set data.unlabelled=more_clips --set train.unlabelled=128",
     "teachclip train own_videos.yaml --accept pixels",
     "teachclip train own_videos.yaml --quiet --json",
 )
@@ -48,7 +49,7 @@ def train(
             from ....stages.train.stage import train as run
 
         result = run(settings, output, stop)
-        best = result.best
+        best, more = result.best, settings.train.unlabelled
         left_out = f", {result.left_out_videos} videos left out" if result.left_out_videos else ""
         left_out += f"; {result.masked_texts} captions masked" if result.masked_texts else ""
         batches = [f"each of one of {result.blocks} blocks of videos"] if result.blocks > 1 else []
@@ -64,6 +65,7 @@ def train(
                     (f"accepted for {name}", f"other pixels than were scored, in {count} of {result.videos} videos")
                     for name, count in result.other_pixels.items()
                 ),
+                *([("without captions", f"{more:,} videos a step, in the coarse loss")] if more else []),
                 *([("batches", "; ".join(batches))] if batches else []),
                 ("steps", f"{result.steps} in {duration(result.seconds)}{' (earlier)' if result.already_done else ''}"),
                 ("chosen", f"step {best['step']}, by {best['chosen_by']}: {best['value']:.4g}"),
