@@ -81,9 +81,9 @@ class DataCheck:
             `looked_at` says.
         same_captions: per pair of splits, texts of the second that are, letter for letter, texts of the first.
         same_frames: pairs of videos of two splits whose stored frames are equal.
-        unlabelled: training videos without captions; None where the configuration names none.
         wanted: files of annotations to get; home: the page of the data set's makers.
         refused: why the data cannot be used; None when it can.
+        unlabelled: training videos without captions; None where the configuration names none.
     """
 
     set: str
@@ -103,10 +103,10 @@ class DataCheck:
     same_captions: dict[str, int]
     same_frames: tuple[tuple[str, str], ...]
     same_frames_count: int
-    unlabelled: UnlabelledCheck | None
     wanted: tuple[Wanted, ...]
     warnings: tuple[str, ...]
     refused: str | None
+    unlabelled: UnlabelledCheck | None = None
 
 
 def check_data(config: Config, decode: int | None = 0, reporter: Reporter | None = None) -> DataCheck:
@@ -166,10 +166,10 @@ class _Check:
             same_captions=_same_captions(self.dataset),
             same_frames=tuple(same[:SHOWN]),
             same_frames_count=len(same),
-            unlabelled=self._unlabelled(),
             wanted=self._wanted(),
             warnings=(*_against_the_paper(splits), *self._without()),
             refused=self._refused(),
+            unlabelled=self._unlabelled(),
         )
 
     def _without(self) -> Iterable[str]:
