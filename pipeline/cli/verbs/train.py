@@ -13,7 +13,7 @@ EXAMPLES = examples(
     "teachclip train own_videos.yaml",
     "teachclip train own_videos.yaml --set train.run=runs/teacher --set train.network.kind=xclip",
     "teachclip train own_videos.yaml --set train.run=runs/b64 --set train.batch_size=64 --set train.optim.lr=3e-4",
-    "teachclip train own_videos.yaml --set train.teachers=[xclip] --set data.uncaptioned=train --set train.unlabelled=128",
+    "teachclip train own_videos.yaml --set train.teachers=[clip] --set data.uncaptioned=train --set train.unlabelled=9",
     "teachclip train own_videos.yaml --accept pixels",
     "teachclip train own_videos.yaml --quiet --json",
 )
