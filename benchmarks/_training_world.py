@@ -1,7 +1,9 @@
 """What training.py trains on: random frames in a frame cache, captions, three random teachers and their scores."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,7 +38,14 @@ DOES = ("runs", "jumps", "falls", "turns", "sings", "sleeps", "waits", "moves", 
 
 
 class World:
-    """A folder with all of it, made once; what is there is not made again."""
+    """A folder with all of it, made once; what is there is not made again.
+
+    Attributes:
+        kinds: of its teachers; data: further settings of `data`.
+    """
+
+    kinds: tuple[str, ...] = KINDS
+    data: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, folder: Path, videos: int, large: bool) -> None:
         self.folder, self.videos, self.large = folder, videos, large
@@ -49,10 +58,10 @@ class World:
         network |= train.pop("network", {})
         sections: dict[str, Any] = {
             "work": self.folder,
-            "data": {"captions": self.folder / "captions.csv", "val_fraction": 0},
+            "data": {"captions": self.folder / "captions.csv", "val_fraction": 0, **self.data},
             "prepare": {"image_size": 224 if self.large else 64, "max_frames": FRAMES},
             "score": {
-                "teachers": [{"name": kind, "checkpoint": f"{kind}.safetensors"} for kind in KINDS],
+                "teachers": [{"name": kind, "checkpoint": f"{kind}.safetensors"} for kind in self.kinds],
                 "chance_check": False,
             },
             "train": {"network": network, "epochs": 1000, "checkpoint_seconds": 1e6, **train},
@@ -65,7 +74,7 @@ class World:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._captions(rng)
         self._frames(rng)
-        for kind in KINDS:
+        for kind in self.kinds:
             self._teacher(kind)
         score(self.config())
 

@@ -18,7 +18,7 @@ from .train import TrainConfig
 
 # Where a relative path in a YAML file starts. The first kind: at the file's folder. The second, checkpoints that are
 # read: at the file's folder when there is such a file or folder, else at `work`. Every other path lies below `work`.
-FILE_PATHS = ("work", "data.captions", "data.annotations", "data.videos")
+FILE_PATHS = ("work", "data.captions", "data.annotations", "data.videos", "data.unlabelled")
 READ_PATHS = FILE_PATHS[1:]  # these may be not UTF-8
 CHECKPOINT_PATHS = (
     "train.init",
@@ -123,6 +123,8 @@ class Config(Section):
             )
         if mistake := self.train.loss.mistake(self.train.teachers):
             raise ValueError(mistake)
+        if self.train.unlabelled and (mistake := self._unlabelled_mistake):
+            raise ValueError(f"train.unlabelled: {mistake}")
         network = self.train.network
         if network.kind != "student" and self.train.teachers:
             raise ValueError(
@@ -136,3 +138,14 @@ class Config(Section):
                 "set train.loss.fine to 0 or train.network.pooling to afa"
             )
         return self
+
+    @property
+    def _unlabelled_mistake(self) -> str | None:
+        """Why no step can have videos without captions."""
+        if self.data.unlabelled is None and self.data.uncaptioned == "report":
+            return "there are no videos without captions; name their folder as data.unlabelled, or set data.uncaptioned"
+        if self.train.loss.coarse == 0:
+            return "videos without captions are in the coarse loss alone, and train.loss.coarse is 0"
+        if not self.train.teachers and self.train.loss.coarse_target == "teacher":
+            return "nobody says how captions fit videos that have none; name train.teachers, or set it to 0"
+        return None

@@ -1,11 +1,11 @@
 """Section `data`: captions and videos that are read."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ..published_sets import SetName
+from ..published_sets import PUBLISHED, SetName
 from .section import Fraction, Section
 
 
@@ -38,6 +38,41 @@ class DataConfig(Section):
     duplicates: Literal["refuse", "keep-first"] = Field(
         "refuse", description="own: what to do with the same caption given twice for one video."
     )
+    unlabelled: Path | None = Field(
+        None, description="Folder of further training videos without captions, for train.unlabelled."
+    )
+    uncaptioned: Literal["report", "train"] = Field(
+        "report",
+        description="own, webdataset: a training video without any caption is told as a problem, or one more for "
+        "train.unlabelled.",
+    )
+
+    @property
+    def has_unlabelled(self) -> bool:
+        """Whether training videos without captions are asked for."""
+        return "train" in self.splits and (self.unlabelled is not None or self.uncaptioned == "train")
+
+    @model_validator(mode="after")
+    def _unlabelled_are_no_others(self) -> Self:
+        # Each message starts with the key it is about: that is how the loader finds the line.
+        if self.uncaptioned == "train" and self.set in PUBLISHED:
+            raise ValueError(
+                f"data.uncaptioned: a video without a caption in {self.set} is one whose annotations are not whole; "
+                "name a folder of other videos as data.unlabelled"
+            )
+        if self.has_unlabelled and (missing := self._needed_splits.difference(self.splits)):
+            raise ValueError(
+                f"data.splits: without {' and '.join(sorted(missing))}, videos of that split could not be told from "
+                "videos without captions, and would be trained on"
+            )
+        return self
+
+    @property
+    def _needed_splits(self) -> frozenset[str]:
+        """The splits that have to be read, so that none of their videos passes for one without captions."""
+        if self.set == "teachclip-files":  # as a rule without validation files
+            return frozenset(("train", "test"))
+        return frozenset(PUBLISHED[self.set].splits if self.set in PUBLISHED else ("train", "val", "test"))
 
     @property
     def origin(self) -> Path:

@@ -52,6 +52,9 @@ class TrainConfig(Section):
     teaching: Literal["cached", "online"] = Field(
         "cached", description="Scores from the store, or from the teachers inside the training step (published way)."
     )
+    unlabelled: Annotated[int, Field(ge=0)] = Field(
+        0, description="Videos without captions that the coarse loss sees beside the pairs of a step; 0: none."
+    )
     loss: LossConfig = Field(default_factory=LossConfig, description="Losses and weights.")
     optim: OptimConfig = Field(default_factory=OptimConfig, description="Optimiser and schedule.")
     batch_size: Annotated[int, Field(gt=1)] = Field(120, description="Pairs per step (code: 120, paper: 240).")

@@ -65,6 +65,7 @@ def _data_key(config: Config) -> tuple[object, ...]:
         config.frames_folder,
         config.score_store,
         *(settings.teachers, settings.teaching, settings.accept, settings.captions_mask, settings.init),
+        settings.unlabelled,
         *(settings.loss.fine > 0, settings.network.mask_padding, settings.network.trunk.weights),
     )
 

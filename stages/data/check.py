@@ -17,6 +17,7 @@ from ..runtime.reporting import Reporter, Silent
 from .dataset import SPLITS, Dataset, Video, dataset_of, forgiving, read_clips, with_validation
 from .readers.annotated_video import Annotations
 from .readers.video_folder import file_there
+from .usable_split import usable_unlabelled
 from .video.workers import decode_videos
 
 SHOWN = 20
@@ -47,6 +48,22 @@ class SplitCheck:
 
 
 @dataclass(frozen=True)
+class UnlabelledCheck:
+    """Training videos without captions, for `train.unlabelled`.
+
+    Attributes:
+        on_disk: those that have a file.
+        prepared: those with usable frames in the frame cache; None without one.
+        captioned: how many of these have the frames of a video with captions, of whatever split, and are left out.
+    """
+
+    videos: int
+    on_disk: int
+    prepared: int | None
+    captioned: int
+
+
+@dataclass(frozen=True)
 class Wanted:
     """A file of annotations that is not there: names it may have, splits that need it, where it comes from."""
 
@@ -68,6 +85,7 @@ class DataCheck:
         same_frames: pairs of videos of two splits whose stored frames are equal.
         wanted: files of annotations to get; home: the page of the data set's makers.
         refused: why the data cannot be used; None when it can.
+        unlabelled: training videos without captions; None where the configuration names none.
     """
 
     set: str
@@ -90,6 +108,7 @@ class DataCheck:
     wanted: tuple[Wanted, ...]
     warnings: tuple[str, ...]
     refused: str | None
+    unlabelled: UnlabelledCheck | None = None
 
 
 def check_data(
@@ -119,7 +138,8 @@ class _Check:
         self.dataset = dataset_of(clips, as_given, self.problems.append)
         self.validating = with_validation(self.dataset, config.data)
         self.frames = _frames(config.frames_folder)
-        self.there = {video.id for video in self.dataset.videos if file_there(video.path)}
+        self.every_video = self.dataset.with_unlabelled().videos
+        self.there = {video.id for video in self.every_video if file_there(video.path)}
 
     def _fail(self, split: SplitName, error: DataError) -> None:
         self.failed[split] = f"{error.where}: {error.what}"
@@ -128,7 +148,7 @@ class _Check:
         splits = tuple(self._split(split) for split in SPLITS if self._concerns(split))
         missing = [
             f"{video.id} ({video.instead})" if video.instead else video.id
-            for video in self.dataset.videos
+            for video in self.every_video
             if video.id not in self.there
         ]
         undecodable, looked_at, sampled = self._undecodable(decode)
@@ -154,6 +174,7 @@ class _Check:
             wanted=self._wanted(),
             warnings=(*_against_the_paper(splits), *self._without()),
             refused=self._refused() or self._lacking(undecodable, sampled, allowed),
+            unlabelled=self._unlabelled(),
         )
 
     def _without(self) -> Iterable[str]:
@@ -183,6 +204,18 @@ class _Check:
             failed=self.failed.get(split),
         )
 
+    def _unlabelled(self) -> UnlabelledCheck | None:
+        if not self.data.has_unlabelled:
+            return None
+        videos = self.dataset.unlabelled
+        found = None if self.frames is None else usable_unlabelled(self.dataset, self.frames)
+        return UnlabelledCheck(
+            videos=len(videos),
+            on_disk=sum(video.id in self.there for video in videos),
+            prepared=None if found is None else len(found.videos) + found.captioned,
+            captioned=0 if found is None else found.captioned,
+        )
+
     def _wanted(self) -> tuple[Wanted, ...]:
         needed = self.published.needed if self.published else ()
         return tuple(
@@ -200,12 +233,10 @@ class _Check:
         if decode == 0:
             if self.frames is None:
                 return [], "", 0
-            known = [
-                self.frames.statuses[video.id] for video in self.dataset.videos if video.id in self.frames.statuses
-            ]
+            known = [self.frames.statuses[video.id] for video in self.every_video if video.id in self.frames.statuses]
             bad = [status for status in known if status.status not in ("ok", "missing")]
             return bad, f"{counted(len(known), 'video')} in the frame cache", 0
-        there = [video for video in self.dataset.videos if video.id in self.there]
+        there = [video for video in self.every_video if video.id in self.there]
         chosen = there if decode is None else there[:: max(1, -(-len(there) // decode))]
         found = _decoded(chosen, self.config.prepare, self.reporter)
         return found, f"{counted(len(chosen), 'video')} decoded now", len(chosen)
@@ -217,7 +248,9 @@ class _Check:
             return f"something is wrong with {counted(len(self.problems), 'video or caption', 'videos or captions')}"
         if not self.dataset.videos:
             return "there are no captions"
-        if not self.there and not (self.frames and self.frames.usable):
+        if not any(video.id in self.there for video in self.dataset.videos) and not (
+            self.frames and self.frames.usable
+        ):
             return f"none of the {counted(len(self.dataset.videos), 'video')} has a file, and none is prepared"
         return None
 

@@ -18,6 +18,7 @@ from .readers.own import read_own
 from .readers.own_rows import read_rows
 from .readers.published import read_published_set
 from .readers.text_files import blank
+from .readers.unlabelled import PREFIX, read_unlabelled
 from .readers.video_folder import VideoFolder, bad_id, encodes, file_there
 from .readers.webdataset import read_shards, shard_name, shard_paths
 from .video.source import VideoSource, file_of
@@ -31,7 +32,8 @@ class Video:
     """A video and where its bytes are.
 
     `id`: own: its POSIX path below the video folder, extension included; published: what the data set calls it;
-    webdataset: its shard and its name there. `instead`: what is there when its file is not, in words.
+    webdataset: its shard and its name there; of `data.unlabelled`: `unlabelled:` and its path there. `instead`: what is
+    there when its file is not, in words.
     """
 
     id: str
@@ -59,13 +61,19 @@ class Dataset:
     """V videos and T texts, in order of first appearance in the caption file.
 
     `validation`: the split that chooses the best network: `test` only where `data.validation` says so. `left_out`: what
-    is wrong with samples of shards, which are therefore not among the videos, in words.
+    is wrong with samples of shards, which are therefore not among the videos, in words. `unlabelled`: further videos,
+    all for training, that have no captions and are not among the others.
     """
 
     videos: tuple[Video, ...]
     texts: tuple[Text, ...]
     validation: SplitName = "val"
     left_out: tuple[str, ...] = ()
+    unlabelled: tuple[Video, ...] = ()
+
+    def with_unlabelled(self) -> "Dataset":
+        """The same with the videos that have no captions behind the others: what is decoded."""
+        return replace(self, videos=(*self.videos, *self.unlabelled), unlabelled=())
 
     def videos_of(self, split: SplitName) -> tuple[Video, ...]:
         return tuple(video for video in self.videos if video.split == split)
@@ -122,7 +130,11 @@ def read_clips(
         DataError: a file cannot be read.
     """
     if config.set in ("own", "webdataset"):
-        read = read_own(config, problem) if config.set == "own" else read_shards(config.video_folder, problem)
+        read = (
+            read_own(config, problem)
+            if config.set == "own"
+            else read_shards(config.video_folder, problem, config.uncaptioned == "train")
+        )
         return [clip for clip in read if clip.split in config.splits]
     annotations = annotations or Annotations(config.annotations, problem)
     clips: list[AnnotatedVideo] = []
@@ -142,6 +154,7 @@ def dataset_of(clips: Iterable[AnnotatedVideo], config: DataConfig, problem: Cal
     kept: dict[str, AnnotatedVideo] = {}
     sources: dict[str, VideoSource] = {}
     instead: dict[str, str] = {}
+    unlabelled: list[Video] = []
     for clip in clips:
         source, wrong, there = (clip.source, "", clip.instead) if folder is None else _found(folder, clip)
         if clip.id in kept:
@@ -151,13 +164,19 @@ def dataset_of(clips: Iterable[AnnotatedVideo], config: DataConfig, problem: Cal
         elif source is not None and clip.captions:
             kept[clip.id], sources[clip.id] = clip, source
             instead[clip.id] = there
+        elif source is not None and clip.split == "train" and config.uncaptioned == "train":
+            unlabelled.append(Video(clip.id, source, "train", there))
     videos = tuple(Video(id, sources[id], clip.split, instead[id]) for id, clip in kept.items())
     texts = tuple(
         Text(f"{id}#{k}", id, caption)
         for id, clip in kept.items()
         for k, caption in enumerate(caption.strip() for caption in clip.captions if not blank(caption))
     )
-    return with_validation(Dataset(videos, texts), config)
+    if config.unlabelled is not None and config.has_unlabelled:
+        known = {video.source.resolve() for video in (*videos, *unlabelled) if isinstance(video.source, Path)}
+        further = read_unlabelled(config.unlabelled, known, problem)
+        unlabelled += [Video(id, path, "train") for id, path in further.items()]
+    return with_validation(Dataset(videos, texts, unlabelled=tuple(unlabelled)), config)
 
 
 def tell_left_out(dataset: Dataset, reporter: Reporter) -> None:
@@ -175,13 +194,22 @@ def named_videos(config: DataConfig) -> set[str]:
         DataError: a file cannot be read.
     """
     if config.set == "own":  # without a look at every caption and file
-        return {row.video for row in read_rows(config.captions, lambda _: None)}
-    every = config.model_copy(update={"splits": SPLITS})
-    return {clip.id for clip in read_clips(every, lambda _: None)}
+        captioned = {row.video for row in read_rows(config.captions, lambda _: None)}
+    else:
+        every = config.model_copy(update={"splits": SPLITS})
+        captioned = {clip.id for clip in read_clips(every, lambda _: None)}
+    return captioned if config.unlabelled is None else {*captioned, *read_unlabelled(config.unlabelled, (), _ignore)}
 
 
 def file_finder(config: DataConfig) -> Callable[[str], Path | None]:
     """Finds the file that a video is in, by its id; None where there is none now."""
+    captioned, further = _file_finder(config), config.unlabelled
+    if further is None:
+        return captioned
+    return lambda id: _there(further / id.removeprefix(PREFIX)) if id.startswith(PREFIX) else captioned(id)
+
+
+def _file_finder(config: DataConfig) -> Callable[[str], Path | None]:
     root = config.video_folder
     folder = cache(lambda: VideoFolder(root))  # a walk through all files, which may not be needed
     if config.set == "own":
@@ -192,16 +220,27 @@ def file_finder(config: DataConfig) -> Callable[[str], Path | None]:
     return lambda id: _there(folder().find((id, id.removeprefix("v_")))[0])
 
 
+def _ignore(problem: str) -> None:
+    """For those who ask for names alone."""
+
+
 def _there(path: Path | None) -> Path | None:
     return path if path is not None and file_there(path) else None
 
 
 def locator(config: DataConfig) -> Callable[[str], str]:
     """Tells people where a video is, by its id: its file, or the tar, a slash and its name there."""
+    captioned, further = _locator(config), config.unlabelled
+    if further is None:
+        return captioned
+    return lambda id: str(further / id.removeprefix(PREFIX)) if id.startswith(PREFIX) else captioned(id)
+
+
+def _locator(config: DataConfig) -> Callable[[str], str]:
     if config.set == "webdataset":
         tars = _tars(config.video_folder)
         return lambda id: next((f"{tars[stem]}{id[len(stem) :]}" for stem in tars if id.startswith(f"{stem}/")), id)
-    find = file_finder(config)
+    find = _file_finder(config)
     return lambda id: str(find(id) or config.video_folder / id)
 
 

@@ -1,7 +1,7 @@
 """The texts of a split that can be used: those whose videos prepare could decode."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -33,6 +33,32 @@ class UsableSplit:
         """The same split without these texts, by id, and without the videos that lose all theirs."""
         return _split([text for text in self.texts if text.id not in texts], self.left_out)
 
+    def beside(self, videos: Iterable[str]) -> "UsableSplit":
+        """The same texts and videos, and behind these others that have no text."""
+        return replace(self, videos=(*self.videos, *videos))
+
+
+@dataclass(frozen=True)
+class UsableUnlabelled:
+    """Videos without captions that can be trained on.
+
+    Attributes:
+        videos: their ids, in data set order.
+        left_out: how many have no usable frames.
+        captioned: how many have the frames of a video with captions, of whatever split, and are left out for it.
+    """
+
+    videos: tuple[str, ...] = ()
+    left_out: int = 0
+    captioned: int = 0
+
+    @property
+    def told(self) -> str:
+        """How many there are and why not more, in words."""
+        reasons = {"without usable frames": self.left_out, "with the frames of a captioned video": self.captioned}
+        left = " and ".join(f"{count:,} {why}" for why, count in reasons.items() if count)
+        return f"{len(self.videos):,} videos without captions" + (f"; left out: {left}" if left else "")
+
 
 def usable_split(
     dataset: Dataset, names: Iterable[Literal["train", "val", "test"]], *frames: FrameCache
@@ -43,6 +69,19 @@ def usable_split(
     texts = [text for name in splits for text in dataset.texts_of(name)]
     left_out = {text.video for text in texts} - usable
     return _split([text for text in texts if text.video in usable], len(left_out))
+
+
+def usable_unlabelled(dataset: Dataset, frames: FrameCache, *others: FrameCache) -> UsableUnlabelled:
+    """The videos without captions that have frames in every one of the caches, and whose frames in the first are those
+    of no video with captions: test videos that are found among the others are not trained on."""
+    if not dataset.unlabelled:
+        return UsableUnlabelled()
+    known = set(frames.usable)
+    captioned = {frames.digest(video.id) for video in dataset.videos if video.id in known}
+    usable = known.intersection(*(cache.usable for cache in others))
+    found = [video.id for video in dataset.unlabelled if video.id in usable]
+    kept = tuple(video for video in found if frames.digest(video) not in captioned)
+    return UsableUnlabelled(kept, len(dataset.unlabelled) - len(found), len(found) - len(kept))
 
 
 def _split(texts: Sequence[Text], left_out: int) -> UsableSplit:

@@ -47,6 +47,12 @@ class MemoryInputs:
         chosen = torch.from_numpy(np.asarray(index, np.int64))
         return self.values[chosen], self.mask[chosen], self.times[chosen]
 
+    def beside(self, others: "MemoryInputs") -> "MemoryInputs":
+        """These videos, and the others behind them."""
+        mine, theirs = ((each.values, each.mask, each.times) for each in (self, others))
+        arrays = (torch.cat(pair).numpy() for pair in zip(mine, theirs, strict=True))
+        return MemoryInputs((*self.videos, *others.videos), *arrays)
+
     def part(self, start: int, stop: int) -> "MemoryInputs":
         """The inputs of videos start <= index < stop."""
         arrays = (tensor[start:stop].numpy() for tensor in (self.values, self.mask, self.times))

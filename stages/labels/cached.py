@@ -35,7 +35,8 @@ class CachedTeacher:
         digest: stands for everything that the scores were made from.
         reader: of its labels; their frame-text logits are on the student's frames, and left out where the fine loss
             does not want them.
-        other_pixels: videos whose frames are others than those that were scored, accepted all the same, bool [V].
+        other_pixels: videos whose frames are others than those that were scored, accepted all the same, bool [V + U],
+            those without texts last.
     """
 
     name: str
@@ -45,12 +46,18 @@ class CachedTeacher:
 
 
 def cached_teachers(
-    config: Config, split: UsableSplit, frames: FrameCache, seen: TeacherFrames, reporter: Reporter
+    config: Config,
+    split: UsableSplit,
+    frames: FrameCache,
+    seen: TeacherFrames,
+    reporter: Reporter,
+    unlabelled: Sequence[str] = (),
 ) -> tuple[CachedTeacher, ...]:
     """The teachers of `train.teachers` as the store has them, for the texts and videos of `split`.
 
     Args:
         frames: what the student sees; seen: what each teacher sees.
+        unlabelled: videos without texts, whose places in the readers are behind those of the split's videos.
 
     Raises:
         CacheError: scores are missing, incomplete or damaged.
@@ -63,12 +70,13 @@ def cached_teachers(
     for name in config.train.teachers:
         with told_how_to_score(config, store, "train.teachers", config.train.teachers, name):
             cache = store.teacher(name)
-            reader, other = open_reader(cache, split, seen[name], config.train.accept, reporter)
+            wanted = split.beside(unlabelled)
+            reader, other = open_reader(cache, wanted, seen[name], config.train.accept, reporter)
         logits = reader.frame_logits if fine else None
         if fine and logits is None:
             tell_without(name, reporter)
         if logits is not None:
-            carrier = carrier_of(config, name, split, reader.frame_times, frames, reporter)
+            carrier = carrier_of(config, name, split, reader.frame_times[: len(split.videos)], frames, reporter)
             logits = carrier(logits, split.text_video) if carrier else logits
         carried = reader.with_frame_logits(logits)
         teachers.append(CachedTeacher(name, identity_digest(cache.identity), carried, other))

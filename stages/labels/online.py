@@ -46,15 +46,17 @@ class OnlineTeacher:
     def labels(
         self, captions: Sequence[str], videos: np.ndarray, frames: Mapping[Path, UintFrames], device: torch.device
     ) -> Labels[Tensor]:
-        """Labels of a batch, raw scores [b, b] and frame-text logits [b, F], as the store's are.
+        """Labels of a batch, raw scores [b, b + u] and frame-text logits [b, F], as the store's are.
 
         Args:
-            captions: b captions; videos: indices of their videos [b]; frames: of these videos, by frame cache.
+            captions: b captions; videos: indices of their videos [b].
+            frames: of these videos, and of u others behind them, by frame cache.
         """
         encoded = self.teacher.encode_videos(*(tensor.to(device) for tensor in frames[self.folder]))
         texts = self.teacher.encode_texts(captions)
         scores = self.teacher.score(texts, encoded)
-        logits = self.teacher.frame_logits(texts, encoded) if self.frame_scores else None
+        own = {key: value[: len(captions)] for key, value in encoded.items()}
+        logits = self.teacher.frame_logits(texts, own) if self.frame_scores else None
         if logits is not None and self.carrier is not None:
             logits = torch.from_numpy(self.carrier(logits.float().cpu().numpy(), videos))
         return Labels(scores, logits, self.teacher.scale).map(lambda tensor: tensor.to(device))

@@ -73,7 +73,7 @@ def estimate_frames(config: Config, prune: bool = False) -> PrepareEstimate:
         CacheMismatchError: the cache was begun with other settings.
         CacheError: pruned, no frames would remain.
     """
-    dataset = read_dataset(config.data)
+    dataset = read_dataset(config.data).with_unlabelled()
     folder = FrameFolder.look(config.frames_folder, frame_settings(config.prepare))
     unnamed = find_unnamed(folder, dataset, config.data) if prune else NOTHING
     statuses = (status for shard in folder.shards.values() for status in shard.statuses)

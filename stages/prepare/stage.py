@@ -15,13 +15,14 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ...cache.frames.cache import FrameFolder
+from ...cache.frames.cache import FrameCache, FrameFolder
 from ...cache.frames.record import FileStamp, ReadBy, VideoRecord, VideoStatus
 from ...configs.schema import Config, PrepareConfig
 from ...errors import DataError
 from ...plurals import counted
 from ...remedies import Prepare, Remedy
 from ..data.dataset import Dataset, read_dataset, tell_left_out
+from ..data.usable_split import usable_unlabelled
 from ..data.video.decode import DAMAGED
 from ..data.video.workers import cores, decode_videos
 from ..runtime.background import BackgroundWriter
@@ -50,7 +51,7 @@ class PrepareResult:
 
     Attributes:
         folder: the frame cache.
-        videos: V, videos of the data set.
+        videos: V, videos of the data set, with captions or without.
         counts: videos by status; statuses without videos are absent.
         left_out: the first 20 videos that are not usable, with reasons; those that failed come first.
         decoded: videos decoded by this run; the others were there already.
@@ -87,8 +88,9 @@ def prepare(config: Config, reporter: Reporter = Silent(), prune: bool = False) 
         CacheError: the folder is not a frame cache, cannot be written, or has no room; pruned, no frames would remain.
     """
     begun = time.monotonic()
-    dataset = read_dataset(config.data)
-    tell_left_out(dataset, reporter)
+    given = read_dataset(config.data)
+    tell_left_out(given, reporter)
+    dataset = given.with_unlabelled()
     folder = FrameFolder.claim(config.frames_folder, frame_settings(config.prepare))
     for damage in folder.damaged:
         reporter.warn(f"{damage}; made again")
@@ -104,6 +106,8 @@ def prepare(config: Config, reporter: Reporter = Silent(), prune: bool = False) 
         with reporter.progress("decode videos", len(dataset.videos), "video", done) as progress:
             same = _make(plans, folder, config.prepare, progress)
     folder.complete()
+    if given.unlabelled:
+        reporter.info(usable_unlabelled(given, FrameCache.open(config.frames_folder)).told)
     result = _result(dataset, folder, config.prepare, decoded, time.monotonic() - begun)
     return replace(result, renewed=renewal.renewed + same, pruned=unnamed.videos, freed=unnamed.bytes)
 

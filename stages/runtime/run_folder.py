@@ -202,6 +202,8 @@ class RunFolder:
 
 def _identity(train: TrainConfig, data: Mapping[str, str]) -> dict[str, Any]:
     settings = train.model_dump(mode="json", exclude=NOT_IDENTITY)
+    if not train.unlabelled:
+        del settings["unlabelled"]  # a run without them is what it was before there was such a setting
     settings["precision"] = resolved(train.precision, choose_device(train.device))
     return flatten({"train": settings, "data": dict(data)})
 

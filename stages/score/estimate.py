@@ -19,7 +19,7 @@ from ...errors import ConfigError, DataError
 from ...remedies import Change, Remedy
 from ..data.dataset import Dataset, read_dataset
 from ..data.readers.video_folder import file_there
-from ..data.usable_split import usable_split
+from .scored_split import scored_split
 from .tile_plan import Layout, block_tiles, choose_layout, plan_tiles, tile_layout
 
 
@@ -109,17 +109,18 @@ class _Asked(NamedTuple):
 
 def _asked(config: Config, teacher: TeacherConfig, dataset: Dataset) -> tuple[_Asked, int]:
     """Texts and videos that are scored, and the frame slots of the cache that the teacher sees."""
-    caches = [FrameCache.open(folder) for folder in {config.frames_folder, config.teacher_frames(teacher)}]
-    own = FrameCache.open(config.teacher_frames(teacher))
-    split = usable_split(dataset, config.score.splits, *caches)
-    return _Asked([text.id for text in split.texts], list(split.videos), split.text_video), own.max_frames
+    folders = dict.fromkeys((config.frames_folder, config.teacher_frames(teacher)))
+    caches = [FrameCache.open(folder) for folder in folders]
+    split, _ = scored_split(config, dataset, *caches)
+    return _Asked([text.id for text in split.texts], list(split.videos), split.text_video), caches[-1].max_frames
 
 
 def _asked_of_all(config: Config, dataset: Dataset) -> tuple[_Asked, int]:
     texts = [text for name in config.score.splits for text in dataset.texts_of(name)]
     place = {video: k for k, video in enumerate(dict.fromkeys(text.video for text in texts))}
     own = np.array([place[text.video] for text in texts], np.int64)
-    return _Asked([text.id for text in texts], list(place), own), config.prepare.max_frames
+    unlabelled = [video.id for video in dataset.unlabelled] if "train" in config.score.splits else []
+    return _Asked([text.id for text in texts], [*place, *unlabelled], own), config.prepare.max_frames
 
 
 def _estimate(

@@ -4,6 +4,7 @@ Neither the stored features of videos nor the blocks of the first time are used,
 (docs/reference/determinism.md), and to what the stored type keeps of them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,10 @@ from ...cache.scores.reading.reader import ScoreReader
 from ...cache.scores.store import ScoreCache, ScoreStore
 from ...cache.storage.identity import JSON, refuse_difference
 from ...configs.schema import Config, TeacherConfig
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError
 from ..data.dataset import read_dataset
 from ..data.teacher_frames import teacher_frames
-from ..data.usable_split import UsableSplit, usable_split
+from ..data.usable_split import UsableSplit
 from ..data.video_inputs import FrameInputs, encoded
 from ..labels.open_scores import open_reader
 from ..models.common.network import Features
@@ -25,6 +26,7 @@ from ..models.frozen.teacher import Teacher, load_teacher
 from ..retrieval.encode import join_features
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter
+from .scored_split import scored_split
 
 BOUND = 2e-5
 """How far scores of size one may move with blocks, threads and devices (docs/reference/determinism.md)."""
@@ -83,17 +85,16 @@ def rescore(config: Config, teacher: str | None, sample: int, seed: int, reporte
 def _rescore(
     config: Config, settings: TeacherConfig, cache: ScoreCache, sample: int, seed: int, reporter: Reporter
 ) -> Rescored:
-    frames = teacher_frames(config, settings, FrameCache.open(config.frames_folder))
-    split = usable_split(read_dataset(config.data), config.score.splits, frames)
-    if not split.texts:
-        raise DataError("no usable captions to sample", where=str(config.data.origin))
+    students = FrameCache.open(config.frames_folder)
+    frames = teacher_frames(config, settings, students)
+    split, _ = scored_split(config, read_dataset(config.data), *dict.fromkeys((students, frames)))
     device = choose_device(config.score.device)
     teacher = load_teacher(settings, config.teacher_checkpoint(settings), device)
     refuse_difference(
         _identity(teacher), {key: cache.identity.get(key) for key in _identity(teacher)}, str(cache.folder)
     )
     reader, _ = open_reader(cache, split, frames, config.train.accept, reporter)
-    texts, videos = choose_sample(split, reader.groups, sample, seed)
+    texts, videos = choose_sample(split, reader.groups, sample, seed, reader.scored_with)
     title = f"{len(texts):,} x {len(videos):,} pairs of {settings.name}, again"
     inputs, parts = FrameInputs(frames, split.videos), []
     with torch.inference_mode(), reporter.progress(title, len(videos), "video") as progress:
@@ -104,12 +105,18 @@ def _rescore(
 
 
 def choose_sample(
-    split: UsableSplit, groups: np.ndarray | None, sample: int, seed: int
+    split: UsableSplit,
+    groups: np.ndarray | None,
+    sample: int,
+    seed: int,
+    scored_with: Callable[[int], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the sampled texts and videos, each at most `sample` and ascending; their own videos first of all.
 
     Args:
         groups: of each text, where not all pairs are scored: the sample is then drawn within one group [T].
+        scored_with: places of the videos that a text, and all of its group, is scored with, ascending; by default the
+            own videos of its group's texts.
     """
     random = np.random.default_rng(seed)
     among = np.arange(len(split.texts))
@@ -117,7 +124,8 @@ def choose_sample(
         among = np.flatnonzero(groups == groups[random.integers(len(groups))])
     texts = np.sort(random.permutation(among)[:sample])
     own = np.unique(split.text_video[texts])
-    others = np.setdiff1d(split.text_video[among], own)
+    every = split.text_video[among] if scored_with is None else scored_with(int(among[0]))
+    others = np.setdiff1d(every, own)
     return texts, np.sort(np.concatenate([own, random.permutation(others)[: sample - len(own)]]))
 
 

@@ -12,14 +12,15 @@ from ...cache.frames.cache import FrameCache
 from ...cache.scores.store import ScoreStore
 from ...cache.storage.publish import remove_leftovers
 from ...configs.schema import Config
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError
 from ...plurals import counted
-from ...remedies import Change, Prepare, Remedy
-from ..data.dataset import Dataset, read_dataset
+from ...remedies import Change, Remedy
+from ..data.dataset import read_dataset
 from ..data.teacher_frames import teacher_frames
-from ..data.usable_split import UsableSplit, usable_split
+from ..data.usable_split import UsableUnlabelled
 from ..runtime.reporting import Reporter, Silent
 from .one_teacher import OneTeacher, TeacherScores
+from .scored_split import scored_split
 from .worker_part import WHOLE, WorkerPart
 
 
@@ -27,7 +28,8 @@ from .worker_part import WHOLE, WorkerPart
 class ScoreResult:
     """The store, each teacher's scores in it, and the videos that have no usable frames in `prepare.frames`.
 
-    `part`: the worker's part of several, as "0/8"; None when one worker makes all.
+    `part`: the worker's part of several, as "0/8"; None when one worker makes all. `unlabelled`: videos without
+    captions, scored with all captions.
     """
 
     store: str
@@ -35,10 +37,13 @@ class ScoreResult:
     left_out_videos: int
     seconds: float
     part: str | None = None
+    unlabelled: int = 0
 
 
 def score(config: Config, reporter: Reporter | None = None, part: WorkerPart = WHOLE) -> ScoreResult:
     """Score the captions and videos of `config.score.splits` with every configured teacher.
+
+    Training videos without captions are scored with all captions, where `train` is among the splits.
 
     A killed run goes on where it was; a finished one is only reported; captions and videos that are new are added.
     Several may run at once. A teacher that sees frames of its own (`prepared`) scores the videos that have frames in
@@ -67,7 +72,9 @@ def score(config: Config, reporter: Reporter | None = None, part: WorkerPart = W
         )
     frames = FrameCache.open(config.frames_folder)
     dataset = read_dataset(config.data)
-    split = _texts(config, dataset, frames)
+    split, unlabelled = scored_split(config, dataset, frames)
+    if unlabelled != UsableUnlabelled():
+        reporter.info(unlabelled.told)
     if split.left_out:
         one, many = "video has no usable frames and is left out", "videos have no usable frames and are left out"
         reporter.warn(counted(split.left_out, one, many))
@@ -76,24 +83,13 @@ def score(config: Config, reporter: Reporter | None = None, part: WorkerPart = W
     remove_leftovers(store.local)
     results = []
     for teacher, own in seen:
-        scored = split if own is frames else _texts(config, dataset, frames, own)
-        if more := scored.left_out - split.left_out:
+        scored, further = (split, unlabelled) if own is frames else scored_split(config, dataset, frames, own)
+        if more := scored.left_out + further.left_out - split.left_out - unlabelled.left_out:
             folder = config.teacher_frames(teacher)
             one = f"more video has no usable frames in {folder} and is left out"
             many = f"more videos have no usable frames in {folder} and are left out"
             reporter.warn(f"{teacher.name}: {counted(more, one, many)}")
         results.append(OneTeacher(config, teacher, scored, own, store, reporter, part).run())
     shown = None if part == WHOLE else str(part)
-    return ScoreResult(str(store.path), tuple(results), split.left_out, time.monotonic() - begun, shown)
-
-
-def _texts(config: Config, dataset: Dataset, *frames: FrameCache) -> UsableSplit:
-    """The captions that are scored."""
-    split = usable_split(dataset, config.score.splits, *frames)
-    if not split.texts:
-        raise DataError(
-            f"no usable captions in the splits that are scored ({', '.join(config.score.splits)})",
-            where=str(config.data.origin),
-            hint=Remedy("look which videos cannot be used, and why", Prepare()),
-        )
-    return split
+    count = len(unlabelled.videos)
+    return ScoreResult(str(store.path), tuple(results), split.left_out, time.monotonic() - begun, shown, count)

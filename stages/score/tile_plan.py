@@ -16,7 +16,7 @@ from ...cache.scores.format.arrays import TileSpec
 from ...cache.scores.format.sizes import tile_bytes
 from ...cache.scores.lookup import Coverage, Held, look_up
 from ...cache.scores.store import ScoreCache, ScoreStore
-from ...cache.scores.tile import Key
+from ...cache.scores.tile import Key, Tile
 from ...cache.storage.identity import digest_of
 from ...configs.schema import ScoreConfig
 
@@ -70,7 +70,23 @@ class TilePlan:
 def block_tiles(store: ScoreStore, name: str) -> list[Sequence[str]]:
     """Ids of the videos of each block of a store's other teachers, who are met with in training."""
     others = [store.teacher(other) for other in store.teachers if other != name]
-    return [tile.video_ids for cache in others for tile in cache.tiles if tile.name.startswith(BLOCK)]
+    return [ids for cache in others for ids in _blocks_of([t for t in cache.tiles if t.name.startswith(BLOCK)])]
+
+
+def _blocks_of(tiles: Sequence[Tile]) -> list[Sequence[str]]:
+    """Ids of the videos of each block of a teacher, with those that further tiles have added to its texts."""
+    blocks = {tile.name: list(tile.video_ids) for tile in tiles if _is_home(tile)}
+    homes = [tile for tile in tiles if tile.name in blocks]
+    for tile in (tile for tile in tiles if tile.name not in blocks):
+        home = next((home for home in homes if tile.text_ids[0] in home.text_rows), None)
+        if home is not None:
+            blocks[home.name] += tile.video_ids
+    return list(blocks.values())
+
+
+def _is_home(tile: Tile) -> bool:
+    """Whether a tile has texts' own videos; one that has none adds videos to texts of other tiles, and is no block."""
+    return bool((tile.text_video >= 0).any())
 
 
 def tile_layout(
@@ -110,8 +126,9 @@ def plan_tiles(
 
     Args:
         cache: what there is of the teacher; None for nothing.
-        texts, videos: unique ids; text_video: place of each text's own video [T].
-        layout: dense, every pair; blocks: each text with the videos of its own video's block.
+        texts, videos: unique ids; text_video: place of each text's own video [T]. Videos may have no text.
+        layout: dense, every pair; blocks: each text with the videos of its own video's block, among which those
+            without texts are dealt out.
         block_videos: videos of a new block, at most.
         others: videos of other teachers' blocks, which are kept to.
     """
@@ -122,7 +139,7 @@ def plan_tiles(
         groups: list[np.ndarray] = [np.arange(len(videos))]
         group_of = np.zeros(len(videos), np.int64)
     else:
-        groups, group_of = _blocks(held, others, videos, block_videos)
+        groups, group_of = _blocks(held, others, videos, text_video, block_videos)
     kind = BLOCK if layout == "blocks" else MORE if tiles else DENSE
     added: dict[bytes, tuple[np.ndarray, list[np.ndarray]]] = {}
     for group, block, rows in _by_need(group_of[text_video], coverage.text_class):
@@ -152,15 +169,22 @@ def _by_need(group: np.ndarray, held: np.ndarray) -> list[tuple[int, int, np.nda
 
 
 def _blocks(
-    held: Sequence[Held], others: Sequence[Sequence[str]], videos: Sequence[str], block_videos: int
+    held: Sequence[Held],
+    others: Sequence[Sequence[str]],
+    videos: Sequence[str],
+    text_video: np.ndarray,
+    block_videos: int,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """The blocks of videos, places ascending, and the block of each video [V].
 
-    A block, once made, stays what it is; videos that are in none fill new ones, by the order of their ids' hashes, of
-    about one size. The larger come first: what a killed run left is cut as it would have been.
+    A block, once made, keeps its videos; those with texts that are in none fill new ones, by the order of their ids'
+    hashes, of about one size; then those without are dealt out. The larger come first: what a killed run left is cut as
+    it would have been.
     """
-    # A tile without own videos adds videos to texts of other tiles: it is no block. Larger ones hold smaller ones.
-    homes = [one for one in held if (one.tile.text_video >= 0).any()]
+    captioned = np.zeros(len(videos), bool)
+    captioned[text_video] = True
+    homes = [one for one in held if _is_home(one.tile)]
+    # Larger ones hold smaller ones.
     known = [one.videos for one in sorted(homes, key=lambda one: (-len(one.videos), one.tile.name))]
     place = {video: number for number, video in enumerate(videos)}
     known += [np.sort(np.array([place[key] for key in ids if key in place], np.int64)) for ids in others]
@@ -168,15 +192,33 @@ def _blocks(
     group_of = np.full(len(videos), -1)
     for each in known:
         free = each[group_of[each] < 0]
-        if len(free):
+        if captioned[free].any():
             group_of[free] = len(groups)
             groups.append(each)
-    rest = sorted(np.flatnonzero(group_of < 0).tolist(), key=lambda place: _hash(videos[place]))
+    rest = sorted(np.flatnonzero(captioned & (group_of < 0)).tolist(), key=lambda place: _hash(videos[place]))
     if rest:
         for each in np.array_split(np.array(rest), -(-len(rest) // block_videos)):
             group_of[each] = len(groups)
             groups.append(np.sort(each))
+    if not captioned.all():
+        for one in (one for one in held if one.pairs and not _is_home(one.tile)):
+            group_of[one.videos[group_of[one.videos] < 0]] = group_of[text_video[one.texts[0]]]
+        _deal_out(group_of, captioned, [_hash(video) for video in videos], len(groups))
+        groups = [np.union1d(each, np.flatnonzero(group_of == group)) for group, each in enumerate(groups)]
     return groups, group_of
+
+
+def _deal_out(group_of: np.ndarray, captioned: np.ndarray, hashes: Sequence[bytes], groups: int) -> None:
+    """Give videos without texts that are in no group to those that have the fewest of them, in the order of hashes."""
+    left = sorted(np.flatnonzero(group_of < 0).tolist(), key=hashes.__getitem__)
+    have = np.bincount(group_of[~captioned & (group_of >= 0)], minlength=groups)
+    own = [np.flatnonzero(captioned & (group_of == group)).tolist() for group in range(groups)]
+    first = [min(hashes[place] for place in places) for places in own]
+    order = sorted(range(groups), key=lambda group: (-have[group], first[group]))
+    for group, share in zip(order, np.array_split(np.arange(len(left) + have.sum()), groups), strict=True):
+        taken = left[: max(0, len(share) - int(have[group]))]
+        group_of[taken] = group
+        left = left[len(taken) :]
 
 
 def _hash(video: str) -> bytes:

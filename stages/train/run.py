@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -16,7 +16,7 @@ from ...cache.scores.reading.label_threads import LabelThreads
 from ...configs.schema import Config, TrainConfig
 from ...errors import ConfigError, StoppedEarly
 from ...plurals import counted
-from ..data.video_inputs import DeviceFrames, FrameInputs, VideoInputs
+from ..data.video_inputs import DeviceFrames, FrameInputs, MemoryInputs, VideoInputs
 from ..labels.cached import label_source
 from ..labels.online import OnlineTeacher, online_teachers, teacher_inputs
 from ..models.build import build_network
@@ -114,7 +114,7 @@ class TrainRun:
         self.online = self._online_teachers()
         self.step = TrainingStep(self.network, optimiser, self.settings, split.captions, self.online)
         self.checkpointer = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter)
-        self.monitor = Monitor(folder, self.sampler, split.videos, self.settings, self.device, reporter)
+        self.monitor = Monitor(folder, self.sampler, data.videos, self.settings, self.device, reporter)
         self.val_ids = tokenize(data.val.captions, self.settings.network.words)[0]
         self.read = self._batch_loader()
         self.began = time.perf_counter()
@@ -228,13 +228,15 @@ class TrainRun:
         """What the network sees of the training and of the validation videos."""
         frames, train_videos, val_videos = self.data.frames, self.data.train.videos, self.data.val.videos
         if self.settings.trunk == "full":
-            train = frame_inputs(self.settings.frames, frames, train_videos, self.device, self.world, self.reporter)
+            where, every = self.settings.frames, self.data.videos
+            train = frame_inputs(where, frames, every, self.device, self.world, self.reporter)
             return train, FrameInputs(frames, val_videos)
-        tokens = frozen_inputs(
-            self.network, frames, train_videos + val_videos, self.config.features_folder, self.reporter
-        )
-        edge = len(train_videos)
-        return tokens.part(0, edge), tokens.part(edge, edge + len(val_videos))
+        tokens, edge = self._tokens(train_videos + val_videos), len(train_videos)
+        own, val = tokens.part(0, edge), tokens.part(edge, edge + len(val_videos))
+        return (own.beside(self._tokens(more)) if (more := self.data.unlabelled.videos) else own), val
+
+    def _tokens(self, videos: Sequence[str]) -> MemoryInputs:
+        return frozen_inputs(self.network, self.data.frames, videos, self.config.features_folder, self.reporter)
 
     def _online_teachers(self) -> tuple[OnlineTeacher, ...]:
         if self.settings.teaching == "cached":
@@ -249,10 +251,11 @@ class TrainRun:
             text_video=split.text_video,
             inputs=self.train_inputs,
             labels=LabelThreads([teacher.reader for teacher in self.data.cached]),
-            teacher_frames=teacher_inputs(self.online, self.data.seen, split.videos),
+            teacher_frames=teacher_inputs(self.online, self.data.seen, self.data.videos),
             pin=self.device.type == "cuda",
             rank=self.world.rank,
             ranks=self.world.ranks,
+            unlabelled=self.data.draws,
         )
 
     @property

@@ -50,6 +50,8 @@ def _train(config: Config, reporter: Reporter, world: World, stop: StopRequest |
             one = "training video has no usable frames and is left out"
             many = "training videos have no usable frames and are left out"
             reporter.warn(counted(data.train.left_out, one, many))
+        if data.draws is not None:
+            reporter.info(f"each step sees {data.draws.count} of {data.unlabelled.told}")
         with deterministic(choose_device(config.train.device), config.train.deterministic):
             result = TrainRun(config, data, folder, reporter).go(stop)
         if world.main:

@@ -1,6 +1,8 @@
 """What a training run is made from: the captions and videos it uses, their frames, and the scores that teach."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,15 +11,16 @@ import numpy as np
 from ...cache.frames.cache import FrameCache
 from ...cache.storage.identity import canonical, digest_of
 from ...configs.schema import Config
-from ...errors import DataError
-from ...remedies import Prepare, Remedy
+from ...errors import ConfigError, DataError
+from ...remedies import Change, Prepare, Remedy
 from ..data.dataset import Dataset, read_dataset
 from ..data.teacher_frames import TeacherFrames
-from ..data.usable_split import UsableSplit, usable_split
+from ..data.usable_split import UsableSplit, UsableUnlabelled, usable_split, usable_unlabelled
 from ..labels.cached import CachedTeacher, batch_groups, cached_teachers
 from ..labels.caption_mask import captions_digest, read_mask
 from ..models.checkpoints.files import checkpoint_digest
 from ..runtime.reporting import Reporter
+from .dataloader.unlabelled import UnlabelledSampler
 
 
 class Masked(NamedTuple):
@@ -38,6 +41,8 @@ class TrainingData:
         cached: the teachers whose scores are read; empty where they run inside the step.
         online: digests of those that run inside the step, by name.
         groups: the group of each training text [T], within which batches are drawn; None for one group.
+        unlabelled: videos without captions of which some are drawn for every step, by `draws`; none, and None, without
+            `train.unlabelled`.
         validated_on: `val` is the validation split, or the test split, as `data.validation` said.
     """
 
@@ -51,6 +56,13 @@ class TrainingData:
     groups: np.ndarray | None
     start: dict[str, str]
     validated_on: str = "the validation split"
+    unlabelled: UsableUnlabelled = field(default_factory=UsableUnlabelled)
+    draws: UnlabelledSampler | None = None
+
+    @property
+    def videos(self) -> tuple[str, ...]:
+        """Everything that is trained on: the videos of the training texts, and behind these those without captions."""
+        return (*self.train.videos, *self.unlabelled.videos)
 
     def identity(self) -> dict[str, str]:
         """What the run's numbers depend on beside its configuration."""
@@ -65,6 +77,11 @@ class TrainingData:
             if count := np.count_nonzero(teacher.other_pixels):
                 seen = digest_of(map(bytes, teacher.reader.video_digests))
                 identity[f"pixels that {teacher.name} saw"] = f"{seen}, other than here in {count} videos"
+        if self.draws is not None:
+            caches = [self.frames, *self.seen.others().values()]
+            digests = (cache.digest(video) for cache in caches for video in self.unlabelled.videos)
+            drawn_from = (places.tobytes() for places in self.draws.candidates)
+            identity["videos without captions"] = digest_of([*digests, *drawn_from])
         if self.groups is not None:
             identity["groups of batches"] = digest_of([self.groups.tobytes()])
         return identity | self.start | {f"teacher {name}": digest for name, digest in self.online.items()}
@@ -77,7 +94,8 @@ def open_training_data(config: Config, reporter: Reporter) -> TrainingData:
         DataError: nothing to train on.
         CacheError: frames or scores, or the mask of captions, are missing, incomplete or damaged.
         CacheMismatchError: the scores or the mask were made from something else.
-        ConfigError: there is a fine loss, and no teacher with frame scores.
+        ConfigError: there is a fine loss, and no teacher with frame scores; or fewer videos without captions than a
+            step is to have.
     """
     dataset = read_dataset(config.data)
     frames = FrameCache.open(config.frames_folder)
@@ -91,16 +109,54 @@ def open_training_data(config: Config, reporter: Reporter) -> TrainingData:
             where=str(config.data.origin),
             hint=Remedy("look which videos cannot be used, and why", Prepare()),
         )
+    unlabelled = UsableUnlabelled()
+    if config.train.unlabelled:
+        unlabelled = usable_unlabelled(dataset, *seen.caches.values())
     cached: tuple[CachedTeacher, ...] = ()
     online: dict[str, str] = {}
     if config.train.teaching == "online":
         online = {name: _teacher_digest(config, name) for name in config.train.teachers}
     elif config.train.teachers:
-        cached = cached_teachers(config, train_split, frames, seen, reporter)
+        cached = cached_teachers(config, train_split, frames, seen, reporter, unlabelled.videos)
     groups = batch_groups(cached, config.score_store)
     validated_on = _validated_on(dataset, reporter)
     start = _start_digests(config)
-    return TrainingData(frames, seen, masked, train_split, val_split, cached, online, groups, start, validated_on)
+    draws = _draws(config, unlabelled, len(train_split.videos), cached, groups) if config.train.unlabelled else None
+    return TrainingData(
+        *(frames, seen, masked, train_split, val_split, cached, online, groups, start, validated_on),
+        unlabelled=unlabelled,
+        draws=draws,
+    )
+
+
+def _draws(
+    config: Config,
+    unlabelled: UsableUnlabelled,
+    captioned: int,
+    cached: Sequence[CachedTeacher],
+    groups: np.ndarray | None,
+) -> UnlabelledSampler:
+    """Draws, for the texts of each group, from the videos without captions that all teachers have scored with them.
+
+    Args:
+        captioned: videos with captions, behind which the others have their places.
+    """
+    count = config.train.unlabelled
+    if count > (there := len(unlabelled.videos)):
+        raise _too_few(count, f"there are {unlabelled.told}", there)
+    every = np.arange(captioned, captioned + there)
+    firsts = [0] if groups is None else np.unique(groups, return_index=True)[1].tolist()
+    candidates = [
+        reduce(np.intersect1d, (teacher.reader.scored_with(first) for teacher in cached), every) for first in firsts
+    ]
+    if count > (fewest := min(map(len, candidates))):
+        raise _too_few(count, f"a block of videos has {fewest:,} without captions", fewest)
+    return UnlabelledSampler(count, config.train.seed, candidates, groups)
+
+
+def _too_few(wanted: int, there_are: str, most: int) -> ConfigError:
+    hint = Remedy("name more of them as data.unlabelled, or take fewer", Change({"train.unlabelled": most}))
+    return ConfigError(f"train.unlabelled is {wanted:,}, but {there_are}", hint=hint)
 
 
 def _validated_on(dataset: Dataset, reporter: Reporter) -> str:

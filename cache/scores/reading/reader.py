@@ -74,8 +74,16 @@ class ScoreReader:
     def groups(self) -> np.ndarray | None:
         """int64 [T]: texts of one group are all scored with each other's videos, those of two are not; None where every
         text is scored with every video. The texts of a batch must be of one group."""
-        coverage = Coverage(self.held, len(self.texts))
-        return coverage.text_class if len(coverage.videos) > 1 else None
+        return self._coverage.text_class if len(self._coverage.videos) > 1 else None
+
+    def scored_with(self, text: int) -> np.ndarray:
+        """int64 [n]: places of the videos that the text at this place is scored with, and with it all of its group;
+        ascending."""
+        return self._coverage.videos[int(self._coverage.text_class[text])]
+
+    @cached_property
+    def _coverage(self) -> Coverage:
+        return Coverage(self.held, len(self.texts))
 
     @property
     def frame_times(self) -> np.ndarray:

@@ -13,7 +13,7 @@ from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, example
 from ..shell.tables import facts, table
 
 if TYPE_CHECKING:
-    from ....stages.data.check import DataCheck
+    from ....stages.data.check import DataCheck, UnlabelledCheck
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check captions and videos before use.")
 
@@ -116,6 +116,8 @@ def _shown(found: "DataCheck") -> Iterator[RenderableType]:
             for split in found.splits
         ],
     )
+    if found.unlabelled is not None:
+        yield _without_captions(found.unlabelled)
     yield from (f"differs: {warning}" for warning in found.warnings)
     yield from _listed(counted(found.problem_count, "problem"), found.problem_count, found.problems)
     yield from _listed(
@@ -138,6 +140,12 @@ def _shown(found: "DataCheck") -> Iterator[RenderableType]:
         yield f"to get: {' or '.join(wanted.names)}, for {', '.join(wanted.splits)}, from {wanted.origin}"
     if found.home and (found.wanted or found.missing_count):
         yield f"the data set's own page: {found.home}"
+
+
+def _without_captions(found: "UnlabelledCheck") -> str:
+    prepared = "" if found.prepared is None else f", {found.prepared:,} prepared"
+    left_out = f"; {found.captioned:,} have the frames of captioned videos and are left out" if found.captioned else ""
+    return f"training videos without captions: {found.videos:,}, {found.on_disk:,} on disk{prepared}{left_out}"
 
 
 def _or_dash(number: int | None) -> int | str:

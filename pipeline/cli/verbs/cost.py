@@ -131,7 +131,8 @@ def _training(report: "CostReport") -> Iterator[tuple[object, ...]]:
         fixed = size(each.weights + each.gradients + each.optimiser)
         measured = "-" if each.measured is None else size(each.measured)
         sizes = (fixed, size(each.saved), size(each.counted), measured)
-        yield (each.network, each.precision, each.batch, f"{each.parameters:,}", *sizes)
+        batch = f"{each.batch} + {each.unlabelled}" if each.unlabelled else each.batch
+        yield (each.network, each.precision, batch, f"{each.parameters:,}", *sizes)
 
 
 def _added_by_afa(report: "CostReport") -> Iterator[str]:

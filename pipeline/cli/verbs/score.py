@@ -63,6 +63,8 @@ def score(
 def shown(result: "ScoreResult") -> Iterator[RenderableType]:
     """What a person sees of the scores that were made."""
     left_out = f"; {counted(result.left_out_videos, 'video')} left out" if result.left_out_videos else ""
+    without = counted(result.unlabelled, "of the videos has no captions", "of the videos have no captions")
+    left_out += f"; {without}" if result.unlabelled else ""
     yield f"{result.store}: {duration(result.seconds)}{left_out}"
     for each in result.teachers:
         if each.shards_left:

@@ -14,6 +14,7 @@ EXAMPLES = examples(
     "teachclip train own_videos.yaml",
     "teachclip train own_videos.yaml --set train.run=runs/teacher --set train.network.kind=xclip",
     "teachclip train own_videos.yaml --set train.run=runs/b64 --set train.batch_size=64 --set train.optim.lr=3e-4",
+    "teachclip train own_videos.yaml --set train.teachers=[clip] --set data.uncaptioned=train --set train.unlabelled=9",
     "teachclip train own_videos.yaml --accept pixels",
     "teachclip train own_videos.yaml --quiet --json",
 )
@@ -49,7 +50,7 @@ def train(
             from ....stages.train.stage import train as run
 
         result = run(settings, output, stop)
-        best = result.best
+        best, more = result.best, settings.train.unlabelled
         left_out = f", {counted(result.left_out_videos, 'video')} left out" if result.left_out_videos else ""
         left_out += f"; {counted(result.masked_texts, 'caption')} masked" if result.masked_texts else ""
         batches = [f"each of one of {counted(result.blocks, 'block')} of videos"] if result.blocks > 1 else []
@@ -68,6 +69,7 @@ def train(
                     )
                     for name, count in result.other_pixels.items()
                 ),
+                *([("without captions", f"{more:,} videos a step, in the coarse loss")] if more else []),
                 *([("batches", "; ".join(batches))] if batches else []),
                 ("steps", f"{result.steps} in {duration(result.seconds)}{' (earlier)' if result.already_done else ''}"),
                 ("chosen", f"step {best['step']}, by {best['chosen_by']}: {best['value']:.4g}"),

@@ -160,11 +160,12 @@ def _settings(config: Config) -> dict[str, str | None]:
     losses = f"{loss.contrastive} {loss.infonce:g}"
     if settings.teachers:
         losses += f", coarse {loss.coarse:g} ({loss.coarse_kind}), fine {loss.fine:g} ({loss.fine_kind})"
+    further = f" and {settings.unlabelled:,} videos without captions" if settings.unlabelled else ""
     return {
         "taught by": ", ".join(settings.teachers) or "nobody",
         "losses": losses.replace("infonce", "InfoNCE"),
         "optimiser": f"{optim.optimiser}, rate {optim.lr:g}{afa}, decay {optim.weight_decay:g}",
-        "batch": f"{counted(settings.batch_size, 'pair')}",
+        "batch": f"{counted(settings.batch_size, 'pair')}{further}",
         "visual trunk": settings.trunk,
         "seed": str(settings.seed),
     }

@@ -35,6 +35,7 @@ class TrainingMemory:
 
     Attributes:
         network: its name; parameters: how many, trained: how many of them train.
+        unlabelled: further videos without texts, as `train.unlabelled` says.
         precision: of the forward pass; weights, gradients and optimiser state are float32.
         weights, gradients, optimiser, saved: bytes, counted; counted: their sum.
         measured: the largest allocation of a real step; None without a GPU, and where the step does not fit on it.
@@ -51,10 +52,11 @@ class TrainingMemory:
     saved: int
     counted: int
     measured: int | None
+    unlabelled: int = 0
 
 
 def training_memory(name: str, settings: TrainConfig, precision: Precision, device: torch.device) -> TrainingMemory:
-    """Count one step of `settings`, and measure it where `device` is a GPU.
+    """Count one step of `settings`, its videos without captions too, and measure it where `device` is a GPU.
 
     The soft labels of `settings.teachers` are there, as if read from the cache. The whole batch is encoded at once:
     `settings.chunk` is not looked at, a chunk counts like a batch of its size. With `settings.recompute`, what one
@@ -79,6 +81,7 @@ def training_memory(name: str, settings: TrainConfig, precision: Precision, devi
         **counted,
         counted=sum(counted.values()),
         measured=_measured(settings, precision, device) if device.type == "cuda" else None,
+        unlabelled=settings.unlabelled,
     )
 
 
@@ -110,25 +113,28 @@ def _loss(
 ) -> Tensor:
     """The loss of one batch; on fake tensors without a device, else of random frames and words."""
     batch, config = settings.batch_size, network.config
+    columns = batch + settings.unlabelled
     where = device or torch.device("cpu")
     with autocast(where, precision):
         if device is None:
             texts = network.encode_texts(torch.zeros(batch, config.words, dtype=torch.long))
-            videos = encode_fake_videos(network, batch, tokens=settings.trunk == "frozen")
+            videos = encode_fake_videos(network, columns, tokens=settings.trunk == "frozen")
         else:
             vocabulary = network.trunk.sizes.vocab_size
             ids = torch.randint(vocabulary - 1, (batch, config.words), device=device)
             ids[:, -1] = vocabulary - 1  # the largest one ends a text: all slots are in use
-            mask = torch.ones(batch, config.frames, dtype=torch.bool, device=device)
+            mask = torch.ones(columns, config.frames, dtype=torch.bool, device=device)
             texts, videos = network.encode_texts(ids), network.encode_videos(_frames(network, settings, device), mask)
     with torch.autocast(where.type, enabled=False):
         scores = fake_score(network, texts, videos) if device is None else network.score(texts, videos)
         logits = network.logit_scale.exp() * scores
         labels = [
-            Labels(torch.rand(batch, batch, device=device), torch.rand(batch, config.frames, device=device), 1.0)
+            Labels(torch.rand(batch, columns, device=device), torch.rand(batch, config.frames, device=device), 1.0)
             for _ in settings.teachers
         ]
-        parts = Losses(settings.loss, settings.teachers)(logits, videos.get("raw_weights"), labels)
+        raw_weights = videos.get("raw_weights")
+        own = None if raw_weights is None else raw_weights[:batch]
+        parts = Losses(settings.loss, settings.teachers)(logits, own, labels)
         # DRL's own loss picks words and frames by their values, which fake tensors have none of; it is not counted.
         auxiliary = None if device is None else network.auxiliary_loss(texts, videos)
     return parts.total if auxiliary is None else parts.with_auxiliary(auxiliary).total
@@ -136,7 +142,7 @@ def _loss(
 
 def _frames(network: VideoTextNetwork, settings: TrainConfig, device: torch.device) -> Tensor:
     """Random uint8 frames, or class tokens of a frozen trunk."""
-    slots, size = (settings.batch_size, network.config.frames), network.trunk.sizes.image_size
+    slots, size = (settings.batch_size + settings.unlabelled, network.config.frames), network.trunk.sizes.image_size
     if settings.trunk == "frozen":
         return torch.randn(*slots, network.trunk.width, device=device)
     return torch.randint(256, (*slots, 3, size, size), dtype=torch.uint8, device=device)

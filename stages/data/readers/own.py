@@ -16,7 +16,8 @@ from .video_folder import VideoFolder, bad_id, encodes, file_there, link_out
 def read_own(config: DataConfig, problem: Callable[[str], None]) -> list[AnnotatedVideo]:
     """The videos of the caption file, in order of first appearance; rows without a split are `train`.
 
-    What is wrong with single rows goes to `problem`.
+    With `uncaptioned: train` training videos without any caption are among them. What is wrong with single rows goes to
+    `problem`.
 
     Raises:
         DataError: the file cannot be read.
@@ -41,6 +42,8 @@ class _Checker:
         self.named: dict[str, int] = {}
         self._refused: set[str] = set()
         self._seen: dict[str, dict[str, int]] = defaultdict(dict)
+        self._uncaptioned = config.uncaptioned == "train"
+        self._empty: dict[str, list[CaptionRow]] = defaultdict(list)
 
     def add(self, row: CaptionRow) -> None:
         if not self._known(row):
@@ -52,7 +55,12 @@ class _Checker:
     def finish(self) -> None:
         """Videos that no row captions, once all rows are read."""
         for id, line in self.named.items():
-            if not self._seen[id]:
+            captioned = bool(self._seen[id])
+            if self._uncaptioned and not captioned and self.splits.get(id) == "train":
+                continue
+            for row in self._empty[id]:
+                self._tell_empty(row)
+            if not captioned and not self._empty[id]:
                 self.problem(f"{self.name}:{line}: video {id!r} has no caption")
 
     def clip(self, id: str) -> AnnotatedVideo:
@@ -97,9 +105,12 @@ class _Checker:
             self._tell(row, f"video {row.video!r} is in split {split!r} here and in {first!r} before")
 
     def _check_caption(self, row: CaptionRow, caption: str) -> None:
+        if not caption and self._uncaptioned:
+            self._empty[row.video].append(row)  # told when the video turns out to have others, or is not for training
+            return
         seen = self._seen[row.video]
         if not caption:
-            self._tell(row, f"empty caption for video {row.video!r}")
+            self._tell_empty(row)
         elif blank(caption):
             told = f"nothing of the caption of video {row.video!r} can be seen ({code_points(caption)})"
             self._tell(row, told)
@@ -112,6 +123,9 @@ class _Checker:
         elif not self.keep_first:
             self._tell(row, f"the same caption of video {row.video!r} as in line {seen[caption]}: {_quoted(caption)}")
         seen.setdefault(caption, row.line)  # a video whose captions are all wrong is named for those alone
+
+    def _tell_empty(self, row: CaptionRow) -> None:
+        self._tell(row, f"empty caption for video {row.video!r}")
 
     def _tell(self, row: CaptionRow, text: str) -> None:
         self.problem(f"{self.name}:{row.line}: {text}")

@@ -132,9 +132,9 @@ def file_there(path: Path) -> bool:
         return False
 
 
-def link_out(real: Path) -> str:
-    """The words for a link that leads out of the video folder, to `real`."""
-    return f"is a link out of the video folder, to {real}; name the folder that it leads to: data.videos"
+def link_out(real: Path, key: str = "data.videos") -> str:
+    """The words for a link that leads out of the video folder, which `key` names, to `real`."""
+    return f"is a link out of the video folder, to {real}; name the folder that it leads to: {key}"
 
 
 def _one_form(name: str) -> str:

@@ -45,7 +45,7 @@ def shard_name(path: Path, folder: Path) -> str:
     return printable(path.relative_to(folder).as_posix())
 
 
-def read_shards(folder: Path, problem: Callable[[str], None]) -> list[AnnotatedVideo]:
+def read_shards(folder: Path, problem: Callable[[str], None], uncaptioned: bool = False) -> list[AnnotatedVideo]:
     """The videos of every .tar below `folder`, in the order of names, then as they lie in them.
 
     A video's id is the shard's path without .tar, a slash, and the name up to the first dot; a byte of a name that is
@@ -54,7 +54,7 @@ def read_shards(folder: Path, problem: Callable[[str], None]) -> list[AnnotatedV
     Its split is the .json's `split`; else the shard's name or folder begins with train, val, dev or test; else train.
 
     What is wrong with single samples goes to `problem`; they are left out. Failed downloads and samples without a
-    caption are only counted.
+    caption are only counted; with `uncaptioned`, training videos without one are among the videos.
 
     Raises:
         DataError: there is no shard, or one is no uncompressed tar, or is cut off.
@@ -69,7 +69,7 @@ def read_shards(folder: Path, problem: Callable[[str], None]) -> list[AnnotatedV
             hint="name the folder of the shards: data.videos",
         )
     counted = _Counted()
-    found = [clip for path in paths for clip in _TarShard(path, folder, problem, counted).clips()]
+    found = [clip for path in paths for clip in _TarShard(path, folder, problem, counted, uncaptioned).clips()]
     for line in counted.lines():
         problem(line)
     return found
@@ -115,8 +115,10 @@ class _Counted:
 
 
 class _TarShard:
-    def __init__(self, path: Path, folder: Path, problem: Callable[[str], None], counted: _Counted) -> None:
-        self.path, self.problem, self.counted = path, problem, counted
+    def __init__(
+        self, path: Path, folder: Path, problem: Callable[[str], None], counted: _Counted, uncaptioned: bool
+    ) -> None:
+        self.path, self.problem, self.counted, self.uncaptioned = path, problem, counted, uncaptioned
         self.name = shard_name(path, folder)
         self.split = _split_of_path(self.name)
 
@@ -188,7 +190,7 @@ class _TarShard:
             self.problem(f"{self.name}: {sample.wrong}")
         elif sample.video is None:
             self.problem(f"{where} has captions and no video")
-        elif not text.captions:
+        elif not text.captions and not (self.uncaptioned and (text.split or self.split) == "train"):
             self.counted.add("uncaptioned video", where)
         else:
             id = f"{self.name.removesuffix('.tar')}/{key}"

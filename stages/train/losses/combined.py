@@ -3,7 +3,8 @@
 And TeachText's two (specs: TeachText 2): max-margin ranking, and Huber on the mean of several teachers' scores.
 
 Notation: b texts and their b videos in a batch, F frame slots. Logits are scores times exp(logit_scale); rows are
-texts, columns videos, text i belongs to video i. Everything is computed in float32 or wider.
+texts, columns videos, text i belongs to video i. Behind the b videos may stand u others that have no texts, in the
+coarse loss alone. Everything is computed in float32 or wider.
 """
 
 from collections.abc import Sequence
@@ -70,10 +71,10 @@ class Losses:
         """The weighted sum of the losses that are asked for and that the batch has labels for.
 
         Args:
-            student_logits: [b, b].
+            student_logits: [b, b + u].
             raw_weights: AFA's scores before softmax [b, F]; None for mean pooling, which has no fine loss.
-            labels: per teacher, scores [b, b] and frame-text logits [b, F], before softmax; the latter are None for a
-                teacher that has none, and without a fine loss.
+            labels: per teacher, scores [b, b + u] and frame-text logits [b, F], before softmax; the latter are None for
+                a teacher that has none, and without a fine loss.
             mask: valid frames [b, F]; None lets padding take part (published code).
             same_video: off-diagonal pairs [b, b] of a text with its own video again, no negatives; None: they are.
             student_scale: exp(logit_scale), taken out again where raw scores are compared.
@@ -82,7 +83,7 @@ class Losses:
             PluginError: a loss of the user's own fails.
         """
         config, student = self.config, wide(student_logits)
-        contrastive = self._contrastive(student, student_scale, same_video)
+        contrastive = self._contrastive(student[:, : len(student)], student_scale, same_video)
         coarse = fine = contrastive.new_zeros(())
         if config.coarse and (labels or config.coarse_target == "one-hot"):
             coarse = self._coarse(student, student_scale, labels)
@@ -101,7 +102,7 @@ class Losses:
         if on_cosines:
             student = student / student_scale
         if self.config.coarse_target == "one-hot":
-            own = torch.eye(len(student), device=student.device, dtype=student.dtype)
+            own = torch.eye(*student.shape, device=student.device, dtype=student.dtype)
             return self._coarse_loss(student, own * ONE_HOT)
         if self.config.teachers == "mean-similarity":
             target = mean_similarity([_cosines(each) for each in labels], self.config.one_scale)
@@ -133,5 +134,5 @@ class Losses:
 
 
 def _cosines(labels: Labels[Tensor]) -> Tensor:
-    """Raw scores [b, b]: out of the logits, which round otherwise than `coarse` does, as in every run so far."""
+    """Raw scores [b, b + u]: out of the logits, which round otherwise than `coarse` does, as in every run so far."""
     return wide(labels.logits) / labels.scale

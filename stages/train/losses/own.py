@@ -1,6 +1,6 @@
 """A loss of the user's own, named in a configuration: loaded once, its answers checked (docs/guide/losses.md).
 
-coarse: f(student_logits [b, b], teacher_logits [b, b]) -> scalar
+coarse: f(student_logits [b, v], teacher_logits [b, v]) -> scalar; v is b, or more with videos without captions
 fine:   f(raw_weights [b, F], teacher_frame_logits [b, F], mask [b, F]) -> scalar
 """
 

@@ -13,10 +13,10 @@ FLAT = 1e-7  # a distribution that varies less than float32 rounding does not co
 
 
 def mean_similarity(teacher_scores: Sequence[Tensor], one_scale: OneScale) -> Tensor:
-    """The arithmetic mean [b, b] of several teachers' raw scores, on one scale (specs: TeachText 2, 8).
+    """The arithmetic mean [b, v] of several teachers' raw scores, on one scale (specs: TeachText 2, 8).
 
     Args:
-        teacher_scores: per teacher [b, b].
+        teacher_scores: per teacher [b, v].
         one_scale: `raw` takes the scores as they are: right for cosines, as TeachText's are. `standardised` brings each
             teacher's matrix of this batch to mean 0 and deviation 1 before the mean, and then gives it the teachers'
             mean deviation and mean: for teachers whose raw scores differ in spread.
@@ -30,10 +30,13 @@ def mean_similarity(teacher_scores: Sequence[Tensor], one_scale: OneScale) -> Te
 
 
 def coarse_loss(kind: str, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """How far the student's video-text scores [b, b] are from one teacher's.
+    """How far the student's video-text scores [b, v] are from one teacher's.
 
-    pearson: 1 - correlation of the softmaxes, mean over rows, plus the same over columns.
-    ce: cross entropy of the softmaxes, mean over all b x b entries, rows plus columns.
+    The b videos of the texts come first; with v > b, videos without texts follow, and count like the others: as
+    candidates of each row, and as columns of their own.
+
+    pearson: 1 - correlation of the softmaxes, mean over the b rows, plus the same over the v columns.
+    ce: cross entropy of the softmaxes, mean over all b x v entries, rows plus columns.
     huber: smooth L1 of the logits themselves, mean over all entries.
     """
     if kind == "huber":

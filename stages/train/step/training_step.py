@@ -2,7 +2,8 @@
 
 Many processes (b pairs a batch in all): each encodes its own rows of the batch; the videos' features are gathered; each
 scores its own texts with all videos, [r, b]; these rows are gathered too, and every process computes the losses of the
-whole [b, b]. The mean of the processes' gradients is then that of a single process (`World.gather`).
+whole [b, b]. Videos without captions, u beside the pairs, are encoded and gathered alike, and are further columns:
+[r, b + u], [b, b + u]. The mean of the processes' gradients is then that of a single process (`World.gather`).
 
 Chunks (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"): the features of all
 rows are computed without a graph, some rows at a time; the losses' gradients with respect to the features are computed
@@ -39,7 +40,7 @@ class Done(NamedTuple):
     """What is kept of a step; its losses stay on the device until they are read.
 
     Args:
-        step: from 0; videos: indices of the batch's videos [b]; parts: scalars.
+        step: from 0; videos: indices of the batch's videos [b + u]; parts: scalars.
         norm: of all gradients, before the clip; lrs: learning rates, per part of the network.
     """
 
@@ -79,12 +80,13 @@ class TrainingStep:
         """One optimiser step."""
         batch = _with_a_row(batch.to(self.device))
         self.optimiser.zero_grad()
-        largest = math.ceil(len(batch.texts) / self.world.ranks)  # of all processes' shares: all do the same
+        # The largest of all processes' shares: all do the same.
+        largest = sum(math.ceil(len(each) / self.world.ranks) for each in (batch.texts, batch.unlabelled))
         chunk = self.settings.chunk or largest
         parts = self._in_chunks(batch, chunk) if chunk < largest else self._at_once(batch)
         norm = self.optimiser.step()
         parts = LossParts(*(value.detach() for value in parts))
-        return Done(batch.step, batch.videos, parts, norm, dict(self.optimiser.lrs))
+        return Done(batch.step, batch.columns, parts, norm, dict(self.optimiser.lrs))
 
     def _at_once(self, batch: Batch) -> LossParts:
         """The losses; their gradients are with the parameters."""
@@ -93,11 +95,13 @@ class TrainingStep:
         return parts
 
     def _in_chunks(self, batch: Batch, size: int) -> LossParts:
-        """As `_at_once`, with the graph of `size` rows at a time."""
-        chunks = [slice(start, start + size) for start in range(0, len(batch.ids), size)]
+        """As `_at_once`, with the graph of `size` rows at a time: of pairs, and behind them of further videos."""
+        chunks = [slice(start, start + size) for start in range(0, len(batch.frames), size)]
         with torch.no_grad():
             encoded = [self._encode(batch, number, rows) for number, rows in enumerate(chunks)]
-        texts, videos = (_leaves(join_features(parts)) for parts in zip(*encoded, strict=True))
+        texts, videos = (
+            _leaves(join_features([part for part in parts if part])) for parts in zip(*encoded, strict=True)
+        )
         del encoded
         parts = self._losses(batch, texts, videos)
         parts.total.backward()  # type: ignore[no-untyped-call]
@@ -112,11 +116,12 @@ class TrainingStep:
         return parts
 
     def _encode(self, batch: Batch, number: int, rows: slice) -> tuple[Features, Features]:
-        """Texts and videos of a chunk of this process's rows."""
+        """Texts and videos of a chunk of this process's rows; no texts where these are videos without captions."""
         chunk = (self.world.rank, number)
         self._seed(batch.step, *(chunk if any(chunk) else ()))
         with autocast(self.device, self.settings.precision):
-            texts = self.network.encode_texts(batch.ids[rows])
+            ids = batch.ids[rows]
+            texts = self.network.encode_texts(ids) if len(ids) else {}
             return texts, self.network.encode_videos(batch.frames[rows], batch.mask[rows])
 
     def _seed(self, step: int, *place: int) -> None:
@@ -128,9 +133,11 @@ class TrainingStep:
         """Losses of the whole batch, the same in every process, of this one's texts and videos."""
         settings = self.settings
         with torch.autocast(self.device.type, enabled=False):
+            unlabelled = {key: value[len(batch.ids) :] for key, value in videos.items()}
             videos = self._gathered(videos, batch)
             scale = self.network.logit_scale.exp()
-            logits = scale * self._gather(self.network.score(texts, videos), batch)
+            columns = self._with_unlabelled(videos, unlabelled, batch)
+            logits = scale * self._gather(self.network.score(texts, columns), batch)
             self._seed(batch.step)  # what the losses draw is the same in all processes, whatever the chunks
             parts = self.losses(
                 logits,
@@ -151,6 +158,13 @@ class TrainingStep:
     def _gathered(self, own: Features, batch: Batch) -> Features:
         return {key: self._gather(value, batch) for key, value in own.items()}
 
+    def _with_unlabelled(self, videos: Features, unlabelled: Features, batch: Batch) -> Features:
+        """Features of the batch's videos [b + u], of all processes; of unlabelled ones this process's own are given."""
+        if not len(batch.unlabelled):
+            return videos
+        gathered = {key: self.world.gather(value, len(batch.unlabelled)) for key, value in unlabelled.items()}
+        return join_features([videos, gathered])
+
     def _same_video(self, videos: np.ndarray) -> Tensor:
         """Off-diagonal pairs [b, b] of a text with its own video again."""
         same = torch.from_numpy(videos[:, None] == videos[None, :]).fill_diagonal_(False)
@@ -159,7 +173,7 @@ class TrainingStep:
         return same.to(self.device, non_blocking=True)
 
     def _labels(self, batch: Batch) -> list[Labels[Tensor]]:
-        """Of each teacher, of the whole batch: scores [b, b] and frame-text logits [b, F]."""
+        """Of each teacher, of the whole batch: scores [b, b + u] and frame-text logits [b, F]."""
         cached = [labels.map(lambda rows: self._gather(rows, batch)) for labels in batch.labels]
         captions = [self.captions[k] for k in batch.texts]
         return cached + [
@@ -172,7 +186,8 @@ def _with_a_row(batch: Batch) -> Batch:
     if len(batch.ids):
         return batch
     ids, frames, mask = (t.new_zeros((1, *t.shape[1:])) for t in (batch.ids, batch.frames, batch.mask))
-    return replace(batch, ids=ids, frames=frames, mask=torch.ones_like(mask))
+    frames, mask = torch.cat([frames, batch.frames]), torch.cat([torch.ones_like(mask), batch.mask])
+    return replace(batch, ids=ids, frames=frames, mask=mask)
 
 
 def _leaves(features: Features) -> Features:

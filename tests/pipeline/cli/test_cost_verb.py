@@ -119,6 +119,14 @@ def test_videos_ask_for_measuring(invoke: Invoke, counted: list[dict[str, Any]])
     assert (counted[1]["videos"], counted[1]["repeats"]) == ((10, 20), 2)
 
 
+def test_videos_without_captions_stand_beside_the_batch(configured: Path, invoke: Invoke) -> None:
+    sets = ("--set", "data.unlabelled=more", "--set", "train.unlabelled=3", "--set", "score.teachers=[]")
+    shown = [line.split() for line in invoke(str(configured), *sets).stdout.splitlines()]
+    assert [row[1:5] for row in shown if row[:1] == ["afa"]] == [
+        [precision, "5", "+", "3"] for precision in ("float32", "bf16")
+    ]
+
+
 def test_a_configurations_networks_are_counted_and_timed(configured: Path, invoke: Invoke) -> None:
     result = invoke(str(configured), "--videos", "40", "--repeats", "1", "--json")
     assert result.exit_code == 0, result.output
@@ -128,6 +136,7 @@ def test_a_configurations_networks_are_counted_and_timed(configured: Path, invok
     ]  # fmt: skip
     assert report["methods"][1]["cost"]["pair"] == 2 * 4 * 64 + 3 * 4**2 + 3 * 4
     assert [(each["network"], each["batch"]) for each in report["training"]] == [("afa", 5), ("mean", 5)] * 2
+    assert [each["unlabelled"] for each in report["training"]] == [0, 0, 0, 0]
     assert report["paper_training"] == {}
     assert {each["name"] for each in report["speed"]} == {"train.network (student)", "pool", INDEX}
     assert "mine" in result.stderr  # what cannot be counted is said

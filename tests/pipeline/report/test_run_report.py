@@ -22,6 +22,7 @@ from teachclip.cache.storage.identity import digest, text_digest
 from teachclip.configs.loading import dump_config
 from teachclip.configs.schema import Config
 from teachclip.pipeline.cli.main import app
+from teachclip.pipeline.report.collect.facts import facts
 from teachclip.pipeline.report.collect.run import read_runs, short_names, teachers_among
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.checkpoints.files import save_network
@@ -288,6 +289,16 @@ def test_curves_card_cost_and_provenance_are_there(page: Any) -> None:
     assert ["train frames", *["efefefefefef"] * 2, "cdcdcdcdcdcd", "efefefefefef"] in page.rows
     assert ["train captions", *["abababababab"] * 4] in page.rows
     assert ["128 B", "128"] in [row[1:3] for row in page.rows]  # a student keeps 64 numbers of 2 bytes
+
+
+def test_videos_without_captions_are_among_the_facts(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made / "work/runs/taught", tmp_path / "taught")
+    (run,) = read_runs([tmp_path / "taught"])
+    assert facts(run)["batch"] == "16 pairs"
+    assert run.config is not None
+    train = run.config.train.model_copy(update={"unlabelled": 128})
+    more = replace(run, config=run.config.model_copy(update={"train": train}))
+    assert facts(more)["batch"] == "16 pairs and 128 videos without captions"
 
 
 def test_a_network_chosen_on_test_data_is_marked_where_its_numbers_are(page: Any) -> None:

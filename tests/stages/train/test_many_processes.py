@@ -42,16 +42,31 @@ STUDENTS: Mapping[str, dict[str, Any]] = {
     "online": {"teachers": ["xclip"], "teaching": "online"},
     "xclip": {"chunk": 2, "network": {"kind": "xclip"}},  # parameters of the score, outside the encoders
     "drl": {"network": {"kind": "drl", "drl": {"cdcr": 1}}},  # a loss of all pairs that draws random numbers
+    "unlabelled": {**TAUGHT, "unlabelled": 5, "network": {"mask_padding": True}},
+    "unlabelled-in-chunks": {**TAUGHT, "unlabelled": 5, "chunk": 2, "network": {"mask_padding": True}},
+    "unlabelled-frozen": {**TAUGHT, "unlabelled": 5, "trunk": "frozen"},
+    "unlabelled-online": {**TAUGHT, "unlabelled": 5, "teaching": "online"},
+    "unlabelled-few": {**TAUGHT, "unlabelled": 3, "batch_size": 2, "max_steps": 4},
     "few": {"batch_size": 3, "max_steps": 4, "teachers": ["xclip"]},  # one of four processes has no pair
 }
 
-MANY: Mapping[int, tuple[str, ...]] = {2: tuple(STUDENTS), 4: ("taught", "few")}
+MANY: Mapping[int, tuple[str, ...]] = {2: tuple(STUDENTS), 4: ("taught", "few", "unlabelled", "unlabelled-few")}
 
 
 def config(world: Any, name: str, processes: int, **settings: Any) -> Config:
     given = {"run": f"runs/{name}-of-{processes}", **BASE, **STUDENTS[name], **settings}
-    made: Config = world.config(train=given, score={"store": "exact.zarr"})
+    data = {"captions": without_some(world), "uncaptioned": "train"} if "unlabelled" in given else {}
+    made: Config = world.config(train=given, score={"store": "exact.zarr"}, data=data)
     return made
+
+
+def without_some(world: Any) -> Path:
+    """The world's caption file without the captions of some training videos."""
+    path: Path = world.root / "some.csv"
+    rows = [line.split(",") for line in (world.root / "captions.csv").read_text().splitlines()]
+    train = list(dict.fromkeys(video for video, _, split in rows if split == "train" and "broken" not in video))
+    path.write_text("\n".join(f"{video},{'' if video in train[-6:] else text},{split}" for video, text, split in rows))
+    return path
 
 
 def torchrun(processes: int, *arguments: str) -> "subprocess.CompletedProcess[str]":

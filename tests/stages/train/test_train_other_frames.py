@@ -74,6 +74,7 @@ def student(other: Any, run: str, teacher: str = "wide", frames: int = 3, **sett
     network = {"frames": frames, **settings.pop("network", {})}
     lrs = {"lr": 1e-4, "trunk_lr": 1e-7}
     return other.config(
+        data=settings.pop("data", {}),
         prepare={"frames": "frames3", "max_frames": 3} if frames == 3 else {},
         score=dict(BOTH),
         train={
@@ -114,6 +115,20 @@ def test_published_padding_takes_part_with_the_teachers_own_or_is_refused(other:
     torch.testing.assert_close(losses(runs["cached"]), losses(runs["online"]), rtol=1e-5, atol=1e-6)
     with pytest.raises(CacheMismatchError, match="padding takes part"):
         train(student(other, "no-padding", "narrow", 4, network=network))
+
+
+def test_videos_without_captions_need_no_frame_scores(other: Any) -> None:
+    """The fine loss does not see them: only frames of captioned videos are carried."""
+    rows = [line.split(",") for line in (other.root / "captions.csv").read_text().splitlines()]
+    without = [video for video, _, split in rows if split == "train"][::4][:3]
+    few = other.root / "few.csv"
+    few.write_text("\n".join(f"{video},{'' if video in without else text},{split}" for video, text, split in rows))
+    runs = {}
+    for teaching in ("cached", "online"):
+        data = {"captions": few, "uncaptioned": "train"}
+        runs[teaching] = student(other, f"unlabelled-{teaching}", "wide", 4, teaching=teaching, unlabelled=3, data=data)
+        train(runs[teaching])
+    torch.testing.assert_close(losses(runs["cached"]), losses(runs["online"]), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "slots", "frames"), PAIRS)

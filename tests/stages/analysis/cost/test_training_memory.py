@@ -28,7 +28,15 @@ def counted(**changes: object) -> TrainingMemory:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"pooling": "mean"}, {"trunk": "frozen"}, {"optim": {"freeze": "none"}}, {"recompute": True}]
+    "changes",
+    [
+        {},
+        {"teachers": ["one"], "unlabelled": 9},
+        {"pooling": "mean"},
+        {"trunk": "frozen"},
+        {"optim": {"freeze": "none"}},
+        {"recompute": True},
+    ],
 )
 def test_counting_without_memory_sees_what_a_real_step_saves(changes: dict[str, object]) -> None:
     chosen = settings(**changes)  # type: ignore[arg-type]
@@ -38,6 +46,15 @@ def test_counting_without_memory_sees_what_a_real_step_saves(changes: dict[str, 
         _loss(network, chosen, "float32", CPU)
     # Of whole-number frames one blank image more is encoded, for padded slots: the 25th here.
     assert counted(**changes).saved == pytest.approx(saved.bytes, rel=0.05)
+
+
+def test_videos_without_captions_are_counted_as_videos_and_as_no_texts() -> None:
+    taught: dict[str, object] = {"teachers": ["one"]}
+    few, more = counted(**taught), counted(**taught, unlabelled=6)
+    both = counted(batch=12, **taught)
+    assert (few.unlabelled, more.unlabelled) == (0, 6)
+    assert few.saved < more.saved < both.saved, "six pairs more would be six texts more, too"
+    assert more.weights == few.weights
 
 
 def test_every_storage_is_counted_once_and_parameters_not_at_all() -> None:

@@ -43,22 +43,24 @@ def settings(network: dict[str, Any], **values: Any) -> TrainConfig:
     )  # fmt: skip
 
 
-def batch(step: int, taught: bool, pairs: int = PAIRS) -> Batch:
-    """Random pairs, some of whose videos are short, and two of which share one."""
+def batch(step: int, taught: bool, pairs: int = PAIRS, unlabelled: int = 0) -> Batch:
+    """Random pairs, some of whose videos are short, and two of which share one; behind them videos without texts."""
     rng = np.random.default_rng(step)
-    mask = torch.arange(FRAMES) < torch.from_numpy(rng.integers(1, FRAMES + 1, (pairs, 1)))
+    columns = pairs + unlabelled
+    mask = torch.arange(FRAMES) < torch.from_numpy(rng.integers(1, FRAMES + 1, (columns, 1)))
     ids = torch.from_numpy(rng.integers(1, 90, (pairs, WORDS)))
     ids[torch.arange(pairs), torch.from_numpy(rng.integers(2, WORDS, pairs))] = 99  # EOT
-    scores, frame_logits = (torch.from_numpy(rng.normal(size=(pairs, width))) for width in (pairs, FRAMES))
+    scores, frame_logits = (torch.from_numpy(rng.normal(size=(pairs, width))) for width in (columns, FRAMES))
     labels = Labels(scores, frame_logits, 20.0)
     videos = np.arange(pairs)
     videos[-1] = 0
-    frames = torch.from_numpy(rng.integers(0, 256, (pairs, FRAMES, 3, 32, 32), np.uint8))
-    return Batch(step, np.arange(pairs), videos, slice(0, pairs), ids, frames, mask, (labels,) * taught, {})
+    frames = torch.from_numpy(rng.integers(0, 256, (columns, FRAMES, 3, 32, 32), np.uint8))
+    further: dict[str, Any] = {"unlabelled": np.arange(pairs, columns), "unlabelled_rows": slice(0, unlabelled)}
+    return Batch(step, np.arange(pairs), videos, slice(0, pairs), ids, frames, mask, (labels,) * taught, {}, **further)
 
 
 def taken(
-    config: TrainConfig, steps: int, watch: Watch | None = None, pairs: int = PAIRS
+    config: TrainConfig, steps: int, watch: Watch | None = None, pairs: int = PAIRS, unlabelled: int = 0
 ) -> tuple[VideoTextNetwork, list[Done]]:
     """The network after some steps in float64, and what is kept of them."""
     before = torch.get_default_dtype()
@@ -71,7 +73,7 @@ def taken(
         step = TrainingStep(network, optimiser, config, [""] * pairs, ())
         if watch is not None:
             watch(network)
-        return network, [step(batch(number, taught, pairs)) for number in range(steps)]
+        return network, [step(batch(number, taught, pairs, unlabelled)) for number in range(steps)]
     finally:
         torch.set_default_dtype(before)
 
@@ -89,6 +91,21 @@ def test_chunks_give_the_losses_gradients_and_weights_of_the_whole_batch(kind: s
         torch.testing.assert_close(tuple(one.parts), tuple(other.parts), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(gradients(whole), gradients(chunked), rtol=1e-7, atol=1e-10)
     torch.testing.assert_close(whole.state_dict(), chunked.state_dict(), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 5, PAIRS, PAIRS + 10, PAIRS + 11])
+@pytest.mark.parametrize("kind", ["student", "mean"])
+def test_videos_without_captions_come_in_chunks_too(kind: str, chunk: int) -> None:
+    values = {"teachers": ["one"], "loss": {"mask_same_video": True, "fine": 1.0 if kind == "student" else 0.0}}
+    (whole, done), (chunked, again) = (
+        taken(settings(NETWORKS[kind], chunk=each, **values), steps=2, unlabelled=11) for each in (None, chunk)
+    )
+    for one, other in zip(done, again, strict=True):
+        torch.testing.assert_close(tuple(one.parts), tuple(other.parts), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(gradients(whole), gradients(chunked), rtol=1e-7, atol=1e-10)
+    torch.testing.assert_close(whole.state_dict(), chunked.state_dict(), rtol=1e-8, atol=1e-10)
+    _, alone = taken(settings(NETWORKS[kind], **values), steps=1)
+    assert float(alone[0].parts.coarse) != pytest.approx(float(done[0].parts.coarse), rel=1e-3)
 
 
 def test_a_chunk_draws_the_same_noise_in_both_passes() -> None:
@@ -141,14 +158,14 @@ class _Graphs:
         self.now -= size
 
 
-def most_kept(chunk: int | None) -> int:
+def most_kept(chunk: int | None, unlabelled: int = 0) -> int:
     graphs = _Graphs()
 
     def watch(network: VideoTextNetwork) -> None:
         graphs.parameters = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
 
     with torch.autograd.graph.saved_tensors_hooks(graphs.keep, lambda kept: kept.tensor):
-        taken(settings(NETWORKS["student"], chunk=chunk), 1, watch, pairs=32)
+        taken(settings(NETWORKS["student"], chunk=chunk), 1, watch, pairs=32, unlabelled=unlabelled)
     return graphs.most
 
 
@@ -156,3 +173,4 @@ def test_memory_is_that_of_a_chunk() -> None:
     whole = most_kept(None)
     assert most_kept(8) < 0.3 * whole
     assert most_kept(2) < 0.1 * whole
+    assert most_kept(8, unlabelled=64) < 1.3 * most_kept(8)
