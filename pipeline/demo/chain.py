@@ -12,7 +12,7 @@ from ...configs.schema import Config
 from ...errors import CacheMismatchError
 from ...remedies import OTHER, DeleteFolder, MakeDemo, Remedy
 from ...stages.demo.pretrain import PretrainResult, pretrain
-from ...stages.demo.render import render
+from ...stages.demo.render import UNCAPTIONED, render
 from ...stages.evaluate.stage import evaluate
 from ...stages.prepare.stage import prepare
 from ...stages.runtime.reporting import Reporter, Silent
@@ -31,13 +31,14 @@ QUERIES = (
     "something white slides downwards",
 )
 TRUNK = Path("trunk.safetensors")  # below `work`
-# What every verb takes, so that a reader can go on from the demo. The student that searches is the taught one.
+# What every verb takes, so that a reader can go on from the demo. The student that was taught most searches.
 SETTINGS = f"""\
 # The demo's configuration, for every verb: teachclip search demo.yaml "a red circle moves left"
 extends: demo
 work: work
 data:
   captions: captions.csv
+  unlabelled: {UNCAPTIONED}
 train:
   run: runs/taught
   teachers: [xclip]
@@ -47,7 +48,7 @@ train:
 evaluate:
   run: runs/taught
 search:
-  run: runs/taught
+  run: runs/wide
 """
 TEACHER_SETTINGS = """\
 # The demo's teacher: it is trained on clips and captions of somebody else, of which the students see none.
@@ -109,6 +110,13 @@ MEAN = Recipe(
 )
 ALONE = Recipe("student alone", "one vector per clip, frames weighted (AFA)", "runs/alone", _ALONE)
 TAUGHT = Recipe("student taught", "the same, and the teacher's scores to learn from", "runs/taught", (), ALONE.name)
+WIDE = Recipe(
+    "taught, uncaptioned too",
+    "the same, and the teacher's scores of clips that nobody has described",
+    "runs/wide",
+    against=ALONE.name,
+)
+UNLABELLED = 128  # of them beside the pairs of each step
 REFERENCE = Recipe(
     "with the teacher's clips",
     "a student alone that had all clips and captions of the teacher: what nobody here has",
@@ -135,7 +143,7 @@ class DemoResult:
     Attributes:
         report: the page.
         settings: a configuration that every verb takes; its student is the taught one.
-        searches: three sentences, asked of the taught student.
+        searches: three sentences, asked of the student that was taught with uncaptioned clips, too.
     """
 
     report: str
@@ -183,6 +191,7 @@ def _run(chain: "Chain", began: float) -> tuple[Sequence[Model], SearchResult]:
     results[MEAN] = chain.train("train the mean-pooling student", MEAN)
     results[ALONE] = chain.train("train the student without teaching", ALONE)
     results[TAUGHT] = chain.train("train the student with teaching", TAUGHT)
+    results[WIDE] = chain.train("train it with uncaptioned clips, too", WIDE)
     results[REFERENCE] = chain.train("train a student on the teacher's clips", REFERENCE)
     models = chain.evaluate(results)
     searches = chain.search()
@@ -193,7 +202,7 @@ def _run(chain: "Chain", began: float) -> tuple[Sequence[Model], SearchResult]:
 class Chain:
     """The demo's steps; each is a stage with its own configuration."""
 
-    def __init__(self, folder: Path, reporter: Reporter, overrides: tuple[str, ...], steps: int = 12) -> None:
+    def __init__(self, folder: Path, reporter: Reporter, overrides: tuple[str, ...], steps: int = 13) -> None:
         self.folder, self.overrides = folder, overrides
         self.settings, self.teacher_settings = folder / "demo.yaml", folder / "teacher.yaml"
         self.page = folder / "report.html"
@@ -212,7 +221,11 @@ class Chain:
 
     def _load(self, settings: Path, recipe: Recipe) -> Config:
         runs = (f"train.run={recipe.run}", f"evaluate.run={recipe.run}")
-        return load_config(settings, (*recipe.overrides, *runs, *self.overrides))
+        config = load_config(settings, (*recipe.overrides, *runs, *self.overrides))
+        if recipe is not WIDE:
+            return config
+        wide = config.train.model_copy(update={"unlabelled": min(UNLABELLED, config.shapes.uncaptioned_clips)})
+        return config.model_copy(update={"train": wide})
 
     def make_data(self) -> None:
         """Clips, their frames, and a trunk that has seen pictures."""
@@ -269,12 +282,12 @@ class Chain:
         return self.steps.run("evaluate on clips that no model has seen", measure)
 
     def search(self) -> SearchResult:
-        """Three sentences, asked of the taught student."""
+        """Three sentences, asked of the student that was taught most."""
         config = self.config()
         return self.steps.run("search with sentences", lambda output: search(config, QUERIES, output))
 
     def report(self, models: Mapping[Recipe, Model], searches: SearchResult, began: float) -> None:
-        roles = Roles(models[TEACHER], models[ALONE], (models[TAUGHT],), models[REFERENCE])
+        roles = Roles(models[TEACHER], models[ALONE], (models[TAUGHT], models[WIDE]), models[REFERENCE])
 
         def write(output: Reporter) -> None:
             seconds = time.perf_counter() - began

@@ -23,7 +23,7 @@ from teachclip.remedies import MakeDemo
 from teachclip.stages.retrieval.query_ranks import read_query_ranks
 from teachclip.stages.search.stage import search
 
-STEPS = 12
+STEPS = 13
 
 type Overrides = tuple[str, ...]
 
@@ -84,7 +84,14 @@ def test_every_step_is_announced_and_timed(finished: tuple[Path, DemoResult, Lin
 
 def test_result_compares_teacher_and_students_and_is_plain_data(finished: tuple[Path, DemoResult, Lines]) -> None:
     folder, result, _ = finished
-    assert [Path(model.run).name for model in result.models] == ["xclip", "mean", "alone", "taught", "reference"]
+    assert [Path(model.run).name for model in result.models] == [
+        "xclip",
+        "mean",
+        "alone",
+        "taught",
+        "wide",
+        "reference",
+    ]
     for model in result.models:
         assert model.t2v["queries"] == 40
         assert model.v2t["queries"] == 8
@@ -148,9 +155,9 @@ def test_given_again_it_finds_everything(finished: tuple[Path, DemoResult, Lines
     folder, result, _ = finished
     lines = Lines()
     again = run_demo(folder, lines, tiny)
-    assert [step.found for step in again.steps] == [True] * 9 + [False] * 3
-    assert sum(": found, " in line for line in lines.lines) == 9
-    assert len(lines.lines) == 9 + 2 * 3
+    assert [step.found for step in again.steps] == [True] * 10 + [False] * 3
+    assert sum(": found, " in line for line in lines.lines) == 10
+    assert len(lines.lines) == 10 + 2 * 3
     assert numbers(again) == numbers(result)
     assert again.searches.queries == result.searches.queries
 
@@ -159,7 +166,8 @@ def test_its_settings_serve_every_verb(finished: tuple[Path, DemoResult, Lines])
     folder, result, _ = finished
     config = load_config(folder / "demo.yaml")
     assert config.run_folder == Path(result.models[3].run)
-    assert config.evaluate_run == config.search_run == config.run_folder
+    assert config.evaluate_run == config.run_folder
+    assert config.search_run == Path(result.models[4].run)
     first = result.searches.queries[0]
     found = search(config, [first.query]).queries[0]
     assert [answer.path for answer in found.answers] == [answer.path for answer in first.answers]
