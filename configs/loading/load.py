@@ -240,7 +240,10 @@ def _assigned(given: Marked, keys: Sequence[str], value: Marked) -> Marked:
     if isinstance(given.value, list) and first.isdecimal() and len(first) < 10:
         if int(first) >= len(given.value):
             raise ConfigError(
-                (f"there are {counted(len(given.value), 'entry', 'entries')}, counted from 0"), where=str(value.place)
+                (
+                    f"there {'is' if len(given.value) == 1 else 'are'} {counted(len(given.value), 'entry', 'entries')}, counted from 0"
+                ),
+                where=str(value.place),
             )
         entries = list(given.value)
         entries[int(first)] = _assigned(entries[int(first)], rest, value)
