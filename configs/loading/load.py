@@ -239,9 +239,8 @@ def _assigned(given: Marked, keys: Sequence[str], value: Marked) -> Marked:
     nothing = Marked(None, value.place)
     if isinstance(given.value, list) and first.isdecimal() and len(first) < 10:
         if int(first) >= len(given.value):
-            raise ConfigError(
-                (f"there are {counted(len(given.value), 'entry', 'entries')}, counted from 0"), where=str(value.place)
-            )
+            told = counted(len(given.value), "entry is", "entries are")
+            raise ConfigError(f"{told} there, counted from 0", where=str(value.place))
         entries = list(given.value)
         entries[int(first)] = _assigned(entries[int(first)], rest, value)
         return replace(given, value=entries)

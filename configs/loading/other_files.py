@@ -95,6 +95,8 @@ def _kind(path: Path) -> str:
         if error.reason == "unexpected end of data":
             return ""
         kind, _ = mimetypes.guess_type(path.name)
+        if path.suffix.lower() in _ENDINGS:
+            return ""  # a configuration with a letter that is none: reading it says where
         return (
             "a video"
             if kind and kind.startswith("video/")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ... import __version__
+from . import docs
 from .groups import checkpoint, config, data
 from .groups.cache import verbs as cache
 from .shell.options import Verbs
@@ -15,7 +16,6 @@ from .verbs import (
     cost,
     demo,
     denoise,
-    docs,
     evaluate,
     prepare,
     report,

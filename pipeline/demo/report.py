@@ -84,13 +84,15 @@ def demo_report(
 
 
 def _lead(roles: Roles, gains: Sequence[Gain], dataset: Dataset) -> list[str]:
-    own, asked = dataset.texts_of("train"), dataset.texts_of(SPLIT)
+    own, asked, clips = dataset.texts_of("train"), dataset.texts_of(SPLIT), len(dataset.videos_of("train"))
     alone, teacher, reference = (one.evaluated.t2v["sumr"] for one in (roles.alone, roles.teacher, roles.reference))
     return [
-        f"The student's owner has {len(own):,} captions of {len(dataset.videos_of('train')):,} clips, and "
-        f"{len(dataset.unlabelled):,} clips that nobody has described. The teacher compares every word of a sentence "
-        "with every frame of every clip, and learnt from other people's clips, of which the students saw none. On "
-        f"{len(dataset.videos_of(SPLIT)):,} clips that no model has seen, asked with {len(asked):,} sentences, the student alone reaches a SumR of {alone:.1f}, the teacher {teacher:.1f}.",
+        f"The student's owner has {counted(len(own), 'caption')} of {counted(clips, 'clip')}, and "
+        f"{counted(len(dataset.unlabelled), 'clip')} that nobody has described. The teacher compares every word of a "
+        "sentence with every frame of every clip, and learnt from other people's clips, of which the students saw "
+        f"none. On {len(dataset.videos_of(SPLIT)):,} clips that no model has seen, asked with "
+        f"{counted(len(asked), 'sentence')}, the student alone reaches a SumR of {alone:.1f}, the teacher "
+        f"{teacher:.1f}.",
         *(_gained(gain) for gain in gains),
         f"A student that had the teacher's clips and captions itself reaches {reference:.1f} without a teacher: "
         "teaching hands on part of that, to whoever has the teacher but not its data.",

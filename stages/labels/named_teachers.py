@@ -29,7 +29,9 @@ def told_how_to_score(config: Config, store: ScoreStore, key: str, names: Sequen
 
 
 def _scoring_helps(hint: Hint | None) -> bool:
-    return isinstance(hint, Remedy) and any(isinstance(action, Score) for action in hint.actions)
+    """Not into another store: scores are there then, of something else, and the hint says what there is to do."""
+    actions = hint.actions if isinstance(hint, Remedy) else ()
+    return any(isinstance(action, Score) and "score.store" not in (action.settings or {}) for action in actions)
 
 
 def _hint(config: Config, store: ScoreStore, key: str, names: Sequence[str], name: str) -> Remedy:

@@ -170,7 +170,7 @@ class TrainRun:
         of_blocks = f", all of one of {counted(self._blocks, 'block')} of videos" if self._blocks > 1 else ""
         wanted = self.settings.batch_size
         fewer = f" (all there are; train.batch_size is {wanted})" if size < wanted else ""
-        shared = f", {share} in each of {ranks} processes" if ranks > 1 else ""
+        shared = f", {share} in each of {counted(ranks, 'process', 'processes')}" if ranks > 1 else ""
         chunked = f", encoded {chunk} at a time" if chunk is not None and chunk < share else ""
         return f"each step is of {counted(size, 'pair')}{of_blocks}{shared}{chunked}{fewer}"
 

@@ -146,7 +146,7 @@ def test_overrides_win_and_reach_into_lists(tmp_path: Path) -> None:
     assert config.score.teachers[0].name == "b"
     assert config.score.teachers[0].checkpoint == Path("x")
     assert load_config(None, ["train.teachers=[a, b]"]).train.teachers == ("a", "b")
-    assert "there are 1 entries, counted from 0" in refusal(path, "score.teachers.1.name=b")
+    assert "1 entry is there, counted from 0" in refusal(path, "score.teachers.1.name=b")
 
 
 def test_extends_later_wins_and_the_file_wins_over_all(tmp_path: Path) -> None:

@@ -41,16 +41,25 @@ def _explain(error: Any) -> None:
     command = error.ctx.command
     if not any("--set" in parameter.opts for parameter in command.params):
         return
-    word = error.option_name.lstrip("-").replace("-", "_")
-    meant = _settings(word, command.name, exact=True) or ([] if error.possibilities else _settings(word, command.name))
     error.message = f"No such option: {error.option_name}"
-    if meant:
-        value = _value(error.option_name)
-        options = (f"--set {shlex.quote(f'{key}={value}')}" for key in meant)
-        error.message += f"; it is a setting: {' or '.join(options)}"
+    if meant := told_as_setting(error.option_name, command.name, bool(error.possibilities)):
+        error.message += meant
         error.possibilities = None
     elif not error.possibilities:
         error.message += "; settings are changed by --set KEY=VALUE, and `teachclip config show CONFIG` lists them"
+
+
+def told_as_setting(option: str, verb: str, near: bool) -> str:
+    """`; it is a setting: --set KEY=VALUE`, or nothing.
+
+    Args:
+        near: the verb has options like it: only a setting of just this name is meant then.
+    """
+    word = option.lstrip("-").replace("-", "_")
+    meant = _settings(word, verb, exact=True) or ([] if near else _settings(word, verb))
+    value = _value(option)
+    options = (f"--set {shlex.quote(f'{key}={value}')}" for key in meant)
+    return f"; it is a setting: {' or '.join(options)}" if meant else ""
 
 
 def _settings(word: str, verb: str, exact: bool = False) -> list[str]:

@@ -142,22 +142,28 @@ def _several(found: "Evaluations", given: Mapping[str, Given], output: Output) -
 def _shown(results: Sequence["EvaluateResult"]) -> list[RenderableType]:
     if not results:
         return []
-    runs = {result.run for result in results}
-    rows = []
+    runs = list(dict.fromkeys(result.run for result in results))
+    sets = dict.fromkeys(
+        f"{result.data}: {result.split}, {counted(result.texts, 'caption')}, {counted(result.videos, 'video')}"
+        for result in results
+    )
+    names, rows = _short(runs), []
     for result in results:
-        named = (_short(result.run),) if len(runs) > 1 else ()
-        facts = (*named, result.data, result.split, result.texts, result.videos)
-        rows += [(*facts, title, *_numbers(getattr(result, way))) for way, title in WAYS.items()]
-    headings = (*(["run"] if len(runs) > 1 else []), "data", "split", "captions", "videos", "", *COLUMNS)
+        what = f"{names[result.run]} on {result.data}" if len(runs) > 1 else result.data
+        rows += [(f"{what}, {title}", *_numbers(getattr(result, way))) for way, title in WAYS.items()]
     marks = (f"{result.run} on {result.data}: {mark}" for result in results for mark in result.marks)
     title = [f"{run}:" for run in runs] if len(runs) == 1 else []
-    return [*title, table(*headings, rows=rows), *marks]
+    return [*title, *sets, table("", *COLUMNS, rows=rows), *marks]
 
 
-def _short(run: str) -> str:
-    """A run's path from the current folder, when it lies there."""
-    path = Path(run)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else run
+def _short(runs: Sequence[str]) -> dict[str, str]:
+    """Runs by as many last parts of their paths as tell them apart."""
+    names: dict[str, str] = {}
+    for parts in range(1, max(len(Path(run).parts) for run in runs) + 1):
+        names = {run: str(Path(*Path(run).parts[-parts:])) for run in runs}
+        if len(set(names.values())) == len(runs):
+            break
+    return names
 
 
 def _numbers(metrics: Mapping[str, Any]) -> tuple[float, ...]:

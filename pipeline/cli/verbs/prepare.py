@@ -116,7 +116,7 @@ def _prepared(result: "PrepareResult", config: "Config", given: Given, prune: bo
 
 
 def _videos(ids: Sequence[str]) -> str:
-    return "1 video" if len(ids) == 1 else f"{len(ids)} videos"
+    return counted(len(ids), "video")
 
 
 def _named(ids: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import typer
 from rich.console import RenderableType
 from typer.core import TyperCommand
 
+from ..shell.options import told_as_setting
 from ..shell.remedies import Given, joined
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 from ..shell.tables import table
@@ -38,6 +39,8 @@ class WithSentences(TyperCommand):
             name = word.partition("=")[0]
             if word.startswith("--") and name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
+                if " " not in name and (setting := told_as_setting(name, "search", bool(near))):
+                    ctx.fail(f"no such option: {name}{setting}")
                 meant = f", did you mean {near[0]}?" if near else "."
                 config = next((each for each in args if not each.startswith("-")), "CONFIG")
                 ask = joined(["teachclip", "search", config, "--", word])

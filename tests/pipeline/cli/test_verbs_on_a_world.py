@@ -77,15 +77,15 @@ def test_more_epochs_after_a_finished_run_start_another_one_from_it(mine: Path, 
     assert "this run is finished" in last
     assert "--set train.run=runs/OTHER --set train.init=runs/small-words" in last
     commands = re.findall(r"--set (\S+?);?(?= |$)", last.partition("; or")[0])
-    assert len(commands) == 2
-    sets = [part for each in ("train.epochs=4", *commands) for part in ("--set", each.replace("OTHER", "further"))]
+    assert commands[0] == "train.epochs=4"
+    sets = [part for each in commands for part in ("--set", each.replace("OTHER", "further"))]
     assert invoke("train", "mine.yaml", *sets).exit_code == 0  # the command as it stands
     assert RunFolder(mine.parent / "further").result is not None
 
     for fewer in ("train.epochs=1", "train.max_steps=1", "train.seed=3"):
         told = invoke("train", "mine.yaml", "--set", fewer).stderr
         assert "train.init" not in told
-        assert "name another run: --set train.run=runs/OTHER" in told
+        assert f"name another run: teachclip train mine.yaml --set {fewer} --set train.run=runs/OTHER" in told
     shutil.rmtree(mine.parent / "further")
 
 

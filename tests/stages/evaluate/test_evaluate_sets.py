@@ -56,16 +56,14 @@ def cells(line: str) -> list[str]:
 def test_every_test_set_is_a_row_and_a_result_in_the_run_folder(ask: Ask, tmp_path: Path) -> None:
     result = ask("own.yaml", "--on", "other.yaml")
     assert result.exit_code == 0, result.stderr
-    title, headings, *rows = result.stdout.splitlines()
+    title, own, other, headings, *rows = result.stdout.splitlines()
     assert title == f"{tmp_path / 'run'}:"
-    assert cells(headings) == ["data", "split", "captions", "videos", "R@1", "R@5", "R@10", "SumR", "MdR", "MnR"]
-    assert [cells(row)[:5] for row in rows] == [
-        [name, "test", *sizes, way]
-        for name, sizes in (("own", ("12", "6")), ("other", ("4", "4")))
-        for way in ("text to video", "video to text")
-    ]
+    assert [own, other] == ["own: test, 12 captions, 6 videos", "other: test, 4 captions, 4 videos"]
+    assert cells(headings) == ["R@1", "R@5", "R@10", "SumR", "MdR", "MnR"]
+    ways = ("text to video", "video to text")
+    assert [cells(row)[0] for row in rows] == [f"{name}, {way}" for name in ("own", "other") for way in ways]
     alone = json.loads(ask("own.yaml", "--json").stdout)
-    assert cells(rows[0])[5:] == [f"{alone['t2v'][key]:.1f}" for key in ("r1", "r5", "r10", "sumr", "mdr", "mnr")]
+    assert cells(rows[0])[1:] == [f"{alone['t2v'][key]:.1f}" for key in ("r1", "r5", "r10", "sumr", "mdr", "mnr")]
     kept = sorted(path.name for path in (tmp_path / "run").glob("*test*"))
     assert kept == ["evaluation-other-test.json", "evaluation-test.json", "ranks-other-test.npz", "ranks-test.npz"]
     ranks = read_query_ranks(tmp_path / "run" / "ranks-other-test.npz")
@@ -101,7 +99,7 @@ def test_a_set_that_cannot_be_evaluated_is_told_and_the_others_are_evaluated(
     sets = ("--on", "missing.yaml", "--on", "short.yaml", "--on", "other.yaml")
     result = ask("own.yaml", *sets)
     assert result.exit_code == 1
-    assert [cells(row)[0] for row in result.stdout.splitlines()[2:]] == ["own", "own", "other", "other"]
+    assert [cells(row)[0].split(",")[0] for row in result.stdout.splitlines()[4:]] == ["own"] * 2 + ["other"] * 2
     told = result.stderr.splitlines()
     assert [line.split(": ")[1] for line in told if line.startswith("error")] == [
         f"{tmp_path / 'run'} on missing",

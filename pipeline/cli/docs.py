@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 from rich.console import RenderableType
 
-from ....errors import ConfigError
-from ..shell.running import AsJson, Debug, Quiet, examples, running
-from ..shell.tables import facts, table
+from ...errors import ConfigError
+from .shell.running import AsJson, Debug, Quiet, examples, running
+from .shell.tables import facts, table
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 
 EXAMPLES = examples("teachclip docs", "teachclip docs guide/data", "teachclip docs docs/guide/teachers.md")
 
@@ -49,7 +49,7 @@ def _named(page: str, pages: dict[str, Path]) -> Path:
     name = page.removeprefix("docs/").removesuffix(".md")
     found = [path for each, path in pages.items() if name in (each, each.rpartition("/")[2])]
     if not found:
-        from ....configs.loading import nearest
+        from ...configs.loading import nearest
 
         lasts = {each.rpartition("/")[2]: each for each in pages}
         raise ConfigError(
