@@ -90,7 +90,8 @@ def _lead(roles: Roles, gains: Sequence[Gain], dataset: Dataset) -> list[str]:
         f"The student's owner has {counted(len(own), 'caption')} of {counted(clips, 'clip')}. The teacher "
         "compares every word of a sentence with every frame of every clip, and learnt from other people's clips, of "
         f"which the students saw none. On {len(dataset.videos_of(SPLIT)):,} clips that no model has seen, asked "
-        f"{counted(len(asked), 'sentence')}, the student alone reaches a SumR of {alone:.1f}, the teacher {teacher:.1f}.",
+        f"{counted(len(asked), 'sentence')}, the student alone reaches a SumR of {alone:.1f}, the teacher "
+        f"{teacher:.1f}.",
         *(_gained(gain) for gain in gains),
         f"A student that had the teacher's clips and captions itself reaches {reference:.1f} without a teacher: "
         "teaching hands on part of that, to whoever has the teacher but not its data.",
