@@ -10,7 +10,7 @@ PYTHONS := python3.12 python3 python3.13 python3.14 python
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 12))
 PYTHON ?= $(shell for name in $(PYTHONS); do $$name -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $$name && break; done)
 
-.PHONY: setup python demo test test-slow test-gpu mutants lint bench bench-train bench-teaching constraints clean
+.PHONY: setup python demo test test-slow test-gpu mutants lint bench bench-train bench-teaching real constraints clean
 
 setup: $(STAMP)
 
@@ -52,7 +52,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p teachclip
 
-LONG := benchmarks/teaching.py benchmarks/blocks_learning.py benchmarks/training.py
+LONG := benchmarks/real.py benchmarks/teaching.py benchmarks/blocks_learning.py benchmarks/training.py
 bench: $(STAMP)
 	@for script in $(filter-out $(LONG),$(wildcard benchmarks/[!_]*.py)); do \
 		echo "$(BIN)/python $$script"; $(BIN)/python $$script || exit 1; done
@@ -61,10 +61,16 @@ bench: $(STAMP)
 bench-train: $(STAMP)
 	$(BIN)/python benchmarks/training.py
 
-# Three seeds of every student: an hour or more; then the same from a store in blocks.
+# Eight draws with every control, the gain's curve, weights of the losses, and a store in blocks: several hours.
 bench-teaching: $(STAMP)
-	$(BIN)/python benchmarks/teaching.py
+	$(BIN)/python benchmarks/teaching.py draws
+	$(BIN)/python benchmarks/teaching.py curve
+	$(BIN)/python benchmarks/teaching.py weights
 	$(BIN)/python benchmarks/blocks_learning.py
+
+# Zero-shot CLIP on MSR-VTT-1k against the literature, then table 3: make real VIDEOS=... ANNOTATIONS=... [WEIGHTS=...]
+real: $(STAMP)
+	$(BIN)/python benchmarks/real.py $(if $(VIDEOS),--videos "$(VIDEOS)") $(if $(ANNOTATIONS),--annotations "$(ANNOTATIONS)") $(if $(WEIGHTS),--weights "$(WEIGHTS)")
 
 # Names and versions of everything that a fresh environment gets today; tests must pass before they are committed.
 constraints: python

@@ -1,8 +1,24 @@
 """Errors a user can act on: what is wrong, where, and what to do next."""
 
+import re
 from collections.abc import Sequence
 
 from .remedies import Hint
+
+_NO_CHARACTER = re.compile("[\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """`text` as it can be written anywhere: a byte of a file's name that is not UTF-8 is spelt `\\xe9`.
+
+    Python holds such a byte as half a character; other halves are spelt `\\ud83d`.
+    """
+    return text if text.isascii() else _NO_CHARACTER.sub(_spelt, text)
+
+
+def _spelt(half: re.Match[str]) -> str:
+    number = ord(half[0])
+    return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else f"\\u{number:04x}"
 
 
 class TeachclipError(Exception):
@@ -20,11 +36,11 @@ class TeachclipError(Exception):
     def __init__(
         self, what: str, *, where: str | None = None, hint: Hint | None = None, details: Sequence[str] = ()
     ) -> None:
-        super().__init__(what)
-        self.what = what
-        self.where = where
+        super().__init__(printable(what))
+        self.what = printable(what)
+        self.where = None if where is None else printable(where)
         self.hint = hint
-        self.details = tuple(details)
+        self.details = tuple(map(printable, details))
 
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.what}" if self.where else self.what, *self.details]

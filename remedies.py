@@ -52,6 +52,10 @@ class _Silent:
         return ""
 
 
+class Prune(_Silent):
+    """Remove frames of videos that the data no longer names."""
+
+
 class AcceptPixels(_Silent):
     """Train with scores of the same data set prepared elsewhere."""
 
@@ -184,7 +188,7 @@ class Again(_Silent):
 
 type Action = (
     Change | Prepare | Score | Train | Evaluate
-    | AcceptPixels | Denoise | RepairScores | CheckData | ShowConfig | Search | Template | MakeDemo
+    | Prune | AcceptPixels | Denoise | RepairScores | CheckData | ShowConfig | Search | Template | MakeDemo
     | DescribeScores | CompareScores | ExportScores | MergeScores | RemoveScores | TidyScores
     | DeleteFile | DeleteFolder | StartProcesses | Again
 )  # fmt: skip

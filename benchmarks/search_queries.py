@@ -54,6 +54,10 @@ def made(folder: Path, videos: int) -> Config:
     student = build_network(config.train.network)
     save_network(student, config.search_run / "best.safetensors")
     _write_frames(config, videos)
+    captions = (f"{k}.mp4,video {k}" for k in range(videos))
+    config.data.captions.write_text("\n".join(["video,caption", *captions]))
+    for k in range(videos):
+        (folder / f"{k}.mp4").touch()
     frames, digests = usable_digests(config.frames_folder)
     rows = np.random.default_rng(0).normal(size=(videos, WIDTH)).astype(np.float32)
     matrix = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)

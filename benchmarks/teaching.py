@@ -1,157 +1,171 @@
-"""Does teaching teach? Students with and without it, on the demo's rendered and decoded clips, over several seeds.
+"""Does teaching teach, when, and by which weights? Students with and without it on the demo's rendered, decoded clips.
 
-    python benchmarks/teaching.py [--folder bench-teaching] [--seeds 1 2 3] [--students alone coarse ...]
+    python benchmarks/teaching.py draws      # 400 clips with one caption each: every control, several draws
+    python benchmarks/teaching.py curve      # the gain by the number of one's own clips and captions
+    python benchmarks/teaching.py weights    # InfoNCE's weight beside that of coarse teaching
 
-One data set and one pre-trained trunk; per seed a teacher, its scores and every student, through the stages that the
-command line runs. The checkpoint of every run is chosen on the validation clips and measured on the test clips. Stopped
-and given again it goes on. Prints means, sample deviations and differences to the student alone, paired by seed, and
-writes them with every single result to FOLDER/teaching.json.
+A draw is a seed of clips and trunk and a seed of everything else (`--draws 7:1 7:2`). Every network goes through the
+stages that the command line runs; its checkpoint is chosen on the validation clips and measured on the test clips. A
+student alone has the budget of steps that is best on the validation clips. Stopped and given again it goes on. Prints a
+table, and writes it with every single result to FOLDER/teaching-PART.json.
 """
 
 import argparse
 import json
-import math
-import os
-import platform
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from teachclip.configs.loading import load_config
-from teachclip.configs.schema import Config
-from teachclip.stages.demo.pretrain import pretrain
-from teachclip.stages.demo.render import render
-from teachclip.stages.evaluate.stage import evaluate
-from teachclip.stages.prepare.stage import prepare
-from teachclip.stages.score.stage import score
-from teachclip.stages.train.stage import train
+from _machine import machine
+from _teaching_data import METRICS, THEIRS, Draw, Own, World, losses
 
-METRICS = ("r1", "r5", "r10", "sumr")
-DEMO = Path(__file__).parents[1] / "configs/demo.yaml"
-
-
-def losses(infonce: float, coarse: float, fine: float, *more: str) -> list[str]:
-    """Overrides for the weights of the three losses."""
-    weights = {"infonce": infonce, "coarse": coarse, "fine": fine}
-    return [*(f"train.loss.{name}={weight}" for name, weight in weights.items()), *more]
-
-
-TAUGHT = "train.teachers=[xclip]"
-# Everything that a row of the table differs by from configs/demo.yaml.
-STUDENTS = {
-    "teacher": ["train.network.kind=xclip", "train.max_steps=400", *losses(1, 0, 0)],
-    "mean pool": ["train.network.pooling=mean", *losses(1, 0, 0)],
-    "alone": losses(1, 0, 0),
-    "coarse": [TAUGHT, *losses(0.2, 1, 0)],
-    "fine": [TAUGHT, *losses(0.2, 0, 2)],
-    "both": [TAUGHT, *losses(0.2, 1, 2)],
+ALONE = "alone"
+DRAWS = ("7:1", "7:2", "7:3", "11:1", "11:2", "11:3")
+FRESH = ("20261128:1", "2024:1")
+OWN = Own(400, 1)
+STEPS = ("train.max_steps=600", "train.validate_every=16")
+WIDE = "train.unlabelled=128"
+# Everything that a student's row of the table differs by from configs/demo.yaml.
+TAUGHT: Mapping[str, tuple[str, ...]] = {
+    "coarse": losses(0.2, 1, 0),
+    "coarse and uncaptioned": losses(0.2, 1, 0, WIDE),
+    "both": losses(0.2, 1, 2),
+    "both and uncaptioned": losses(0.2, 1, 2, WIDE),
+    "fine": losses(0.2, 0, 2),
+}
+CONTROLS: Mapping[str, tuple[str, ...]] = {
     "one-hot": losses(0.2, 1, 0, "train.loss.coarse_target=one-hot"),
     "smoothing": losses(1, 0, 0, "train.loss.label_smoothing=0.1"),
 }
-# Attempts to make fine teaching help; run when named by --students.
-ATTEMPTS = {
-    "fine sharp": [TAUGHT, *losses(1, 0, 1, "train.loss.fine_reduction=per-video", "train.loss.fine_temperature=0.05")],
-    "fine sharper": [
-        TAUGHT, *losses(1, 0, 1, "train.loss.fine_reduction=per-video", "train.loss.fine_temperature=0.02")
-    ],
-    "fine light": [
-        TAUGHT, *losses(1, 0, 0.2, "train.loss.fine_reduction=per-video", "train.loss.fine_temperature=0.05")
-    ],
-    "both sharp": [
-        TAUGHT, *losses(0.2, 1, 0.2, "train.loss.fine_reduction=per-video", "train.loss.fine_temperature=0.05")
-    ],
-    "fine, AFA slow": [TAUGHT, *losses(0.2, 0, 2, "train.optim.afa_lr=1e-3")],
-}  # fmt: skip
-CONTROL = "alone"
+BUDGETS = (50, 100, 200)  # of steps, for students without a teacher
+type Results = dict[str, dict[str, Any]]
 
 
-def config_of(folder: Path, overrides: Sequence[str]) -> Config:
-    """The demo's configuration, everything below `folder`."""
-    places = {
-        "work": folder / "work",
-        "data.captions": folder / "captions.csv",
-        "train.network.trunk.weights": folder / "trunk.safetensors",
+def budgets(steps: Sequence[int], own: Own) -> dict[int, tuple[str, ...]]:
+    """Per budget what it sets: a checkpoint every quarter of it."""
+    epoch = max(1, own.clips * own.captions // 64)
+    return {n: (f"train.max_steps={n}", f"train.validate_every={max(1, round(n / 4 / epoch))}") for n in steps}
+
+
+def best_of(world: World, own: Own, name: str, overrides: Sequence[str], steps: Sequence[int] = BUDGETS) -> Results:
+    """A student without a teacher at every budget; `name` is the one that is best on the validation clips."""
+    tried = {
+        f"{name} {n}": world.trained(
+            world.own(own), f"{own}-{_run(name)}-{n}", ("train.teachers=[]", *overrides, *more)
+        )
+        for n, more in budgets(steps, own).items()
     }
-    return load_config(DEMO, [*(f"{key}={value.absolute()}" for key, value in places.items()), *overrides])
+    best = max(tried, key=lambda one: tried[one]["val"])
+    return {name: {**tried[best], "budget": best}, **tried}
 
 
-def run_seed(folder: Path, seed: int, names: Sequence[str], overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Train the teacher, score with it, train every student; test metrics by name."""
-    results = {}
-    common = [*overrides, f"train.seed={seed}", f"score.store=scores-{seed}.zarr"]
-    teacher = f"runs/teacher-{seed}"
-    common.append(f"score.teachers=[{{name: xclip, checkpoint: {teacher}}}]")
-    for name in ("teacher", *(name for name in names if name != "teacher")):
-        run = f"runs/{name.replace(' ', '-').replace(',', '')}-{seed}"
-        config = config_of(folder, [*common, *(STUDENTS | ATTEMPTS)[name], f"train.run={run}", f"evaluate.run={run}"])
-        trained = train(config)
-        results[name] = {**asdict(evaluate(config))["t2v"], "seconds": trained.seconds, "best": trained.best}
-        found = ", ".join(f"{key} {results[name][key]:.1f}" for key in METRICS)
-        print(f"seed {seed}, {name}: {found} ({trained.seconds:.0f} s)", flush=True)
-        if name == "teacher":
-            score(config)
+def taught(world: World, own: Own, name: str, overrides: Sequence[str], teacher: str = "teacher") -> Results:
+    """A student that a teacher's scores of its captions teach."""
+    captions = world.own(own)
+    more = world.scores(captions, f"{own}-{teacher}", teacher)
+    return {name: world.trained(captions, f"{own}-{_run(name)}", (*more, *STEPS, *overrides))}
+
+
+def draws(world: World) -> Results:
+    """All rows of the first table: 400 clips, one caption each."""
+    results: Results = {"X-CLIP teacher": world.teacher()}
+    results |= best_of(world, OWN, "mean pooling", (*losses(1, 0, 0), "train.network.pooling=mean"), (100,))
+    results |= best_of(world, OWN, ALONE, losses(1, 0, 0))
+    results |= best_of(world, OWN, "alone, long", losses(1, 0, 0), (600,))
+    for name, overrides in TAUGHT.items():
+        results |= taught(world, OWN, name, overrides)
+    for name, overrides in CONTROLS.items():
+        results |= best_of(world, OWN, name, overrides, (100,))
+    own_teacher = (f"train.max_steps={100}", "train.validate_every=4")
+    results["teacher of the own clips"] = world.teacher(world.own(OWN), f"{OWN}-own-teacher", own_teacher)
+    results |= taught(world, OWN, "coarse by it", TAUGHT["coarse"], f"{OWN}-own-teacher")
+    results["with the teacher's clips"] = world.trained(
+        THEIRS, "reference", ("train.teachers=[]", *losses(1, 0, 0), "train.max_steps=600", "train.validate_every=1")
+    )
     return results
 
 
-def summary(results: dict[int, dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Mean and sample deviation of every metric, and SumR's differences to the student alone, seed by seed."""
+def curve(world: World) -> Results:
+    """Alone and taught by the number of one's own clips and captions."""
+    world.teacher()
+    results: Results = {}
+    for own in (*(Own(clips, 1) for clips in (100, 200, 400, 800, 1600)), Own(400, 2), Own(400, 5), Own(1600, 5)):
+        steps = (100, 200, 400) if own.clips * own.captions > 800 else BUDGETS
+        results |= best_of(world, own, f"{own} {ALONE}", losses(1, 0, 0), steps)
+        for name in ("coarse", "coarse and uncaptioned"):
+            results |= taught(world, own, f"{own} {name}", TAUGHT[name])
+    return results
+
+
+def weights(world: World) -> Results:
+    """Coarse teaching by the weight of InfoNCE, at several sizes."""
+    world.teacher()
+    results: Results = {}
+    for own in (Own(200, 1), Own(400, 1), Own(800, 1), Own(1000, 5)):
+        results |= best_of(
+            world, own, f"{own} {ALONE}", losses(1, 0, 0), (100, 200, 400) if own.captions > 1 else BUDGETS
+        )
+        for infonce in (1.0, 0.5, 0.2, 0.1, 0.05, 0.0):
+            results |= taught(world, own, f"{own} infonce {infonce:g}", losses(infonce, 1, 0))
+    return results
+
+
+PARTS: Mapping[str, Callable[[World], Results]] = {"draws": draws, "curve": curve, "weights": weights}
+
+
+def _run(name: str) -> str:
+    return name.replace(" ", "-").replace(",", "")
+
+
+def rows_of(results: Mapping[str, Results], way: str) -> list[dict[str, Any]]:
+    """Per network SumR of every draw, its mean, and what it is more than the student alone of the same size."""
     rows = []
     for name in next(iter(results.values())):
-        row: dict[str, Any] = {"student": name}
-        for metric in METRICS:
-            values = [by_name[name][metric] for by_name in results.values()]
-            row[metric] = {"mean": statistics.mean(values), "deviation": deviation(values)}
-        if CONTROL in next(iter(results.values())):
-            row["sumr_over_alone"] = [by_name[name]["sumr"] - by_name[CONTROL]["sumr"] for by_name in results.values()]
-        rows.append(row)
+        values = [one[name][way]["sumr"] for one in results.values()]
+        control = next(
+            key for key in (f"{name.split()[0]} {ALONE}", ALONE) if all(key in one for one in results.values())
+        )
+        over = [one[name][way]["sumr"] - one[control][way]["sumr"] for one in results.values()]
+        rows.append({"network": name, "sumr": values, "mean": statistics.mean(values), "over alone": over})
     return rows
 
 
-def deviation(values: Sequence[float]) -> float:
-    """Sample standard deviation; not a number for one value."""
-    return statistics.stdev(values) if len(values) > 1 else math.nan
-
-
-def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """One row a student, Markdown."""
-    print("\n| student | R@1 | R@5 | R@10 | SumR | SumR over `alone`, per seed |\n|---|---|---|---|---|---|")
+def print_table(draws: Sequence[str], rows: Sequence[Mapping[str, Any]], way: str) -> None:
+    """One row a network, Markdown."""
+    print(f"\nSumR, {way}\n\n| network | {' | '.join(draws)} | mean | over alone, per draw |")
+    print("|---" * (len(draws) + 3) + "|")
     for row in rows:
-        cells = [f"{row[metric]['mean']:.1f} ± {row[metric]['deviation']:.1f}" for metric in METRICS]
-        over = ", ".join(f"{difference:+.1f}" for difference in row.get("sumr_over_alone", []))
-        print(f"| {row['student']} | {' | '.join(cells)} | {over} |")
+        values = " | ".join(f"{value:.1f}" for value in row["sumr"])
+        over, mean = (f"{value:+.1f}" for value in row["over alone"]), statistics.mean(row["over alone"])
+        print(f"| {row['network']} | {values} | {row['mean']:.1f} | {', '.join(over)} (mean {mean:+.1f}) |")
 
 
 def main() -> None:
     """Run what is asked for and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=PARTS)
     parser.add_argument("--folder", type=Path, default=Path("bench-teaching"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--students", nargs="+", default=list(STUDENTS), choices=[*STUDENTS, *ATTEMPTS])
+    parser.add_argument("--draws", type=Draw.parsed, nargs="+", default=[Draw.parsed(one) for one in (*DRAWS, *FRESH)])
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     given = parser.parse_args()
-    begun = time.perf_counter()
-    config = config_of(given.folder, given.overrides)
-    render(config.shapes, given.folder)
-    prepare(config)
-    network = config.train.network
-    assert network.trunk.sizes
-    pretrain(config.shapes, network.trunk.sizes, network.words, given.folder / "trunk.safetensors")
-    results = {seed: run_seed(given.folder, seed, given.students, given.overrides) for seed in given.seeds}
-    rows = summary(results)
-    print_table(rows)
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-    }
-    document = {"machine": machine, "overrides": given.overrides, "seconds": time.perf_counter() - begun}
-    path = given.folder / "teaching.json"
-    path.write_text(json.dumps({**document, "summary": rows, "results": results}, indent=1))
-    print(f"\n{len(results)} seeds, {machine['cores']} cores; {path}")
+    begun, results = time.perf_counter(), dict[str, Results]()
+    for draw in given.draws:
+        world = World(given.folder, draw, tuple(given.overrides))
+        world.make()
+        results[str(draw)] = PARTS[given.part](world)
+        for name, one in results[str(draw)].items():
+            print(f"{draw} {name}: {', '.join(f'{key} {one["t2v"][key]:.1f}' for key in METRICS)}", flush=True)
+    tables = {way: rows_of(results, way) for way in ("t2v", "v2t")}
+    for way, rows in tables.items():
+        print_table(list(results), rows, way)
+    document = {"machine": machine(), "torch": torch.__version__, "overrides": given.overrides}
+    document |= {"seconds": time.perf_counter() - begun, "tables": tables, "results": results}
+    path = given.folder / f"teaching-{given.part}.json"
+    path.write_text(json.dumps(document, indent=1))
+    print(f"\n{machine()}, torch {torch.__version__}; {path}")
 
 
 if __name__ == "__main__":

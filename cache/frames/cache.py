@@ -1,6 +1,7 @@
 """The frame cache: decoded frames of every video in HDF5 shards, and why the others have none.
 
-A folder holds `frames.json` (what the cache was made with; and its shards, once it is complete) and `00000.h5` ...
+A folder holds `frames.json` (what the cache was made with; and its shards, once it is complete), `00000.h5` ... and,
+of a shard whose videos' files have other times since, `00000.stamps.json`.
 """
 
 import io
@@ -8,9 +9,10 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from ..storage.publish import TEMPORARY, publish
 from ..storage.untrusted import listed
 from .record import VideoRecord, VideoStatus
 from .shard import FORMAT, VERSION, FrameShard, stored_digests, write_frame_shard
+from .stamps import publish_times, stamps_of, stamps_path
 
 __all__ = ["FrameBatch", "FrameCache", "FrameFolder", "VideoStatus", "frame_identity", "usable_digests"]
 
@@ -245,6 +248,44 @@ class FrameFolder:
         path = self.folder / f"{number:05d}.h5"
         write_frame_shard(path, identity_digest(self.identity), records, self.frame_shape)
         self.shards[number] = _open_shard(path, self.identity)
+        with suppress(OSError):  # it says nothing of the new shard
+            stamps_path(path).unlink()
+
+    def renew(self, number: int, mtimes: Mapping[int, int]) -> None:
+        """Note other modification times of video files whose bytes are the same, by position in shard `number`.
+
+        The shard itself stays: whoever reads its frames goes on.
+
+        Raises:
+            CacheError: it cannot be written.
+        """
+        if not mtimes:
+            return
+        shard = self.shards[number]
+        stamps = tuple(replace(old, mtime_ns=mtimes.get(k, old.mtime_ns)) for k, old in enumerate(shard.stamps))
+        try:
+            publish_times(shard.path, shard.tables, [stamp.mtime_ns for stamp in stamps])
+        except OSError as error:
+            raise CacheError(f"the frame cache cannot be written: {error.strerror}", where=str(self.folder)) from None
+        self.shards[number] = replace(shard, stamps=stamps)
+
+    def remove(self, numbers: Sequence[int]) -> None:
+        """Remove whole shards; readers are told before the files go.
+
+        Raises:
+            CacheError: they cannot be removed.
+        """
+        paths = [self.shards.pop(number).path for number in numbers]
+        manifest = _read_manifest(self.folder)
+        if paths and manifest is not None and manifest.shards is not None:
+            gone = {path.name for path in paths}
+            _publish_manifest(self.folder, self.identity, [name for name in manifest.shards if name not in gone])
+        try:
+            for path in paths:
+                path.unlink(missing_ok=True)
+                stamps_path(path).unlink(missing_ok=True)
+        except OSError as error:
+            raise CacheError(f"a shard cannot be removed: {error.strerror}", where=str(self.folder)) from None
 
     def complete(self) -> None:
         """Publish the list of shards: from now on readers see them."""
@@ -255,7 +296,8 @@ class FrameFolder:
 
     def _load(self, path: Path) -> None:
         try:
-            self.shards[int(path.stem)] = _open_shard(path, self.identity)
+            shard = _open_shard(path, self.identity)
+            self.shards[int(path.stem)] = replace(shard, stamps=stamps_of(shard))
         except CacheError as error:
             self.damaged.append(f"{path.name}: {error.what}")
 

@@ -38,10 +38,17 @@ class VideoStatus:
 
 @dataclass(frozen=True)
 class FileStamp:
-    """Size and modification time of a video file when it was read; -1 when there was none."""
+    """The video file when it was read: its size and modification time, -1 when there was none, and what it held.
+
+    Attributes:
+        size: bytes.
+        mtime_ns: nanoseconds.
+        content: 16 bytes: BLAKE2b of the file; zeros when that is not known.
+    """
 
     size: int = -1
     mtime_ns: int = -1
+    content: bytes = bytes(DIGEST_BYTES)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ Datasets (all contiguous, no strings of variable length, so that a reader can ch
 `frames` uint8 [N, 3, S, S], or the bytes of N JPEG files [B] with their `lengths` int64 [N]; `times` float64 [N];
 `offsets` int64 [V + 1]: video v has frames offsets[v] to offsets[v + 1]; `ids`, `statuses`, `reasons` UTF-8 [V];
 `digests` uint8 [V, 16]; `durations` float64 [V] (NaN: unknown); `sizes`, `mtimes` int64 [V]: the video file's;
-`decoders` UTF-8 [V], `readers` int64 [V]: who read each video; shards of version 1 have neither (PyAV did).
+`decoders` UTF-8 [V], `readers` int64 [V]: who read each video; shards of version 1 have neither (PyAV did);
+`contents` uint8 [V, 16]: hash of the video file, zeros where unknown; shards written before there was one have none.
 """
 
 import json
@@ -92,7 +93,8 @@ def _tables_digest(file: BinaryIO, size: int, frames: tuple[int, int]) -> str:
     return digest(*parts).hex()
 
 
-def _check_seal(file: BinaryIO, size: int, identity: str) -> None:
+def _check_seal(file: BinaryIO, size: int, identity: str) -> str:
+    """The hash of the tables, which are those that were written."""
     file.seek(0)
     document = json.loads(file.read(SEAL_BYTES).rstrip(b"\0"))
     if document["version"] not in SHARD_VERSIONS:
@@ -101,8 +103,10 @@ def _check_seal(file: BinaryIO, size: int, identity: str) -> None:
         if document[name] != wanted:
             raise ValueError(f"its {name} is {document[name]!r}, not {wanted!r}")
     start, stop = document["frames"]
-    if _tables_digest(file, size, (int(start), int(stop))) != document["tables"]:
+    found = _tables_digest(file, size, (int(start), int(stop)))
+    if found != document["tables"]:
         raise ValueError("its tables are not those that were written")
+    return found
 
 
 def _write_tables(file: h5py.File, records: Sequence[VideoRecord]) -> None:
@@ -115,6 +119,7 @@ def _write_tables(file: h5py.File, records: Sequence[VideoRecord]) -> None:
         "durations": np.array(durations, "<f8"),
         "sizes": np.array([record.stamp.size for record in records], "<i8"),
         "mtimes": np.array([record.stamp.mtime_ns for record in records], "<i8"),
+        "contents": np.stack([np.frombuffer(record.stamp.content, np.uint8) for record in records]),
         "offsets": np.cumsum([0, *(len(record.times) for record in records)], dtype="<i8"),
         "digests": np.stack([np.frombuffer(record.digest, np.uint8) for record in records]),
         "decoders": _bytes([record.read_by.decoder for record in records]),
@@ -140,7 +145,7 @@ def _write_frames(file: h5py.File, records: Sequence[VideoRecord], frame_shape: 
 
 
 def _bytes(texts: Sequence[str]) -> NDArray[np.bytes_]:
-    encoded = [text.encode()[:MAX_TEXT].decode(errors="ignore").encode() for text in texts]
+    encoded = [text.encode(errors="backslashreplace")[:MAX_TEXT].decode(errors="ignore").encode() for text in texts]
     return np.array(encoded, dtype=f"S{max(1, *map(len, encoded))}")
 
 
@@ -150,7 +155,7 @@ def stored_digests(path: Path, identity: str) -> dict[str, bytes | None]:
     Raises:
         CacheError: as `FrameShard.open`.
     """
-    with _sealed(path, identity) as (file, stat):
+    with _sealed(path, identity) as (file, stat, _):
         digests = _table(file, "digests", "u1", (None, DIGEST_BYTES), stat.st_size)
         ids, names = (_texts(file, name, len(digests), stat.st_size) for name in ("ids", "statuses"))
         return {
@@ -159,14 +164,14 @@ def stored_digests(path: Path, identity: str) -> dict[str, bytes | None]:
 
 
 @contextmanager
-def _sealed(path: Path, identity: str) -> Iterator[tuple[h5py.File, os.stat_result]]:
-    """A shard whose seal is whole; what is wrong with it or with what is read of it is told."""
+def _sealed(path: Path, identity: str) -> Iterator[tuple[h5py.File, os.stat_result, str]]:
+    """A shard whose seal is whole, and its tables' hash; what is wrong with it or with what is read of it is told."""
     try:
         with path.open("rb") as handle:
             stat = os.fstat(handle.fileno())
-            _check_seal(handle, stat.st_size, identity)
+            tables = _check_seal(handle, stat.st_size, identity)
             with h5py.File(path, "r", locking=False) as file:
-                yield file, stat
+                yield file, stat, tables
     except FileNotFoundError:
         raise CacheError("a shard of the frame cache is missing", where=str(path), hint=REPAIR) from None
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, RecursionError) as error:
@@ -178,7 +183,8 @@ def _sealed(path: Path, identity: str) -> Iterator[tuple[h5py.File, os.stat_resu
 class FrameShard:
     """The tables of a shard, read and checked; its frames stay on disk.
 
-    `start` is the byte at which frame data begins, `ends` [N + 1] the bytes at which frames end, from there.
+    `start` is the byte at which frame data begins, `ends` [N + 1] the bytes at which frames end, from there; `tables`
+    is the hash of all bytes but the frames'.
     """
 
     path: Path
@@ -191,6 +197,7 @@ class FrameShard:
     ends: NDArray[np.int64]
     start: int
     bytes: int
+    tables: str
     _file: tuple[int, int, int]
 
     @classmethod
@@ -201,8 +208,8 @@ class FrameShard:
             CacheError: absent, truncated, not a shard of this cache, or not laid out as one; names the file and what
                 repairs it.
         """
-        with _sealed(path, identity) as (file, stat):
-            return _read(cls, path, file, stat, max_frames, frame_shape)
+        with _sealed(path, identity) as (file, stat, tables):
+            return _read(cls, path, file, (stat, tables), max_frames, frame_shape)
 
     def frames_of(self, position: int) -> slice:
         """The frames of one video, among the shard's."""
@@ -251,10 +258,11 @@ def _read(
     cls: type[FrameShard],
     path: Path,
     file: h5py.File,
-    stat: os.stat_result,
+    seen: tuple[os.stat_result, str],
     max_frames: int,
     frame_shape: tuple[int, ...] | None,
 ) -> FrameShard:
+    stat, tables = seen
     size = stat.st_size
     offsets = _table(file, "offsets", "<i8", (None,), size)
     videos = len(offsets) - 1
@@ -283,6 +291,7 @@ def _read(
         ends=ends,
         start=data.id.get_offset() if data.size else 0,
         bytes=size,
+        tables=tables,
         _file=_stamp(stat),
     )
 
@@ -303,7 +312,11 @@ def _known(duration: float) -> float | None:
 
 def _stamps(file: h5py.File, videos: int, size: int) -> tuple[FileStamp, ...]:
     sizes, mtimes = (_table(file, name, "<i8", (videos,), size) for name in ("sizes", "mtimes"))
-    return tuple(FileStamp(int(a), int(b)) for a, b in zip(sizes, mtimes, strict=True))
+    if "contents" in file:
+        contents = _table(file, "contents", "u1", (videos, DIGEST_BYTES), size)
+    else:
+        contents = np.zeros((videos, DIGEST_BYTES), np.uint8)
+    return tuple(FileStamp(int(a), int(b), c.tobytes()) for a, b, c in zip(sizes, mtimes, contents, strict=True))
 
 
 def _read_by(file: h5py.File, videos: int, size: int) -> tuple[ReadBy, ...]:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import tensorstore as ts
 
-from ...errors import CacheError, UnreachableError
+from ...errors import CacheError, UnreachableError, printable
 from ...remedies import ExportScores, Remedy
 
 type Location = Path | Remote
@@ -41,6 +41,7 @@ _HINTS = {
     "AWS_PROFILE who asks (none: anybody), AWS_REGION the region",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS names who asks (none: anybody)",
 }
+_RENAME = "rename it, or the folder that it is in"
 _SERVER = re.compile(r"PERMISSION_DENIED|UNAUTHENTICATED|ABORTED|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|CURL")
 
 _thread = threading.local()
@@ -69,11 +70,13 @@ def location_of(location: str | Location) -> Location:
     """The folder or address that `location` names.
 
     Raises:
-        CacheError: an address of a kind that is not known, or malformed.
+        CacheError: an address of a kind that is not known, or malformed; a path that is not UTF-8.
     """
-    if not isinstance(location, str):
+    if isinstance(location, Remote):
         return location
-    found = _URL.fullmatch(location)
+    found = _URL.fullmatch(location) if isinstance(location, str) else None
+    if printable(str(location)) != str(location):
+        raise CacheError("this path is not UTF-8, and TensorStore opens no other", where=str(location), hint=_RENAME)
     return _remote(found[1], found[2]) if found else Path(location)
 
 

@@ -7,7 +7,7 @@ file. Relative paths start where `schema.FILE_PATHS` and `schema.CHECKPOINT_PATH
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,11 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from ...errors import ConfigError
+from ...errors import ConfigError, printable
 from ...remedies import Change, Hint, Remedy, Template
-from ..schema import CHECKPOINT_PATHS, FILE_PATHS, Config, Section
+from ..schema import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, Config, Section
 from .messages import config_error, nearest
-from .yaml_lines import Dumper, Marked, YamlPlace, merge, parse_yaml
+from .yaml_lines import Dumper, Marked, Plain, YamlPlace, merge, parse_yaml
 
 SHIPPED = Path(__file__).parents[1]
 MAX_BYTES = 1 << 20
@@ -86,10 +86,38 @@ def checked(given: Marked) -> Config:
     Raises:
         ConfigError: see `load_config`.
     """
+    raw: dict[str, Path] = {}
+    for keys, text in _not_utf_8(given.plain()):
+        if ".".join(keys) not in READ_PATHS:
+            raise _unusable(keys, text, given)
+        raw[keys[-1]] = Path(text)
+        given = _changed(given, keys, lambda path, _: Path(printable(str(path))))
     try:
-        return Config.model_validate_json(json.dumps(given.plain()), strict=True)
+        config = Config.model_validate_json(json.dumps(given.plain()), strict=True)
     except ValidationError as error:
         raise config_error(error, given) from None
+    return config.model_copy(update={"data": config.data.model_copy(update=raw)}) if raw else config
+
+
+def _not_utf_8(value: Plain, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Texts that JSON cannot hold, with the keys that lead to them: paths that are not UTF-8."""
+    if isinstance(value, str) and printable(value) != value:
+        yield above, value
+    elif isinstance(value, dict | list):
+        children = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, child in children:
+            yield from _not_utf_8(child, (*above, str(key)))
+
+
+def _unusable(keys: Sequence[str], text: str, given: Marked) -> ConfigError:
+    """What is made, and networks, lie in paths that other libraries open, which take UTF-8 alone."""
+    key = ".".join(keys)
+    elsewhere = Change({"work": "/other/folder"}) if key == "work" else None
+    return ConfigError(
+        f"{key}: {text} is not UTF-8: what opens it takes no other names",
+        where=str(given.find(tuple(keys)).place),
+        hint=Remedy("name a folder whose whole path is UTF-8, or rename this one", elsewhere),
+    )
 
 
 def dump_config(config: Config) -> str:
@@ -154,8 +182,12 @@ def _text(path: Path, hint: Hint | None = None) -> str:
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
     except UnicodeDecodeError as error:
+        byte = error.object[error.start]
         raise ConfigError(
-            f"not text: byte {error.object[error.start]:#04x} at {error.start}", where=str(path)
+            f"not text: byte {byte:#04x} at {error.start}",
+            where=str(path),
+            hint="save it as UTF-8; in a path, a byte that is not UTF-8 is written in double quotes as "
+            f'"\\udc{byte:02x}"',
         ) from None
 
 
@@ -188,6 +220,8 @@ def _override(given: Marked, override: str, here: Path) -> Marked:
         raise ConfigError(
             "give it as key=value", where=str(place), hint=Remedy("for example", Change({"train.batch_size": 64}))
         )
+    if printable(text) != text:  # a path that is not UTF-8, which YAML takes as escapes alone
+        text = json.dumps(text)
     return _assigned(given, keys, parse_yaml(text, place, count_lines=False))
 
 

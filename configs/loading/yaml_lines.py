@@ -26,6 +26,7 @@ _PATTERNS = {
         r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
     ),
 }
+_NOT_UTF_8 = re.compile(r"[\udc80-\udcff]")  # as Python holds a byte of a path
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 
 
@@ -171,7 +172,8 @@ class _Reader:
     def _scalar(self, node: yaml.ScalarNode, place: YamlPlace) -> Scalar:
         text, kind = str(node.value), node.tag.removeprefix(_TAG)
         if kind == "str":
-            return _printable(text, place)
+            _printable(_NOT_UTF_8.sub("", text), place)
+            return text
         if kind not in _PATTERNS or not _PATTERNS[kind].match(text):  # `!!int word` names a kind that it is not
             raise self._tag_error(node, place)
         if kind == "null":

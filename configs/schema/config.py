@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from ...errors import printable
 from .data import DataConfig
 from .demo import ShapesConfig
 from .denoise import DenoiseConfig
@@ -18,6 +19,7 @@ from .train import TrainConfig
 # Where a relative path in a YAML file starts. The first kind: at the file's folder. The second, checkpoints that are
 # read: at the file's folder when there is such a file or folder, else at `work`. Every other path lies below `work`.
 FILE_PATHS = ("work", "data.captions", "data.annotations", "data.videos", "data.unlabelled")
+READ_PATHS = FILE_PATHS[1:]  # these may be not UTF-8
 CHECKPOINT_PATHS = (
     "train.init",
     "train.network.trunk.weights",
@@ -105,6 +107,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         # Each message starts with the key it is about: that is how the loader finds the line.
+        if printable(str(self.work)) != str(self.work):
+            raise ValueError(f"work: {printable(str(self.work))} is not UTF-8: what opens it takes no other names")
         names = [teacher.name for teacher in self.score.teachers]
         if repeated := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"score.teachers: each needs a name of its own, {', '.join(sorted(repeated))} is repeated")

@@ -99,6 +99,7 @@ class FoundVideo:
     Args:
         by: the models that found it.
         right: whether it is the query's own video.
+        mp4: the video itself, small and of a kind that browsers play (H.264); empty where the page has frames alone.
     """
 
     cosine: float | None
@@ -107,6 +108,7 @@ class FoundVideo:
     caption: str = ""
     by: Sequence[str] = ()
     right: bool = False
+    mp4: bytes = b""
 
 
 @dataclass(frozen=True)

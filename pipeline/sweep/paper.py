@@ -23,7 +23,11 @@ DEMO_NOTE = (
     "Rendered clips, a frozen trunk and few steps: this shows that the machinery runs, not the paper's effect. "
     "No number here says anything about real videos."
 )
-OTHER_CLIPS = ("shapes.seed=11", "shapes.size=96", "shapes.train_clips=1", "shapes.val_clips=1")
+OTHER_CLIPS = (
+    "shapes.seed=11",
+    "shapes.size=96",
+    *(f"shapes.{part}_clips={few}" for part, few in (("train", 1), ("val", 1), ("teacher", 0), ("uncaptioned", 0))),
+)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import get_args
 
@@ -14,10 +14,12 @@ from ...remedies import Change, CheckData, Remedy
 from ..runtime.reporting import Reporter
 from .readers.annotated_video import AnnotatedVideo, Annotations
 from .readers.own import read_own
+from .readers.own_rows import read_rows
 from .readers.published import read_published_set
+from .readers.text_files import blank
 from .readers.unlabelled import PREFIX, read_unlabelled
 from .readers.video_folder import VideoFolder, bad_id, encodes, file_there
-from .readers.webdataset import read_shards, shard_paths
+from .readers.webdataset import read_shards, shard_name, shard_paths
 from .video.source import VideoSource, file_of
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -167,7 +169,7 @@ def dataset_of(clips: Iterable[AnnotatedVideo], config: DataConfig, problem: Cal
     texts = tuple(
         Text(f"{id}#{k}", id, caption)
         for id, clip in kept.items()
-        for k, caption in enumerate(filter(None, map(str.strip, clip.captions)))
+        for k, caption in enumerate(caption.strip() for caption in clip.captions if not blank(caption))
     )
     if config.unlabelled is not None and config.has_unlabelled:
         known = {video.source.resolve() for video in (*videos, *unlabelled) if isinstance(video.source, Path)}
@@ -184,6 +186,43 @@ def tell_left_out(dataset: Dataset, reporter: Reporter) -> None:
         reporter.warn(f"left out: {len(dataset.left_out) - SHOWN:,} more; checking the data lists them")
 
 
+def named_videos(config: DataConfig) -> set[str]:
+    """Ids of the videos that the data set names in any split, whatever is wrong with single ones.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    further = config.unlabelled and read_unlabelled(config.unlabelled, (), lambda _: None)
+    named = set(further or ())
+    if config.set == "own":  # without a look at every caption and file
+        return named | {row.video for row in read_rows(config.captions, lambda _: None)}
+    every = config.model_copy(update={"splits": SPLITS})
+    return named | {clip.id for clip in read_clips(every, lambda _: None)}
+
+
+def file_finder(config: DataConfig) -> Callable[[str], Path | None]:
+    """Finds the file that a video is in, by its id; None where there is none now."""
+    captioned, further = _file_finder(config), config.unlabelled
+    if further is None:
+        return captioned
+    return lambda id: _there(further / id.removeprefix(PREFIX)) if id.startswith(PREFIX) else captioned(id)
+
+
+def _file_finder(config: DataConfig) -> Callable[[str], Path | None]:
+    root = config.video_folder
+    folder = cache(lambda: VideoFolder(root))  # a walk through all files, which may not be needed
+    if config.set == "own":
+        return lambda id: _there(root / id) or _there(folder().same(id))
+    if config.set == "webdataset":
+        tars = _tars(root)
+        return lambda id: next(filter(_there, (tars[stem] for stem in tars if id.startswith(f"{stem}/"))), None)
+    return lambda id: _there(folder().find((id, id.removeprefix("v_")))[0])
+
+
+def _there(path: Path | None) -> Path | None:
+    return path if path is not None and file_there(path) else None
+
+
 def locator(config: DataConfig) -> Callable[[str], str]:
     """Tells people where a video is, by its id: its file, or the tar, a slash and its name there."""
     captioned, further = _locator(config), config.unlabelled
@@ -193,14 +232,16 @@ def locator(config: DataConfig) -> Callable[[str], str]:
 
 
 def _locator(config: DataConfig) -> Callable[[str], str]:
-    root = config.video_folder
-    if config.set == "own":
-        return lambda id: str(root / id if file_there(root / id) else VideoFolder(root).same(id) or root / id)
     if config.set == "webdataset":
-        tars = {path.relative_to(root).as_posix().removesuffix(".tar"): path for path in shard_paths(root)}
+        tars = _tars(config.video_folder)
         return lambda id: next((f"{tars[stem]}{id[len(stem) :]}" for stem in tars if id.startswith(f"{stem}/")), id)
-    folder = VideoFolder(root)
-    return lambda id: str(folder.find((id, id.removeprefix("v_")))[0] or root / id)
+    find = file_finder(config)
+    return lambda id: str(find(id) or config.video_folder / id)
+
+
+def _tars(root: Path) -> dict[str, Path]:
+    """Shards by what the ids of their videos begin with."""
+    return {shard_name(path, root).removesuffix(".tar"): path for path in shard_paths(root)}
 
 
 def _found(folder: VideoFolder, clip: AnnotatedVideo) -> tuple[VideoSource, str, str]:
@@ -219,7 +260,7 @@ def _found(folder: VideoFolder, clip: AnnotatedVideo) -> tuple[VideoSource, str,
 def _unusable(clip: AnnotatedVideo) -> str:
     if not all(map(encodes, clip.captions)):
         return "has a caption with half a character (a lone surrogate)"
-    if clip.captions and not any(map(str.strip, clip.captions)):
+    if clip.captions and all(map(blank, clip.captions)):
         return "has only empty captions"
     return bad_id(clip.id) or ""
 

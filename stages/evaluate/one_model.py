@@ -43,6 +43,7 @@ class EvaluateResult:
         confidence: per way and metric the 95 % interval over queries: value, low, high (`bootstrap.confidence`).
         ranks: the file with the ranks of single queries; None when a checkpoint file was measured.
         data: name of the test set, where there are several.
+        not_kept: why metrics and ranks could not be written to the run folder; empty when they are there.
     """
 
     run: str
@@ -58,6 +59,7 @@ class EvaluateResult:
     confidence: dict[str, Any] = field(default_factory=dict)
     ranks: str | None = None
     data: str = ""
+    not_kept: str = ""
 
 
 def measured_split(config: Config, frames: FrameCache) -> UsableSplit:
@@ -90,7 +92,7 @@ class OneModel:
         self.chosen_by: str | None = result["best"].get("chosen_by") if result else None
 
     def measure(self, of: Config, name: str = "") -> EvaluateResult:
-        """Metrics on the test set of a configuration; written down when it is a run that is measured."""
+        """Metrics on the test set of a configuration; written down when it is a run that is measured and can be."""
         frames = FrameCache.open(of.frames_folder)
         split = self._split(of, frames)
         check_fits(self.network, frames, of.frames_folder)
@@ -126,10 +128,7 @@ class OneModel:
             ranks=str(kept[1]) if kept else None,
             data=name,
         )
-        if kept:
-            save_query_ranks(kept[1], queries)
-            publish(kept[0], json.dumps(asdict(result), indent=1).encode())
-        return result
+        return _kept(result, queries, kept) if kept else result
 
     def _split(self, of: Config, frames: FrameCache) -> UsableSplit:
         split = measured_split(of, frames)
@@ -194,6 +193,17 @@ class OneModel:
         end = "-".join((*((name,) if name else ()), split, *kind))
         folder = self.folder.folder
         return folder / f"evaluation-{end}.json", folder / f"ranks-{end}.npz"
+
+
+def _kept(result: EvaluateResult, queries: QueryRanks, places: tuple[Path, Path]) -> EvaluateResult:
+    """The result, once its metrics and ranks are written; else with the reason why they are not: a run that may only
+    be read, a full disk. What was measured is not lost for that."""
+    try:
+        save_query_ranks(places[1], queries)
+        publish(places[0], json.dumps(asdict(result), indent=1).encode())
+    except OSError as error:
+        return replace(result, ranks=None, not_kept=error.strerror or str(error))
+    return result
 
 
 def _mark_of_choice(chosen_by: str | None) -> str | None:

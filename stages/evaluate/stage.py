@@ -20,7 +20,8 @@ class Evaluations:
 
 def evaluate(config: Config, reporter: Reporter | None = None) -> EvaluateResult:
     """Measure `config.evaluate.run` on a split; also written to `evaluation-<split>.json` and `ranks-<split>.npz` in
-    the run folder, with the kind of re-ranking in the names when there is one.
+    the run folder, with the kind of re-ranking in the names when there is one. Where that cannot be, `not_kept` says
+    why.
 
     Raises:
         DataError: the split has no usable captions.
@@ -42,7 +43,8 @@ def evaluate_sets(
     Args:
         config: says how to evaluate; its test set comes first, called `name`.
         others: further test sets by name: their data, their frames and their `evaluate.split` count. Their results are
-            written to the run folder with the set's name in front: `evaluation-<name>-<split>.json`.
+            written to the run folder with the set's name in front: `evaluation-<name>-<split>.json`. Where that
+            cannot be, `not_kept` says why.
         runs: run folders or checkpoints; by default `config.evaluate.run`.
     """
     reporter = reporter or Silent()

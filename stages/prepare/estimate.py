@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...cache.frames.cache import FrameFolder
@@ -11,8 +11,10 @@ from ...configs.schema import Config
 from ...errors import CacheError
 from ...remedies import Change, Remedy
 from ..data.dataset import Dataset, read_dataset
+from ..data.video.source import stamp_or_none
 from ..data.video.workers import cores, decode_videos
 from .plan import ShardPlan, frame_settings, plan_shards
+from .pruning import NOTHING, find_unnamed
 
 PROBED = 12
 
@@ -31,6 +33,10 @@ class PrepareEstimate:
         free: bytes free where the cache lies.
         probed: videos decoded for this estimate.
         asked_again: videos to be decoded because an older reader called them damaged.
+        compared: videos whose files have another time: they are read first, and decoded only if they hold something
+            else; they are not among `remaining`.
+        bytes_compared: of these files.
+        pruned: videos that pruning removes; bytes_pruned: of their frames.
     """
 
     videos: int
@@ -42,6 +48,10 @@ class PrepareEstimate:
     free: int
     probed: int
     asked_again: int = 0
+    compared: int = 0
+    bytes_compared: int = 0
+    pruned: tuple[str, ...] = ()
+    bytes_pruned: int = 0
 
 
 def raw_bytes(videos: int, frames: int, image_size: int) -> int:
@@ -49,21 +59,28 @@ def raw_bytes(videos: int, frames: int, image_size: int) -> int:
     return videos * frames * 3 * image_size**2
 
 
-def estimate_frames(config: Config) -> PrepareEstimate:
+def estimate_frames(config: Config, prune: bool = False) -> PrepareEstimate:
     """What prepare would cost in bytes and seconds, from a few videos decoded as a probe; nothing is written.
+
+    Args:
+        prune: say what pruning would remove, too.
 
     Raises:
         DataError: captions that cannot be used.
         CacheMismatchError: the cache was begun with other settings.
+        CacheError: pruned, no frames would remain.
     """
     dataset = read_dataset(config.data).with_unlabelled()
     folder = FrameFolder.look(config.frames_folder, frame_settings(config.prepare))
-    return _estimate(dataset, plan_shards(dataset, folder, config.prepare.shard_videos), config)
+    unnamed = find_unnamed(folder, dataset, config.data) if prune else NOTHING
+    expected = _estimate(dataset, plan_shards(dataset, folder, config.prepare.shard_videos), config)
+    return replace(expected, pruned=unnamed.videos, bytes_pruned=unnamed.bytes)
 
 
 def _estimate(dataset: Dataset, plans: Sequence[ShardPlan], config: Config) -> PrepareEstimate:
     settings = config.prepare
     videos = [video for plan in plans for video in plan.jobs]
+    touched = [video for plan in plans for video in plan.touched]
     probe = videos[:: max(1, len(videos) // PROBED)][:PROBED]
     jobs = [(video.id, video.source) for video in probe]
     with closing(decode_videos(jobs, settings, len(jobs))) as results:
@@ -81,6 +98,8 @@ def _estimate(dataset: Dataset, plans: Sequence[ShardPlan], config: Config) -> P
         free=_free(config.frames_folder),
         probed=len(seen),
         asked_again=sum(plan.asked_again for plan in plans),
+        compared=len(touched),
+        bytes_compared=sum(stamp_or_none(video.source).size for video in touched),
     )
 
 

@@ -1,6 +1,7 @@
 """Which shards are to be written, and which videos are decoded for them."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ...cache.frames.cache import FrameFolder, frame_identity
 from ...cache.frames.record import FileStamp, ReadBy, VideoStatus
@@ -8,8 +9,11 @@ from ...cache.frames.shard import FrameShard
 from ...cache.storage.identity import JSON
 from ...configs.schema import PrepareConfig
 from ..data.dataset import Dataset, Video
+from ..data.video.content import UNKNOWN
 from ..data.video.decode import DAMAGED, READER
 from ..data.video.source import VideoSource, stamp_of
+
+Need = Literal["decode", "compare", "nothing"]
 
 
 def frame_settings(config: PrepareConfig) -> dict[str, JSON]:
@@ -27,11 +31,16 @@ def frame_settings(config: PrepareConfig) -> dict[str, JSON]:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """A shard to be written: `jobs` are decoded, the other videos of `old` are copied."""
+    """A shard to be written: `jobs` are decoded, the other videos of `old` are copied.
+
+    `touched`: videos whose files have another time and the same size, and are known by their hash: these are compared
+    first, and decoded only if they differ.
+    """
 
     number: int
     jobs: tuple[Video, ...]
     old: FrameShard | None = None
+    touched: tuple[Video, ...] = ()
 
     @property
     def asked_again(self) -> int:
@@ -47,15 +56,12 @@ def plan_shards(dataset: Dataset, folder: FrameFolder, shard_videos: int) -> lis
     videos = {video.id: video for video in dataset.videos}
     plans = []
     for number, shard in sorted(folder.shards.items()):
-        stale = [
-            videos.pop(status.video)
-            for status, stamp, who in zip(shard.statuses, shard.stamps, shard.read_by, strict=True)
-            if status.video in videos and _stale(status, stamp, who, videos[status.video].source)
-        ]
-        if stale:
-            plans.append(ShardPlan(number, tuple(stale), shard))
-        for status in shard.statuses:
-            videos.pop(status.video, None)
+        found: dict[Need, list[Video]] = {"decode": [], "compare": [], "nothing": []}
+        for status, stamp, who in zip(shard.statuses, shard.stamps, shard.read_by, strict=True):
+            if (video := videos.pop(status.video, None)) is not None:
+                found[_need(status, stamp, who, video.source)].append(video)
+        if found["decode"] or found["compare"]:
+            plans.append(ShardPlan(number, tuple(found["decode"]), shard, tuple(found["compare"])))
     numbers = (number for number in range(len(folder.shards) + len(videos)) if number not in folder.shards)
     new = list(videos.values())
     plans += [
@@ -69,9 +75,14 @@ def asked_again(status: VideoStatus, read_by: ReadBy) -> bool:
     return status.status in DAMAGED and read_by.reader < READER
 
 
-def _stale(status: VideoStatus, stamp: FileStamp, read_by: ReadBy, source: VideoSource) -> bool:
+def _need(status: VideoStatus, stamp: FileStamp, read_by: ReadBy, source: VideoSource) -> Need:
+    """What a video that is in a shard needs."""
     try:
         found = stamp_of(source)
     except OSError:
-        return status.status == "failed"
-    return found != stamp or status.status in ("missing", "timeout", "failed") or asked_again(status, read_by)
+        return "decode" if status.status == "failed" else "nothing"
+    if status.status in ("missing", "timeout", "failed") or asked_again(status, read_by):
+        return "decode"
+    if (found.size, found.mtime_ns) == (stamp.size, stamp.mtime_ns):
+        return "nothing"
+    return "compare" if found.size == stamp.size and stamp.content != UNKNOWN else "decode"

@@ -13,6 +13,7 @@ run.lock            locked by the process that trains, which it names meanwhile
 import errno
 import fcntl
 import json
+import math
 import os
 import platform
 import re
@@ -64,19 +65,22 @@ class RunFolder:
         if path.exists() and any(file.exists() for file in (self.best, self._result, *self.states)):
             # Options that are newer than the run are off by default.
             newer = _identity(TrainConfig(device=config.train.device), {})
-            refuse_difference(
-                identity,
-                {key: newer[key] for key in newer.keys() & identity.keys()} | _read_json(path),
-                where=str(self.folder),
-                hint=Remedy(
-                    "name another run",
-                    _ANOTHER_RUN,
-                    otherwise=Remedy("start this one again", DeleteFolder(str(self.folder))),
-                ),
-            )
+            before = {key: newer[key] for key in newer.keys() & identity.keys()} | _read_json(path)
+            refuse_difference(identity, before, where=str(self.folder), hint=self._otherwise(identity, before, config))
             return
         publish(self.folder / "config.yaml", dump_config(config).encode())
         publish(path, json.dumps(identity, indent=1).encode())
+
+    def _otherwise(self, identity: Mapping[str, Any], before: Mapping[str, Any], config: Config) -> Remedy:
+        """What helps when the folder holds another run."""
+        again = Remedy("start this one again", DeleteFolder(str(self.folder)))
+        if not (self.result is not None and self.best.exists() and _longer(identity, before)):
+            return Remedy("name another run", _ANOTHER_RUN, otherwise=again)
+        further = Change({"train.run": f"runs/{OTHER}", "train.init": str(config.train.run)})
+        advice = (
+            "this run is finished, and its learning rate has come to its end; go on from its network in another run"
+        )
+        return Remedy(advice, further, otherwise=again)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -201,6 +205,12 @@ def _identity(train: TrainConfig, data: Mapping[str, str]) -> dict[str, Any]:
         del settings["unlabelled"]  # a run without them is what it was before there was such a setting
     settings["precision"] = resolved(train.precision, choose_device(train.device))
     return flatten({"train": settings, "data": dict(data)})
+
+
+def _longer(wanted: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether more steps are wanted than a run was made with."""
+    limits = [each.get("train.max_steps") or math.inf for each in (wanted, before)]
+    return bool(wanted["train.epochs"] > before.get("train.epochs", math.inf) or limits[0] > limits[1])
 
 
 def _step(path: Path) -> int:

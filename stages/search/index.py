@@ -63,11 +63,14 @@ def index(config: Config, reporter: Reporter | None = None) -> IndexResult:
         CacheError: frames are missing or do not fit the model; the index is damaged.
         DataError: no video can be used.
     """
-    return up_to_date(config, reporter or Silent()).result
+    return up_to_date(config, reporter or Silent(), must_keep=True).result
 
 
-def up_to_date(config: Config, reporter: Reporter) -> UpToDate:
+def up_to_date(config: Config, reporter: Reporter, must_keep: bool = False) -> UpToDate:
     """As `index`; hands on what it loaded and made, so that nothing is read again.
+
+    Args:
+        must_keep: vectors that cannot be written down are an error; else that is told, and they serve this once.
 
     Raises:
         As `index`.
@@ -84,7 +87,7 @@ def up_to_date(config: Config, reporter: Reporter) -> UpToDate:
     vectors = old = read_vectors(config.index_folder)
     kept, remade = len(stored), None
     if old is None or _what_differs(old, embedder, prepared) or old.digests != _hex(stored):
-        vectors, kept, remade = _brought_up_to_date(config, embedder, old, reporter)
+        vectors, kept, remade = _brought_up_to_date(config, embedder, old, reporter, must_keep)
     assert vectors is not None
     result = IndexResult(
         index=str(config.index_folder),
@@ -100,12 +103,12 @@ def up_to_date(config: Config, reporter: Reporter) -> UpToDate:
 
 
 def _brought_up_to_date(
-    config: Config, embedder: Embedder, old: Vectors | None, reporter: Reporter
+    config: Config, embedder: Embedder, old: Vectors | None, reporter: Reporter, must_keep: bool
 ) -> tuple[Vectors, int, str | None]:
     """The vectors, encoded where they are missing and published; how many were kept, and what made all of them anew."""
     frames = FrameCache.open(config.frames_folder)
     check_fits(embedder.network, frames, config.frames_folder)
-    rows = _Rows(config.index_folder, embedder, frames)
+    rows = _Rows(config.index_folder, embedder, frames, None if must_keep else reporter)
     remade = None if old is None else _what_differs(old, embedder, frames.identity)
     if remade:
         reporter.info(f"{remade} changed since the index was made: every vector is made again")
@@ -127,9 +130,13 @@ def _hex(digests: Mapping[str, bytes]) -> dict[str, str]:
 
 
 class _Rows:
-    """The vectors on their way: one row per usable video, in the order of the frame cache."""
+    """The vectors on their way: one row per usable video, in the order of the frame cache.
 
-    def __init__(self, folder: Path, embedder: Embedder, frames: FrameCache) -> None:
+    `excused` is told, once, when they cannot be written down; None: that is an error.
+    """
+
+    def __init__(self, folder: Path, embedder: Embedder, frames: FrameCache, excused: Reporter | None) -> None:
+        self.excused, self.told = excused, False
         self.folder, self.network, self.frames = folder, embedder.network, frames
         self.identity = {"network": embedder.digest, "frames": frames.identity}
         self.digests = _hex({video: frames.digest(video) for video in frames.usable})
@@ -165,7 +172,15 @@ class _Rows:
         """Publish the vectors made so far."""
         made = {video: digest for (video, digest), have in zip(self.digests.items(), self.have, strict=True) if have}
         vectors = Vectors(self.identity, made, self.matrix[self.have])
-        publish_vectors(self.folder, vectors)
+        try:
+            publish_vectors(self.folder, vectors)
+        except OSError as error:
+            if self.excused is None:
+                raise
+            if not self.told:
+                why = error.strerror or str(error)
+                self.excused.warn(f"{self.folder}: the vectors are not kept, the next search makes them again: {why}")
+            self.told = True
         return vectors
 
     def _vectors(self, frames: Tensor, mask: Tensor, times: Tensor) -> np.ndarray:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -15,11 +16,15 @@ from ...configs.schema import Config
 from ...errors import CacheError, CacheMismatchError, CheckpointError, DataError
 from ...remedies import Change, Remedy, Search
 from ..data.dataset import locator
+from ..data.readers.text_files import blank
 from ..models.checkpoints.files import load_network, network_digest
 from ..models.clip.tokens import tokenize
 from ..models.common.network import VideoTextNetwork
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter, Silent
+from .gone import Gone, Look
+
+type Ranked = tuple[float, str]  # a video and its cosine
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,17 @@ class QueryAnswers:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What each sentence found among `videos` videos; `seconds` is the search alone, without loading and encoding."""
+    """What each sentence found among `videos` videos.
+
+    Attributes:
+        seconds: of the search alone, without loading and encoding.
+        gone: nearer videos than the last answer that are no answers, because nobody can look at them any more.
+    """
 
     queries: tuple[QueryAnswers, ...]
     videos: int
     seconds: float
+    gone: tuple[Gone, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,7 @@ class _Opened(NamedTuple):
     videos: tuple[str, ...]
     index: Any
     locate: Callable[[str], str]
+    look: Look
 
 
 class Searcher:
@@ -87,22 +99,31 @@ class Searcher:
         with Searcher.open(load_config(Path("own_videos.yaml"))) as searcher:
             searcher.search(["a dog runs on the beach"], top=3)
 
-    `stages.search.stage.open_searcher` brings the index up to date first; `Searcher.open` takes it as it is, and needs
-    no frames; `Searcher.from_files` needs no configuration either. It goes on answering from the vectors that it was
-    opened with: after the index has been changed, open another.
+    `stages.search.stage.open_searcher` brings the index up to date first, and leaves out videos that are gone;
+    `Searcher.open` takes it as it is, and needs no frames and no videos; `Searcher.from_files` needs no configuration
+    either. It goes on answering from the vectors that it was opened with: after the index has been changed, open
+    another.
 
     Args:
         embedder: the student.
         vectors: what it made of the videos.
         locate: tells people where a video is, by its id.
+        look: tells which videos are gone, and no answers.
 
     Attributes:
         videos: ids of the videos it knows.
     """
 
-    def __init__(self, embedder: Embedder, vectors: Vectors, locate: Callable[[str], str] = str) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        vectors: Vectors,
+        locate: Callable[[str], str] = str,
+        look: Look = lambda _: None,
+    ) -> None:
         self.videos = vectors.videos
-        self._opened: _Opened | None = _Opened(embedder.network, self.videos, exact_index(vectors.matrix), locate)
+        index = exact_index(vectors.matrix)
+        self._opened: _Opened | None = _Opened(embedder.network, self.videos, index, locate, look)
         tokenize(["warm"], 3)  # reads the vocabulary now, not when the first sentence comes
 
     @classmethod
@@ -158,13 +179,10 @@ class Searcher:
             raise ValueError("this searcher is closed")
         wanted = _encode(opened.network, queries, reporter or Silent())
         began = time.perf_counter()
-        nearest = opened.index.search(wanted, min(top, len(opened.videos)))
+        nearest, gone = _nearest(opened, wanted, top)
         seconds = time.perf_counter() - began
-        found = (
-            QueryAnswers(query, _answers(opened, cosines, rows))
-            for query, cosines, rows in zip(queries, *nearest, strict=True)
-        )
-        return SearchResult(tuple(found), len(opened.videos), seconds)
+        found = (QueryAnswers(query, _answers(opened, best)) for query, best in zip(queries, nearest, strict=True))
+        return SearchResult(tuple(found), len(opened.videos), seconds, gone)
 
     def close(self) -> None:
         """Let go of the student and the vectors; searches that run end as they should."""
@@ -188,7 +206,7 @@ def refuse_empty(queries: Sequence[str]) -> None:
         raise DataError("a list of sentences is searched for, and this is one", hint=f"ask for [{queries!r}]")
     if not queries:
         raise DataError("nothing to search for", hint=hint)
-    empty = [f"sentence {number}" for number, query in enumerate(queries, start=1) if not query.strip()]
+    empty = [f"sentence {number}" for number, query in enumerate(queries, start=1) if blank(query)]
     if empty:
         raise DataError("an empty sentence finds nothing", details=empty if len(queries) > 1 else (), hint=hint)
 
@@ -238,6 +256,27 @@ def _encode(network: VideoTextNetwork, queries: Sequence[str], reporter: Reporte
     return vectors
 
 
-def _answers(opened: _Opened, cosines: np.ndarray, rows: np.ndarray) -> tuple[Answer, ...]:
-    best = [(float(cosine), opened.videos[row]) for cosine, row in zip(cosines, rows, strict=True)]
+def _nearest(opened: _Opened, wanted: np.ndarray, top: int) -> tuple[list[list[Ranked]], tuple[Gone, ...]]:
+    """Of each sentence the `top` nearest videos that are there, and those that are gone and nearer than the last."""
+    look = cache(opened.look)
+    count = min(top, len(opened.videos))
+    while True:
+        gone: dict[Gone, None] = {}
+        nearest: list[list[Ranked]] = []
+        for cosines, rows in zip(*opened.index.search(wanted, count), strict=True):
+            best: list[Ranked] = []
+            for cosine, row in zip(cosines, rows, strict=True):
+                if len(best) == top:
+                    break
+                if missed := look(opened.videos[row]):
+                    gone[missed] = None
+                else:
+                    best.append((float(cosine), opened.videos[row]))
+            nearest.append(best)
+        if count == len(opened.videos) or all(len(best) == top for best in nearest):
+            return nearest, tuple(gone)
+        count = min(2 * count, len(opened.videos))
+
+
+def _answers(opened: _Opened, best: Sequence[Ranked]) -> tuple[Answer, ...]:
     return tuple(Answer(rank, cosine, video, opened.locate(video)) for rank, (cosine, video) in enumerate(best, 1))

@@ -1,5 +1,6 @@
 """The loop of one training run, from its start or where it was left, to its result."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -154,14 +155,27 @@ class TrainRun:
         """The step to go on from, once it is said what the run does."""
         if start := self.checkpointer.resume():
             self.reporter.info(f"goes on at step {start} of {self.steps}")
-        left = f"{self.sampler.left_over:,} of {self.sampler.texts:,} captions of an epoch are left to others"
-        if self._blocks > 1:
-            self.reporter.info(f"each batch is of one of {self._blocks} blocks of videos; {left}")
-        elif self.sampler.left_over:
-            self.reporter.info(f"batches of {self.sampler.batch_size}: {left}")
+        self.reporter.info(f"{self._step_is}; {self._left_over}" if self._left_over else self._step_is)
         if self.world.main:
             self.folder.record(environment(self.device, start))
         return start
+
+    @property
+    def _step_is(self) -> str:
+        """How many pairs a step has, and who encodes how many of them at a time; in words."""
+        size, ranks, chunk = self.sampler.batch_size, self.world.ranks, self.settings.chunk
+        share = math.ceil(size / ranks)
+        of_blocks = f", all of one of {self._blocks} blocks of videos" if self._blocks > 1 else ""
+        wanted = self.settings.batch_size
+        fewer = f" (all there are; train.batch_size is {wanted})" if size < wanted else ""
+        shared = f", {share} in each of {ranks} processes" if ranks > 1 else ""
+        chunked = f", encoded {chunk} at a time" if chunk is not None and chunk < share else ""
+        return f"each step is of {size} pairs{of_blocks}{shared}{chunked}{fewer}"
+
+    @property
+    def _left_over(self) -> str:
+        left, texts = self.sampler.left_over, self.sampler.texts
+        return f"{left:,} of {texts:,} captions of an epoch are left to others" if left else ""
 
     def _after(self, done: int, batches: ReadAhead[Any, Batch], progress: Progress, stop: StopRequest) -> None:
         """What follows when `done` steps are done: log, validation, checkpoint."""

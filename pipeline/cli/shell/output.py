@@ -15,13 +15,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import IO, Any, Self, TextIO
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from ....errors import printable
 from ...wording import duration
 
 PLAIN_WIDTH = 1000  # not a terminal: nothing is wrapped or cut
@@ -67,12 +68,12 @@ class Output:
     def info(self, message: str) -> None:
         """A line for whoever watches."""
         if not self.quiet:
-            self._say(Text(message))
+            self._say(Text(printable(message)))
 
     def warn(self, message: str) -> None:
         """A line that should be seen, though work goes on."""
         if not self.quiet:
-            self._say(Text.assemble(("warning: ", "yellow"), message))
+            self._say(Text.assemble(("warning: ", "yellow"), printable(message)))
 
     def progress(self, title: str, total: int | None, unit: str, done: int = 0) -> "Counting":
         """A bar on a terminal, elsewhere a line every ten seconds; a closing line if it took longer than two."""
@@ -91,7 +92,7 @@ class Output:
     def result(self, result: object, *shown: RenderableType) -> None:
         """What the verb was asked for: `result` (a dataclass or plain data) as JSON, else `shown` for people."""
         if self.json:
-            self._write(document(result))
+            self._write_document(result)
             return
         with self.results.capture() as captured:
             for item in shown:
@@ -106,14 +107,14 @@ class Output:
         stdout, unless the result that is there already says so."""
         self.close()
         first, *others = lines or [""]
-        self._say(Text.assemble((f"{kind}: " if kind else "", "bold red"), first))
+        self._say(Text.assemble((f"{kind}: " if kind else "", "bold red"), printable(first)))
         for line in others:
-            self._say(Text(f"  {line}"))
+            self._say(Text(printable(f"  {line}")))
         if hint:
-            self._say(Text(hint))
+            self._say(Text(printable(hint)))
         if self.json and facts is not None:
             with suppress(OSError):  # stdout cannot be written, and stderr has said so
-                self._write(document({"error": facts}))
+                self._write_document({"error": facts})
 
     def close(self) -> None:
         """Take progress bars off the terminal and flush."""
@@ -154,9 +155,14 @@ class Output:
     def _say(self, text: Text) -> None:
         self.messages.print(text, soft_wrap=True)
 
+    def _write_document(self, value: object) -> None:
+        """JSON has escapes of its own for what the terminal or file cannot show."""
+        text = document(value)
+        self._write(text if _shown(text, self.results.file) == text else document(value, ascii_alone=True))
+
     def _write(self, text: str) -> None:
         try:
-            self.results.file.write(text)
+            self.results.file.write(_shown(text, self.results.file))
             self.results.file.flush()
         except BrokenPipeError:
             raise ReaderGone from None
@@ -250,9 +256,15 @@ def plain(shown: Iterable[RenderableType]) -> str:
     return "\n".join(line.rstrip() for line in text.getvalue().split("\n"))
 
 
-def document(value: object) -> str:
+def _shown(text: str, stream: IO[str]) -> str:
+    """`text` as `stream` can show it."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return printable(text).encode(encoding, "backslashreplace").decode(encoding)
+
+
+def document(value: object, ascii_alone: bool = False) -> str:
     """Results (dataclasses, plain data) as one JSON document."""
-    return json.dumps(_plain(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    return json.dumps(_plain(value), ensure_ascii=ascii_alone, indent=1, allow_nan=False) + "\n"
 
 
 def _plain(value: object) -> Any:

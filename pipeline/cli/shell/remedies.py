@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import assert_never
 
 from .... import remedies as r
+from ....errors import printable
 
+_BACKSLASH = "\\"
 _OPTIONS = {
     r.Option.PARTIAL: "--partial",
     r.Option.ANY_AGE: "--age 0",
@@ -26,7 +28,7 @@ class Given:
     sets: Sequence[str] = ()
 
     def __str__(self) -> str:
-        return shlex.quote(str(self.config or "CONFIG")) + "".join(f" --set {shlex.quote(one)}" for one in self.sets)
+        return quoted(str(self.config or "CONFIG")) + "".join(f" --set {quoted(one)}" for one in self.sets)
 
     def tell(self, hint: r.Hint) -> str:
         """What helps as a sentence, with the command that does it where there is one."""
@@ -35,6 +37,20 @@ class Given:
         commands = " && ".join(command(action, self) for action in hint.actions)
         sentence = f"{hint.advice}: {commands}" if commands else hint.advice
         return sentence if hint.otherwise is None else f"{sentence}; or {self.tell(hint.otherwise)}"
+
+
+def quoted(text: str) -> str:
+    """`text` as a word of a command line; bytes that are not UTF-8 as bash spells them."""
+    shown = printable(text)
+    if shown == text:
+        return shlex.quote(text)
+    escaped = printable(text.replace(_BACKSLASH, 2 * _BACKSLASH).replace("'", f"{_BACKSLASH}'"))
+    return f"$'{escaped}'"
+
+
+def joined(words: Sequence[str]) -> str:
+    """`words` as a command line."""
+    return " ".join(map(quoted, words))
 
 
 def command(action: r.Action, given: Given) -> str:
@@ -46,6 +62,8 @@ def command(action: r.Action, given: Given) -> str:
             return _OPTIONS[option]
         case r.Prepare(settings):
             return f"teachclip prepare {given}{_sets(settings)}"
+        case r.Prune():
+            return f"teachclip prepare {given} --prune"
         case r.Score(settings):
             return f"teachclip score {given}{_sets(settings)}"
         case r.Denoise():

@@ -2,7 +2,6 @@
 
 import io
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -20,7 +19,7 @@ from ....stages.runtime.launch import launch
 from ....stages.runtime.stopping import StopRequest
 from .errors import READER_GONE, Terminated, explain
 from .output import Output, ReaderGone
-from .remedies import Given
+from .remedies import Given, joined
 
 if TYPE_CHECKING:
     from ....configs.schema import Config
@@ -109,7 +108,7 @@ def _command() -> str:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
         machines = [f"--nnodes={ranks // here}"] if ranks > here else []
         program = ["torchrun", *machines, f"--nproc-per-node={here}", "-m", "teachclip"]
-    return shlex.join([*program, *sys.argv[1:]])
+    return joined([*program, *sys.argv[1:]])
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """`teachclip evaluate`: models and test sets -> ranks and metrics."""
 
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +9,10 @@ import typer
 from rich.console import RenderableType
 
 from ....errors import ConfigError
+from ....remedies import Change, Remedy
 from ..shell.errors import explain
 from ..shell.output import Output, table
-from ..shell.remedies import Given
+from ..shell.remedies import Given, joined
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def evaluate(
         settings = load_config(config, sets or ())
         asked = [load_config(config, [*(sets or ()), f"evaluate.run={name}"]) for name in run or ()]
         if not on and len(asked) < 2:
-            _one(asked[0] if asked else settings, output)
+            _one(asked[0] if asked else settings, output, Given(config, sets or ()))
             return
         files = _named(config, on or [])
         others = {path.stem: load_config(path) for path in on or ()}
@@ -69,11 +69,13 @@ def evaluate(
 
         found = evaluate_sets(settings, others, [each.evaluate_run for each in asked], output, config.stem)
         given = {name: Given(path) for name, path in files.items()} | {config.stem: Given(config, sets or ())}
-        if not _several(found, given, output):
+        measured = _several(found, given, output)
+        _refuse_not_kept(found.results, output, Given(config, sets or ()))
+        if not measured:
             raise typer.Exit(1)
 
 
-def _one(settings: "Config", output: Output) -> None:
+def _one(settings: "Config", output: Output, given: Given) -> None:
     with output.waiting("loading"):
         from ....stages.evaluate.stage import evaluate as run
 
@@ -86,6 +88,18 @@ def _one(settings: "Config", output: Output) -> None:
         *_sure(result),
         *result.marks,
     )
+    _refuse_not_kept([result], output, given)
+
+
+def _refuse_not_kept(results: Sequence["EvaluateResult"], output: Output, given: Given) -> None:
+    """Say, once they are shown, which results could not be kept."""
+    lost = {result.run: result.not_kept for result in results if result.not_kept}
+    for run, why in lost.items():
+        advice = "a checkpoint file is measured without keeping anything"
+        hint = given.tell(Remedy(advice, Change({"evaluate.run": f"{run}/best.safetensors"})))
+        output.failure("error", (f"{run}: these metrics are not kept there: {why}",), hint, None)
+    if lost:
+        raise typer.Exit(1)
 
 
 def _named(config: Path, others: list[Path]) -> dict[str, Path]:
@@ -107,7 +121,7 @@ def _several(found: "Evaluations", given: Mapping[str, Given], output: Output) -
     Args:
         given: the configuration of each test set, for the commands that messages recommend.
     """
-    command = shlex.join(["teachclip", *sys.argv[1:]])
+    command = joined(["teachclip", *sys.argv[1:]])
     failures = [(run, name, explain(error, "evaluate", command, given[name])) for run, name, error in found.failed]
     failed = [{"run": run, "data": name, **failure.facts()} for run, name, failure in failures]
     output.result(

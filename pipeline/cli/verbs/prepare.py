@@ -1,6 +1,6 @@
 """`teachclip prepare`: videos and captions -> frame cache."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,10 +17,20 @@ if TYPE_CHECKING:
     from ....stages.prepare.stage import PrepareResult
 
 Estimate = Annotated[bool, typer.Option("--estimate", help="Only say how many bytes and how long; writes nothing.")]
+Prune = Annotated[
+    bool,
+    typer.Option(
+        "--prune",
+        help="First remove the frames of videos that the data names in no split, for every configuration that shares "
+        "this cache; scores stay. With --estimate, only list them.",
+    ),
+]
+SHOWN = 20
 
 EXAMPLES = examples(
     "teachclip prepare own_videos.yaml --estimate",
     "teachclip prepare own_videos.yaml",
+    "teachclip prepare own_videos.yaml --prune --estimate",
     "teachclip prepare own_videos.yaml --set prepare.storage=jpeg --set prepare.frames=frames-jpeg",
     "teachclip prepare own_videos.yaml --json > prepared.json",
 )
@@ -29,6 +39,7 @@ EXAMPLES = examples(
 def prepare(
     config: ConfigFile,
     estimate: Estimate = False,
+    prune: Prune = False,
     sets: Overrides = None,
     json: AsJson = False,
     quiet: Quiet = False,
@@ -47,33 +58,48 @@ def prepare(
 
         if estimate:
             with output.waiting("decoding a few videos"):
-                expected = estimated(settings)
-            output.result(expected, _estimated(expected, settings))
+                expected = estimated(settings, prune)
+            output.result(expected, *_estimated(expected, settings, prune))
         else:
-            result = run(settings, output)
-            output.result(result, *_prepared(result, Given(config, sets or ())))
+            result = run(settings, output, prune)
+            output.result(result, *_prepared(result, settings, Given(config, sets or ()), prune))
 
 
-def _estimated(expected: "PrepareEstimate", config: "Config") -> RenderableType:
+def _estimated(expected: "PrepareEstimate", config: "Config", prune: bool) -> Iterator[RenderableType]:
     most = f", at most {size(expected.bytes_at_most)}" if expected.bytes_at_most else ""
     again = f"; {expected.asked_again} of those an older version called damaged" if expected.asked_again else ""
-    return facts(
-        ("videos", f"{expected.videos}, {expected.remaining} of them still to be decoded{again}"),
+    compared = f"; {expected.compared} to be compared ({size(expected.bytes_compared)}): their files have another time"
+    touched = compared if expected.compared else ""
+    yield facts(
+        ("videos", f"{expected.videos}, {expected.remaining} of them still to be decoded{again}{touched}"),
         ("disk", f"about {size(expected.bytes)}{most} ({size(expected.free)} free) in {config.frames_folder}"),
         ("time", f"about {duration(expected.seconds)} on {expected.workers} processes"),
         ("probed", f"{expected.probed} videos"),
+        *([("prune", f"{_videos(expected.pruned)}, {size(expected.bytes_pruned)}")] * prune),
     )
+    if expected.pruned:
+        yield (
+            "Pruning removes these frames for every configuration that shares the cache. The data names none of them: "
+            f"{_named(expected.pruned)}"
+        )
 
 
-def _prepared(result: "PrepareResult", given: Given) -> Iterator[RenderableType]:
+def _prepared(result: "PrepareResult", config: "Config", given: Given, prune: bool) -> Iterator[RenderableType]:
     counts = ", ".join(f"{count} {status}" for status, count in result.counts.items())
-    from ....stages.prepare.stage import AFTER_FAILURE
+    from ....stages.prepare.stage import AFTER_FAILURE, after_timeout
 
     yield facts(
         ("frames", f"{size(result.bytes)} in {result.folder}"),
         ("videos", f"{result.videos}: {counts}"),
         ("decoded", f"{result.decoded} in {duration(result.seconds)}" if result.decoded else "none, all were there"),
+        *(
+            [("renewed", f"{result.renewed}: their files have another time and the same content")]
+            * bool(result.renewed)
+        ),
+        *([("pruned", f"{_videos(result.pruned)}, {size(result.freed)} freed")] * prune),
     )
+    if result.pruned:
+        yield f"Frames were removed of what the data no longer names; scores stay: {_named(result.pruned)}"
     if result.left_out:
         unusable = result.videos - result.counts.get("ok", 0)
         more = f", the first {len(result.left_out)} of them" if unusable > len(result.left_out) else ""
@@ -83,3 +109,14 @@ def _prepared(result: "PrepareResult", given: Given) -> Iterator[RenderableType]
         )
     if failed := result.counts.get("failed", 0):
         yield f"{failed} failed: {given.tell(AFTER_FAILURE)}"
+    if late := result.counts.get("timeout", 0):
+        yield f"{late} ran out of time: {given.tell(after_timeout(config.prepare))}"
+
+
+def _videos(ids: Sequence[str]) -> str:
+    return "1 video" if len(ids) == 1 else f"{len(ids)} videos"
+
+
+def _named(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
+    return ", ".join(ids[:SHOWN]) + more

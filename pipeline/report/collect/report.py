@@ -104,19 +104,19 @@ def build_report(
     evaluation: str | None,
     title: str | None,
     reporter: Reporter,
-    pair: tuple[str, str] | None = None,
+    pairs: Sequence[tuple[str, str]] = (),
 ) -> Report:
     """What the page of these runs holds, `evaluation` of theirs compared.
 
     Args:
-        pair: the run that the page is about, and the one it is compared with, by name; by default every run is
-            compared with the first, and the queries are those of the best.
+        pairs: runs, each with the one that it is compared with, by name; the queries are those of the first pair. By
+            default every run is compared with the first, and the queries are those of the best.
     """
     left_out: list[str] = []
     asked = _ranks(runs, evaluation, left_out)
     models = [model_report(run, evaluation, asked.get(run.name), left_out) for run in runs]
-    gains = _gains(asked, [pair] if pair else _pairs(asked, models), left_out)
-    focus, against = pair or (None, None)
+    gains = _gains(asked, pairs or _pairs(asked, models), left_out)
+    focus, against = pairs[0] if pairs else (None, None)
     clips, note = query_clips([run for run in runs if run.name in asked], asked, reporter, left_out, focus, against)
     return Report(
         title=title or ("A run of teachclip" if len(runs) == 1 else f"{len(runs)} runs of teachclip"),

@@ -49,6 +49,14 @@ class Album:
         self.used += len(source)
         return Picture(source, alt, image.width, image.height)
 
+    def clip(self, mp4: bytes) -> str:
+        """An MP4 as a data address; empty where there is none or no room."""
+        source = "data:video/mp4;base64," + base64.b64encode(mp4).decode() if mp4 else ""
+        if self.used + len(source) > self.budget:
+            return ""
+        self.used += len(source)
+        return source
+
     @property
     def left_out(self) -> list[str]:
         """What readers must be told of images that did not fit."""
@@ -73,6 +81,7 @@ def _answer(found: "FoundVideo", heading: str, album: Album) -> Mapping[str, Any
         "video": found.video,
         "cosine": "" if found.cosine is None else f"cosine {found.cosine:.3f}",
         "caption": found.caption,
+        "clip": album.clip(found.mp4),
         "shots": [album.picture(frame, f"{found.video}, a frame") for frame in found.frames],
     }
 

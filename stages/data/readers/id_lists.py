@@ -1,12 +1,11 @@
 """Lists of video ids: CSV files with a column video_id and perhaps sentence, and text files with an id a line."""
 
-import csv
-import io
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from ....errors import DataError
+from .csv_rows import csv_rows, header_of, no_column
 from .text_files import list_of, text_of
 
 
@@ -43,36 +42,30 @@ def _lines(path: Path) -> Listed:
 def _csv(path: Path) -> Listed:
     where: dict[str, str] = {}
     captions: dict[str, list[str]] = defaultdict(list)
-    reader = csv.reader(io.StringIO(text_of(path), newline=""), strict=True)
-    try:
-        names = [name.strip() for name in next(reader, [])]
-        video, sentence = column_of(names, "video_id", path), names.index("sentence") if "sentence" in names else None
-        for fields in reader:
-            place = f"{path}:{reader.line_num}"
-            if not fields:
-                continue
-            if len(fields) != len(names):
-                raise DataError(f"{len(fields)} fields where the header names {len(names)}", where=place)
-            id = fields[video].strip()
-            if id in where and sentence is None:
-                raise DataError(f"the id {id!r} again, as in {where[id]}", where=place)
-            where.setdefault(id, f"{path.name}:{reader.line_num}")
-            if sentence is not None:
-                captions[id].append(fields[sentence].strip())
-    except csv.Error as error:
-        raise DataError(f"not a readable CSV from here on: {error}", where=f"{path}:{reader.line_num}") from None
+    rows = csv_rows(text_of(path), path)
+    first, names = header_of(rows)
+    video = column_of(names, "video_id", f"{path}:{first}")
+    sentence = names.index("sentence") if "sentence" in names else None
+    for line, fields in rows:
+        if len(fields) != len(names):
+            raise DataError(f"{len(fields)} fields where the header names {len(names)}", where=f"{path}:{line}")
+        id = fields[video].strip()
+        if id in where and sentence is None:
+            raise DataError(f"the id {id!r} again, as in {where[id]}", where=f"{path}:{line}")
+        where.setdefault(id, f"{path.name}:{line}")
+        if sentence is not None:
+            captions[id].append(fields[sentence].strip())
     return Listed(_not_empty(where, path), {id: tuple(texts) for id, texts in captions.items()})
 
 
-def column_of(names: list[str], name: str, path: Path) -> int:
+def column_of(names: list[str], name: str, where: str) -> int:
     """The place of a column.
 
     Raises:
         DataError: there is none.
     """
     if name not in names:
-        found = ", ".join(names) or "an empty file"
-        raise DataError(f"no column {name}", where=f"{path}:1", details=[f"found: {found}"])
+        raise no_column([name], names, where)
     return names.index(name)
 
 

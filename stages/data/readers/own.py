@@ -9,6 +9,7 @@ from ....configs.schema import DataConfig
 from .annotated_video import AnnotatedVideo
 from .own_rows import CaptionRow, read_rows
 from .split_names import SPLIT_NAMES, nearest_split
+from .text_files import blank, code_points
 from .video_folder import VideoFolder, bad_id, encodes, file_there, link_out
 
 
@@ -110,6 +111,9 @@ class _Checker:
         seen = self._seen[row.video]
         if not caption:
             self._tell_empty(row)
+        elif blank(caption):
+            told = f"nothing of the caption of video {row.video!r} can be seen ({code_points(caption)})"
+            self._tell(row, told)
         elif not encodes(caption):
             self._tell(row, f"the caption of video {row.video!r} holds half a character (a lone surrogate)")
         elif caption not in seen:

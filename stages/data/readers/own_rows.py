@@ -1,7 +1,5 @@
 """Rows of a caption file, CSV or JSONL, each with its line number."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,9 +8,8 @@ from typing import Any
 
 from ....errors import DataError
 from ....remedies import Change, Remedy
-from .text_files import kind_of, text_of
-
-CAPTION_LIMIT = 1_000_000  # characters of one CSV field
+from .csv_rows import csv_rows, header_of, no_column, other_separator
+from .text_files import blank, kind_of, text_of
 
 
 @dataclass(frozen=True)
@@ -36,55 +33,48 @@ def read_rows(path: Path, problem: Callable[[str], None]) -> Iterator[CaptionRow
         raise DataError(
             f"captions are read from .csv or .jsonl files, not {path.suffix or 'files without extension'}",
             where=str(path),
+            hint="save a table as CSV in UTF-8, with commas between the fields",
         )
     text = text_of(path, "caption file", Remedy("name yours", Change({"data.captions": "captions.csv"})))
     return readers[path.suffix.lower()](path, text, problem)
 
 
 def _csv_rows(path: Path, text: str, problem: Callable[[str], None]) -> Iterator[CaptionRow]:
-    csv.field_size_limit(CAPTION_LIMIT)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    line = 1
-    try:
-        names = [name.strip() for name in next(reader, [])]
-        columns = _columns(path, names)
-        line = reader.line_num + 1
-        for fields in reader:
-            if len(fields) == len(names):
-                values = {name: fields[at].strip() for name, at in columns.items()}
-                yield CaptionRow(line, values["video"], (values["caption"],), values.get("split", ""))
-            elif fields:
-                told = f"{len(fields)} fields where the header names {len(names)}"
-                problem(f"{path.name}:{line}: {told} (a field that holds a comma needs double quotes)")
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"not a readable CSV from here on: {error}",
-            where=f"{path}:{line}",
-            hint="quote fields that hold commas or quotes, and double the quotes inside them",
-        ) from None
+    rows = csv_rows(text, path)
+    first, names = header_of(rows)
+    columns = _columns(f"{path}:{first}", names)
+    for line, fields in rows:
+        if len(fields) == len(names):
+            values = {name: fields[at].strip() for name, at in columns.items()}
+            yield CaptionRow(line, values["video"], (values["caption"],), values.get("split", ""))
+        else:
+            told = f"{len(fields)} fields where the header names {len(names)}"
+            problem(f"{path.name}:{line}: {told} ({_why(fields, names)})")
 
 
-def _columns(path: Path, names: list[str]) -> dict[str, int]:
+def _why(fields: list[str], names: list[str]) -> str:
+    other = other_separator(fields)
+    if len(fields) < len(names) and other:
+        return f"it holds {other}: fields are separated by commas"
+    return "a field that holds a comma needs double quotes"
+
+
+def _columns(where: str, names: list[str]) -> dict[str, int]:
     missing = [name for name in ("video", "caption") if name not in names]
     if missing:
-        raise DataError(
-            f"no column {' and no column '.join(missing)}",
-            where=f"{path}:1",
-            hint="the first line names the columns: video,caption or video,caption,split",
-            details=[f"found: {', '.join(names) or 'an empty file'}"],
-        )
+        named = "the first line names the columns: video,caption or video,caption,split"
+        raise no_column(missing, names, where, named)
     wanted = [name for name in ("video", "caption", "split") if name in names]
     twice = [name for name in wanted if names.count(name) > 1]
     if twice:
-        raise DataError(f"two columns named {twice[0]}", where=f"{path}:1")
+        raise DataError(f"two columns named {twice[0]}", where=where)
     return {name: names.index(name) for name in wanted}
 
 
 def _jsonl_rows(path: Path, text: str, problem: Callable[[str], None]) -> Iterator[CaptionRow]:
     # not splitlines: JSON strings may hold U+2028, U+0085 and other line ends of Unicode
     for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
+        if blank(line):
             continue
         try:
             yield _jsonl_row(number, json.loads(line))

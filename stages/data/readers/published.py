@@ -1,7 +1,5 @@
 """The published data sets: which files say what (specs/teachclip.md section 8; docs/guide/data.md)."""
 
-import csv
-import io
 import posixpath
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -12,8 +10,9 @@ from typing import Any
 from ....configs.published_sets import PUBLISHED, Needed, SetName, SplitName
 from ....errors import DataError
 from .annotated_video import AnnotatedVideo, Annotations
+from .csv_rows import csv_rows, header_of
 from .id_lists import column_of, read_list
-from .text_files import json_of, kind_of, list_of, text_of
+from .text_files import blank, json_of, kind_of, list_of, text_of
 from .video_folder import VIDEO_SUFFIXES
 
 SetReader = Callable[[Annotations, SplitName], Sequence[AnnotatedVideo]]
@@ -73,7 +72,7 @@ def _sentences(entry: Any, path: Path, id: str) -> list[str]:
 
 
 def _paragraph(sentences: Sequence[str]) -> tuple[str]:
-    return (" ".join(filter(None, map(str.strip, sentences))),)
+    return (" ".join(sentence.strip() for sentence in sentences if not blank(sentence)),)
 
 
 def _didemo(annotations: Annotations, split: SplitName) -> list[AnnotatedVideo]:
@@ -111,21 +110,17 @@ def _didemo_moments(path: Path) -> dict[str, list[str]]:
 
 
 def _didemo_labels(path: Path) -> dict[str, list[str]]:
-    reader = csv.reader(io.StringIO(text_of(path), newline=""), strict=True)
     found: dict[str, list[str]] = {}
-    try:
-        names = next(reader, [])
-        video, text = (column_of(names, name, path) for name in ("video_path", "text"))
-        for fields in reader:
-            if len(fields) != len(names):
-                told = f"{len(fields)} fields where the header names {len(names)}"
-                raise DataError(told, where=f"{path}:{reader.line_num}")
-            id = _without_suffix(posixpath.basename(fields[video]))
-            if id in found:
-                raise DataError(f"the video {id!r} again", where=f"{path}:{reader.line_num}")
-            found[id] = [fields[text]]
-    except csv.Error as error:
-        raise DataError(f"not a readable CSV from here on: {error}", where=f"{path}:{reader.line_num}") from None
+    rows = csv_rows(text_of(path), path)
+    first, names = header_of(rows)
+    video, text = (column_of(names, name, f"{path}:{first}") for name in ("video_path", "text"))
+    for line, fields in rows:
+        if len(fields) != len(names):
+            raise DataError(f"{len(fields)} fields where the header names {len(names)}", where=f"{path}:{line}")
+        id = _without_suffix(posixpath.basename(fields[video]))
+        if id in found:
+            raise DataError(f"the video {id!r} again", where=f"{path}:{line}")
+        found[id] = [fields[text]]
     return found
 
 

@@ -1,6 +1,7 @@
 """Text files as they come from others: read whole, in UTF-8, or refused with file and line."""
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,10 @@ from ....errors import DataError
 from ....remedies import Hint
 
 MAX_BYTES = 1 << 30
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_UNSEEN = ("Zs", "Zl", "Zp", "Cc", "Cf")
+# letters and marks without a shape of their own
+_UNSEEN_TOO = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
 
 
 def text_of(path: Path, kind: str = "file", hint: Hint | None = None) -> str:
@@ -44,14 +49,15 @@ def decoded(data: bytes, path: Path) -> str:
     Raises:
         DataError: not UTF-8; names the line.
     """
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataError("the file is UTF-16", where=str(path), hint="save it as UTF-8")
+    if data[:2] in _UTF_16 or b"\0" in data[:2]:  # what begins with a letter has a zero byte there
+        raise DataError("the file is UTF-16", where=str(path), hint="save it as UTF-8 (in Excel: CSV UTF-8)")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         wrong = f"byte 0x{data[error.start]:02x} is not UTF-8"
-        raise DataError(wrong, where=f"{path}:{line}", hint="save the file as UTF-8") from None
+        hint = "save the file as UTF-8 (in Excel: CSV UTF-8)"
+        raise DataError(wrong, where=f"{path}:{line}", hint=hint) from None
 
 
 def json_of(path: Path) -> Any:
@@ -77,7 +83,25 @@ def list_of(path: Path) -> list[tuple[int, str]]:
         DataError: it cannot be read.
     """
     lines = enumerate(text_of(path).split("\n"), start=1)
-    return [(number, line.strip()) for number, line in lines if line.strip()]
+    return [(number, line.strip()) for number, line in lines if not blank(line)]
+
+
+def blank(text: str) -> bool:
+    """Whether nothing of `text` can be seen: spaces, line breaks, marks of direction, control characters and the like.
+
+    Unicode's general categories, and the few of its Default_Ignorable_Code_Point that are called letters or marks.
+    """
+    return all(char.isspace() or unicodedata.category(char) in _UNSEEN or _ignorable(char) for char in text)
+
+
+def _ignorable(char: str) -> bool:
+    return char in _UNSEEN_TOO or "\ufe00" <= char <= "\ufe0f" or "\U000e0000" <= char <= "\U000e0fff"
+
+
+def code_points(text: str) -> str:
+    """The first characters of a text that cannot be seen, by their numbers: `U+200B U+FEFF`."""
+    shown = [f"U+{ord(char):04X}" for char in text[:3]]
+    return " ".join(shown) + " ..." * (len(text) > len(shown))
 
 
 def kind_of(value: Any) -> str:

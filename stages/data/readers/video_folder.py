@@ -10,13 +10,20 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ....cache.storage.system_files import left_by_system
+from ....errors import printable
+from .text_files import blank, code_points
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
-    "mp4", "avi", "mkv", "webm", "mov", "qt", "m4v", "mpg", "mpeg", "mpe", "3gp", "3gpp", "3g2", "wmv", "asf", "flv",
-    "f4v", "ogv", "ogg", "mts", "m2ts", "ts", "vob", "divx", "null",  # DiDeMo has all sorts
+    "mp4", "avi", "mkv", "webm", "mov", "qt", "m4v", "mpg", "mpeg", "mpe", "3gp", "3gpp", "3g2", "3gp2", "3gpp2", "wmv",
+    "asf", "flv", "f4v", "ogv", "ogg", "ogm", "mts", "m2ts", "m2t", "ts", "trp", "vob", "mod", "tod", "divx", "xvid",
+    "mp4v", "mpv", "m1v", "m2v", "mk3d", "mxf", "dv", "rm", "rmvb", "wtv", "nut", "ivf", "gif",
+    "null",  # DiDeMo has all sorts
+    "y4m", "mjpeg", "mjpg", "h264", "264", "avc", "h265", "265", "hevc", "obu",  # streams without a container
 ))
+ALSO_BESIDE = frozenset(("ogg", "gif"))  # may hold sound alone, or a preview, beside the video
 # fmt: on
+RENAME = "rename the file in UTF-8 (convmv -f latin1 -t utf8)"
 _SHOWN = 3
 
 
@@ -46,6 +53,7 @@ class VideoFolder:
         """The one file that has any of `names`; else None, and why when it is more than that it is not there."""
         names = tuple(names)
         found = list(dict.fromkeys(path for name in names for path in self._files.get(_one_form(name), ())))
+        found = [path for path in found if path.suffix[1:].lower() not in ALSO_BESIDE] or found
         if len(found) > 1:  # two files may differ in the form alone
             found = [path for path in found if not set(names).isdisjoint(_keys(path.name))] or found
         if len(found) > 1:
@@ -73,6 +81,18 @@ class VideoFolder:
         alike = [self._described(id, path, any_extension) for path in self._alike.get(_plain(id), ())[:_SHOWN]]
         if alike:
             return f"there is {' and '.join(alike)}"
+        return "; ".join(filter(None, (self._without_text(), self._not_entered())))
+
+    def _without_text(self) -> str:
+        """That files have names that are not UTF-8, one of which may be the video's."""
+        every = dict.fromkeys(path for paths in self._files.values() for path in paths if not encodes(path.name))
+        if not every:
+            return ""
+        first = printable(self._below(next(iter(every))))
+        return f"{len(every)} of the names there {'is' if len(every) == 1 else 'are'} not UTF-8, as {first}; {RENAME}"
+
+    def _not_entered(self) -> str:
+        """The folders that are links, where files may be missing for it."""
         if not self.linked:
             return ""
         links = " and ".join(f"{self._below(link)} (to {link.resolve()})" for link in self.linked[:_SHOWN])
@@ -97,6 +117,8 @@ class VideoFolder:
             return f"{there!r} (data.videos: {self.root / there[: -len(asked) - 1]})"
         if asked == f"{self._real.name}/{there}":
             return f"{there!r} (data.videos: {self._real.parent})"
+        if not encodes(there):
+            return f"'{printable(there)}' (not UTF-8; {RENAME})"
         differs = ", ".join(_differences(asked, there, any_extension))
         return f"{there!r} ({differs or 'in another folder'})"
 
@@ -119,8 +141,9 @@ def _one_form(name: str) -> str:
 
 
 def _plain(id: str) -> str:
-    """What is alike: the name alone, without extension, in small letters, without %20."""
-    name = posixpath.basename(unquote(_one_form(id).replace("\\", "/")))
+    """What is alike: the name alone, without extension, in small letters, without %20; as Latin-1 where it is none."""
+    text = id if encodes(id) else id.encode(errors="surrogateescape").decode("latin-1")
+    name = posixpath.basename(unquote(_one_form(text).replace("\\", "/")))
     return min(_keys(name), key=len).casefold()
 
 
@@ -155,12 +178,12 @@ def _keys(name: str) -> Iterable[str]:
 
 def bad_id(id: str) -> str | None:
     """Why `id` cannot be the name of a file below the video folder, or None."""
-    if not id:
-        return "is empty"
+    if blank(id):
+        return f"cannot be seen ({code_points(id)})" if id.strip() else "is empty"
     if any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in id):
         return "holds a control character or a line break"
     if not encodes(id):
-        return "holds half a character (a lone surrogate)"
+        return f"is not text (half a character, or a byte that is not UTF-8: {printable(id)}); {RENAME}"
     if posixpath.isabs(id):
         return "is an absolute path; give it relative to the video folder"
     if ".." in id.split("/"):
@@ -172,8 +195,4 @@ def bad_id(id: str) -> str | None:
 
 def encodes(text: str) -> bool:
     """Whether `text` can be written as UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return printable(text) == text

@@ -18,18 +18,17 @@ from typing import Any
 
 from ....cache.storage.system_files import any_left_by_system
 from ....configs.published_sets import SplitName
-from ....errors import DataError
+from ....errors import DataError, printable
 from ..video.source import TarPart
 from .annotated_video import AnnotatedVideo
 from .split_names import SPLIT_NAMES, nearest_split, split_named
-from .text_files import kind_of
-from .video_folder import VIDEO_SUFFIXES
+from .text_files import blank, kind_of
+from .video_folder import ALSO_BESIDE, VIDEO_SUFFIXES
 
 CAPTION_KEYS = ("caption", "captions", "text")
 MAX_TEXT = {"txt": 1 << 20, "json": 1 << 24}
 """Bytes: video2dataset puts all that a site says of a video into its .json, subtitles in every language included."""
 _COMPRESSED = re.compile(r"(.+)\.(?:tar\.(?:gz|bz2|xz|zst|lz4)|tgz|tbz2?|txz|tzst)", re.IGNORECASE | re.DOTALL)
-_AUDIO_TOO = ("ogg",)  # may hold sound alone, beside the video
 _DEV = re.compile(r"dev(?![a-z])")
 _NO_CAPTION = ("none", "null", "nan")  # what is written for a caption that there is not
 _RULE = "a key ends at the first dot of a name: write dots inside keys as something else"
@@ -41,10 +40,16 @@ def shard_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*.tar") if path.is_file() and not _of_system(path, folder))
 
 
+def shard_name(path: Path, folder: Path) -> str:
+    """What a shard is called in ids; bytes that are not UTF-8 are spelt out, `\\xe9`."""
+    return printable(path.relative_to(folder).as_posix())
+
+
 def read_shards(folder: Path, problem: Callable[[str], None], uncaptioned: bool = False) -> list[AnnotatedVideo]:
     """The videos of every .tar below `folder`, in the order of names, then as they lie in them.
 
-    A video's id is the shard's path without .tar, a slash, and the name up to the first dot. Captions are, of a .json,
+    A video's id is the shard's path without .tar, a slash, and the name up to the first dot; a byte of a name that is
+    not UTF-8 is spelt out. Captions are, of a .json,
     the string or list of strings `caption` (`captions`, `text`), else the lines of a .txt; the same one counts once.
     Its split is the .json's `split`; else the shard's name or folder begins with train, val, dev or test; else train.
 
@@ -114,7 +119,7 @@ class _TarShard:
         self, path: Path, folder: Path, problem: Callable[[str], None], counted: _Counted, uncaptioned: bool
     ) -> None:
         self.path, self.problem, self.counted, self.uncaptioned = path, problem, counted, uncaptioned
-        self.name = path.relative_to(folder).as_posix()
+        self.name = shard_name(path, folder)
         self.split = _split_of_path(self.name)
 
     def clips(self) -> Iterator[AnnotatedVideo]:
@@ -141,7 +146,7 @@ class _TarShard:
     def _add(self, tar: tarfile.TarFile, member: tarfile.TarInfo, samples: "dict[str, _Sample]") -> None:
         if member.isdir() or any_left_by_system(member.name.split("/")):
             return
-        folder, name = posixpath.split(posixpath.normpath(member.name))
+        folder, name = posixpath.split(posixpath.normpath(printable(member.name)))
         stem, _, extension = name.partition(".")
         suffix = extension.rpartition(".")[2].lower()
         if suffix not in VIDEO_SUFFIXES and suffix not in MAX_TEXT:
@@ -152,15 +157,15 @@ class _TarShard:
         sample, own = samples[posixpath.join(folder, stem)], name.rpartition(".")[0]
         if suffix in MAX_TEXT:
             self._read(tar, member, sample, suffix)
-        elif suffix in _AUDIO_TOO and sample.video is not None:
+        elif suffix in ALSO_BESIDE and sample.video is not None:
             return
-        elif sample.video is not None and not sample.name.lower().endswith(_AUDIO_TOO):
+        elif sample.video is not None and sample.suffix not in ALSO_BESIDE:
             sample.wrong = f"{_shown(member.name)} is a second video beside {sample.name}" + _rule(own, sample.own)
         else:
             sample.video, sample.name = TarPart(self.path, member.offset_data, member.size), name
 
     def _read(self, tar: tarfile.TarFile, member: tarfile.TarInfo, sample: "_Sample", suffix: str) -> None:
-        own = posixpath.basename(member.name).rpartition(".")[0]
+        own = posixpath.basename(printable(member.name)).rpartition(".")[0]
         file = tar.extractfile(member) if member.size <= MAX_TEXT[suffix] else None
         if file is None:
             wrong = f"{_shown(member.name)} is larger than {MAX_TEXT[suffix] >> 20} MiB, which no captions are"
@@ -227,6 +232,11 @@ class _Sample:
         """The video's name without extension."""
         return self.name.rpartition(".")[0]
 
+    @property
+    def suffix(self) -> str:
+        """The video's extension."""
+        return self.name.rpartition(".")[2].lower()
+
     def text(self) -> _Text:
         """What the .json says, with the captions of the .txt where it has none.
 
@@ -258,7 +268,7 @@ def _lines(text: str) -> tuple[str, ...]:
 
 
 def _once(captions: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(filter(None, map(str.strip, captions))))
+    return tuple(dict.fromkeys(caption.strip() for caption in captions if not blank(caption)))
 
 
 def _captions(document: dict[str, Any]) -> tuple[str, ...]:
@@ -317,4 +327,4 @@ def _unsafe(member: tarfile.TarInfo) -> str | None:
 
 
 def _shown(name: str) -> str:
-    return repr(name if len(name) <= 80 else name[:77] + "...")
+    return f"'{short}'" if (short := printable(name if len(name) <= 80 else name[:77] + "...")) != name else repr(name)

@@ -14,18 +14,19 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ....errors import DataError
+from ....errors import DataError, printable
 from ....remedies import Change, Remedy
-from .source import TarPart, VideoSource
+from .source import TarPart, VideoSource, file_of
 
 OLDEST = 3  # the maintained decord2; the abandoned decord, whose last release is 0.6.0, fills the same folder
 CONTAINERS = {"mov": "MP4", "matroska": "Matroska", "avi": "AVI", "flv": "FLV"}
@@ -139,7 +140,8 @@ def _walk(
     keep: Callable[[int, NDArray[np.uint8]], None],
     said: Callable[[], bytes],
 ) -> None:
-    reader = library.VideoReader(_address(source), num_threads=1, fault_tol=NO_SUBSTITUTES)
+    with _address(source) as address:
+        reader = library.VideoReader(address, num_threads=1, fault_tol=NO_SUBSTITUTES)
     if len(reader) != pictures:
         raise Complaint(f"decord counts {len(reader)} pictures, the file holds {pictures}")
     last = max(numbers)
@@ -161,11 +163,17 @@ def near_the_end(last: int, pictures: int, fps: float) -> bool:
     return pictures - 1 - last <= TAIL * fps
 
 
-def _address(source: VideoSource) -> str:
-    """What FFmpeg opens."""
-    if isinstance(source, TarPart):
-        return f"subfile,,start,{source.start},end,{source.start + source.size},,:{source.path.absolute()}"
-    return str(source.absolute())
+@contextmanager
+def _address(source: VideoSource) -> Iterator[str]:
+    """What FFmpeg opens; decord hands it on in UTF-8, which a path need not be."""
+    path = str(file_of(source).absolute())
+    with ExitStack() as opened:
+        if printable(path) != path:
+            path = f"/proc/self/fd/{opened.enter_context(Path(path).open('rb')).fileno()}"
+        if isinstance(source, TarPart):
+            yield f"subfile,,start,{source.start},end,{source.start + source.size},,:{path}"
+        else:
+            yield path
 
 
 def _rows(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -16,10 +16,11 @@ import math
 import os
 import stat
 import struct
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -31,18 +32,19 @@ from PIL import Image
 
 from ....cache.frames.record import Decoder, FileStamp, ReadBy, Status, VideoRecord, VideoStatus
 from ....configs.schema import PrepareConfig
-from ....errors import DataError
+from ....errors import DataError, printable
 from .by_decord import Complaint, Picture, doubt, near_the_end, read_frames
 from .clock import AGAIN, Added, Clock
+from .content import content_of
 from .frame_choice import frame_numbers
 from .missing import Signs, overheard
 from .resize import resize_crop
-from .source import TarPart, VideoSource, file_of, open_bytes, stamp_of
+from .source import TarPart, VideoSource, file_of, open_bytes, stamp_of, stamp_or_none
 
 # Formats that hold video or sound in one file. Everything else is refused, above all those that name other files
 # (playlists, concatenations) and text and images that FFmpeg would render as video.
 FORMATS = (
-    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,m4v,h264,hevc,obu,ivf,mxf,nut,rm,dv,wtv,"
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,m4v,h264,hevc,obu,ivf,mxf,nut,rm,dv,wtv,mjpeg,yuv4mpegpipe,"
     "mp3,wav,aac,flac,amr,ac3,eac3"
 )
 OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
@@ -59,7 +61,6 @@ READER = 2  # goes up when other frames, times or verdicts come out of the same 
 NOT_THERE = (errno.ENOENT, errno.ENOTDIR)
 NOT_FOR_US = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 DAMAGED: tuple[Status, ...] = ("corrupt", "short")
-BLOCK = 2**20
 
 
 class Unusable(Exception):
@@ -107,26 +108,31 @@ def read_video(id: str, source: VideoSource, config: PrepareConfig) -> VideoReco
     Decoders take a read error for the end of the file, or for damage. A video is called damaged only when it is so
     twice, and its bytes could all be read in between.
 
+    The record keeps the hash of the file, if that stayed as it is meanwhile, and half the time that is left suffices.
+
     Raises:
         DataError: decord, which the configuration wants, is missing or the wrong one.
     """
-    record = _attempt(id, source, config)
-    if record.status.status not in DAMAGED:
+    begun = time.monotonic()
+    first = record = _attempt(id, source, config)
+    damaged = record.status.status in DAMAGED
+    if not damaged and record.status.status != "ok":
         return record
     try:
-        _read_through(source)
-    except OSError as error:
-        return without_frames(id, source, "failed", trouble(error))
-    return _attempt(id, source, config)
+        with open_bytes(source) as file:
+            content = content_of(file, math.inf if damaged else (time.monotonic() + begun + config.timeout) / 2)
+    except OSError as error:  # of one that is ok, behind the last frame that was wanted
+        return without_frames(id, source, "failed", trouble(error)) if damaged else record
+    if damaged:
+        record = _attempt(id, source, config)
+    if not first.stamp == record.stamp == stamp_or_none(source):
+        return record
+    return replace(record, stamp=replace(record.stamp, content=content))
 
 
 def without_frames(id: str, source: VideoSource, status: Status, reason: str, decoder: Decoder = "pyav") -> VideoRecord:
     """The record of a video that was not decoded, for `reason`."""
-    try:
-        stamp = stamp_of(source)
-    except OSError:
-        stamp = FileStamp()
-    return VideoRecord(VideoStatus(id, status, reason), stamp=stamp, read_by=ReadBy(decoder, READER))
+    return VideoRecord(VideoStatus(id, status, reason), stamp=stamp_or_none(source), read_by=ReadBy(decoder, READER))
 
 
 def trouble(error: MemoryError | OSError) -> str:
@@ -149,14 +155,8 @@ def _attempt(id: str, source: VideoSource, config: PrepareConfig) -> VideoRecord
     except Exception as error:  # decoders are fed arbitrary bytes: one video's failure is that video's status
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and not isinstance(error, av.FFmpegError)):
             return without_frames(id, source, "failed", trouble(error))
-        reason = f"{type(error).__name__}: {error}"
+        reason = printable(f"{type(error).__name__}: {error}")
         return VideoRecord(VideoStatus(id, "corrupt", reason), stamp=stamp, read_by=ReadBy(reader=READER))
-
-
-def _read_through(source: VideoSource) -> None:
-    with open_bytes(source) as file:
-        while file.read(BLOCK):
-            pass
 
 
 def _record(id: str, source: VideoSource, config: PrepareConfig, stamp: FileStamp) -> VideoRecord:
@@ -222,6 +222,8 @@ def _guess(source: VideoSource) -> str:
         return "its index (moov) is missing or damaged: the file was probably cut off"
     if head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"RIFF")) and b"AVI" not in head[:16]:
         return "an image, not a video"
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS in place of the file (git lfs pull gets it)"
     if not any(byte < 9 for byte in head):
         return "text, not a video"
     return "not a video that can be read"

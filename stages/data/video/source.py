@@ -38,6 +38,14 @@ def stamp_of(source: VideoSource) -> FileStamp:
     return FileStamp(source.size if isinstance(source, TarPart) else found.st_size, found.st_mtime_ns)
 
 
+def stamp_or_none(source: VideoSource) -> FileStamp:
+    """As `stamp_of`; that of no file where there is none."""
+    try:
+        return stamp_of(source)
+    except OSError:
+        return FileStamp()
+
+
 def open_bytes(source: VideoSource) -> BinaryIO:
     """The video's bytes and no others, to be read and sought.
 

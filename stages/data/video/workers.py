@@ -196,7 +196,8 @@ class _Crew:
         worker.kill()
         if worker.job is None:
             raise DataError(f"a decoding process did not start within {START_LIMIT:.0f} seconds")
-        return self._replace(worker, "timeout", f"not decoded within {self.config.timeout:g} seconds")
+        reason = f"not decoded within {self.config.timeout:g} seconds (prepare.timeout)"
+        return self._replace(worker, "timeout", reason)
 
     def _replace(self, worker: _Worker, status: Status, reason: str) -> Decoded | None:
         """A new worker, and the video's record, or another turn for it."""

@@ -17,7 +17,7 @@ from ....remedies import Hint, Remedy, Train
 from ...runtime.reporting import Reporter, Silent
 from ..build import build_network, score_versions
 from ..common.network import VideoTextNetwork
-from ..weights.files import Weights, listed, load_into, read_weights
+from ..weights.files import Weights, listed, load_into, read_weights, refuse_not_utf_8
 from .published import Pooling, PublishedCheckpoint, check_slots, findings, read_published, title_of
 
 FORMAT = 1
@@ -42,7 +42,11 @@ def save_network(
         unused: tensors of that file which the network does not use, by their published names, kept so that they can be
             given back.
         weights: those of its state_dict, where the network itself has been trained on meanwhile.
+
+    Raises:
+        CheckpointError: the path is not UTF-8.
     """
+    refuse_not_utf_8(path)
     note = {"format": FORMAT, "network": network.config.model_dump(mode="json")}
     if source is not None:
         note["source"] = dict(source)

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ....errors import CheckpointError
+from ....errors import CheckpointError, printable
 from ....remedies import Hint, Remedy, Train
 from .torchscript import is_torchscript, read_torchscript
 from .wrapping import unwrapped
@@ -65,6 +65,7 @@ def read_weights(path: Path) -> Weights:
         )
     try:
         if _is_safetensors(path):
+            refuse_not_utf_8(path)
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 return _plain(tensors, file.metadata() or {}, "safetensors", path)
@@ -87,6 +88,20 @@ def read_weights(path: Path) -> Weights:
             where=str(path),
             details=[reason[0][:200]] if reason else [],
         ) from error
+
+
+def refuse_not_utf_8(path: Path) -> None:
+    """Refuse a path that safetensors writes to and then cannot open.
+
+    Raises:
+        CheckpointError: it is not UTF-8.
+    """
+    if printable(str(path)) != str(path):
+        raise CheckpointError(
+            "this path is not UTF-8, and the library of safetensors opens no other",
+            where=str(path),
+            hint="rename it, or the folder that it is in",
+        )
 
 
 def load_into(

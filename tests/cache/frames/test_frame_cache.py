@@ -298,6 +298,10 @@ HOSTILE: dict[str, Callable[[h5py.File], object]] = {
     "offsets without shape": replace("offsets", lambda f: f.create_dataset("offsets", data=np.int64(3))),
     "a million videos": replace("offsets", lambda f: f.create_dataset("offsets", data=np.zeros(1_000_001, np.int64))),
     "short times": replace("times", lambda f: f.create_dataset("times", data=np.zeros(3))),
+    "short hashes of files": replace("contents", lambda f: f.create_dataset("contents", data=np.zeros((3, 8), "u1"))),
+    "hashes as text": replace(
+        "contents", lambda f: f.create_dataset("contents", data=np.array([b"0" * 16] * 3, "S16"))
+    ),
 }
 
 

@@ -30,6 +30,7 @@ from teachclip.stages.prepare.stage import PrepareResult
 from teachclip.stages.score.chance_check import OwnRanks
 from teachclip.stages.score.one_teacher import TeacherScores
 from teachclip.stages.score.stage import ScoreResult
+from teachclip.stages.search.gone import Gone
 from teachclip.stages.search.searcher import Answer, QueryAnswers, SearchResult
 from teachclip.stages.train.run import TrainResult
 from typer.testing import CliRunner, Result
@@ -199,6 +200,61 @@ def test_estimate_counts_what_is_asked_again(invoke: Invoke, stages: object, mon
     assert shown(invoke("prepare", "own_videos.yaml", "--estimate"))[0] == (
         "videos  9000, 8990 of them still to be decoded; 7 of those an older version called damaged"
     )
+
+
+def test_prepare_counts_what_was_renewed(invoke: Invoke, stages: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = replace(PREPARED, decoded=0, renewed=1800)
+    monkeypatch.setattr("teachclip.stages.prepare.stage.prepare", lambda *_: result)
+    assert shown(invoke("prepare", "own_videos.yaml"))[2:4] == [
+        "decoded  none, all were there",
+        "renewed  1800: their files have another time and the same content",
+    ]
+
+
+def test_estimate_counts_what_is_compared_apart(
+    invoke: Invoke, stages: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = replace(ESTIMATED, compared=1800, bytes_compared=2_100_000_000)
+    monkeypatch.setattr("teachclip.stages.prepare.estimate.estimate_frames", lambda *_: found)
+    assert shown(invoke("prepare", "own_videos.yaml", "--estimate"))[0] == (
+        "videos  9000, 8990 of them still to be decoded; 1800 to be compared (2.1 GB): their files have another time"
+    )
+
+
+def test_pruning_is_passed_on_and_lists_what_goes(
+    invoke: Invoke, stages: list[tuple[str, tuple[Any, ...]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = shown(invoke("prepare", "own_videos.yaml", "--prune"))
+    assert stages[-1][1][-1] is True
+    assert lines[3] == "pruned   0 videos, 0 B freed"
+    ids = tuple(f"{k}.mp4" for k in range(22))
+    named = ", ".join(ids[:20]) + " and 2 more"
+    result = replace(PREPARED, pruned=ids, freed=4_500_000)
+    monkeypatch.setattr("teachclip.stages.prepare.stage.prepare", lambda *_: result)
+    assert shown(invoke("prepare", "own_videos.yaml", "--prune"))[3:5] == [
+        "pruned   22 videos, 4.5 MB freed",
+        f"Frames were removed of what the data no longer names; scores stay: {named}",
+    ]
+    found = replace(ESTIMATED, pruned=ids[:1], bytes_pruned=1_500_000)
+    monkeypatch.setattr("teachclip.stages.prepare.estimate.estimate_frames", lambda *_: found)
+    assert shown(invoke("prepare", "own_videos.yaml", "--prune", "--estimate"))[4:] == [
+        "prune   1 video, 1.5 MB",
+        "Pruning removes these frames for every configuration that shares the cache. The data names none of them: "
+        "0.mp4",
+    ]
+
+
+def test_search_says_which_videos_are_gone_and_what_to_do(
+    invoke: Invoke, stages: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = (Gone("x.mp4", unnamed=False), *(Gone(f"{k}.mp4", unnamed=True) for k in range(6)))
+    monkeypatch.setattr("teachclip.stages.search.stage.search", lambda *_: replace(FOUND, gone=gone))
+    assert shown(invoke("search", "own_videos.yaml", "a dog"))[-2:] == [
+        "1 nearer video is left out (x.mp4): no such file; put it back, or take it out of the data and prune: "
+        "teachclip prepare own_videos.yaml --prune",
+        "6 nearer videos are left out (0.mp4, 1.mp4, 2.mp4, 3.mp4, 4.mp4 and 1 more): no longer in the data; "
+        "what was prepared of it goes with: teachclip prepare own_videos.yaml --prune",
+    ]
 
 
 def test_estimate_shows_disk_and_time(invoke: Invoke, stages: object, folder: Path) -> None:

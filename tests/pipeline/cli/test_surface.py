@@ -19,7 +19,7 @@ CONFIGURED = {"CONFIG", "--set", *COMMON}
 SURFACE = {
     "": {"--version", "--help"},
     "demo": {"FOLDER", *COMMON},
-    "prepare": {"--estimate", *CONFIGURED},
+    "prepare": {"--estimate", "--prune", *CONFIGURED},
     "score": {"--shard", *CONFIGURED},
     "denoise": CONFIGURED,
     "train": {"--accept", *CONFIGURED},

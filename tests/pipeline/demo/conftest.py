@@ -7,7 +7,9 @@ import pytest
 def tiny() -> tuple[str, ...]:
     """Overrides that make it so."""
     return (
-        "shapes.train_clips=12",
+        "shapes.train_clips=16",
+        "shapes.teacher_clips=24",
+        "shapes.uncaptioned_clips=5",
         "shapes.val_clips=6",
         "shapes.test_clips=8",
         "shapes.pictures=64",

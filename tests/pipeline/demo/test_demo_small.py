@@ -1,5 +1,6 @@
 """The demo at a tiny size: the whole chain, stopped and given again."""
 
+import base64
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from teachclip.remedies import MakeDemo
 from teachclip.stages.retrieval.query_ranks import read_query_ranks
 from teachclip.stages.search.stage import search
 
-STEPS = 11
+STEPS = 12
 
 type Overrides = tuple[str, ...]
 
@@ -83,7 +84,7 @@ def test_every_step_is_announced_and_timed(finished: tuple[Path, DemoResult, Lin
 
 def test_result_compares_teacher_and_students_and_is_plain_data(finished: tuple[Path, DemoResult, Lines]) -> None:
     folder, result, _ = finished
-    assert [Path(model.run).name for model in result.models] == ["xclip", "mean", "alone", "taught"]
+    assert [Path(model.run).name for model in result.models] == ["xclip", "mean", "alone", "taught", "reference"]
     for model in result.models:
         assert model.t2v["queries"] == 40
         assert model.v2t["queries"] == 8
@@ -124,13 +125,32 @@ def test_page_shows_the_numbers_of_the_result(finished: tuple[Path, DemoResult, 
     assert page.count("data:image/jpeg") >= 5 * 12  # example clips, each frame
 
 
+def test_the_page_says_what_was_gained_both_ways_and_plays_what_was_found(
+    finished: tuple[Path, DemoResult, Lines],
+) -> None:
+    folder, result, _ = finished
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    sumr = {model.name: (model.t2v["sumr"], model.v2t["sumr"]) for model in result.models}
+    gains = [
+        f"{after - before:+.1f}" for after, before in zip(sumr["student taught"], sumr["student alone"], strict=True)
+    ]
+    assert re.search(
+        rf"student taught, less student alone: SumR .{gains[0][1:]}.* to .* text to video and .{gains[1][1:]}", page
+    )
+    assert "without a teacher" in page
+    assert f"reaches {sumr["with the teacher's clips"][0]:.1f}" in page.replace("&#39;", "'")
+    played = [base64.b64decode(clip) for clip in re.findall('<video src="data:video/mp4;base64,([^"]+)"', page)]
+    assert played == [Path(answer.path).read_bytes() for found in result.searches.queries for answer in found.answers]
+    assert "media-src data:" in page
+
+
 def test_given_again_it_finds_everything(finished: tuple[Path, DemoResult, Lines], tiny: Overrides) -> None:
     folder, result, _ = finished
     lines = Lines()
     again = run_demo(folder, lines, tiny)
-    assert [step.found for step in again.steps] == [True] * 8 + [False] * 3
-    assert sum(": found, " in line for line in lines.lines) == 8
-    assert len(lines.lines) == 8 + 2 * 3
+    assert [step.found for step in again.steps] == [True] * 9 + [False] * 3
+    assert sum(": found, " in line for line in lines.lines) == 9
+    assert len(lines.lines) == 9 + 2 * 3
     assert numbers(again) == numbers(result)
     assert again.searches.queries == result.searches.queries
 
@@ -138,7 +158,7 @@ def test_given_again_it_finds_everything(finished: tuple[Path, DemoResult, Lines
 def test_its_settings_serve_every_verb(finished: tuple[Path, DemoResult, Lines]) -> None:
     folder, result, _ = finished
     config = load_config(folder / "demo.yaml")
-    assert config.run_folder == Path(result.models[-1].run)
+    assert config.run_folder == Path(result.models[3].run)
     assert config.evaluate_run == config.search_run == config.run_folder
     first = result.searches.queries[0]
     found = search(config, [first.query]).queries[0]

@@ -13,6 +13,7 @@ from teachclip.configs.schema import DataConfig
 from teachclip.errors import DataError
 from teachclip.remedies import Change
 from teachclip.stages.data.dataset import Dataset, read_dataset
+from teachclip.stages.data.readers.text_files import blank
 
 
 def read(folder: Path, text: str | bytes, name: str = "captions.csv", **options: object) -> Dataset:
@@ -217,7 +218,7 @@ def test_a_file_that_names_validation_videos_keeps_its_own(tmp_path: Path) -> No
 
 segment = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="/"), min_size=1)
 ids = st.lists(segment.map(str.strip).filter(lambda s: s not in ("", ".", "..")), min_size=1, max_size=3).map("/".join)
-captions = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda s: s.strip())
+captions = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda s: not blank(s))
 datasets = st.dictionaries(
     ids, st.tuples(st.sampled_from(["train", "val", "test"]), st.lists(captions, min_size=1, max_size=3)), min_size=1
 )

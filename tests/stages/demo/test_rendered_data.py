@@ -18,7 +18,10 @@ from teachclip.stages.demo.shapes import CAPTIONS, FRAMES, HELD_OUT, WORDS, make
 from teachclip.stages.models.clip.trunk import build_trunk
 from teachclip.stages.runtime.reporting import Silent
 
-SMALL = ShapesConfig(train_clips=6, val_clips=2, test_clips=2, pictures=64, picture_steps=6, picture_batch=8)
+SMALL = ShapesConfig(
+    train_clips=6, train_captions=2, teacher_clips=4, uncaptioned_clips=3, val_clips=2, test_clips=2,
+    pictures=64, picture_steps=6, picture_batch=8,
+)  # fmt: skip
 SIZES = TrunkSizes(
     image_size=32, patch_size=16, vision_width=64, vision_layers=1, text_width=64, text_layers=1,
     embed_dim=64, context_length=16,
@@ -33,24 +36,42 @@ def named_pairs(caption: str) -> set[tuple[str, str]]:
 
 def test_rendering_goes_on_to_the_same_files(tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert render(SMALL, whole).drawn == 10
+    assert render(SMALL, whole).drawn == 17
     render(SMALL, stopped)
     (stopped / "captions.csv").unlink()
     for name in ("train0001.mp4", "test0001.mp4"):
         (stopped / "clips" / name).unlink()
     assert render(SMALL, stopped).drawn == 2
     files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
-    assert len(files) == 11
+    assert len(files) == 17 + 2
     assert all((whole / file).read_bytes() == (stopped / file).read_bytes() for file in files)
     assert render(SMALL, whole).drawn == 0
 
 
+def read_captions(path: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(Path(path).read_text(encoding="utf-8").splitlines()))
+
+
 def test_every_clip_has_its_captions_and_its_split(tmp_path: Path) -> None:
-    path = Path(render(SMALL, tmp_path).captions)
-    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    assert len(rows) == 10 * CAPTIONS == len({(row["video"], row["caption"]) for row in rows})
+    rows = read_captions(render(SMALL, tmp_path).captions)
+    assert len(rows) == 6 * 2 + 4 * CAPTIONS == len({(row["video"], row["caption"]) for row in rows})
     assert {row["video"]: row["split"] for row in rows}["clips/val0001.mp4"] == "val"
     assert all((tmp_path / row["video"]).is_file() for row in rows)
+
+
+def test_the_teacher_learns_from_clips_that_no_student_has(tmp_path: Path) -> None:
+    made = render(SMALL, tmp_path)
+    own, theirs = read_captions(made.captions), read_captions(made.teacher_captions)
+    assert len(theirs) == 4 * CAPTIONS + 2
+    shared = {row["video"] for row in own} & {row["video"] for row in theirs}
+    assert shared == {row["video"] for row in own if row["split"] == "val"}
+    assert {row["video"] for row in theirs if row["split"] == "val"} == shared
+    assert all((tmp_path / row["video"]).is_file() for row in theirs)
+    uncaptioned = {str(path.relative_to(tmp_path)) for path in (tmp_path / "uncaptioned").iterdir()}
+    assert len(uncaptioned) == 3
+    assert not uncaptioned & {row["video"] for row in own + theirs}
+    clips = [path.read_bytes() for path in sorted(tmp_path.rglob("*.mp4"))]
+    assert len(set(clips)) == len(clips)
 
 
 def test_training_never_names_the_pairs_that_every_other_clip_shows() -> None:

@@ -79,6 +79,9 @@ def test_seeds_repeat() -> None:
     ranks = model(50, 2, 1.5, 0)
     assert confidence(ranks) == confidence(ranks)
     assert confidence(ranks) != confidence(ranks, seed=1)
+    other = model(50, 2, 1.0, 1)
+    assert difference(ranks, other) == difference(ranks, other)
+    assert difference(ranks, other) != difference(ranks, other, seed=1)
     wide, narrow = (confidence(ranks, level=level)["t2v"]["r1"] for level in (0.99, 0.5))
     assert wide.low < narrow.low < narrow.high < wide.high
 

@@ -22,7 +22,8 @@ from teachclip.stages.search.stage import search
 
 def test_answers_are_the_networks_own_cosines_of_every_split(place: Any) -> None:
     made = index(place.config())
-    assert (made.videos, made.added, made.kept, made.width) == (5, 5, 0, 64)
+    assert (made.videos, made.added, made.kept, made.removed, made.width) == (5, 5, 0, 0, 64)
+    assert made.index == str(place.config().index_folder)
     result = search(place.config(top=3), ["clip number 2", "something else"])
     assert [found.query for found in result.queries] == ["clip number 2", "something else"]
     for found in result.queries:
@@ -117,6 +118,24 @@ def test_killed_while_encoding_keeps_what_was_published(place: Any, monkeypatch:
     monkeypatch.undo()
     made = index(place.config())
     assert (made.kept, made.added, made.videos) == (4, 1, 5)
+
+
+def test_vectors_that_cannot_be_kept_answer_all_the_same(
+    place: Any, heard: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = search(place.config(index="kept"), ["a red clip"]).queries
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(index_stage, "publish_vectors", refuse)
+    monkeypatch.setattr(index_stage, "SAVE_SECONDS", -1.0)
+    assert search(place.config(), ["a red clip"], heard).queries == expected
+    (told,) = heard.warnings
+    assert told.startswith(f"{place.config().index_folder}: the vectors are not kept")
+    assert told.endswith("Read-only file system")
+    with pytest.raises(OSError, match="Read-only"):  # who asks for the index alone has nothing without it
+        index(place.config())
 
 
 def test_mean_pooling_searches_too(place: Any) -> None:

@@ -334,3 +334,23 @@ def test_it_ends_with_the_program_and_says_nothing(make_store: Any, state: str, 
     assert "label_process" not in errors
     assert errors.count("Traceback") == (end == signal.SIGINT)  # the program's own
     assert "resource_tracker" not in errors
+
+
+def test_a_process_that_does_not_end_is_killed(make_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_process, "_ENDING", 0.1)
+    made = make_store()
+    process = LabelProcess([made.cache.reader(made.texts, made.videos)])
+    os.kill(process.pid, signal.SIGSTOP)  # it hears no more that it is to end
+    process.close()
+    assert not alive(process.pid)
+
+
+def test_the_process_finds_what_the_program_finds(
+    make_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program may have put the package on its path by itself."""
+    made = make_store()
+    monkeypatch.syspath_prepend(tmp_path)
+    with LabelProcess([made.cache.reader(made.texts, made.videos)]) as process:
+        environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    assert any(line.startswith(f"PYTHONPATH={tmp_path}".encode()) for line in environment)

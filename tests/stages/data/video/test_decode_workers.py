@@ -36,7 +36,7 @@ def test_a_hung_or_crashed_decoder_costs_its_one_video(
     told = {names[index]: (found.record.status.status, found.record.status.reason) for index, found in results.items()}
     assert told == {
         "a.mp4": ("ok", ""),
-        "hang.mp4": ("timeout", "not decoded within 1.5 seconds"),
+        "hang.mp4": ("timeout", "not decoded within 1.5 seconds (prepare.timeout)"),
         "exit.mp4": ("corrupt", "the decoder crashed (exit code 3)"),
         "b.mp4": ("ok", ""),
         "segfault.mp4": ("corrupt", "the decoder crashed (killed by SIGSEGV)"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from teachclip.cache.frames.record import VideoRecord
 from teachclip.configs.schema import PrepareConfig
+from teachclip.stages.data.video.content import read_again
 from teachclip.stages.data.video.decode import read_video
 
 
@@ -48,6 +49,13 @@ def troubled(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
     with (path.parent / "turns.txt").open("a") as file:
         file.write(f"{id} {begun} {time.monotonic()}\n")
     return record
+
+
+def unreadable_0(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
+    """Compare files; one cannot be read."""
+    if id == "0.mp4":
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    return read_again(id, path, config)
 
 
 def hang_after_telling(id: str, path: Path, config: PrepareConfig) -> VideoRecord:

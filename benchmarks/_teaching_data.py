@@ -1,0 +1,140 @@
+"""The demo's clips at any size: one's own captions of some of them, a teacher that learnt from others, its scores."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from teachclip.configs.loading import load_config
+from teachclip.configs.schema import Config
+from teachclip.stages.demo.pretrain import pretrain
+from teachclip.stages.demo.render import OWN, THEIRS, UNCAPTIONED, render
+from teachclip.stages.evaluate.stage import evaluate
+from teachclip.stages.prepare.stage import prepare
+from teachclip.stages.score.stage import score
+from teachclip.stages.train.stage import train
+
+METRICS = ("r1", "r5", "r10", "sumr")
+DEMO = Path(__file__).parents[1] / "configs/demo.yaml"
+MOST_CLIPS, MOST_CAPTIONS = 1600, 5
+TEACHER = ("train.network.kind=xclip", "train.max_steps=600", "train.validate_every=1")
+
+
+def losses(infonce: float, coarse: float, fine: float, *more: str) -> tuple[str, ...]:
+    """Overrides for the weights of the three losses."""
+    weights = {"infonce": infonce, "coarse": coarse, "fine": fine}
+    return (*(f"train.loss.{name}={weight}" for name, weight in weights.items()), *more)
+
+
+@dataclass(frozen=True)
+class Own:
+    """How many clips the student's owner has captions of, and how many of each."""
+
+    clips: int
+    captions: int
+
+    def __str__(self) -> str:
+        return f"{self.clips}x{self.captions}"
+
+    @classmethod
+    def parsed(cls, text: str) -> "Own":
+        """Of `400x1`."""
+        clips, _, captions = text.partition("x")
+        return cls(int(clips), int(captions))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A seed of the clips and the trunk, and one of everything else."""
+
+    data: int
+    train: int
+
+    def __str__(self) -> str:
+        return f"{self.data}:{self.train}"
+
+    @classmethod
+    def parsed(cls, text: str) -> "Draw":
+        """Of `7:1`."""
+        data, _, train = text.partition(":")
+        return cls(int(data), int(train))
+
+
+@dataclass(frozen=True)
+class World:
+    """All of one draw: folders below `folder`/data-SEED, the clips and the trunk shared by draws of one data seed."""
+
+    folder: Path
+    draw: Draw
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> Path:
+        return self.folder / f"data-{self.draw.data}"
+
+    def config(self, captions: str, overrides: Sequence[str]) -> Config:
+        """The demo's configuration with the captions file `captions`, everything below `place`."""
+        paths = {
+            "work": self.place / "work",
+            "data.captions": self.place / captions,
+            "data.unlabelled": self.place / UNCAPTIONED,
+            "train.network.trunk.weights": self.place / "trunk.safetensors",
+        }
+        sizes = {
+            "seed": self.draw.data,
+            "train_clips": MOST_CLIPS,
+            "train_captions": MOST_CAPTIONS,
+        }
+        given = [f"{key}={value.absolute()}" for key, value in paths.items()]
+        given += [f"shapes.{key}={value}" for key, value in sizes.items()]
+        return load_config(DEMO, [*given, f"train.seed={self.draw.train}", *overrides, *self.overrides])
+
+    def make(self) -> None:
+        """Clips, frames, trunk and the teacher."""
+        config = self.config(OWN, ())
+        render(config.shapes, self.place)
+        for captions in (OWN, THEIRS):
+            prepare(self.config(captions, ()))
+        network = config.train.network
+        assert network.trunk.sizes
+        pretrain(config.shapes, network.trunk.sizes, network.words, self.place / "trunk.safetensors")
+
+    def own(self, own: Own) -> str:
+        """The captions file of that many clips; validation and test as they are."""
+        name = f"own-{own}.csv"
+        if not (self.place / name).exists():
+            with (self.place / OWN).open(newline="") as file:
+                rows = list(csv.reader(file))
+            seen: dict[str, int] = {}
+            kept = [rows[0]]
+            for video, caption, split in rows[1:]:
+                seen[video] = seen.get(video, 0) + 1
+                few = seen[video] <= own.captions and int(video.removesuffix(".mp4")[-4:]) < own.clips
+                if split != "train" or few:
+                    kept.append([video, caption, split])
+            with (self.place / name).open("w", newline="") as file:
+                csv.writer(file).writerows(kept)
+        return name
+
+    def trained(self, captions: str, run: str, overrides: Sequence[str]) -> dict[str, Any]:
+        """Train a network (found where it was trained) and measure it on the test clips: metrics, both ways."""
+        places = (f"train.run=runs/{run}-{self.draw.train}", f"evaluate.run=runs/{run}-{self.draw.train}")
+        done = train(self.config(captions, (*overrides, *places)))
+        measured = evaluate(self.config(OWN, (*overrides, *places)))
+        t2v, v2t = ({key: way[key] for key in METRICS} for way in (measured.t2v, measured.v2t))
+        return {"t2v": t2v, "v2t": v2t, "val": done.best["value"], "step": done.best["step"], "seconds": done.seconds}
+
+    def teacher(self, captions: str = THEIRS, run: str = "teacher", overrides: Sequence[str] = ()) -> dict[str, Any]:
+        """A teacher, as far as it is not there yet."""
+        return self.trained(captions, run, (*TEACHER, *losses(1, 0, 0), *overrides))
+
+    def scores(self, captions: str, name: str, teacher: str = "teacher") -> tuple[str, ...]:
+        """Score with it; what a student that learns from it is told."""
+        checkpoint = f"runs/{teacher}-{self.draw.train}"
+        told = (
+            f"score.store=scores-{name}-{self.draw.train}.zarr",
+            f"score.teachers=[{{name: xclip, checkpoint: {checkpoint}}}]",
+        )
+        score(self.config(captions, told))
+        return (*told, "train.teachers=[xclip]")
