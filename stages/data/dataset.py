@@ -17,9 +17,9 @@ from .readers.own import read_own
 from .readers.own_rows import read_rows
 from .readers.published import read_published_set
 from .readers.text_files import blank
-from .readers.unlabelled import PREFIX, read_unlabelled
 from .readers.video_folder import VideoFolder, bad_id, encodes, file_there
 from .readers.webdataset import read_shards, shard_name, shard_paths
+from .unlabelled_files import PREFIX, read_unlabelled
 from .video.source import VideoSource, file_of
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)

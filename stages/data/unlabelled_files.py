@@ -4,9 +4,9 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from ....cache.storage.system_files import left_by_system
-from ....errors import DataError, printable
-from .video_folder import VIDEO_SUFFIXES, bad_id, link_out
+from ...cache.storage.system_files import left_by_system
+from ...errors import DataError, printable
+from .readers.video_folder import VIDEO_SUFFIXES, bad_id, link_out
 
 PREFIX = "unlabelled:"
 """Their ids begin with it, so that they are no others' ids."""
