@@ -10,17 +10,16 @@ from typing import get_args
 from ...configs.published_sets import SplitName
 from ...configs.schema import DataConfig
 from ...errors import DataError
-from ...plurals import counted
-from ...remedies import Change, CheckData, ReadPage, Remedy
+from ...remedies import Change, CheckData, Remedy
 from ..runtime.reporting import Reporter
 from .readers.annotated_video import AnnotatedVideo, Annotations
 from .readers.own import read_own
 from .readers.own_rows import read_rows
 from .readers.published import read_published_set
 from .readers.text_files import blank
-from .readers.unlabelled import PREFIX, read_unlabelled
 from .readers.video_folder import VideoFolder, bad_id, encodes, file_there
 from .readers.webdataset import read_shards, shard_name, shard_paths
+from .unlabelled_files import PREFIX, read_unlabelled
 from .video.source import VideoSource, file_of
 
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
@@ -193,12 +192,12 @@ def named_videos(config: DataConfig) -> set[str]:
     Raises:
         DataError: a file cannot be read.
     """
+    further = config.unlabelled and read_unlabelled(config.unlabelled, (), lambda _: None)
+    named = set(further or ())
     if config.set == "own":  # without a look at every caption and file
-        captioned = {row.video for row in read_rows(config.captions, lambda _: None)}
-    else:
-        every = config.model_copy(update={"splits": SPLITS})
-        captioned = {clip.id for clip in read_clips(every, lambda _: None)}
-    return captioned if config.unlabelled is None else {*captioned, *read_unlabelled(config.unlabelled, (), _ignore)}
+        return named | {row.video for row in read_rows(config.captions, lambda _: None)}
+    every = config.model_copy(update={"splits": SPLITS})
+    return named | {clip.id for clip in read_clips(every, lambda _: None)}
 
 
 def file_finder(config: DataConfig) -> Callable[[str], Path | None]:
@@ -220,10 +219,6 @@ def _file_finder(config: DataConfig) -> Callable[[str], Path | None]:
     return lambda id: _there(folder().find((id, id.removeprefix("v_")))[0])
 
 
-def _ignore(problem: str) -> None:
-    """For those who ask for names alone."""
-
-
 def _there(path: Path | None) -> Path | None:
     return path if path is not None and file_there(path) else None
 
@@ -240,7 +235,7 @@ def _locator(config: DataConfig) -> Callable[[str], str]:
     if config.set == "webdataset":
         tars = _tars(config.video_folder)
         return lambda id: next((f"{tars[stem]}{id[len(stem) :]}" for stem in tars if id.startswith(f"{stem}/")), id)
-    find = _file_finder(config)
+    find = file_finder(config)
     return lambda id: str(find(id) or config.video_folder / id)
 
 
@@ -275,14 +270,13 @@ def _refusal(config: DataConfig, problems: list[str]) -> DataError:
     if len(problems) > SHOWN:
         shown.append(f"... and {len(problems) - SHOWN} more")
     own = config.set == "own"
-    hint = Remedy("look closer", CheckData(), otherwise=Remedy("read what is what", ReadPage("guide/data")))
+    hint = Remedy("look closer; docs/guide/data.md says what is what", CheckData())
     if own:
         equal = any("the same caption" in problem for problem in problems)
         first = Remedy("keep the first of equal captions", Change({"data.duplicates": "keep-first"}))
         hint = Remedy("correct these rows and run again", otherwise=first if equal else None)
-    return DataError(
-        f"{counted(len(problems), 'problem')} in the captions", where=str(config.origin), hint=hint, details=shown
-    )
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    return DataError(f"{count} in the captions", where=str(config.origin), hint=hint, details=shown)
 
 
 def with_validation(dataset: Dataset, config: DataConfig) -> Dataset:

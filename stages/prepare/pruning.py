@@ -32,14 +32,15 @@ def find_unnamed(folder: FrameFolder, dataset: Dataset, config: DataConfig) -> U
     """What pruning would remove.
 
     Args:
-        dataset: what `config` says, which may be some of the splits; the others are read, too.
+        dataset: what `config` says, videos without captions among the others; it may be some of the splits, and the
+            others are read, too.
 
     Raises:
         DataError: a split cannot be read.
         CacheError: no frames would remain.
     """
     if set(config.splits) != set(SPLITS):
-        dataset = read_dataset(config.model_copy(update={"splits": SPLITS}))
+        dataset = read_dataset(config.model_copy(update={"splits": SPLITS})).with_unlabelled()
     named = {video.id for video in dataset.videos}
     videos: list[str] = []
     size = 0

@@ -14,7 +14,7 @@ from teachclip.configs.loading import load_config
 from teachclip.configs.schema import Config, DataConfig
 from teachclip.errors import DataError
 from teachclip.stages.data.check import check_data
-from teachclip.stages.data.dataset import Dataset, locator, read_dataset
+from teachclip.stages.data.dataset import Dataset, file_finder, locator, named_videos, read_dataset
 from teachclip.stages.data.usable_split import usable_split, usable_unlabelled
 from teachclip.stages.prepare.estimate import estimate_frames
 from teachclip.stages.prepare.stage import prepare
@@ -229,3 +229,16 @@ def test_data_check_shows_them(prepared: tuple[Config, Heard], tmp_path: Path, c
         "training videos without captions: 4, 4 on disk, 3 prepared; "
         "1 have the frames of captioned videos and are left out"
     )
+
+
+@pytest.mark.parametrize("splits", [("train", "val", "test"), ("test",)])
+def test_their_frames_are_not_pruned_and_they_are_not_gone(prepared: tuple[Config, Heard], splits: Any) -> None:
+    config, heard = prepared
+    of_splits = config.model_copy(update={"data": config.data.model_copy(update={"splits": splits})})
+    assert prepare(of_splits, heard, prune=True).pruned == ()
+    named = named_videos(of_splits.data)
+    assert {"a.mp4", "unlabelled:new.mp4"} <= named
+    assert file_finder(of_splits.data)("unlabelled:new.mp4") == config.data.unlabelled / "new.mp4"
+    assert file_finder(of_splits.data)("unlabelled:none.mp4") is None
+    without = config.model_copy(update={"data": config.data.model_copy(update={"unlabelled": None})})
+    assert len(prepare(without, heard, prune=True).pruned) == 4

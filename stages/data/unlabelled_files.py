@@ -4,9 +4,9 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from ....cache.storage.system_files import left_by_system
-from ....errors import DataError
-from .video_folder import VIDEO_SUFFIXES, bad_id, link_out
+from ...cache.storage.system_files import left_by_system
+from ...errors import DataError, printable
+from .readers.video_folder import VIDEO_SUFFIXES, bad_id, link_out
 
 PREFIX = "unlabelled:"
 """Their ids begin with it, so that they are no others' ids."""
@@ -35,7 +35,7 @@ def read_unlabelled(folder: Path, known: Collection[Path], problem: Callable[[st
         if real in known:
             continue
         if wrong := bad_id(name) or ("" if real.is_relative_to(root) else link_out(real, "data.unlabelled")):
-            problem(f"{folder}: video {name!r} {wrong}")
+            problem(f"{printable(str(folder))}: video '{printable(name)}' {wrong}")
         else:
             found[f"{PREFIX}{name}"] = path
     return found
