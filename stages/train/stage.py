@@ -6,7 +6,7 @@ TeachCLIP section 3; the recipes are in configs/recipes.
 from contextlib import nullcontext
 from dataclasses import asdict
 
-from ...configs.schema import Config
+from ...configs.schema import Config, TrainConfig
 from ...plurals import counted
 from ..runtime.device import choose_device, deterministic
 from ..runtime.processes import World, joined
@@ -52,8 +52,21 @@ def _train(config: Config, reporter: Reporter, world: World, stop: StopRequest |
             reporter.warn(counted(data.train.left_out, one, many))
         if data.draws is not None:
             reporter.info(f"each step sees {data.draws.count} of {data.unlabelled.told}")
+        if told := _undoing(config.train):
+            reporter.info(told)
         with deterministic(choose_device(config.train.device), config.train.deterministic):
             result = TrainRun(config, data, folder, reporter).go(stop)
         if world.main:
             folder.finish(asdict(result))
         return result
+
+
+def _undoing(config: TrainConfig) -> str:
+    """What is said of weights with which InfoNCE was seen to undo what coarse teaching gave; nothing of others."""
+    loss = config.loss
+    if not config.teachers or not loss.coarse or loss.infonce < loss.coarse:
+        return ""
+    return (
+        f"InfoNCE weighs {loss.infonce:g} and coarse teaching {loss.coarse:g}: with equal weights nothing was left of "
+        "what teaching gave where own captions are few, with 0.2 to 1 most of it (docs/guide/teaching.md)"
+    )

@@ -17,11 +17,22 @@ from teachclip.configs.loading import dump_config, load_config
 from teachclip.configs.schema import Config
 from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, TrainingError
 from teachclip.stages.evaluate.stage import evaluate
+from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.runtime.run_folder import RunFolder
 from teachclip.stages.train.run import TrainResult
 from teachclip.stages.train.stage import train
 
 LOSSES = ("loss", "infonce", "coarse", "fine")
+
+
+class Heard(Silent):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.said.append(message)
 
 
 def losses(config: Config) -> list[list[float]]:
@@ -129,8 +140,9 @@ def test_every_recipe_trains_a_taught_student(world: Any, tmp_path: Path, recipe
     mine = {**sizes, "train": {**train_section, "network": network, "batch_size": 8}, "extends": f"recipes/{recipe}"}
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(mine))
-    config = load_config(path)
-    assert train(config).steps == 3
+    config, heard = load_config(path), Heard()
+    assert train(config, heard).steps == 3
+    assert any("InfoNCE weighs 1 and coarse teaching 1" in line for line in heard.said) == (recipe == "paper")
     assert config.train.optim.optimiser == {"official": "bert-adam", "paper": "adam", "default": "adamw"}[recipe]
     assert all(value > 0 for line in losses(config) for value in line)
 
