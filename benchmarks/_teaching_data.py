@@ -129,12 +129,14 @@ class World:
         """A teacher, as far as it is not there yet."""
         return self.trained(captions, run, (*TEACHER, *losses(1, 0, 0), *overrides))
 
-    def scores(self, captions: str, name: str, teacher: str = "teacher") -> tuple[str, ...]:
+    def scores(
+        self, captions: str, name: str, teacher: str = "teacher", overrides: Sequence[str] = ()
+    ) -> tuple[str, ...]:
         """Score with it; what a student that learns from it is told."""
         checkpoint = f"runs/{teacher}-{self.draw.train}"
         told = (
             f"score.store=scores-{name}-{self.draw.train}.zarr",
             f"score.teachers=[{{name: xclip, checkpoint: {checkpoint}}}]",
         )
-        score(self.config(captions, told))
+        score(self.config(captions, (*told, *overrides)))
         return (*told, "train.teachers=[xclip]")
