@@ -53,11 +53,12 @@ def read_shards(folder: Path, problem: Callable[[str], None], uncaptioned: bool 
     the string or list of strings `caption` (`captions`, `text`), else the lines of a .txt; the same one counts once.
     Its split is the .json's `split`; else the shard's name or folder begins with train, val, dev or test; else train.
 
-    What is wrong with single samples goes to `problem`; they are left out. Failed downloads and samples without a
-    caption are only counted; with `uncaptioned`, training videos without one are among the videos.
+    What is wrong with single samples goes to `problem`; they are left out. Of a shard that is cut off, what lies before
+    the cut is read, and of a file that is no tar nothing, which goes to `problem`, too. Failed downloads and samples
+    without a caption are only counted; with `uncaptioned`, training videos without one are among the videos.
 
     Raises:
-        DataError: there is no shard, or one is no uncompressed tar, or is cut off.
+        DataError: there is no shard, one is compressed, or there is no sample, and a shard is no tar or cut off.
     """
     paths = shard_paths(folder)
     _refuse_compressed(folder, paths)
@@ -69,8 +70,12 @@ def read_shards(folder: Path, problem: Callable[[str], None], uncaptioned: bool 
             hint="name the folder of the shards: data.videos",
         )
     counted = _Counted()
-    found = [clip for path in paths for clip in _TarShard(path, folder, problem, counted, uncaptioned).clips()]
-    for line in counted.lines():
+    shards = [_TarShard(path, folder, problem, counted, uncaptioned) for path in paths]
+    found = [clip for each in shards for clip in each.clips()]
+    broken = [each.broken for each in shards if each.broken]
+    if broken and not found:
+        raise broken[0]
+    for line in (*counted.lines(), *(f"{error.where}: {error.what}; {error.hint}" for error in broken)):
         problem(line)
     return found
 
@@ -121,6 +126,7 @@ class _TarShard:
         self.path, self.problem, self.counted, self.uncaptioned = path, problem, counted, uncaptioned
         self.name = shard_name(path, folder)
         self.split = _split_of_path(self.name)
+        self.broken: DataError | None = None  # once `clips` has come to where it is
 
     def clips(self) -> Iterator[AnnotatedVideo]:
         samples: dict[str, _Sample] = defaultdict(_Sample)
@@ -132,14 +138,14 @@ class _TarShard:
                         raise EOFError(f"{member.name} ends beyond the file")
                     self._add(tar, member, samples)
         except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-            compressed = _is_gzip(self.path)
-            raise DataError(
-                "not an uncompressed tar but a gzip file"
-                if compressed
-                else f"not an uncompressed tar, or cut off: {error}",
-                where=str(self.path),
-                hint="put what is in it, unpacked by gunzip, in its place" if compressed else "get this shard again",
-            ) from None
+            if _is_gzip(self.path):
+                raise DataError(
+                    "not an uncompressed tar but a gzip file",
+                    where=str(self.path),
+                    hint="put what is in it, unpacked by gunzip, in its place",
+                ) from None
+            what = f"not an uncompressed tar, or cut off: {error}"
+            self.broken = DataError(what, where=str(self.path), hint="get this shard again")
         for key, sample in samples.items():
             yield from self._clip(key, sample)
 

@@ -385,6 +385,17 @@ def test_what_is_no_whole_shard_is_refused(tmp_path: Path) -> None:
     assert "gunzip" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("second", [b"not a tar" * 100, b"", "cut"])
+def test_a_broken_shard_costs_only_what_is_lost(tmp_path: Path, second: bytes | str) -> None:
+    shard(tmp_path / "a.tar", {"a.txt": "x", "a.mp4": b"-"})
+    path = shard(tmp_path / "b.tar", {"b.txt": "y", "b.mp4": bytes(600), "c.txt": "z", "c.mp4": bytes(5000)})
+    path.write_bytes(path.read_bytes()[:5000] if isinstance(second, str) else second)
+    dataset = read_dataset(in_shards(tmp_path))
+    assert [video.id for video in dataset.videos] == (["a/a", "b/b"] if second == "cut" else ["a/a"])
+    (told,) = [line for line in dataset.left_out if "get this shard again" in line]
+    assert told.startswith(f"{path}: not an uncompressed tar, or cut off")
+
+
 def test_a_folder_of_shards_that_is_none_is_told_as_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         read_dataset(in_shards(tmp_path / "nowhere"))
