@@ -205,12 +205,8 @@ def _assigned(given: Marked, keys: Sequence[str], value: Marked) -> Marked:
     nothing = Marked(None, value.place)
     if isinstance(given.value, list) and first.isdecimal() and len(first) < 10:
         if int(first) >= len(given.value):
-            raise ConfigError(
-                (
-                    f"there {'is' if len(given.value) == 1 else 'are'} {counted(len(given.value), 'entry', 'entries')}, counted from 0"
-                ),
-                where=str(value.place),
-            )
+            there = counted(len(given.value), "entry is there", "entries are there")
+            raise ConfigError(f"{there}, counted from 0", where=str(value.place))
         entries = list(given.value)
         entries[int(first)] = _assigned(entries[int(first)], rest, value)
         return replace(given, value=entries)
