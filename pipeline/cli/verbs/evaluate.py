@@ -128,16 +128,17 @@ def _several(found: "Evaluations", given: Mapping[str, Given], output: Output) -
 def _shown(results: Sequence["EvaluateResult"]) -> list[RenderableType]:
     if not results:
         return []
-    runs = {result.run for result in results}
+    runs, splits = {result.run for result in results}, {result.split for result in results}
     rows = []
     for result in results:
-        named = (_short(result.run),) if len(runs) > 1 else ()
-        facts = (*named, result.data, result.split, result.texts, result.videos)
-        rows += [(*facts, title, *_numbers(getattr(result, way))) for way, title in WAYS.items()]
-    headings = (*(["run"] if len(runs) > 1 else []), "data", "split", "captions", "videos", "", *COLUMNS)
+        named = [_short(result.run)] if len(runs) > 1 else []
+        named += [result.data, *([result.split] if len(splits) > 1 else [])]
+        rows += [(*named, result.texts, result.videos, way, *_numbers(getattr(result, way))) for way in WAYS]
+    headings = [*(["run"] if len(runs) > 1 else []), "data", *(["split"] if len(splits) > 1 else [])]
     marks = (f"{result.run} on {result.data}: {mark}" for result in results for mark in result.marks)
-    title = [f"{run}:" for run in runs] if len(runs) == 1 else []
-    return [*title, table(*headings, rows=rows), *marks]
+    alike = [*(runs if len(runs) == 1 else ()), *(splits if len(splits) == 1 else ())]
+    ways = ", ".join(f"{way} is {title}" for way, title in WAYS.items())
+    return [": ".join([*alike, ways]), table(*headings, "captions", "videos", "", *COLUMNS, rows=rows), *marks]
 
 
 def _short(run: str) -> str:

@@ -360,7 +360,7 @@ def test_missing_scores_are_told_before_anything_trains(world: "World", tmp_path
         "X-Pool: score.teachers names xclip, not xpool",
     )
     assert caught.value.hint == (
-        "name drl, xpool among score.teachers (docs/guide/teachers.md), then score: teachclip score 'a b.yaml'\n"
+        "name drl, xpool among score.teachers, then score: teachclip score 'a b.yaml'\n"
         "or run the other rows: teachclip sweep a.yaml --partial"
     )
     assert not (world.root / "work/runs/unscored").exists()

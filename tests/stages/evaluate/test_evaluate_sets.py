@@ -57,15 +57,13 @@ def test_every_test_set_is_a_row_and_a_result_in_the_run_folder(ask: Ask, tmp_pa
     result = ask("own.yaml", "--on", "other.yaml")
     assert result.exit_code == 0, result.stderr
     title, headings, *rows = result.stdout.splitlines()
-    assert title == f"{tmp_path / 'run'}:"
-    assert cells(headings) == ["data", "split", "captions", "videos", "R@1", "R@5", "R@10", "SumR", "MdR", "MnR"]
-    assert [cells(row)[:5] for row in rows] == [
-        [name, "test", *sizes, way]
-        for name, sizes in (("own", ("12", "6")), ("other", ("4", "4")))
-        for way in ("text to video", "video to text")
+    assert title == f"{tmp_path / 'run'}: test: t2v is text to video, v2t is video to text"
+    assert cells(headings) == ["data", "captions", "videos", "R@1", "R@5", "R@10", "SumR", "MdR", "MnR"]
+    assert [cells(row)[:4] for row in rows] == [
+        [name, *sizes, way] for name, sizes in (("own", ("12", "6")), ("other", ("4", "4"))) for way in ("t2v", "v2t")
     ]
     alone = json.loads(ask("own.yaml", "--json").stdout)
-    assert cells(rows[0])[5:] == [f"{alone['t2v'][key]:.1f}" for key in ("r1", "r5", "r10", "sumr", "mdr", "mnr")]
+    assert cells(rows[0])[4:] == [f"{alone['t2v'][key]:.1f}" for key in ("r1", "r5", "r10", "sumr", "mdr", "mnr")]
     kept = sorted(path.name for path in (tmp_path / "run").glob("*test*"))
     assert kept == ["evaluation-other-test.json", "evaluation-test.json", "ranks-other-test.npz", "ranks-test.npz"]
     ranks = read_query_ranks(tmp_path / "run" / "ranks-other-test.npz")
