@@ -50,8 +50,11 @@ def invoke(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
 
 @pytest.fixture
 def project(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a copy of the world, with `own.yaml`."""
+    """The current folder: a copy of the world as it was made, with `own.yaml`."""
     shutil.copytree(world.root, tmp_path / "project")
+    for run in (tmp_path / "project/work/runs").iterdir():
+        if run.name != "xclip":  # of another test
+            shutil.rmtree(run)
     monkeypatch.chdir(tmp_path / "project")
     Path("own.yaml").write_text(SETTINGS)
     return Path.cwd()

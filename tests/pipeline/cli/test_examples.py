@@ -440,3 +440,15 @@ def test_what_train_accepts_reaches_the_configuration_and_is_shown(
     assert "accepted for xclip  other pixels than were scored, in 3 of 1,000 videos" in shown(
         invoke("train", "own_videos.yaml")
     )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [(0.0, 33.3, "text to video 0.0 to 33.3"), (0.0, 0.0, "text to video none, as every query fared alike")],
+)
+def test_evaluate_tells_no_interval_where_all_queries_fared_alike(
+    invoke: Invoke, stages: object, monkeypatch: pytest.MonkeyPatch, low: float, high: float, told: str
+) -> None:
+    found = replace(EVALUATED, confidence={"t2v": {"r1": {"value": 0.0, "low": low, "high": high}}})
+    monkeypatch.setattr("teachclip.stages.evaluate.stage.evaluate", lambda *_: found)
+    assert f"95 % interval of R@1 over queries: {told}" in shown(invoke("evaluate", "own_videos.yaml"))
