@@ -10,6 +10,7 @@ from typing import get_args
 from ...configs.published_sets import SplitName
 from ...configs.schema import DataConfig
 from ...errors import DataError
+from ...plurals import counted
 from ...remedies import Change, CheckData, Remedy
 from ..runtime.reporting import Reporter
 from .readers.annotated_video import AnnotatedVideo, Annotations
@@ -275,7 +276,7 @@ def _refusal(config: DataConfig, problems: list[str]) -> DataError:
         equal = any("the same caption" in problem for problem in problems)
         first = Remedy("keep the first of equal captions", Change({"data.duplicates": "keep-first"}))
         hint = Remedy("correct these rows and run again", otherwise=first if equal else None)
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    count = counted(len(problems), "problem")
     return DataError(f"{count} in the captions", where=str(config.origin), hint=hint, details=shown)
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from ...cache.frames.cache import FrameCache
+from ...plurals import counted
 from .dataset import Dataset, Text
 
 
@@ -57,7 +58,9 @@ class UsableUnlabelled:
         """How many there are and why not more, in words."""
         reasons = {"without usable frames": self.left_out, "with the frames of a captioned video": self.captioned}
         left = " and ".join(f"{count:,} {why}" for why, count in reasons.items() if count)
-        return f"{len(self.videos):,} videos without captions" + (f"; left out: {left}" if left else "")
+        return counted(len(self.videos), "video without captions", "videos without captions") + (
+            f"; left out: {left}" if left else ""
+        )
 
 
 def usable_split(

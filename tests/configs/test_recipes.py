@@ -44,6 +44,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/guide/recipes.md"
 CODE_AND_DEFAULT = {
     "data.validation",
     "train.network.mask_padding",
+    "train.loss.infonce",
     "train.loss.fine",
     "train.loss.fine_reduction",
     "train.loss.mask_same_video",

@@ -69,7 +69,7 @@ def train(
                     )
                     for name, count in result.other_pixels.items()
                 ),
-                *([("without captions", f"{more:,} videos a step, in the coarse loss")] if more else []),
+                *([("without captions", f"{counted(more, 'video')} a step, in the coarse loss")] if more else []),
                 *([("batches", "; ".join(batches))] if batches else []),
                 ("steps", f"{result.steps} in {duration(result.seconds)}{' (earlier)' if result.already_done else ''}"),
                 ("chosen", f"step {best['step']}, by {best['chosen_by']}: {best['value']:.4g}"),

@@ -160,7 +160,7 @@ def _settings(config: Config) -> dict[str, str | None]:
     losses = f"{loss.contrastive} {loss.infonce:g}"
     if settings.teachers:
         losses += f", coarse {loss.coarse:g} ({loss.coarse_kind}), fine {loss.fine:g} ({loss.fine_kind})"
-    further = f" and {settings.unlabelled:,} videos without captions" if settings.unlabelled else ""
+    further = f" and {counted(settings.unlabelled, 'video')} without captions" if settings.unlabelled else ""
     return {
         "taught by": ", ".join(settings.teachers) or "nobody",
         "losses": losses.replace("infonce", "InfoNCE"),
