@@ -167,8 +167,8 @@ def run_demo(folder: Path, reporter: Reporter | None = None, overrides: Sequence
         TeachclipError: the folder holds something that was made with other settings, or a stage fails.
     """
     began = time.perf_counter()
-    chain = Chain(folder, reporter or Silent(), tuple(overrides))
     try:
+        chain = Chain(folder, reporter or Silent(), tuple(overrides))
         models, searches = _run(chain, began)
     except CacheMismatchError as error:
         another = Remedy("take another folder", MakeDemo(OTHER))
@@ -207,7 +207,11 @@ class Chain:
         self.settings, self.teacher_settings = folder / "demo.yaml", folder / "teacher.yaml"
         self.page = folder / "report.html"
         self.steps = Steps(reporter, total=steps)
-        for path, text in ((self.settings, SETTINGS), (self.teacher_settings, TEACHER_SETTINGS)):
+        if self.settings.exists() and not self.teacher_settings.exists():
+            hint = Remedy("take another folder", MakeDemo(OTHER))
+            what = "a demo of an earlier release, whose teacher had the student's own clips"
+            raise CacheMismatchError(what, where=str(folder), hint=hint)
+        for path, text in ((self.teacher_settings, TEACHER_SETTINGS), (self.settings, SETTINGS)):
             if not path.exists():
                 publish(path, text.encode())
 

@@ -175,6 +175,16 @@ def test_its_settings_serve_every_verb(finished: tuple[Path, DemoResult, Lines])
     assert [answer.cosine for answer in found.answers] == pytest.approx([a.cosine for a in first.answers], abs=1e-5)
 
 
+def test_a_demo_of_an_earlier_release_is_left_as_it_is(tmp_path: Path, tiny: Overrides) -> None:
+    (tmp_path / "demo.yaml").write_text("extends: demo\ndata: {captions: captions.csv}\n")
+    (tmp_path / "captions.csv").write_text("video,caption,split\n")
+    with pytest.raises(TeachclipError, match="of an earlier release") as caught:
+        run_demo(tmp_path, Lines(), tiny)
+    assert "take another folder" in str(caught.value.hint)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["captions.csv", "demo.yaml"]
+    assert (tmp_path / "captions.csv").read_text() == "video,caption,split\n"
+
+
 def test_other_settings_are_refused_by_name(finished: tuple[Path, DemoResult, Lines], tiny: Overrides) -> None:
     folder, _, _ = finished
     with pytest.raises(TeachclipError, match="picture_steps") as caught:
