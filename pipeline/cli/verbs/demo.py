@@ -33,9 +33,9 @@ Your own videos: name them in captions.csv, first line `video,caption`, then a l
 def demo(folder: Folder = Path("demo"), json: AsJson = False, quiet: Quiet = False, debug: Debug = False) -> None:
     """Show the whole chain on clips that it renders.
 
-    It renders captioned clips as video files, prepares them, trains a small teacher and scores with it, trains
-    students without and with teaching, compares all on clips that none has seen, writes a report page and searches.
-    This takes some minutes on two cores. Given again, it goes on where it was and shows what it has.
+    It renders clips as video files, prepares them, trains a teacher on other people's and scores one's own with it,
+    trains students without and with teaching, compares all on clips that none has seen, writes a page and searches.
+    This takes some ten minutes on two cores. Given again, it goes on where it was and shows what it has.
     """
     with running("demo", json, quiet, debug) as output:
         with output.waiting("loading"):
