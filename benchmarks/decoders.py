@@ -27,7 +27,8 @@ from _machine import machine
 from teachclip.cache.frames.record import VideoRecord
 from teachclip.configs.schema import PrepareConfig
 from teachclip.stages.data.video.by_decord import decord
-from teachclip.stages.data.video.decode import inspect, read_video
+from teachclip.stages.data.video.container import inspect
+from teachclip.stages.data.video.decode import read_video
 
 os.environ.setdefault("SVT_LOG", "0")  # the AV1 encoder tells its settings otherwise
 SHARED = Path(os.environ.get("TEACHCLIP_SHARED", Path(__file__).resolve().parents[2] / "shared"))

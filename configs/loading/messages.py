@@ -47,7 +47,7 @@ def config_error(error: ValidationError, given: Marked, root: type[Section] = Co
         place, text = findings[0]
         return ConfigError(text, where=str(place))
     return ConfigError(
-        (f"{counted(len(findings), 'mistake')} in the configuration"),
+        f"{counted(len(findings), 'mistake')} in the configuration",
         details=[f"{place}: {text}" for place, text in findings],
     )
 

@@ -12,20 +12,7 @@ from .groups import checkpoint, config, data
 from .groups.cache import verbs as cache
 from .shell.options import Verbs
 from .shell.running import examples
-from .verbs import (
-    cost,
-    demo,
-    denoise,
-    evaluate,
-    prepare,
-    report,
-    reproduce,
-    score,
-    search,
-    sweep,
-    train,
-    weights,
-)
+from .verbs import cost, demo, denoise, evaluate, prepare, report, reproduce, score, search, sweep, train, weights
 
 app = typer.Typer(
     name="teachclip", cls=Verbs, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False

@@ -76,6 +76,7 @@ class Recipe:
         overrides: how its configuration differs from `SETTINGS`.
         against: name of the network it is compared with.
         theirs: trained on the teacher's clips, by `TEACHER_SETTINGS`.
+        unlabelled: clips without captions beside the pairs of each step, or as many as there are.
     """
 
     name: str
@@ -84,11 +85,18 @@ class Recipe:
     overrides: tuple[str, ...] = ()
     against: str | None = None
     theirs: bool = False
+    unlabelled: int = 0
 
 
-_INFONCE = ("train.teachers=[]", "train.loss.infonce=1", "train.loss.coarse=0", "train.loss.fine=0")
 # Without teaching so few clips are learnt by heart soon: 600 steps are worse than these (docs/guide/teaching.md).
-_ALONE = (*_INFONCE, "train.max_steps=100", "train.validate_every=4")
+_ALONE = (
+    "train.teachers=[]",
+    "train.loss.infonce=1",
+    "train.loss.coarse=0",
+    "train.loss.fine=0",
+    "train.max_steps=100",
+    "train.validate_every=4",
+)
 # It reads every token of a frame, which a frozen trunk's cache has not: fewer steps, of which each takes a second.
 _TS2NET = (
     "train.trunk=full",
@@ -115,8 +123,8 @@ WIDE = Recipe(
     "the same, and the teacher's scores of clips that nobody has described",
     "runs/wide",
     against=ALONE.name,
+    unlabelled=128,
 )
-UNLABELLED = 128  # of them beside the pairs of each step
 REFERENCE = Recipe(
     "with the teacher's clips",
     "a student alone that had all clips and captions of the teacher: what nobody here has",
@@ -226,10 +234,10 @@ class Chain:
     def _load(self, settings: Path, recipe: Recipe) -> Config:
         runs = (f"train.run={recipe.run}", f"evaluate.run={recipe.run}")
         config = load_config(settings, (*recipe.overrides, *runs, *self.overrides))
-        if recipe is not WIDE:
+        if not recipe.unlabelled:
             return config
-        wide = config.train.model_copy(update={"unlabelled": min(UNLABELLED, config.shapes.uncaptioned_clips)})
-        return config.model_copy(update={"train": wide})
+        unlabelled = min(recipe.unlabelled, config.shapes.uncaptioned_clips)
+        return config.model_copy(update={"train": config.train.model_copy(update={"unlabelled": unlabelled})})
 
     def make_data(self) -> None:
         """Clips, their frames, and a trunk that has seen pictures."""

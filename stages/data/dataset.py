@@ -203,21 +203,20 @@ def named_videos(config: DataConfig) -> set[str]:
 
 def file_finder(config: DataConfig) -> Callable[[str], Path | None]:
     """Finds the file that a video is in, by its id; None where there is none now."""
-    captioned, further = _file_finder(config), config.unlabelled
-    if further is None:
-        return captioned
-    return lambda id: _there(further / id.removeprefix(PREFIX)) if id.startswith(PREFIX) else captioned(id)
-
-
-def _file_finder(config: DataConfig) -> Callable[[str], Path | None]:
-    root = config.video_folder
+    root, further = config.video_folder, config.unlabelled
     folder = cache(lambda: VideoFolder(root))  # a walk through all files, which may not be needed
-    if config.set == "own":
-        return lambda id: _there(root / id) or _there(folder().same(id))
-    if config.set == "webdataset":
-        tars = _tars(root)
-        return lambda id: next(filter(_there, (tars[stem] for stem in tars if id.startswith(f"{stem}/"))), None)
-    return lambda id: _there(folder().find((id, id.removeprefix("v_")))[0])
+    tars = _tars(root) if config.set == "webdataset" else {}
+
+    def find(id: str) -> Path | None:
+        if further is not None and id.startswith(PREFIX):
+            return _there(further / id.removeprefix(PREFIX))
+        if config.set == "own":
+            return _there(root / id) or _there(folder().same(id))
+        if config.set == "webdataset":
+            return next(filter(_there, (tars[stem] for stem in tars if id.startswith(f"{stem}/"))), None)
+        return _there(folder().find((id, id.removeprefix("v_")))[0])
+
+    return find
 
 
 def _there(path: Path | None) -> Path | None:
@@ -226,18 +225,17 @@ def _there(path: Path | None) -> Path | None:
 
 def locator(config: DataConfig) -> Callable[[str], str]:
     """Tells people where a video is, by its id: its file, or the tar, a slash and its name there."""
-    captioned, further = _locator(config), config.unlabelled
-    if further is None:
-        return captioned
-    return lambda id: str(further / id.removeprefix(PREFIX)) if id.startswith(PREFIX) else captioned(id)
+    root, further, find = config.video_folder, config.unlabelled, file_finder(config)
+    tars = _tars(root) if config.set == "webdataset" else {}
 
+    def locate(id: str) -> str:
+        if further is not None and id.startswith(PREFIX):
+            return str(further / id.removeprefix(PREFIX))
+        if config.set == "webdataset":
+            return next((f"{tars[stem]}{id[len(stem) :]}" for stem in tars if id.startswith(f"{stem}/")), id)
+        return str(find(id) or root / id)
 
-def _locator(config: DataConfig) -> Callable[[str], str]:
-    if config.set == "webdataset":
-        tars = _tars(config.video_folder)
-        return lambda id: next((f"{tars[stem]}{id[len(stem) :]}" for stem in tars if id.startswith(f"{stem}/")), id)
-    find = file_finder(config)
-    return lambda id: str(find(id) or config.video_folder / id)
+    return locate
 
 
 def _tars(root: Path) -> dict[str, Path]:

@@ -118,9 +118,8 @@ def _refuse_outside(
             f"the teacher's at {_seconds(teacher_times[k]) if seen[k] else 'no'} s"
             for k in found[:_SHOWN]
         ]
-        raise _refusal(
-            (f"frames of {counted(len(found), 'video')} lie outside the times that {teacher} saw"), lines, len(found)
-        )
+        what = f"frames of {counted(len(found), 'video')} lie outside the times that {teacher} saw"
+        raise _refusal(what, lines, len(found))
 
 
 def _refuse_without_padding(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from ...cache.frames.cache import FrameFolder
 from ...cache.frames.record import FileStamp
 from ...configs.schema import PrepareConfig
+from ...plurals import counted
 from ..data.video.content import read_again
 from ..data.video.workers import cores, decode_videos
 from ..runtime.reporting import Progress, Reporter
@@ -39,10 +40,9 @@ def renew(plans: Sequence[ShardPlan], folder: FrameFolder, config: PrepareConfig
                 left[plan.number] = ShardPlan(plan.number, jobs, folder.shards[plan.number])
                 renewed, unread = renewed + len(compared.same), unread + compared.unread
     if unread:
-        what, whose = ("1 touched file", "its") if unread == 1 else (f"{unread:,} touched files", "their")
         reporter.warn(
-            f"{what} could not be read, or not within prepare.timeout: {whose} frames are kept, and the next prepare "
-            "looks again"
+            f"{counted(unread, 'touched file')} could not be read, or not within prepare.timeout: "
+            f"{'its' if unread == 1 else 'their'} frames are kept, and the next prepare looks again"
         )
     return Renewal([plan for plan in left.values() if plan.jobs], renewed)
 

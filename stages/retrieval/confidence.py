@@ -98,10 +98,8 @@ def _same_queries(first: QueryRanks, second: QueryRanks) -> tuple[Array, Array]:
     if dict(_queries(first)) != dict(_queries(second)):
         differing = len(set(_queries(first)) ^ set(_queries(second)))
         raise DataError(
-            (
-                f"{first.run} and {second.run} were not asked the same: "
-                f"{counted(differing, 'text or caption is', 'texts or captions are')} in one alone"
-            ),
+            f"{first.run} and {second.run} were not asked the same: "
+            f"{counted(differing, 'text or caption is', 'texts or captions are')} in one alone",
             hint=Remedy("evaluate both with the same data and frames", Evaluate()),
         )
     texts = {text: k for k, text in enumerate(second.text_ids)}

@@ -52,7 +52,7 @@ def _train(config: Config, reporter: Reporter, world: World, stop: StopRequest |
             reporter.warn(counted(data.train.left_out, one, many))
         if data.draws is not None:
             reporter.info(f"each step sees {data.draws.count} of {data.unlabelled.told}")
-        if told := _undoing(config.train):
+        if told := _remark_on_weights(config.train):
             reporter.info(told)
         with deterministic(choose_device(config.train.device), config.train.deterministic):
             result = TrainRun(config, data, folder, reporter).go(stop)
@@ -61,7 +61,7 @@ def _train(config: Config, reporter: Reporter, world: World, stop: StopRequest |
         return result
 
 
-def _undoing(config: TrainConfig) -> str:
+def _remark_on_weights(config: TrainConfig) -> str:
     """What is said of weights with which InfoNCE was seen to undo what coarse teaching gave; nothing of others."""
     loss = config.loss
     if not config.teachers or not loss.coarse or loss.infonce < loss.coarse:

@@ -167,7 +167,7 @@ def _rows(found: "Inspection") -> Iterator[tuple[str, object]]:
         if name in sizes:
             yield title, sizes[name]
     if "temporal_layers" in sizes:
-        yield "temporal", f"{counted(int(sizes['temporal_layers']), 'layer')}"
+        yield "temporal", counted(int(sizes["temporal_layers"]), "layer")
     for name in ("frames", "words"):
         if name in sizes:
             yield name, f"{sizes[name]}, {'assumed' if name in found.assumed else 'recorded'}"

@@ -16,7 +16,7 @@ def store_to_read(word: str) -> str:
     Raises:
         typer.BadParameter: it is a configuration, or a local folder that is no store, with the store that is near.
     """
-    path = Path(store_to_make(word))
+    path = Path(any_store(word))
     if "://" in word or (path / "zarr.json").exists():
         return word
     if path.is_dir():
@@ -33,7 +33,7 @@ def store_to_read(word: str) -> str:
     return word
 
 
-def store_to_make(word: str) -> str:
+def any_store(word: str) -> str:
     """A STORE, there or not.
 
     Raises:

@@ -154,6 +154,6 @@ def _speed(report: "CostReport") -> Iterator[RenderableType]:
         cells = [found.get((name, count)) for count in sizes]
         shown = [f"{c.milliseconds:,.2f}{'*' * (c.held < c.videos)}" if c else "-" for c in cells]
         rows.append((name, *shown))
-    yield table("among", *(f"{counted(count, 'video')}" for count in sizes), rows=rows)
+    yield table("among", *(counted(count, "video") for count in sizes), rows=rows)
     if any(each.held < each.videos for each in report.speed):
         yield "* features of so many videos are not held in memory: blocks of fewer are scored again and again"

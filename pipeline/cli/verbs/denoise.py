@@ -34,7 +34,7 @@ def denoise(
 
         result = run(settings, output)
         left_out = (
-            (f"; {counted(result.left_out_videos, 'video')} without usable frames") if result.left_out_videos else ""
+            f"; {counted(result.left_out_videos, 'video')} without usable frames" if result.left_out_videos else ""
         )
         output.result(
             result,
@@ -44,10 +44,8 @@ def denoise(
                 ("rule", f"own video ranks at {result.keep} or better (teachclip's own rule, not TeachText's)"),
                 (
                     "ranked",
-                    (
-                        f"{counted(result.texts, 'caption')} among "
-                        f"{counted(result.videos, 'video')}, median {result.median:g}{left_out}"
-                    ),
+                    f"{counted(result.texts, 'caption')} among {counted(result.videos, 'video')}, "
+                    f"median {result.median:g}{left_out}",
                 ),
                 ("kept", result.kept),
                 ("dropped", result.dropped),

@@ -85,10 +85,8 @@ def _one(settings: "Config", output: Output, given: Given) -> None:
     left_out = f"; {counted(result.left_out_videos, 'video')} left out" if result.left_out_videos else ""
     output.result(
         result,
-        (
-            f"{result.run}: {result.split}, {counted(result.texts, 'caption')}, "
-            f"{counted(result.videos, 'video')}{left_out}"
-        ),
+        f"{result.run}: {result.split}, {counted(result.texts, 'caption')}, "
+        f"{counted(result.videos, 'video')}{left_out}",
         table("", *COLUMNS, rows=[(title, *_numbers(getattr(result, way))) for way, title in WAYS.items()]),
         *_sure(result),
         *result.marks,

@@ -27,6 +27,7 @@ Prune = Annotated[
     ),
 ]
 SHOWN = 20
+SAME_CONTENT = "their files have another time and the same content"
 
 EXAMPLES = examples(
     "teachclip prepare own_videos.yaml --estimate",
@@ -77,7 +78,7 @@ def _estimated(expected: "PrepareEstimate", config: "Config", prune: bool) -> It
         ("disk", f"about {size(expected.bytes)}{most} ({size(expected.free)} free) in {config.frames_folder}"),
         ("time", f"about {duration(expected.seconds)} on {counted(expected.workers, 'process', 'processes')}"),
         ("probed", counted(expected.probed, "video")),
-        *([("prune", f"{_videos(expected.pruned)}, {size(expected.bytes_pruned)}")] * prune),
+        *([("prune", f"{counted(len(expected.pruned), 'video')}, {size(expected.bytes_pruned)}")] if prune else []),
     )
     if expected.pruned:
         yield (
@@ -94,11 +95,8 @@ def _prepared(result: "PrepareResult", config: "Config", given: Given, prune: bo
         ("frames", f"{size(result.bytes)} in {result.folder}"),
         ("videos", f"{result.videos}: {counts}"),
         ("decoded", f"{result.decoded} in {duration(result.seconds)}" if result.decoded else "none, all were there"),
-        *(
-            [("renewed", f"{result.renewed}: their files have another time and the same content")]
-            * bool(result.renewed)
-        ),
-        *([("pruned", f"{_videos(result.pruned)}, {size(result.freed)} freed")] * prune),
+        *([("renewed", f"{result.renewed}: {SAME_CONTENT}")] if result.renewed else []),
+        *([("pruned", f"{counted(len(result.pruned), 'video')}, {size(result.freed)} freed")] if prune else []),
     )
     if result.pruned:
         yield f"Frames were removed of what the data no longer names; scores stay: {_named(result.pruned)}"
@@ -113,10 +111,6 @@ def _prepared(result: "PrepareResult", config: "Config", given: Given, prune: bo
         yield f"{failed} failed: {given.tell(AFTER_FAILURE)}"
     if late := result.counts.get("timeout", 0):
         yield f"{late} ran out of time: {given.tell(after_timeout(config.prepare))}"
-
-
-def _videos(ids: Sequence[str]) -> str:
-    return counted(len(ids), "video")
 
 
 def _named(ids: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import typer
 from rich.console import RenderableType
 from typer.core import TyperCommand
 
+from ....plurals import counted
 from ..shell.options import told_as_setting
 from ..shell.remedies import Given, joined
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
@@ -86,5 +87,5 @@ def _left_out(result: "SearchResult", given: Given) -> Iterator[RenderableType]:
         videos = [one.video for one in result.gone if one.unnamed == unnamed]
         if videos:
             more = f" and {len(videos) - SHOWN} more" if len(videos) > SHOWN else ""
-            count = "1 nearer video is" if len(videos) == 1 else f"{len(videos)} nearer videos are"
+            count = counted(len(videos), "nearer video is", "nearer videos are")
             yield f"{count} left out ({', '.join(videos[:SHOWN])}{more}): {given.tell(remedy)}"

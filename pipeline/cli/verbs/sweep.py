@@ -176,9 +176,8 @@ def _listed(planned: "DryRun") -> Iterator[RenderableType]:
     time = "no run is finished yet, so nothing is known of the time" if planned.seconds is None else ""
     if planned.seconds is not None:
         time = f"some {duration(planned.seconds)}, if they take as long as those that are finished"
-    yield (f"{planned.left} of {counted(planned.total, 'run is', 'runs are')} left") + (
-        f": {time}" if planned.left else ""
-    )
+    left = f"{planned.left} of {counted(planned.total, 'run is', 'runs are')} left"
+    yield f"{left}: {time}" if planned.left else left
     yield from waiting(planned)
     yield from planned.notes
 

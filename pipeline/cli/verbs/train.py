@@ -65,7 +65,7 @@ def train(
                 *(
                     (
                         f"accepted for {name}",
-                        (f"other pixels than were scored, in {count} of {counted(result.videos, 'video')}"),
+                        f"other pixels than were scored, in {count} of {counted(result.videos, 'video')}",
                     )
                     for name, count in result.other_pixels.items()
                 ),

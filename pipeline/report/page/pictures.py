@@ -63,12 +63,8 @@ class Album:
         """What readers must be told of images that did not fit."""
         if not self.dropped:
             return []
-        return [
-            (
-                f"{counted(self.dropped, 'frame')}: a page takes "
-                f"{self.budget >> 20} MB of pictures, so that it can be sent."
-            )
-        ]
+        dropped = counted(self.dropped, "frame")
+        return [f"{dropped}: a page takes {self.budget >> 20} MB of pictures, so that it can be sent."]
 
 
 def searches(given: Sequence["Search"], album: Album) -> Section | None:

@@ -19,6 +19,7 @@ from typing import Any
 from ....cache.storage.system_files import any_left_by_system
 from ....configs.published_sets import SplitName
 from ....errors import DataError, printable
+from ....plurals import counted
 from ..video.source import TarPart
 from .annotated_video import AnnotatedVideo
 from .split_names import SPLIT_NAMES, nearest_split, split_named
@@ -49,9 +50,9 @@ def read_shards(folder: Path, problem: Callable[[str], None], uncaptioned: bool 
     """The videos of every .tar below `folder`, in the order of names, then as they lie in them.
 
     A video's id is the shard's path without .tar, a slash, and the name up to the first dot; a byte of a name that is
-    not UTF-8 is spelt out. Captions are, of a .json,
-    the string or list of strings `caption` (`captions`, `text`), else the lines of a .txt; the same one counts once.
-    Its split is the .json's `split`; else the shard's name or folder begins with train, val, dev or test; else train.
+    not UTF-8 is spelt out. Captions are, of a .json, the string or list of strings `caption` (`captions`, `text`), else
+    the lines of a .txt; the same one counts once. Its split is the .json's `split`; else the shard's name or folder
+    begins with train, val, dev or test; else train.
 
     What is wrong with single samples goes to `problem`; they are left out. Of a shard that is cut off, what lies before
     the cut is read, and of a file that is no tar nothing, which goes to `problem`, too. Failed downloads and samples
@@ -69,13 +70,13 @@ def read_shards(folder: Path, problem: Callable[[str], None], uncaptioned: bool 
             where=str(folder),
             hint="name the folder of the shards: data.videos",
         )
-    counted = _Counted()
-    shards = [_TarShard(path, folder, problem, counted, uncaptioned) for path in paths]
+    tally = _Tally()
+    shards = [_TarShard(path, folder, problem, tally, uncaptioned) for path in paths]
     found = [clip for each in shards for clip in each.clips()]
     broken = [each.broken for each in shards if each.broken]
     if broken and not found:
         raise broken[0]
-    for line in (*counted.lines(), *(f"{error.where}: {error.what}; {error.hint}" for error in broken)):
+    for line in (*tally.lines(), *(f"{error.where}: {error.what}; {error.hint}" for error in broken)):
         problem(line)
     return found
 
@@ -101,7 +102,7 @@ def _of_system(path: Path, folder: Path) -> bool:
     return any_left_by_system(path.relative_to(folder).parts)
 
 
-class _Counted:
+class _Tally:
     """Samples that are left out for a reason that many have, with the first of each."""
 
     def __init__(self) -> None:
@@ -116,14 +117,14 @@ class _Counted:
     def lines(self) -> Iterator[str]:
         for what, count in self.counts.items():
             shown = ", ".join(self.first[what]) + ", ..." * (count > _EXAMPLES)
-            yield f"{count:,} {what}{'s' * (count != 1)}: {shown}"
+            yield f"{counted(count, what)}: {shown}"
 
 
 class _TarShard:
     def __init__(
-        self, path: Path, folder: Path, problem: Callable[[str], None], counted: _Counted, uncaptioned: bool
+        self, path: Path, folder: Path, problem: Callable[[str], None], tally: _Tally, uncaptioned: bool
     ) -> None:
-        self.path, self.problem, self.counted, self.uncaptioned = path, problem, counted, uncaptioned
+        self.path, self.problem, self.tally, self.uncaptioned = path, problem, tally, uncaptioned
         self.name = shard_name(path, folder)
         self.split = _split_of_path(self.name)
         self.broken: DataError | None = None  # once `clips` has come to where it is
@@ -191,13 +192,13 @@ class _TarShard:
             self.problem(f"{self.name}: {error}")
             return
         if text.failed:
-            self.counted.add("failed download", where)
+            self.tally.add("failed download", where)
         elif sample.wrong:
             self.problem(f"{self.name}: {sample.wrong}")
         elif sample.video is None:
             self.problem(f"{where} has captions and no video")
         elif not text.captions and not (self.uncaptioned and (text.split or self.split) == "train"):
-            self.counted.add("uncaptioned video", where)
+            self.tally.add("uncaptioned video", where)
         else:
             id = f"{self.name.removesuffix('.tar')}/{key}"
             yield AnnotatedVideo(id, text.split or self.split, text.captions, where, source=sample.video)

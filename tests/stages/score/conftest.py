@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from teachclip.cache.scores.store import ScoreCache
 
 PROGRAM = Path(__file__).with_name("scoring_process.py")
 
@@ -57,3 +59,25 @@ def new_world(process: ModuleType, finished: Path, tmp_path: Path) -> Callable[.
         return process.make_world(root, **options)
 
     return make
+
+
+@pytest.fixture
+def score_two_tiles(process: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Scores a configuration until two tiles are made, and is stopped then."""
+    create = ScoreCache.create_tile
+
+    def run(config: Any) -> None:
+        made: list[str] = []
+
+        def stopping(*args: Any) -> Any:
+            if len(made) == 2:
+                raise KeyboardInterrupt
+            made.append(args[1])
+            return create(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ScoreCache, "create_tile", stopping)
+            with pytest.raises(KeyboardInterrupt):
+                process.stage.score(config)
+
+    return run

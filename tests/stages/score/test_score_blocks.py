@@ -1,6 +1,5 @@
 """Blocks: texts are scored with the videos of their own video's block, and blocks stay what they are."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,7 +111,7 @@ def test_blocks_stay_when_the_data_set_grows(process: Any, new_world: Any, fake_
 
 
 def test_blocks_made_halfway_go_on_as_they_would_have(
-    process: Any, new_world: Any, fake_teacher: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    process: Any, new_world: Any, fake_teacher: Any, score_two_tiles: Any
 ) -> None:
     root = new_world()
     for block_videos in (2, 3, 5, 7):
@@ -120,18 +119,7 @@ def test_blocks_made_halfway_go_on_as_they_would_have(
         score(whole)
         names = [tile.name for tile in cache_of(whole).tiles]
         cut = process.config_of(root, layout="blocks", block_videos=block_videos, store=f"cut-{block_videos}.zarr")
-        create, made = ScoreCache.create_tile, []
-
-        def stopping(*args: Any, create: Any = create, made: list[str] = made) -> Any:
-            if len(made) == 2:
-                raise KeyboardInterrupt
-            made.append(args[1])
-            return create(*args)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(ScoreCache, "create_tile", stopping)
-            with pytest.raises(KeyboardInterrupt):
-                score(cut)
+        score_two_tiles(cut)
         assert len(cache_of(cut).tiles) == 2
         score(cut)
         assert [tile.name for tile in cache_of(cut).tiles] == names

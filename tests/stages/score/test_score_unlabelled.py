@@ -198,28 +198,14 @@ def test_blocks_that_are_there_get_them(process: Any, root: Path, fake_teacher: 
     assert dealt(config, "later") == second
 
 
-def test_blocks_made_halfway_get_those_that_they_would_have_got(
-    process: Any, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    create = ScoreCache.create_tile
+def test_blocks_made_halfway_get_those_that_they_would_have_got(process: Any, root: Path, score_two_tiles: Any) -> None:
     for block_videos in (2, 3, 5, 7):
         whole, cut = (
             config_of(process, root, layout="blocks", block_videos=block_videos, store=f"{name}-{block_videos}.zarr")
             for name in ("whole", "cut")
         )
         score(whole)
-        made: list[str] = []
-
-        def stopping(*args: Any, made: list[str] = made) -> Any:
-            if len(made) == 2:
-                raise KeyboardInterrupt
-            made.append(args[1])
-            return create(*args)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(ScoreCache, "create_tile", stopping)
-            with pytest.raises(KeyboardInterrupt):
-                score(cut)
+        score_two_tiles(cut)
         score(cut)
         assert [tile.name for tile in cache_of(cut).tiles] == [tile.name for tile in cache_of(whole).tiles]
 

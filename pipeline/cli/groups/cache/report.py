@@ -69,7 +69,7 @@ def _shown(card: "ReportCard", out: Path | None) -> Iterator[RenderableType]:
     yield f"{card.store}: {counted(card.texts, 'caption')}, {counted(card.videos, 'video')}; {duration(card.seconds)}"
     yield table("teacher", "captions", *METRICS, "v2t R@1", "v2t SumR", "normalised rank", rows=_ranks(card))
     late = [
-        (f"{each.teacher}: {counted(each.left_out, 'caption is', 'captions are')} not scored yet")
+        f"{each.teacher}: {counted(each.left_out, 'caption is', 'captions are')} not scored yet"
         for each in card.teachers
         if each.left_out
     ]

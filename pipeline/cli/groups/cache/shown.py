@@ -69,10 +69,8 @@ def described(teachers: "Sequence[TeacherInfo]") -> Page:
             ("teacher", f"{summary.teacher} in {each.store} (format version {each.version})"),
             (
                 "scores",
-                (
-                    f"{counted(summary.pairs, 'pair')} of {counted(summary.texts, 'text')} "
-                    f"and {counted(summary.videos, 'video')}"
-                ),
+                f"{counted(summary.pairs, 'pair')} of {counted(summary.texts, 'text')} "
+                f"and {counted(summary.videos, 'video')}",
             ),
             ("shards", f"{_of(summary.complete, summary.shards)} complete, last written {_when(summary.written)}"),
             ("stored as", f"{summary.dtype}, {size(summary.bytes)} in all"),

@@ -9,7 +9,7 @@ import typer
 
 from .....errors import ConfigError, TeachclipError
 from ....wording import size
-from ...shell.paths import store_to_make, store_to_read
+from ...shell.paths import any_store, store_to_read
 from ...shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 from ...verbs import score
 from . import report as cache_report
@@ -26,7 +26,7 @@ app = typer.Typer(
 
 Store = Annotated[
     str,
-    typer.Argument(metavar="STORE", help="A score store, such as work/scores.zarr.", callback=store_to_make),
+    typer.Argument(metavar="STORE", help="A score store, such as work/scores.zarr.", callback=any_store),
 ]
 AnyStore = Annotated[
     str,
@@ -216,10 +216,10 @@ def repair(
 @app.command(epilog=DIFF)
 def diff(
     first: Annotated[
-        str, typer.Argument(metavar="STORE_A[:TEACHER]", help="A store and a teacher.", callback=store_to_make)
+        str, typer.Argument(metavar="STORE_A[:TEACHER]", help="A store and a teacher.", callback=any_store)
     ],
     second: Annotated[
-        str, typer.Argument(metavar="STORE_B[:TEACHER]", help="What it is compared with.", callback=store_to_make)
+        str, typer.Argument(metavar="STORE_B[:TEACHER]", help="What it is compared with.", callback=any_store)
     ],
     json: AsJson = False,
     quiet: Quiet = False,
