@@ -1,7 +1,7 @@
 """The demo's clips at any size: one's own captions of some of them, a teacher that learnt from others, its scores."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,26 @@ from teachclip.stages.train.stage import train
 METRICS = ("r1", "r5", "r10", "sumr")
 DEMO = Path(__file__).parents[1] / "configs/demo.yaml"
 MOST_CLIPS, MOST_CAPTIONS = 1600, 5
-TEACHER = ("train.network.kind=xclip", "train.max_steps=600", "train.validate_every=1")
+KINDS: Mapping[str, tuple[str, ...]] = {  # of teachers; an epoch of the clips that are theirs has 234 steps
+    "xclip": ("train.network.kind=xclip",),
+    "xpool": ("train.network.kind=xpool",),
+    "drl": ("train.network.kind=drl",),
+    "drl-best-word": ("train.network.kind=drl", "train.network.drl.frame_scores=best-word"),
+    "ts2net": (  # it shifts tokens within the trunk, which cannot be frozen for it: a step takes far longer
+        "train.network.kind=ts2net",
+        "train.network.ts2net.shift_layers=[1,2]",
+        "train.trunk=full",
+        "train.max_steps=234",
+    ),
+}
+
+
+type Results = dict[str, dict[str, Any]]
+
+
+def teacher_run(kind: str) -> str:
+    """Where the teacher of a kind is trained."""
+    return "teacher" if kind == "xclip" else f"teacher-{kind}"
 
 
 def losses(infonce: float, coarse: float, fine: float, *more: str) -> tuple[str, ...]:
@@ -125,18 +144,30 @@ class World:
         t2v, v2t = ({key: way[key] for key in METRICS} for way in (measured.t2v, measured.v2t))
         return {"t2v": t2v, "v2t": v2t, "val": done.best["value"], "step": done.best["step"], "seconds": done.seconds}
 
-    def teacher(self, captions: str = THEIRS, run: str = "teacher", overrides: Sequence[str] = ()) -> dict[str, Any]:
+    def teacher(
+        self, captions: str = THEIRS, run: str = "teacher", overrides: Sequence[str] = (), kind: str = "xclip"
+    ) -> dict[str, Any]:
         """A teacher, as far as it is not there yet."""
-        return self.trained(captions, run, (*TEACHER, *losses(1, 0, 0), *overrides))
+        steps = ("train.max_steps=600", "train.validate_every=1")
+        return self.trained(captions, run, (*losses(1, 0, 0), *steps, *KINDS[kind], *overrides))
+
+    def teacher_of(self, kind: str) -> dict[str, Any]:
+        """The teacher of a kind that learns from the clips that are theirs."""
+        return self.teacher(run=teacher_run(kind), kind=kind)
 
     def scores(
-        self, captions: str, name: str, teacher: str = "teacher", overrides: Sequence[str] = ()
+        self, captions: str, name: str, teachers: Mapping[str, str], overrides: Sequence[str] = ()
     ) -> tuple[str, ...]:
-        """Score with it; what a student that learns from it is told."""
-        checkpoint = f"runs/{teacher}-{self.draw.train}"
-        told = (
-            f"score.store=scores-{name}-{self.draw.train}.zarr",
-            f"score.teachers=[{{name: xclip, checkpoint: {checkpoint}}}]",
-        )
+        """Score with them; what a student that learns from all of them is told.
+
+        Args:
+            teachers: per name what the teacher is, an entry of `score.teachers` without its name.
+        """
+        entries = ", ".join(f"{{name: {one}, {source}}}" for one, source in teachers.items())
+        told = (f"score.store=scores-{name}-{self.draw.train}.zarr", f"score.teachers=[{entries}]")
         score(self.config(captions, (*told, *overrides)))
-        return (*told, "train.teachers=[xclip]")
+        return (*told, f"train.teachers=[{', '.join(teachers)}]")
+
+    def run(self, name: str) -> str:
+        """A trained teacher, as `scores` takes it."""
+        return f"checkpoint: runs/{name}-{self.draw.train}"

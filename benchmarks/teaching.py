@@ -3,6 +3,8 @@
     python benchmarks/teaching.py draws      # 400 clips with one caption each: every control, several draws
     python benchmarks/teaching.py curve      # the gain by the number of one's own clips and captions
     python benchmarks/teaching.py weights    # InfoNCE's weight beside that of coarse teaching
+    python benchmarks/teaching.py teachers   # several teachers, jointly and by their mean, against each alone
+    python benchmarks/teaching.py fine       # frame labels of every kind, and the true frames
 
 A draw is a seed of clips and trunk and a seed of everything else (`--draws 7:1 7:2`). Every network goes through the
 stages that the command line runs; its checkpoint is chosen on the validation clips and measured on the test clips. A
@@ -14,13 +16,14 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from _fine_teaching import fine
 from _machine import machine
-from _teaching_data import METRICS, THEIRS, Draw, Own, World, losses
+from _teaching_data import METRICS, THEIRS, Draw, Own, Results, World, losses, teacher_run
 
 ALONE = "alone"
 DRAWS = ("7:1", "7:2", "7:3", "11:1", "11:2", "11:3")
@@ -41,7 +44,6 @@ CONTROLS: Mapping[str, tuple[str, ...]] = {
     "smoothing": losses(1, 0, 0, "train.loss.label_smoothing=0.1"),
 }
 BUDGETS = (50, 100, 200)  # of steps, for students without a teacher
-type Results = dict[str, dict[str, Any]]
 
 
 def budgets(steps: Sequence[int], own: Own) -> dict[int, tuple[str, ...]]:
@@ -65,7 +67,7 @@ def best_of(world: World, own: Own, name: str, overrides: Sequence[str], steps: 
 def taught(world: World, own: Own, name: str, overrides: Sequence[str], teacher: str = "teacher") -> Results:
     """A student that a teacher's scores of its captions teach."""
     captions = world.own(own)
-    more = world.scores(captions, f"{own}-{teacher}", teacher)
+    more = world.scores(captions, f"{own}-{teacher}", {"xclip": world.run(teacher)})
     return {name: world.trained(captions, f"{own}-{_run(name)}", (*more, *STEPS, *overrides))}
 
 
@@ -113,7 +115,30 @@ def weights(world: World) -> Results:
     return results
 
 
-PARTS: Mapping[str, Callable[[World], Results]] = {"draws": draws, "curve": curve, "weights": weights}
+def teachers(world: World) -> Results:
+    """Coarse teaching by X-CLIP, X-Pool and DRL, each alone, and by all three in three ways."""
+    captions, kinds = world.own(OWN), ("xclip", "xpool", "drl")
+    results: Results = {f"{kind} teacher": world.teacher_of(kind) for kind in kinds}
+    results |= best_of(world, OWN, ALONE, losses(1, 0, 0))
+    more = world.scores(captions, f"{OWN}-three", {kind: world.run(teacher_run(kind)) for kind in kinds})
+    ways = {f"by {kind}": (f"train.teachers=[{kind}]",) for kind in kinds}
+    ways |= {"by the losses' mean": (), "by the losses' sum": ("train.loss.teachers=sum",)}
+    for scale in ("raw", "standardised"):
+        chosen = ("train.loss.teachers=mean-similarity", f"train.loss.one_scale={scale}")
+        ways[f"by the mean similarity, {scale}"] = chosen
+    for name, overrides in ways.items():
+        overrides = (*more, *STEPS, *TAUGHT["coarse"], *overrides)
+        results[name] = world.trained(captions, f"{OWN}-{_run(name)}", overrides)
+    return results
+
+
+PARTS: Mapping[str, Callable[[World], Results]] = {
+    "draws": draws,
+    "curve": curve,
+    "weights": weights,
+    "teachers": teachers,
+    "fine": fine,
+}
 
 
 def _run(name: str) -> str:
@@ -121,16 +146,19 @@ def _run(name: str) -> str:
 
 
 def rows_of(results: Mapping[str, Results], way: str) -> list[dict[str, Any]]:
-    """Per network SumR of every draw, its mean, and what it is more than the student alone of the same size."""
+    """Per network SumR of every draw, its mean, and what it is more than the student alone of the same design."""
     rows = []
     for name in next(iter(results.values())):
         values = [one[name][way]["sumr"] for one in results.values()]
-        control = next(
-            key for key in (f"{name.split()[0]} {ALONE}", ALONE) if all(key in one for one in results.values())
-        )
-        over = [one[name][way]["sumr"] - one[control][way]["sumr"] for one in results.values()]
+        control = _control(name, next(iter(results.values())))
+        over = [one[name][way]["sumr"] - one[control][way]["sumr"] for one in results.values()] if control else []
         rows.append({"network": name, "sumr": values, "mean": statistics.mean(values), "over alone": over})
     return rows
+
+
+def _control(name: str, networks: Container[str]) -> str | None:
+    """The student alone that stands beside a network: of the same size or pooling, where a part has several."""
+    return next((one for one in (f"{name.split()[0]} {ALONE}", ALONE) if one in networks), None)
 
 
 def print_table(draws: Sequence[str], rows: Sequence[Mapping[str, Any]], way: str) -> None:
@@ -139,8 +167,9 @@ def print_table(draws: Sequence[str], rows: Sequence[Mapping[str, Any]], way: st
     print("|---" * (len(draws) + 3) + "|")
     for row in rows:
         values = " | ".join(f"{value:.1f}" for value in row["sumr"])
-        over, mean = (f"{value:+.1f}" for value in row["over alone"]), statistics.mean(row["over alone"])
-        print(f"| {row['network']} | {values} | {row['mean']:.1f} | {', '.join(over)} (mean {mean:+.1f}) |")
+        over = ", ".join(f"{value:+.1f}" for value in row["over alone"])
+        mean = f" (mean {statistics.mean(row['over alone']):+.1f})" if over else ""
+        print(f"| {row['network']} | {values} | {row['mean']:.1f} | {over}{mean} |")
 
 
 def main() -> None:
