@@ -24,6 +24,9 @@ import torch
 from _fine_teaching import fine
 from _machine import machine
 from _teaching_data import METRICS, THEIRS, Draw, Own, Results, World, losses, teacher_run
+from teachclip.pipeline.report.page.charts import Line, line_chart
+from teachclip.pipeline.report.page.elements import Figures, Section
+from teachclip.pipeline.report.page.html import colours_of, page, write_page
 
 ALONE = "alone"
 DRAWS = ("7:1", "7:2", "7:3", "11:1", "11:2", "11:3")
@@ -43,6 +46,7 @@ CONTROLS: Mapping[str, tuple[str, ...]] = {
     "one-hot": losses(0.2, 1, 0, "train.loss.coarse_target=one-hot"),
     "smoothing": losses(1, 0, 0, "train.loss.label_smoothing=0.1"),
 }
+CURVE_CLIPS, CURVE_TAUGHT = (100, 200, 400, 800, 1600), ("coarse", "coarse and uncaptioned")
 BUDGETS = (50, 100, 200)  # of steps, for students without a teacher
 
 
@@ -94,10 +98,10 @@ def curve(world: World) -> Results:
     """Alone and taught by the number of one's own clips and captions."""
     world.teacher()
     results: Results = {}
-    for own in (*(Own(clips, 1) for clips in (100, 200, 400, 800, 1600)), Own(400, 2), Own(400, 5), Own(1600, 5)):
+    for own in (*(Own(clips, 1) for clips in CURVE_CLIPS), Own(400, 2), Own(400, 5), Own(1600, 5)):
         steps = (100, 200, 400) if own.clips * own.captions > 800 else BUDGETS
         results |= best_of(world, own, f"{own} {ALONE}", losses(1, 0, 0), steps)
-        for name in ("coarse", "coarse and uncaptioned"):
+        for name in CURVE_TAUGHT:
             results |= taught(world, own, f"{own} {name}", TAUGHT[name])
     return results
 
@@ -161,6 +165,25 @@ def _control(name: str, networks: Container[str]) -> str | None:
     return next((one for one in (f"{name.split()[0]} {ALONE}", ALONE) if one in networks), None)
 
 
+def curve_page(results: Mapping[str, Results]) -> str:
+    """The curve over clips with one caption each as a page: SumR text to video, the mean over the draws."""
+    lines = [
+        Line(
+            name,
+            [
+                (clips, statistics.mean(one[f"{clips}x1 {name}"]["t2v"]["sumr"] for one in results.values()))
+                for clips in CURVE_CLIPS
+            ],
+        )
+        for name in (ALONE, *CURVE_TAUGHT)
+    ]
+    chart = line_chart("SumR, text to video, of the student", lines, "own clips, one caption each")
+    assert chart
+    figures = Figures(charts=[chart], note=f"Rendered clips; draws {', '.join(results)}.")
+    sections = [Section("The gain by the number of one's own clips", "figures.html", figures)]
+    return page("When does teaching teach?", [], sections, colours_of(chart.names))
+
+
 def print_table(draws: Sequence[str], rows: Sequence[Mapping[str, Any]], way: str) -> None:
     """One row a network, Markdown."""
     print(f"\nSumR, {way}\n\n| network | {' | '.join(draws)} | mean | over alone, per draw |")
@@ -194,6 +217,8 @@ def main() -> None:
     document |= {"seconds": time.perf_counter() - begun, "tables": tables, "results": results}
     path = given.folder / f"teaching-{given.part}.json"
     path.write_text(json.dumps(document, indent=1))
+    if given.part == "curve":
+        write_page(curve_page(results), path.with_suffix(".html"))
     print(f"\n{machine()}, torch {torch.__version__}; {path}")
 
 
