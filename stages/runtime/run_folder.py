@@ -86,7 +86,7 @@ class RunFolder:
         unnamed = {key: former for key, former in CHANGED_DEFAULTS.items() if not is_named(config, key)}
         if not unnamed or not self._holds_a_run:
             return {}
-        recorded = _read_json(self.folder / "run.json")
+        recorded = self.made_from()
         first = next(iter(_read_list(self._environment)), None)
         then = first.get("defaults", {}) if isinstance(first, dict) else {}  # as they were when it was begun
         return {
@@ -216,6 +216,14 @@ class RunFolder:
         """All complete lines of metrics.jsonl."""
         lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True) if self._log.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def made_from(self) -> dict[str, Any]:
+        """What run.json says it was made from: flat settings of training, and digests of data.
+
+        Raises:
+            CacheError: the file is damaged.
+        """
+        return _read_json(self.folder / "run.json")
 
     def record(self, environment: Mapping[str, Any]) -> None:
         """Add to environment.json where and with what this process works on the run."""
