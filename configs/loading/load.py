@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from ...errors import ConfigError, printable
 from ...plurals import counted
 from ...remedies import Change, Hint, Remedy, Template
-from ..schema import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, Config, Section
+from ..schema import CHANGED_DEFAULTS, CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, Config, Section
 from .messages import config_error, nearest
 from .other_files import absent, refuse_by_keys, refuse_by_kind
 from .yaml_lines import Dumper, Marked, Plain, YamlPlace, merge, parse_yaml
@@ -97,10 +97,27 @@ def checked(given: Marked) -> Config:
         raw[keys[-1]] = Path(text)
         given = _changed(given, keys, lambda path, _: Path(printable(str(path))))
     try:
-        config = Config.model_validate_json(json.dumps(given.plain()), strict=True)
+        config = Config.model_validate_json(json.dumps(_named_by_users(given).plain()), strict=True)
     except ValidationError as error:
         raise config_error(error, given) from None
     return config.model_copy(update={"data": config.data.model_copy(update=raw)}) if raw else config
+
+
+def _named_by_users(given: Marked) -> Marked:
+    """Without the keys whose default changed where `recipes/default` alone gives them: nobody has named these."""
+    for key in CHANGED_DEFAULTS:
+        keys = tuple(key.split("."))
+        if Path(given.find(keys).place.source) == SHIPPED / "recipes/default.yaml":
+            given = _without(given, keys)
+    return given
+
+
+def _without(given: Marked, keys: Sequence[str]) -> Marked:
+    first, rest = keys[0], keys[1:]
+    if not isinstance(given.value, dict) or first not in given.value:
+        return given
+    kept = {name: child for name, child in given.value.items() if name != first}
+    return replace(given, value=kept | {first: _without(given.value[first], rest)} if rest else kept)
 
 
 def _not_utf_8(value: Plain, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:

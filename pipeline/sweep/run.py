@@ -12,6 +12,7 @@ from ...remedies import Change, Hint, Remedy
 from ...stages.analysis.frame_weights import FrameWeights, QueryWeights, frame_weights
 from ...stages.evaluate.measured import Measurer
 from ...stages.runtime.reporting import Reporter, Silent
+from ...stages.runtime.run_folder import RunFolder, told_former
 from ...stages.runtime.stopping import StopRequest
 from ...stages.train.stage import train
 from ..steps import Steps
@@ -106,7 +107,9 @@ class _Attempt:
 
     def _made(self, reporter: Reporter) -> RunResult:
         run, seconds, found = self.run, None, True
+        kept: tuple[str, ...] = ()
         if run.trained:
+            kept = told_former(RunFolder(run.folder).former_defaults(run.config), run.config)
             trained = train(run.config, reporter, self.stop)
             seconds, found = trained.seconds, trained.already_done
         measured = self.measurer(run.config, run.folder, reporter)
@@ -121,7 +124,7 @@ class _Attempt:
             "failed" if failed else state,
             seconds,
             measured.metrics,
-            measured.marks,
+            (*kept, *measured.marks),
             problem=f"{failed[0]}: {failed[1].what}" if failed else None,
             hint=self.tell(failed[1].hint) if failed and failed[1].hint else None,
         )

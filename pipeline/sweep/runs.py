@@ -1,5 +1,6 @@
 """The runs of a sweep: their configurations, and the folders that keep them."""
 
+import itertools
 import json
 import os
 import re
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...cache.storage.identity import canonical, digest_of
-from ...configs.schema import Config
+from ...configs.schema import CHANGED_DEFAULTS, Config, is_named, value_of, with_values
 from ...configs.sweeps import SweepRow
 from ...errors import CheckpointError
 from ...stages.models.checkpoints.files import checkpoint_digest
@@ -60,7 +61,7 @@ class SweepRun:
 def student_run(name: str, row: SweepRow, config: Config, seed: int) -> SweepRun:
     train_ = config.train.model_copy(update={"seed": seed})
     config = config.model_copy(update={"train": train_})
-    run = _folder(config.work, name, f"{_slug(row.label)}-seed{seed}", _run_digest(config))
+    run = _begun_before(config) or _folder(config.work, name, f"{_slug(row.label)}-seed{seed}", _run_digest(config))
     update = {
         "train": train_.model_copy(update={"run": run}),
         "evaluate": config.evaluate.model_copy(update={"run": run}),
@@ -91,14 +92,14 @@ def _teacher_digest(row: SweepRow, checkpoint: Path | None) -> str:
 
 def _run_digest(config: Config) -> str:
     """Stands for what makes a run another run. Defaults are left out, so that a new setting of a later release
-    renames nothing; a default that changes is refused by the run folder itself."""
+    renames nothing, and a default that changes counts as what it was at first, which a run has, named or not."""
     unread = "annotations" if config.data.set == "own" else "captions"
     data = {
         key: os.path.relpath(value, config.work) if isinstance(value, Path) else value
         for key, value in config.data.model_dump(exclude_defaults=True, exclude={unread}).items()
     }
     document = {
-        "train": config.train.model_dump(mode="json", exclude=NOT_IDENTITY, exclude_defaults=True),
+        "train": _trained(config),
         "data": data,
         "frames": str(config.prepare.frames),
         "scores": str(config.score.store),
@@ -107,11 +108,47 @@ def _run_digest(config: Config) -> str:
     return digest_of([canonical(json.loads(json.dumps(document)))])
 
 
+def _trained(config: Config) -> dict[str, Any]:
+    """Settings of `train` that are not what the first release had by default."""
+    found = {"train": config.train.model_dump(mode="json", exclude=NOT_IDENTITY, exclude_defaults=True)}
+    for key, (first, *_) in CHANGED_DEFAULTS.items():
+        _set(found, key, value_of(config, key), first)
+    return found.get("train", {})
+
+
+def _set(section: dict[str, Any], key: str, value: Any, default: Any) -> None:
+    """Set a value by dotted key, or take it out where it is the default; sections without values are left out."""
+    name, _, rest = key.partition(".")
+    if rest:
+        _set(section.setdefault(name, {}), rest, value, default)
+    elif value != default:
+        section[name] = value
+    else:
+        section.pop(name, None)
+    if section.get(name) == {}:
+        del section[name]
+
+
+def _begun_before(config: Config) -> Path | None:
+    """Below `work`: the run of these settings that was begun when an unnamed one had another default; None without."""
+    unnamed = {key: values for key, values in CHANGED_DEFAULTS.items() if not is_named(config, key)}
+    for values in itertools.product(*unnamed.values()):
+        former = dict(zip(unnamed, values, strict=True))
+        for run in _there(config.work, _run_digest(with_values(config, former))):
+            if former and RunFolder(config.work / run).former_defaults(config) == former:
+                return run
+    return None
+
+
 def _folder(work: Path, name: str, slug: str, digest: str) -> Path:
     """Below `work`: the folder that has this run already, whatever asked for it, else one of this sweep."""
-    ending = digest[:8]
-    there = sorted((work / RUNS).glob(f"*/*-{ending}"))
-    return there[0].relative_to(work) if there else RUNS / _slug(name) / f"{slug}-{ending}"
+    there = _there(work, digest)
+    return there[0] if there else RUNS / _slug(name) / f"{slug}-{digest[:8]}"
+
+
+def _there(work: Path, digest: str) -> list[Path]:
+    """Below `work`: folders whose name says that they have a run of this digest."""
+    return [folder.relative_to(work) for folder in sorted((work / RUNS).glob(f"*/*-{digest[:8]}"))]
 
 
 def _slug(label: str) -> str:

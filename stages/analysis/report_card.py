@@ -15,12 +15,15 @@ import numpy as np
 from ...cache.scores.joined import Area, AreaRows, find_areas
 from ...cache.scores.store import ScoreStore
 from ...cache.storage.identity import text_digest
+from ...configs.schema import Config
 from ...errors import CacheError
 from ...remedies import Remedy, Score
+from ..data.dataset import Dataset
 from ..retrieval.metrics import Metrics, Ranks, count_ranks, fair_metrics
 from ..runtime.reporting import Progress, Reporter, Silent
 from .agreement import Agreement, Meeting, Rows
 from .teacher_weights import suggested_weights
+from .teacher_worth import TeachersWorth, teachers_worth
 
 PAIRS_AT_ONCE = 1 << 20  # of each teacher
 WORST = 20
@@ -112,6 +115,7 @@ class ReportCard:
         doubtful: the captions that rank worst, worst first.
         weights: suggested for `train.loss.teacher_weights` (teacher_weights.py), sum 1; None for fewer than two.
         other_captions: captions that were given, but have changed since they were scored.
+        worth: whether the teachers are any good for a data set; None where none was given, or it was not scored.
     """
 
     store: str
@@ -123,16 +127,21 @@ class ReportCard:
     weights: dict[str, float] | None
     other_captions: int
     seconds: float
+    worth: TeachersWorth | None = None
 
 
 def report_card(
-    store: ScoreStore, captions: Mapping[str, str] | None = None, reporter: Reporter | None = None
+    store: ScoreStore,
+    captions: Mapping[str, str] | None = None,
+    reporter: Reporter | None = None,
+    asked: tuple[Config, Dataset] | None = None,
 ) -> ReportCard:
     """The report card of every teacher in a store; what is not scored yet is left out.
 
     Args:
         store: the score store.
         captions: text by id, to show beside ids.
+        asked: a configuration and its data set, which the teachers may be good for.
 
     Raises:
         CacheError: no teacher has scores, or they are damaged.
@@ -170,6 +179,7 @@ def report_card(
         suggested_weights({card.teacher: card.separation for card in cards}, agreement),
         changed,
         time.monotonic() - begun,
+        teachers_worth(store, *asked, {card.teacher: (card.t2v, card.v2t) for card in cards}) if asked else None,
     )
 
 

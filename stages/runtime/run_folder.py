@@ -25,7 +25,7 @@ from typing import Any
 from ...cache.storage.identity import flatten, refuse_difference
 from ...cache.storage.publish import make_folder, publish, remove_leftovers, sync_folder
 from ...configs.loading import dump_config
-from ...configs.schema import Config, TrainConfig
+from ...configs.schema import CHANGED_DEFAULTS, Config, TrainConfig, is_named, value_of
 from ...errors import CacheError, TrainingError
 from ...remedies import OTHER, Change, DeleteFolder, Remedy, Train
 from .device import choose_device, resolved
@@ -61,8 +61,7 @@ class RunFolder:
         """
         identity = _identity(config.train, data)
         path = self.folder / "run.json"
-        # A run that failed before its first checkpoint holds nothing: its configuration may still be mended.
-        if path.exists() and any(file.exists() for file in (self.best, self._result, *self.states)):
+        if self._holds_a_run:
             # Options that are newer than the run are off by default.
             newer = _identity(TrainConfig(device=config.train.device), {})
             before = {key: newer[key] for key in newer.keys() & identity.keys()} | _read_json(path)
@@ -71,6 +70,30 @@ class RunFolder:
             return
         publish(self.folder / "config.yaml", dump_config(config).encode())
         publish(path, json.dumps(identity, indent=1).encode())
+
+    @property
+    def _holds_a_run(self) -> bool:
+        """One that failed before its first checkpoint holds nothing: its configuration may still be mended."""
+        begun = (self.folder / "run.json").exists()
+        return begun and any(file.exists() for file in (self.best, self._result, *self.states))
+
+    def former_defaults(self, config: Config) -> dict[str, Any]:
+        """What a run begun before a default changed goes on with: recorded values by key, where `config` names none.
+
+        Raises:
+            CacheError: run.json is damaged.
+        """
+        unnamed = {key: former for key, former in CHANGED_DEFAULTS.items() if not is_named(config, key)}
+        if not unnamed or not self._holds_a_run:
+            return {}
+        recorded = self.made_from()
+        first = next(iter(_read_list(self._environment)), None)
+        then = first.get("defaults", {}) if isinstance(first, dict) else {}  # as they were when it was begun
+        return {
+            key: recorded[key]
+            for key, former in unnamed.items()
+            if recorded.get(key) in former and then.get(key, recorded[key]) == recorded[key] != value_of(config, key)
+        }
 
     def _otherwise(self, identity: Mapping[str, Any], before: Mapping[str, Any], config: Config) -> Remedy:
         """What helps when the folder holds another run."""
@@ -194,10 +217,26 @@ class RunFolder:
         lines = self._log.read_text(encoding="utf-8").splitlines(keepends=True) if self._log.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
+    def made_from(self) -> dict[str, Any]:
+        """What run.json says it was made from: flat settings of training, and digests of data.
+
+        Raises:
+            CacheError: the file is damaged.
+        """
+        return _read_json(self.folder / "run.json")
+
     def record(self, environment: Mapping[str, Any]) -> None:
         """Add to environment.json where and with what this process works on the run."""
         earlier = _read_list(self._environment) if environment["from_step"] else []
         publish(self._environment, json.dumps([*earlier, environment], indent=1).encode())
+
+
+def told_former(former: Mapping[str, Any], config: Config) -> tuple[str, ...]:
+    """`RunFolder.former_defaults` of `config` in words, a line a key."""
+    return tuple(
+        f"{key} stays {value}, with which this run was begun; the default is {value_of(config, key)} now"
+        for key, value in former.items()
+    )
 
 
 def _identity(train: TrainConfig, data: Mapping[str, str]) -> dict[str, Any]:

@@ -6,12 +6,12 @@ TeachCLIP section 3; the recipes are in configs/recipes.
 from contextlib import nullcontext
 from dataclasses import asdict
 
-from ...configs.schema import Config, TrainConfig
+from ...configs.schema import Config, TrainConfig, with_values
 from ...plurals import counted
 from ..runtime.device import choose_device, deterministic
 from ..runtime.processes import World, joined
 from ..runtime.reporting import Reporter, Silent
-from ..runtime.run_folder import RunFolder
+from ..runtime.run_folder import RunFolder, told_former
 from ..runtime.stopping import StopRequest
 from .losses.own import loss_identity
 from .run import TrainResult, TrainRun
@@ -37,8 +37,12 @@ def train(config: Config, reporter: Reporter | None = None, stop: StopRequest | 
 
 
 def _train(config: Config, reporter: Reporter, world: World, stop: StopRequest | None) -> TrainResult:
-    data = open_training_data(config, reporter)
     folder = RunFolder(config.run_folder)
+    former = world.broadcast(folder.former_defaults(config) if world.main else None) or {}
+    for told in told_former(former, config):
+        reporter.info(told)
+    config = with_values(config, former)
+    data = open_training_data(config, reporter)
     identity = data.identity() | loss_identity(config.train.loss) if world.main else {}
     with folder.locked() if world.main and folder.result is None else nullcontext():
         if world.main:

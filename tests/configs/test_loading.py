@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from teachclip.configs.loading import dump_config, load_config
-from teachclip.configs.schema import Config
+from teachclip.configs.schema import Config, is_named, value_of, with_values
 from teachclip.errors import ConfigError
 
 
@@ -44,6 +44,45 @@ def test_an_empty_file_and_empty_sections_are_the_defaults(tmp_path: Path) -> No
     path = write(tmp_path, "train:\n  optim:\n    # lr: 3\n  loss:\nscore:\n")
     assert load_config(path).train == Config().train
     assert load_config(write(tmp_path, "# nothing\n", "other.yaml")).train == Config().train
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "named"),
+    [
+        ("", (), False),
+        ("train: {loss: }\n", (), False),
+        ("extends: recipes/default\n", (), False),
+        ("extends: recipes/default\ntrain: {loss: {fine: 0}}\n", ("train.loss.coarse=2",), False),
+        ("extends: base.yaml\n", (), False),
+        ("extends: recipes/default\ntrain: {loss: {infonce: 0.2}}\n", (), True),
+        ("extends: recipes/default\n", ("train.loss.infonce=1",), True),
+        ("extends: recipes/default\n", ("train.loss={infonce: 0.2}",), True),
+        ("extends: [recipes/default, recipes/paper]\n", (), True),
+        ("extends: recipes/official\n", (), True),
+        ("extends: [base.yaml, own.yaml]\n", (), True),
+        ("extends: demo\n", (), True),
+    ],
+)
+def test_a_setting_is_named_by_users_and_not_by_the_defaults(
+    tmp_path: Path, text: str, overrides: tuple[str, ...], named: bool
+) -> None:
+    write(tmp_path, "extends: recipes/default\n", "base.yaml")
+    write(tmp_path, "train: {loss: {infonce: 0.2}}\n", "own.yaml")
+    config = load_config(write(tmp_path, text), overrides)
+    assert is_named(config, "train.loss.infonce") is named
+    assert value_of(config, "train.loss.infonce") == (1 if "paper" in text or "=1" in str(overrides) else 0.2)
+    assert is_named(load_config(write(tmp_path, dump_config(config), "whole.yaml")), "train.loss.infonce")
+    assert not is_named(load_config(None), "train.loss.infonce")
+
+
+def test_values_set_afterwards_are_named_and_nothing_else_is() -> None:
+    config = Config()
+    changed = with_values(config, {"train.loss.infonce": 1.0, "train.seed": 3})
+    assert (changed.train.loss.infonce, changed.train.seed, changed.train.loss.coarse) == (1.0, 3, 1.0)
+    assert [key for key in ("train.loss.infonce", "train.loss.coarse") if is_named(changed, key)] == [
+        "train.loss.infonce"
+    ]
+    assert config == Config()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from teachclip.configs.loading import YamlPlace, dump_config, every_key, load_config, parse_yaml, shipped
-from teachclip.configs.schema import CHECKPOINT_PATHS, FILE_PATHS, Config, Section
+from teachclip.configs.schema import CHANGED_DEFAULTS, CHECKPOINT_PATHS, FILE_PATHS, Config, Section, is_named, value_of
 
 ROWS = {  # the fifteen rows of docs/guide/recipes.md: which keys each of them is about
     1: {"train.loss.infonce", "train.loss.fine"},
@@ -44,7 +44,6 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/guide/recipes.md"
 CODE_AND_DEFAULT = {
     "data.validation",
     "train.network.mask_padding",
-    "train.loss.infonce",
     "train.loss.fine",
     "train.loss.fine_reduction",
     "train.loss.mask_same_video",
@@ -81,6 +80,14 @@ def test_recipes_differ_exactly_where_expected() -> None:
 def test_the_default_recipe_is_the_schema() -> None:
     assert recipe("default").train == Config().train
     assert recipe("default").data.validation == Config().data.validation
+
+
+def test_a_changed_default_is_of_a_key_of_train_and_another_than_before() -> None:
+    for key, former in CHANGED_DEFAULTS.items():
+        assert key.startswith("train.")
+        assert value_of(Config(), key) not in former
+        assert not is_named(recipe("default"), key)
+        assert all(is_named(recipe(name), key) for name in ("official", "paper"))
 
 
 def test_recipes_name_the_same_keys() -> None:

@@ -5,6 +5,8 @@ its scores and the stores of both parts of two, a taught student, a training tha
 README.txt says what must work. A change that these tests refuse is one that breaks folders which users have: mend the
 change. They know the command line and the files, no module, so they stand wherever the code moves.
 
+That release weighed InfoNCE 1 by default, as c.yaml has it, which names no weight: what is made anew names it.
+
 Documents, ids and digests are the same bytes everywhere. What is computed is within a bound, since other processors and
 versions of torch round in other ways (docs/reference/determinism.md), and the same to the last bit where arithmetic is
 that of the machine that made the folder; elsewhere those tests skip.
@@ -32,6 +34,7 @@ import torch
 ARCHIVE = Path(__file__).with_name("world-4b3091f.tar.gz")
 WORK, WHOLE, FRAMES = Path("work"), Path("work/scores.zarr"), Path("work/frames/00000.h5")
 DEVICES = tuple(f"{section}.device=cpu" for section in ("score", "train", "evaluate", "search"))
+AGAIN = ("train.run=runs/again", "train.loss.infonce=1")
 STOPPED = ("train.run=runs/stopped", "train.epochs=200", "train.max_steps=1500", "train.checkpoint_seconds=1")
 
 ARITHMETIC = "32edc3911f84280a"  # what `same_arithmetic` computes where the folder was made
@@ -77,6 +80,13 @@ def same_arithmetic() -> None:
 
 def teachclip(*arguments: str, sets: tuple[str, ...] | None = None) -> Any:
     """What `python -m teachclip` prints with --json, once it has ended well; `sets` are for verbs with a CONFIG."""
+    code, out, messages = ended(*arguments, sets=sets)
+    assert code == 0, out + messages
+    return json.loads(out)
+
+
+def ended(*arguments: str, sets: tuple[str, ...] | None = None) -> tuple[int, str, str]:
+    """With which code it ends, what it prints, and what it says meanwhile."""
     given = [] if sets is None else [f"--set={each}" for each in (*DEVICES, *sets)]
     out, messages = io.StringIO(), io.StringIO()
     with (
@@ -86,8 +96,8 @@ def teachclip(*arguments: str, sets: tuple[str, ...] | None = None) -> Any:
         pytest.raises(SystemExit) as end,
     ):
         runpy.run_module("teachclip", run_name="__main__")
-    assert end.value.code == 0, out.getvalue() + messages.getvalue()
-    return json.loads(out.getvalue())
+    assert isinstance(end.value.code, int)
+    return end.value.code, out.getvalue(), messages.getvalue()
 
 
 def table(name: str, shard: Path = FRAMES) -> np.ndarray:
@@ -183,7 +193,7 @@ def test_scores_are_the_same_to_the_last_bit(same_arithmetic: None, world: Path,
 
 
 def test_the_stored_scores_teach(world: Path) -> None:
-    result = teachclip("train", "c.yaml", sets=("train.run=runs/again",))
+    result = teachclip("train", "c.yaml", sets=AGAIN)
     assert (result["steps"], result["teachers"], result["texts"], result["videos"]) == (60, ["xclip"], 20, 10)
     made, stored = losses("again"), losses("taught")
     assert len(made) == 60
@@ -195,7 +205,7 @@ def test_the_stored_scores_teach(world: Path) -> None:
 
 def test_a_student_is_the_same_to_the_last_bit(same_arithmetic: None, world: Path) -> None:
     features = tree(WORK / "features")
-    teachclip("train", "c.yaml", sets=("train.run=runs/again",))
+    teachclip("train", "c.yaml", sets=AGAIN)
     assert lines("again") == lines("taught")
     again, taught = (WORK / "runs" / name / "best.safetensors" for name in ("again", "taught"))
     assert again.read_bytes() == taught.read_bytes()
@@ -222,6 +232,33 @@ def test_the_stopped_run_goes_on(world: Path) -> None:
     assert list(made) == list(range(1, 1501))
     assert all(map(math.isfinite, made.values()))
     assert {step: made[step] for step in NEXT_LOSSES} == pytest.approx(NEXT_LOSSES, rel=1e-4)
+
+
+def test_runs_stay_what_they_are_where_a_default_has_changed(world: Path) -> None:
+    """c.yaml names no weight of InfoNCE: its runs keep 1, a new one takes the default of today."""
+    stays = "train.loss.infonce stays 1.0, with which this run was begun; the default is 0.2 now"
+    for sets in (("train.run=runs/taught",), STOPPED):
+        code, _, messages = ended("train", "c.yaml", sets=sets)
+        assert (code, messages.count(stays)) == (0, 1), messages
+    before = tree(WORK / "runs/taught")
+    for sets, field in (
+        (("train.run=runs/taught", "train.loss.infonce=0.2"), "train.loss.infonce"),
+        (("train.run=runs/taught", "train.max_steps=80"), "train.max_steps"),
+    ):
+        code, out, messages = ended("train", "c.yaml", sets=sets)
+        assert code != 0
+        assert f"made from something else ({field})" in out + messages
+    assert differing(tree(WORK / "runs/taught"), before) == []
+    teachclip("train", "c.yaml", sets=("train.run=runs/new",))
+    new, taught = (json.loads((WORK / "runs" / name / "run.json").read_text()) for name in ("new", "taught"))
+    assert {key: (taught[key], new[key]) for key in taught if taught[key] != new[key]} == {
+        "train.loss.infonce": (1.0, 0.2)
+    }
+    teachclip("train", "c.yaml", sets=("train.run=runs/further", "train.init=runs/taught"))
+    code, _, messages = ended("report", "work/runs/taught", "work/runs/new")
+    assert code == 0, messages
+    page = Path("report.html").read_text().partition("Settings that differ")[2]
+    assert "train.loss.infonce" in page
 
 
 def test_the_stopped_run_ends_as_it_would_have(same_arithmetic: None, world: Path) -> None:

@@ -56,6 +56,8 @@ def report(
 
 
 def _shown(result: "ReportResult") -> Iterator[RenderableType]:
+    from ...report.page.teacher_worth import told
+
     measured = [(run, run.t2v) for run in result.runs if run.t2v is not None]
     if measured:
         yield f"Text to video, {result.evaluation}:"
@@ -63,6 +65,8 @@ def _shown(result: "ReportResult") -> Iterator[RenderableType]:
     for gain in result.differences:
         less = gain.sumr
         yield f"{gain.model} less {gain.against}: SumR {less.value:+.1f} ({less.low:+.1f} to {less.high:+.1f})"
+    if result.teachers is not None:
+        yield from told(result.teachers)
     yield from result.notices
     if result.left_out:
         yield f"not on the page: {len(result.left_out)}, listed at its end"

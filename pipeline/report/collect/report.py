@@ -22,6 +22,8 @@ from .run import RunFiles, number, read_runs, teachers_among
 
 if TYPE_CHECKING:
     from ....stages.analysis.report_card import ReportCard
+    from ....stages.analysis.teacher_worth import TeachersWorth
+    from ....stages.data.dataset import Dataset
     from ....stages.retrieval.query_ranks import QueryRanks
 
 PREFERRED = ("test", "val", "train")  # of evaluations, unless one is named
@@ -52,6 +54,7 @@ class ReportResult:
         evaluation: the one that is compared, as a rule a split; None where no run was evaluated.
         differences: paired, a run less another (bootstrap.difference).
         notices, left_out: what the page says of its numbers, and of what it does not show.
+        teachers: whether those that taught are any good; None without cached scores.
     """
 
     page: str
@@ -61,6 +64,7 @@ class ReportResult:
     differences: tuple[Gain, ...]
     notices: tuple[str, ...]
     left_out: tuple[str, ...]
+    teachers: "TeachersWorth | None" = None
 
 
 def report(
@@ -97,6 +101,7 @@ def report(
         tuple(made.gains),
         tuple(made.notices),
         tuple(made.left_out),
+        made.card.worth if made.card else None,
     )
 
 
@@ -249,19 +254,21 @@ def _report_card(runs: Sequence[RunFiles], reporter: Reporter, left_out: list[st
                 "makes it."
             )
             return None
-        return report_card(store, _captions(taught[0]), reporter)
+        dataset = _dataset(taught[0])
+        captions = {} if dataset is None else {text.id: text.caption for text in dataset.texts}
+        return report_card(store, captions, reporter, None if dataset is None else (taught[0], dataset))
     except TeachclipError as error:
         left_out.append(f"The teachers' report card: {error.where or stores[0]}: {error.what}.")
         return None
 
 
-def _captions(config: Config) -> dict[str, str]:
+def _dataset(config: Config) -> "Dataset | None":
     from ....stages.data.dataset import read_dataset
 
     try:
-        return {text.id: text.caption for text in read_dataset(config.data).texts}
+        return read_dataset(config.data)
     except TeachclipError:
-        return {}
+        return None
 
 
 def _facts_of(run: RunFiles, model: ModelReport, evaluation: str | None) -> RunFacts:

@@ -12,6 +12,7 @@ from ...wording import duration, number
 from .charts import Line, line_chart
 from .elements import Bar, Figures, Row, Section, Table, of_model
 from .results import WAYS, metric_cells, metric_table
+from .teacher_worth import worth
 
 if TYPE_CHECKING:
     from ....stages.analysis.report_card import ReportCard
@@ -49,7 +50,7 @@ def render_card(card: "ReportCard") -> str:
 
 def card_sections(card: "ReportCard") -> list[Section]:
     """What the card has, section by section."""
-    found = [_retrieval(card), _agreement(card), _flatness(card), _weights(card), _doubtful(card)]
+    found = [worth(card.worth), _retrieval(card), _agreement(card), _flatness(card), _weights(card), _doubtful(card)]
     return [section for section in found if section is not None]
 
 

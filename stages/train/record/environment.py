@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .... import __version__
+from ....configs.schema import CHANGED_DEFAULTS, Config, value_of
 from ...runtime.processes import World
 
 
@@ -24,6 +25,7 @@ def environment(device: torch.device, from_step: int) -> dict[str, Any]:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["teachclip" if program == "__main__.py" else program, *sys.argv[1:]]),
         "teachclip": __version__,
+        "defaults": {key: value_of(Config(), key) for key in CHANGED_DEFAULTS},
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": version("numpy"),

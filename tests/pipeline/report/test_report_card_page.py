@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,11 @@ from teachclip.cache.storage.identity import digest, text_digest
 from teachclip.configs.loading import load_config, shipped
 from teachclip.pipeline.cli.main import app
 from teachclip.pipeline.report.page.teacher_card import weights_options
+from teachclip.pipeline.report.page.teacher_worth import told
+from teachclip.stages.analysis.teacher_worth import Alone, TeachersWorth, TeacherWorth
+from teachclip.stages.analysis.teaching_curve import nearest
+from teachclip.stages.retrieval.confidence import Interval
+from teachclip.stages.retrieval.metrics import Metrics
 from typer.testing import CliRunner, Result
 
 HOSTILE = "<script>alert('x')</script> \"a\" & b"
@@ -144,6 +150,67 @@ def test_a_table_too_wide_for_a_phone_scrolls_by_itself_and_shows_that_it_does(i
     before = tab.evaluate(name)
     assert tab.evaluate("(wide[0].scrollLeft = 20, wide[0].scrollLeft)") == 20
     assert tab.evaluate(name) == before
+
+
+def test_whether_the_teachers_are_any_good_is_told_with_the_captions(invoke: Invoke) -> None:
+    assert "Own captions" not in invoke("work/scores.zarr").stdout
+    assert json.loads(invoke("work/scores.zarr", "--json").stdout)["worth"] is None
+    result = invoke("work/scores.zarr", "--captions", "own_videos.yaml", "--out", "card.html", *NO_VAL)
+    words = " ".join(result.stdout.split())
+    assert "Own captions that teach: 12, of 6 videos." in words
+    assert "a ranks the 12 captions that it scored among 6 videos with SumR 283.3. These are to train on" in words
+    assert "with score.splits [train, val] held-out ones are scored, too" in words
+    page = Page(Path("card.html").read_text(encoding="utf-8")).text
+    for text in (
+        "Is the teacher any good?",
+        "Own captions that teach: 12",
+        "There is no student alone",
+        "12 (training)",
+    ):
+        assert text in page
+
+
+def test_held_out_captions_are_told_from_those_to_train_on(invoke: Invoke) -> None:
+    rows = Path("captions.csv").read_text().splitlines()
+    held = [row.replace(",train", ",val") if row.startswith(("v3", "v4", "v5")) else row for row in rows]
+    Path("captions.csv").write_text("\n".join(held))
+    found = json.loads(invoke("work/scores.zarr", "--captions", "own_videos.yaml", "--json").stdout)["worth"]
+    assert (found["texts"], found["videos"]) == (6, 3)
+    one = found["teachers"][1]
+    assert (one["teacher"], one["split"], one["texts"], one["videos"], one["verdict"]) == ("a", "val", 6, 3, "unknown")
+    assert one["interval"]["low"] <= one["t2v"]["sumr"] <= one["interval"]["high"]
+    assert "rendered clips" in found["evidence"]
+    words = " ".join(invoke("work/scores.zarr", "--captions", "own_videos.yaml").stdout.split())
+    assert "a ranks 6 validation captions among 3 videos, held out from training, with SumR 300.0" in words
+
+
+NO_VAL = ("--set", "data.val_fraction=0")
+VERDICTS = {
+    "better": "the teacher is better by +20.0 (+10.0 to +30.0), and has something to teach.",
+    "hardly better": "the teacher is hardly better, +2.0 (−3.0 to +7.0), no more than chance may give. Expect little",
+    "worse": "the teacher is worse, −20.0 (−30.0 to −10.0). Do not expect it to teach anything.",
+}
+
+
+@pytest.mark.parametrize("verdict", list(VERDICTS))
+def test_every_verdict_is_told_in_plain_words(verdict: Any) -> None:
+    less = {"better": (20, 10, 30), "hardly better": (2, -3, 7), "worse": (-20, -30, -10)}[verdict]
+    metrics = Metrics(10, 20, 30, 40, 60 + less[0], 3, 9, 80)
+    expected = nearest(400, 400, equal=verdict != "better")
+    one = TeacherWorth(
+        "tutor", "val", 80, 40, metrics, metrics, Interval(metrics.sumr, 50, 70), Alone("runs/alone", 60.0),
+        Interval(*map(float, less)), verdict, expected,
+    )  # fmt: skip
+    first, second, third = told(TeachersWorth(400, 400, (one,)))
+    assert first == "Own captions that teach: 400, of 400 videos."
+    assert f"The student alone, runs/alone, has 60.0: {VERDICTS[verdict]}" in second
+    if verdict == "better":
+        assert "+15.0 (+10.1 to +18.3) SumR to 400 clips with 1 caption each, whose teacher knew more" in third
+        assert "6 draws, measured on rendered clips" in third
+    else:
+        assert "−0.4 SumR to 800 clips with 1 caption each, whose teacher had learnt from the same clips" in third
+    (far,) = [line for line in told(TeachersWorth(9, 9, (replace(one, expected=None),))) if "No size" in line]
+    assert far.endswith("try it, beside the student alone.")
 
 
 def test_one_teacher_has_nobody_to_agree_with(invoke: Invoke) -> None:

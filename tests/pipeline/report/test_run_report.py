@@ -1,5 +1,6 @@
 """`teachclip report`: any number of run folders on one page, whole or not."""
 
+import csv
 import json
 import re
 import shlex
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from teachclip.cache.frames.cache import FrameFolder, frame_identity
 from teachclip.cache.frames.record import FileStamp, VideoRecord, VideoStatus
 from teachclip.cache.scores.shard import write_shard
@@ -24,6 +26,8 @@ from teachclip.configs.schema import Config
 from teachclip.pipeline.cli.main import app
 from teachclip.pipeline.report.collect.facts import facts
 from teachclip.pipeline.report.collect.run import read_runs, short_names, teachers_among
+from teachclip.stages.data.dataset import Text
+from teachclip.stages.labels.caption_mask import captions_digest
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.checkpoints.files import save_network
 from teachclip.stages.retrieval.confidence import confidence, difference
@@ -154,14 +158,15 @@ def write_frames(folder: Path) -> None:
     cache.complete()
 
 
-def write_scores(path: Path) -> None:
-    """A store of teacher `tutor`."""
+def write_scores(path: Path, more: int = 0) -> None:
+    """A store of teacher `tutor`; with `more` videos and as many captions of each."""
     cache = ScoreStore.create(path).create_teacher("tutor", {"weights": "w"}, 20.0, "uint16", 3, False)
-    own = np.arange(len(TEXTS)) // EACH
-    texts = [(key, text_digest(caption(k))) for k, key in enumerate(TEXTS)]
-    videos = [(video(k), digest(b"%d" % k)) for k in range(VIDEOS)]
-    tile = cache.create_tile("dense", TileContents(texts, videos, own, np.tile(np.arange(3.0), (VIDEOS, 1))), 99)
-    scores = np.random.default_rng(1).normal(0, 1, (len(TEXTS), VIDEOS)).astype(np.float32)
+    count = VIDEOS + more
+    own = np.arange(count * EACH) // EACH
+    texts = [(f"{video(k // EACH)}#{k % EACH}", text_digest(caption(k))) for k in range(len(own))]
+    videos = [(video(k), digest(b"%d" % k)) for k in range(count)]
+    tile = cache.create_tile("dense", TileContents(texts, videos, own, np.tile(np.arange(3.0), (count, 1))), 999)
+    scores = np.random.default_rng(1).normal(0, 1, (len(own), count)).astype(np.float32)
     write_shard(tile, 0, scores, None)
 
 
@@ -320,6 +325,62 @@ def test_the_terminal_and_json_say_what_the_page_says(report: Report) -> None:
     shown = report("alone", "taught", "--out", "b.html").stdout
     assert f"taught less alone: SumR +{gain['differences']['t2v']['sumr']['value']:.1f} (" in shown
     assert "b.html" in shown.splitlines()[-1]
+
+
+@pytest.fixture
+def held_out(work: Path) -> Path:
+    """`work`, and beside what was evaluated 6 videos with 12 captions that alone and taught were trained on."""
+    shutil.rmtree(work / "scores.zarr")
+    write_scores(work / "scores.zarr", more=6)
+    numbers = range((VIDEOS + 6) * EACH)
+    rows = [(video(k // EACH), caption(k), "test" if k < len(TEXTS) else "train") for k in numbers]
+    with Path("all.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("video", "caption", "split"), *rows])
+    trained = [
+        Text(f"{name}#{k % EACH}", name, words) for k, (name, words, split) in enumerate(rows) if split == "train"
+    ]
+    for name in ("alone", "taught"):
+        folder = work / "runs" / name
+        settings = yaml.safe_load((folder / "config.yaml").read_text())
+        settings["data"] |= {"captions": str(Path("all.csv").absolute()), "val_fraction": 0.0}
+        settings["work"] = str(work.absolute())
+        (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+        made = {"train.network.kind": "student", "train.teachers": settings["train"]["teachers"]}
+        (folder / "run.json").write_text(json.dumps(made | {"data.train captions": captions_digest(trained)}))
+    return work
+
+
+def test_whether_the_teacher_is_any_good_is_told_beside_the_student_alone(
+    report: Report, held_out: Path, parse: Parse
+) -> None:
+    result = report("alone", "taught", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    worth = found["teachers"]
+    assert (worth["texts"], worth["videos"]) == (12, 6)
+    (one,) = worth["teachers"]
+    assert (one["teacher"], one["split"], one["texts"], one["videos"]) == ("tutor", "test", len(TEXTS), VIDEOS)
+    (alone,) = [run for run in found["runs"] if run["name"] == "alone"]
+    assert one["alone"]["run"].endswith("work/runs/alone")
+    assert one["alone"]["sumr"] == pytest.approx(alone["t2v"]["sumr"])
+    assert one["difference"]["value"] == pytest.approx(one["t2v"]["sumr"] - alone["t2v"]["sumr"])
+    assert one["verdict"] == "worse"  # its scores are noise
+    sentence = "tutor ranks 60 test captions among 30 videos, held out from training, with SumR"
+    assert sentence in " ".join(report("alone", "taught").stdout.split())
+    page = parse(Path("report.html").read_text())
+    for text in ("Is the teacher any good?", sentence, "the teacher is worse", "What teaching brought elsewhere"):
+        assert text in page.text
+    assert ["1,000 x 5", "99.1", "119.3", "+1.8", "6"] in [row[:5] for row in page.rows]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_what_is_said_of_the_teacher_can_be_read(browser: Any, report: Report, held_out: Path, dark: bool) -> None:
+    assert report("alone", "taught").exit_code == 0
+    tab = browser.open(Path("report.html"), 360, dark=dark)
+    assert tab.complaints == []
+    tab.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+    assert tab.evaluate(CONTRAST) == []
 
 
 def test_the_examples_of_the_help_run(report: Report, work: Path) -> None:

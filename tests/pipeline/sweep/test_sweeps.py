@@ -45,6 +45,9 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
+WEIGHTS = {"one": 1, "fifth": 0.2}
+
+
 class Lines(Silent):
     """Remembers what it is told; stops, as Ctrl-C does, when a run of this title begins."""
 
@@ -139,6 +142,41 @@ def test_a_changed_override_is_another_run(swept: tuple[Plan, list[RunResult]], 
         name, _, value = key.partition("=")
         rows = [{"label": "taught", "overrides": {"train.teachers": ["xclip"], name: yaml.safe_load(value)}}]
         assert str(planned(world, tmp_path, rows=rows).runs[0].folder) not in {result.run for result in results}
+
+
+def test_a_run_of_before_a_default_changed_stays_its_rows_and_rows_that_name_values_have_their_own(
+    world: "World", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "base.yaml"
+    given = yaml.safe_load(dump_config(world.config(train={"max_steps": 1, "teachers": ["xclip"], "seed": 77})))
+    del given["train"]["loss"]["infonce"]
+    base.write_text(yaml.safe_dump(given))
+    path = tmp_path / "before.yaml"
+    named = {label: {"label": label, "overrides": {"train.loss.infonce": weight}} for label, weight in WEIGHTS.items()}
+    plain = {"label": "plain"}
+
+    def plan(*rows: dict[str, Any]) -> Plan:
+        path.write_text(yaml.safe_dump({"base": "base.yaml", "runs": list(rows)}))
+        return plan_sweep(load_sweep(path), base)
+
+    monkeypatch.setattr("teachclip.stages.train.record.environment.CHANGED_DEFAULTS", {})  # as before the change
+    old = run_sweep(plan(named["one"]))[0].run
+    monkeypatch.undo()
+    now = plan(plain, named["one"], named["fifth"])
+    assert [str(runs[0].folder) for _, runs in now.rows][:2] == [old, old]
+    assert [run.state for run in now.runs] == ["finished", "to do"]
+    assert now.runs[1].folder.name.startswith("fifth-seed77-")
+    found = run_sweep(plan(plain))
+    assert [result.state for result in found] == ["found"]
+    stays = "train.loss.infonce stays 1.0, with which this run was begun; the default is 0.2 now"
+    assert f"plain: {stays}." in make_table(plan(plain), found).notes
+    assert run_sweep(plan(named["one"]))[0].marks == ()
+
+    entries = RunFolder(Path(old)).folder / "environment.json"
+    entries.write_text(json.dumps([{**json.loads(entries.read_text())[0], "defaults": {"train.loss.infonce": 0.2}}]))
+    since = plan(plain, named["one"], named["fifth"])
+    assert [str(runs[0].folder) == old for _, runs in since.rows] == [False, True, False]
+    assert since.rows[0][1][0].folder.name.rsplit("-", 1)[1] == since.rows[2][1][0].folder.name.rsplit("-", 1)[1]
 
 
 def test_seeds_spread_and_the_paper_stands_beside(swept: tuple[Plan, list[RunResult]]) -> None:

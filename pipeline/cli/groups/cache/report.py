@@ -34,7 +34,12 @@ def report(
         ),
     ],
     captions: Annotated[
-        Path | None, typer.Option("--captions", metavar="CONFIG", help="Show the captions of this configuration.")
+        Path | None,
+        typer.Option(
+            "--captions",
+            metavar="CONFIG",
+            help="Show the captions of this configuration, and say whether the teachers are any good for them.",
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="PAGE", help="Write an HTML page, too.")] = None,
     sets: Overrides = None,
@@ -46,6 +51,9 @@ def report(
 
     Ranks are of the captions that were scored, as a rule the training set. With several teachers it suggests weights
     for them, by a rule of teachclip's own. No network is loaded.
+
+    With --captions it says whether each teacher is any good for that data: how it ranks captions of the validation
+    split, where these are scored (`score.splits: [train, val]`), beside the student alone.
     """
     with running("cache", json, quiet, debug, captions, sets) as output:
         out_file(out)
@@ -56,8 +64,9 @@ def report(
             from .....stages.data.dataset import read_dataset
             from ....report.page.teacher_card import write_card
 
-        texts = {} if settings is None else {text.id: text.caption for text in read_dataset(settings.data).texts}
-        card = report_card(ScoreStore.open(store), texts, output)
+        asked = None if settings is None else (settings, read_dataset(settings.data))
+        texts = {text.id: text.caption for text in asked[1].texts} if asked else {}
+        card = report_card(ScoreStore.open(store), texts, output, asked)
         if out is not None:
             write_card(card, out)
         output.result(card, *_shown(card, out))
@@ -65,6 +74,7 @@ def report(
 
 def _shown(card: "ReportCard", out: Path | None) -> Iterator[RenderableType]:
     from ....report.page.teacher_card import RULE, weights_options
+    from ....report.page.teacher_worth import told
 
     yield f"{card.store}: {counted(card.texts, 'caption')}, {counted(card.videos, 'video')}; {duration(card.seconds)}"
     yield table("teacher", "captions", *METRICS, "v2t R@1", "v2t SumR", "normalised rank", rows=_ranks(card))
@@ -74,6 +84,8 @@ def _shown(card: "ReportCard", out: Path | None) -> Iterator[RenderableType]:
         if each.left_out
     ]
     yield from late
+    if card.worth is not None:
+        yield from told(card.worth)
     if card.agreement:
         heads = ("agreement", "captions", "correlation", "same first video", "of the first ten")
         yield table(*heads, rows=_agreement(card))
