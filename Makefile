@@ -31,11 +31,12 @@ python:
 demo: $(STAMP)
 	$(BIN)/teachclip demo
 
+# A file by one worker: what its tests share is made once.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 # One script with every CUDA test and one table at the end; without a GPU it says so and fails.
 test-gpu: $(STAMP)

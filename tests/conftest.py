@@ -105,7 +105,7 @@ PLACES = {"left": (24, 4), "right": (24, 44), "top": (4, 24), "bottom": (44, 24)
 TRUNK = {
     "sizes": {
         "image_size": 32, "patch_size": 16, "vision_width": 64, "vision_layers": 2,
-        "text_width": 64, "text_layers": 1, "embed_dim": 64, "context_length": 16,
+        "text_width": 16, "text_layers": 1, "embed_dim": 64, "context_length": 16,
     },
     "weights": None,
 }  # fmt: skip

@@ -1,8 +1,10 @@
 """`make real`: what it says without the data, and on a stand-in in MSR-VTT's files."""
 
+import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +19,34 @@ SIZES = {"image_size": 16, "patch_size": 8, "vision_width": 64, "vision_layers":
          "embed_dim": 32, "context_length": 32}  # fmt: skip
 
 
-def real(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(SCRIPT), "--work", str(folder / "real"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=folder)
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
+    """The script in this process; its exit code."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    monkeypatch.chdir(tmp_path)
+    script = importlib.import_module(SCRIPT.stem)
+
+    def run(*arguments: str) -> int:
+        try:
+            return int(script.main(["--work", "real", *arguments]))
+        except SystemExit as ended:  # of argparse
+            return int(ended.code or 0)
+
+    return run
 
 
-def test_without_the_data_it_says_what_it_needs(tmp_path: Path) -> None:
-    ended = real(tmp_path)
-    assert ended.returncode == 2
-    assert "--videos" in ended.stderr
-    ended = real(tmp_path, "--videos", "videos", "--annotations", ".")
-    assert ended.returncode == 2
-    assert "--videos videos: no such folder" in ended.stderr
+def test_without_the_data_it_says_what_it_needs(
+    real: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert real() == 2
+    assert "--videos" in capsys.readouterr().err
+    assert real("--videos", "videos", "--annotations", ".") == 2
+    assert "--videos videos: no such folder" in capsys.readouterr().err
     (tmp_path / "videos").mkdir()
-    ended = real(tmp_path, "--videos", "videos", "--annotations", "videos")
-    assert ended.returncode == 1
-    assert "MSRVTT_JSFUSION_test.csv" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert real("--videos", "videos", "--annotations", "videos") == 1
+    told = capsys.readouterr().err
+    assert "MSRVTT_JSFUSION_test.csv" in told
+    assert "Traceback" not in told
 
 
 @pytest.fixture
@@ -55,7 +68,8 @@ def stand_in(tmp_path: Path) -> list[str]:
 
 
 def test_other_recalls_than_the_published_fail(tmp_path: Path, stand_in: list[str]) -> None:
-    ended = real(tmp_path, *stand_in)
+    command = [sys.executable, str(SCRIPT), "--work", "real", *stand_in]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=tmp_path)
     assert ended.returncode == 1, ended.stderr
     assert "FAIL: zero-shot ViT-B/32 within 2 points of the literature" in ended.stdout
     told = json.loads((tmp_path / "real/real.json").read_text())

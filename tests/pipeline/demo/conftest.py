@@ -18,6 +18,7 @@ def tiny() -> tuple[str, ...]:
         "prepare.workers=1",
         "score.chance_check=false",
         "train.batch_size=16",
+        "train.network.trunk.sizes.text_width=16",  # most of a checkpoint are the vectors of 49,408 tokens
         "train.max_steps=6",
         "train.device=cpu",
     )

@@ -42,7 +42,7 @@ HOSTILE = "<script>alert('x')</script> & \"quoted\" </style><img src=http://exam
 TRUNK = {
     "sizes": {
         "image_size": SIZE, "patch_size": 16, "vision_width": 64, "vision_layers": 1,
-        "text_width": 64, "text_layers": 1, "embed_dim": 64, "context_length": 16,
+        "text_width": 16, "text_layers": 1, "embed_dim": 64, "context_length": 16,
     },
     "weights": None,
 }  # fmt: skip

@@ -1,7 +1,9 @@
 """The world of scoring_process.py, made once, and scored in this process with its teacher."""
 
 import importlib.util
+import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,6 +26,29 @@ def process() -> ModuleType:
     sys.modules["scoring_process"] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def scored_by_processes(process: ModuleType) -> Iterator[Callable[..., tuple[int, int]]]:
+    """Scores a world in processes: `scored_by_processes(root, kills, seed, workers, changes=0)`.
+
+    The result is how many were really killed, and how many shards were scored more than once; it fails when those fail
+    that nobody kills. See scoring_process.py.
+    """
+    command = [sys.executable, str(process.__file__)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+
+        def run(root: Path, kills: int, seed: int, workers: int, changes: int = 0) -> tuple[int, int]:
+            assert server.stdin is not None
+            assert server.stdout is not None
+            server.stdin.write(f"{json.dumps([str(root), kills, seed, workers, changes])}\n")
+            server.stdin.flush()
+            counts = json.loads(server.stdout.readline())
+            assert counts is not None, Path(f"{root}.errors").read_text()
+            killed, redone = counts
+            return killed, redone
+
+        yield run
 
 
 @pytest.fixture

@@ -1,18 +1,21 @@
 """A small world to score, a teacher without a network, and processes that score in it and are killed.
 
-As a program: `scoring_process.py FOLDER KILLS SEED WORKERS CHANGES` scores the world in FOLDER; KILLS times it kills
-the workers, at a random moment or (CHANGES > 0) at one of their first CHANGES changes to the disk, and starts them
-again; it prints how many were killed, and how many shards were scored more than once. Workers are forked before any
-array library has been used.
+As a program it reads lines `[FOLDER, KILLS, SEED, WORKERS, CHANGES]`, JSON, and for each scores the world in FOLDER;
+KILLS times it kills the workers, at a random moment or (CHANGES > 0) at one of their first CHANGES changes to the disk,
+and starts them again; it answers with how many were killed, and how many shards were scored more than once, or with
+null where that failed: why stands in FOLDER.errors then. Workers are forked before any array library has been used, and
+from one process, since one that imports torch anew costs seconds.
 """
 
 import csv
 import hashlib
+import json
 import os
 import random
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -196,9 +199,31 @@ def main(root: Path, kills: int, seed: int, workers: int, changes: int) -> int:
             killed += os.waitpid(child, 0)[1] == signal.SIGKILL
     failed = sum(os.waitpid(child, 0)[1] != 0 for child in start(root, workers))
     scored = (root / "scored.log").read_text().splitlines()
-    sys.stdout.write(f"{killed} {len(scored) - len(set(scored))}\n")
+    if not failed:
+        sys.stdout.write(f"{json.dumps([killed, len(scored) - len(set(scored))])}\n")
+        sys.stdout.flush()
     return failed
 
 
+def answer(line: str) -> None:
+    """Does in a process of its own what a line asks for."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            folder, *numbers = json.loads(line)
+            os.dup2(os.open(f"{folder}.errors", os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
+            code = main(Path(folder), *numbers)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    if os.waitpid(child, 0)[1]:
+        sys.stdout.write("null\n")
+        sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))
+    for asked in sys.stdin:
+        answer(asked)

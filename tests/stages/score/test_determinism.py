@@ -1,10 +1,8 @@
 """docs/reference/determinism.md: what is equal bit for bit, what is bounded and by how much, for every network."""
 
 import csv
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +26,6 @@ SIZES = TrunkSizes(
     context_length=16,
 )  # fmt: skip
 SPECIAL = {"ts2net": {"ts2net": {"shift_layers": (1,)}}}
-SCORE = """
-import sys
-import torch
-from teachclip.configs.schema import Config
-from teachclip.stages.score.stage import score
-score(Config.model_validate_json(sys.stdin.read()))
-print(torch.get_num_threads())
-"""
 
 type Scores = dict[str, tuple[np.ndarray, np.ndarray]]
 
@@ -157,16 +147,20 @@ def test_a_block_is_computed_once_for_neighbouring_shards(process, new_world, fa
     assert asked == [1, *[5] * 7, 3]  # the first one asks whether there are frame logits
 
 
-def test_another_number_of_threads_changes_less_than_the_bound(root: Path) -> None:
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of threads that torch computes with; afterwards it is what it was."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_another_number_of_threads_changes_less_than_the_bound(root: Path, threads: Callable[[int], None]) -> None:
     found = {}
-    for threads in (1, 2):
-        config = config_of(root, f"{threads}-threads", text_batch=64, video_batch=17)
-        ran = subprocess.run(
-            [sys.executable, "-c", SCORE], input=config.model_dump_json(), text=True, capture_output=True, check=True,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-        )  # fmt: skip
-        assert int(ran.stdout) == threads
-        found[threads] = stored(config)
+    for count in (1, 2):
+        threads(count)
+        found[count] = scored(root, f"{count}-threads", text_batch=64, video_batch=17)
+        assert torch.get_num_threads() == count
     assert difference(found[1], found[2]) <= ROUNDING_BOUND
 
 

@@ -2,8 +2,6 @@
 
 import hashlib
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -183,15 +181,18 @@ def extended(process: Any, finished: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize(("kills", "workers", "changes"), [(8, 1, 150), (4, 2, 0), (0, 2, 0)])
 def test_an_extension_killed_or_raced_equals_the_uninterrupted_one(
-    process: Any, new_world: Callable[..., Path], extended: Path, kills: int, workers: int, changes: int
+    process: Any,
+    scored_by_processes: Callable[..., tuple[int, int]],
+    new_world: Callable[..., Path],
+    extended: Path,
+    kills: int,
+    workers: int,
+    changes: int,
 ) -> None:
     """Killed at random changes to the disk, where a kill costs one scored shard at most, or at random moments."""
     root = new_world(scored=True)
     process.grow(root, 20, MORE)
-    command = [sys.executable, process.__file__, *map(str, (root, kills, 7, workers, changes))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    killed, redone = map(int, done.stdout.split())
+    killed, redone = scored_by_processes(root, kills, 7, workers, changes)
     assert killed >= (2 if changes else 0)
     assert redone <= killed or workers == 2
     assert tree(root / "work/scores.zarr") == tree(extended / "work/scores.zarr")

@@ -1,8 +1,6 @@
 """Killed and raced: the finished store has the bits of an uninterrupted one."""
 
 import hashlib
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,39 +16,34 @@ def tree(store: Path) -> dict[str, str]:
     }
 
 
-def run(process, root: Path, kills: int, seed: int, workers: int, changes: int = 0) -> tuple[int, int]:
-    """Processes really killed, shards scored more than once; fails when the last run does."""
-    command = [sys.executable, process.__file__, str(root), *map(str, (kills, seed, workers, changes))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    killed, redone = map(int, done.stdout.split())
-    return killed, redone
-
-
 @pytest.mark.parametrize(("workers", "changes"), [(1, 300), (2, 0)])
-def test_a_killed_store_equals_the_uninterrupted_one(process, new_world, finished, workers: int, changes: int) -> None:
+def test_a_killed_store_equals_the_uninterrupted_one(
+    scored_by_processes, new_world, finished, workers: int, changes: int
+) -> None:
     """Killed at random changes to the disk, where a kill costs one scored shard at most, or at random moments."""
     root = new_world()
-    killed, redone = run(process, root, kills=12, seed=workers, workers=workers, changes=changes)
+    killed, redone = scored_by_processes(root, kills=12, seed=workers, workers=workers, changes=changes)
     assert killed >= 2
     assert redone <= killed or workers == 2
     assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")
 
 
-def test_two_workers_at_once_make_the_store_of_one(process, new_world, finished) -> None:
+def test_two_workers_at_once_make_the_store_of_one(scored_by_processes, new_world, finished) -> None:
     root = new_world()
-    assert run(process, root, kills=0, seed=0, workers=2)[0] == 0
+    assert scored_by_processes(root, kills=0, seed=0, workers=2)[0] == 0
     assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_hundred_kills_of_stores_in_the_making(process, tmp_path: Path, finished, record_testsuite_property) -> None:
+def test_a_hundred_kills_of_stores_in_the_making(
+    process, scored_by_processes, tmp_path: Path, finished, record_testsuite_property
+) -> None:
     killed = redone = seed = 0
     while killed < 100:
         seed += 1
         root = process.make_world(tmp_path / str(seed))
-        more = run(process, root, kills=8, seed=seed, workers=1, changes=300 * (seed % 3 > 0))
+        more = scored_by_processes(root, kills=8, seed=seed, workers=1, changes=300 * (seed % 3 > 0))
         killed, redone = killed + more[0], redone + more[1]
         assert more[1] <= more[0]
         assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")
@@ -59,7 +52,7 @@ def test_a_hundred_kills_of_stores_in_the_making(process, tmp_path: Path, finish
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_hundred_kills(process, new_world, finished) -> None:
+def test_a_hundred_kills(scored_by_processes, new_world, finished) -> None:
     root = new_world()
-    assert run(process, root, kills=100, seed=5, workers=1)[0] > 50
+    assert scored_by_processes(root, kills=100, seed=5, workers=1)[0] > 50
     assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -69,12 +69,15 @@ def without_some(world: Any) -> Path:
     return path
 
 
-def torchrun(processes: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+def program(*arguments: str, launcher: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, str(PROGRAM), *arguments], capture_output=True, text=True, timeout=200, env=environment
-    )
+    command = [sys.executable, *launcher, str(PROGRAM), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+
+
+def torchrun(processes: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return program(*arguments, launcher=launcher)
 
 
 def written(config: Config) -> str:
@@ -100,9 +103,11 @@ def trained(world: Any) -> None:
         for name in STUDENTS:
             train(config(world, name, 1))
     shutil.rmtree(config(world, "frozen", 1).features_folder)  # processes share the work of computing them again
+    arguments = []
     for processes, names in MANY.items():
-        ended = torchrun(processes, "train", *(written(config(world, name, processes)) for name in names))
-        assert ended.returncode == 0, ended.stderr
+        arguments += ["-", str(processes), *(written(config(world, name, processes)) for name in names)]
+    ended = program("train", *arguments[1:])
+    assert ended.returncode == 0, ended.stderr
 
 
 def lines(run: Config, kind: str) -> list[dict[str, Any]]:
@@ -153,7 +158,7 @@ def test_gpus_train_the_student_of_one(world: Any) -> None:
     one, many = (config(world, "taught", n, run=f"runs/{n}-gpus", **on_gpu) for n in (1, 2))
     with in_float64():
         train(one)
-    ended = torchrun(2, "train", written(many))
+    ended = program("train", "2", written(many))
     assert ended.returncode == 0, ended.stderr
     assert_alike(one, many)
 

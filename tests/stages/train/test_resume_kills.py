@@ -15,7 +15,11 @@ from teachclip.configs.schema import Config
 from teachclip.stages.runtime.run_folder import TIMES, RunFolder
 from teachclip.stages.train.stage import train
 
+from ...conftest import TRUNK
+
 PROCESS = Path(__file__).with_name("training_process.py")
+# A checkpoint takes long enough to be killed in.
+WIDE = {**TRUNK, "sizes": {**TRUNK["sizes"], "text_width": 64}}
 # 18 steps, a checkpoint after each
 SETTINGS = {"teachers": ["xclip"], "epochs": 6, "checkpoint_seconds": 1e-6, "tensorboard": False}
 
@@ -52,7 +56,7 @@ def kill(config: Config, kills: int, seed: int) -> int:
 @pytest.fixture(scope="module")
 def whole(world: Any) -> Config:
     """A run that is never stopped."""
-    config: Config = world.config(train={**SETTINGS, "run": "runs/never-killed"})
+    config: Config = world.config(train={**SETTINGS, "run": "runs/never-killed", "network": {"trunk": WIDE}})
     train(config)
     return config
 
@@ -60,7 +64,7 @@ def whole(world: Any) -> Config:
 @pytest.fixture
 def killed(world: Any) -> Callable[..., Config]:
     def make(name: str) -> Config:
-        made: Config = world.config(train={**SETTINGS, "run": f"runs/{name}"})
+        made: Config = world.config(train={**SETTINGS, "run": f"runs/{name}", "network": {"trunk": WIDE}})
         return made
 
     return make

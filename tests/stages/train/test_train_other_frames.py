@@ -65,7 +65,7 @@ def other(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 TRUNK = {
     "image_size": 32, "patch_size": 16, "vision_width": 64, "vision_layers": 2,
-    "text_width": 64, "text_layers": 1, "embed_dim": 64, "context_length": 16,
+    "text_width": 16, "text_layers": 1, "embed_dim": 64, "context_length": 16,
 }  # fmt: skip
 
 

@@ -11,10 +11,13 @@ from teachclip.stages.runtime.run_folder import RunFolder
 from teachclip.stages.score.stage import score
 from teachclip.stages.train.stage import train
 
+from ...conftest import TRUNK
+
 SMALL_PATCHES = {
     "image_size": 32, "patch_size": 8, "vision_width": 64, "vision_layers": 2,
     "text_width": 64, "text_layers": 1, "embed_dim": 64, "context_length": 16,
 }  # fmt: skip
+WIDE = {**TRUNK, "sizes": {**TRUNK["sizes"], "text_width": 64}}  # each learns, in a few steps
 # Each with its own objective and noise; sizes for a trunk of two blocks. Token shift needs more than four patches.
 TS2NET = {"trunk": {"sizes": SMALL_PATCHES, "weights": None}}
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -37,7 +40,7 @@ def losses(config: Config) -> torch.Tensor:
 
 
 def teacher(world: Any, kind: str, run: str, network: dict[str, Any] | None = None, **settings: Any) -> Config:
-    network = {"kind": kind, **NETWORKS[kind], **(network or {})}
+    network = {"kind": kind, "trunk": WIDE, **NETWORKS[kind], **(network or {})}
     return world.config(train={"run": f"runs/{run}-{kind}", "network": network, "epochs": 4, **settings})
 
 

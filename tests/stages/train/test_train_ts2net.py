@@ -10,7 +10,7 @@ from teachclip.stages.train.stage import train
 TRUNK = {
     "sizes": {
         "image_size": 32, "patch_size": 8, "vision_width": 64, "vision_layers": 2,
-        "text_width": 64, "text_layers": 1, "embed_dim": 64, "context_length": 16,
+        "text_width": 16, "text_layers": 1, "embed_dim": 64, "context_length": 16,
     },
     "weights": None,
 }  # fmt: skip

@@ -224,7 +224,7 @@ def test_two_different_students_train_at_once_from_one_cache_and_no_teacher_runs
 
 TRUNK_SIZES = {
     "image_size": 32, "patch_size": 16, "vision_width": 64, "vision_layers": 2,
-    "text_width": 64, "text_layers": 1, "embed_dim": 64, "context_length": 16,
+    "text_width": 16, "text_layers": 1, "embed_dim": 64, "context_length": 16,
 }  # fmt: skip
 
 
