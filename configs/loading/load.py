@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from ...errors import ConfigError, printable
 from ...plurals import counted
 from ...remedies import Change, Hint, Remedy, Template
-from ..schema import CHANGED_DEFAULTS, CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, Config, Section
+from ..changed_defaults import CHANGED_DEFAULTS
+from ..schema import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, Config, Section
 from .messages import config_error, nearest
 from .other_files import absent, refuse_by_keys, refuse_by_kind
 from .yaml_lines import Dumper, Marked, Plain, YamlPlace, merge, parse_yaml

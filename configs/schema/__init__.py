@@ -1,6 +1,5 @@
 """What can be configured: one file per section of the YAML."""
 
-from .changed_defaults import CHANGED_DEFAULTS, is_named, value_of, with_values
 from .config import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, Config
 from .data import DataConfig
 from .demo import ShapesConfig
@@ -13,7 +12,6 @@ from .section import Name, Section
 from .train import OptimConfig, TrainConfig
 
 __all__ = [
-    "CHANGED_DEFAULTS",
     "CHECKPOINT_PATHS",
     "FILE_PATHS",
     "READ_PATHS",
@@ -34,7 +32,4 @@ __all__ = [
     "TrunkConfig",
     "TrunkSizes",
     "Ts2NetConfig",
-    "is_named",
-    "value_of",
-    "with_values",
 ]

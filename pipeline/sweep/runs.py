@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...cache.storage.identity import canonical, digest_of
-from ...configs.schema import CHANGED_DEFAULTS, Config, is_named, value_of, with_values
+from ...configs.changed_defaults import CHANGED_DEFAULTS, is_named, value_of, with_values
+from ...configs.schema import Config
 from ...configs.sweeps import SweepRow
 from ...errors import CheckpointError
 from ...stages.models.checkpoints.files import checkpoint_digest

@@ -24,8 +24,9 @@ from typing import Any
 
 from ...cache.storage.identity import flatten, refuse_difference
 from ...cache.storage.publish import make_folder, publish, remove_leftovers, sync_folder
+from ...configs.changed_defaults import CHANGED_DEFAULTS, is_named, value_of
 from ...configs.loading import dump_config
-from ...configs.schema import CHANGED_DEFAULTS, Config, TrainConfig, is_named, value_of
+from ...configs.schema import Config, TrainConfig
 from ...errors import CacheError, TrainingError
 from ...remedies import OTHER, Change, DeleteFolder, Remedy, Train
 from .device import choose_device, resolved

@@ -6,7 +6,8 @@ TeachCLIP section 3; the recipes are in configs/recipes.
 from contextlib import nullcontext
 from dataclasses import asdict
 
-from ...configs.schema import Config, TrainConfig, with_values
+from ...configs.changed_defaults import with_values
+from ...configs.schema import Config, TrainConfig
 from ...plurals import counted
 from ..runtime.device import choose_device, deterministic
 from ..runtime.processes import World, joined

@@ -7,8 +7,9 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from teachclip.configs.changed_defaults import is_named, value_of, with_values
 from teachclip.configs.loading import dump_config, load_config
-from teachclip.configs.schema import Config, is_named, value_of, with_values
+from teachclip.configs.schema import Config
 from teachclip.errors import ConfigError
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from teachclip.configs.changed_defaults import CHANGED_DEFAULTS, is_named, value_of
 from teachclip.configs.loading import YamlPlace, dump_config, every_key, load_config, parse_yaml, shipped
-from teachclip.configs.schema import CHANGED_DEFAULTS, CHECKPOINT_PATHS, FILE_PATHS, Config, Section, is_named, value_of
+from teachclip.configs.schema import CHECKPOINT_PATHS, FILE_PATHS, Config, Section
 
 ROWS = {  # the fifteen rows of docs/guide/recipes.md: which keys each of them is about
     1: {"train.loss.infonce", "train.loss.fine"},

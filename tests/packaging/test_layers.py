@@ -34,7 +34,7 @@ FLOORS = {
         {"store"},
         {"joined", "upkeep", "exchange"},
     ],
-    "configs": [{"published_sets"}, {"schema"}, {"loading"}, {"sweeps"}],
+    "configs": [{"published_sets", "changed_defaults"}, {"schema"}, {"loading"}, {"sweeps"}],
 }
 TEACHING = ("stages.models.teachers", "stages.models.frozen")  # what a training process must not load by itself
 LIGHT = {  # must be imported without anything heavy

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from .... import __version__
-from ....configs.schema import CHANGED_DEFAULTS, Config, value_of
+from ....configs.changed_defaults import CHANGED_DEFAULTS, value_of
+from ....configs.schema import Config
 from ...runtime.processes import World
 
 

@@ -7,7 +7,7 @@ these in that sense, since it says what the defaults are.
 from collections.abc import Mapping
 from typing import Any
 
-from .section import Section
+from pydantic import BaseModel
 
 CHANGED_DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "train.loss.infonce": (1.0,),  # equal weights undo teaching where own captions are few (docs/guide/teaching.md)
@@ -15,19 +15,19 @@ CHANGED_DEFAULTS: Mapping[str, tuple[Any, ...]] = {
 """Keys of `train`, dotted -> the values that were its default before, oldest first."""
 
 
-def is_named(config: Section, key: str) -> bool:
+def is_named(config: BaseModel, key: str) -> bool:
     """Whether whoever made the configuration set the key, to whatever value."""
     first, _, rest = key.partition(".")
     return first in config.model_fields_set and (not rest or is_named(getattr(config, first), rest))
 
 
-def value_of(config: Section, key: str) -> Any:
+def value_of(config: BaseModel, key: str) -> Any:
     """The value at a dotted key."""
     first, _, rest = key.partition(".")
     return value_of(getattr(config, first), rest) if rest else getattr(config, first)
 
 
-def with_values[S: Section](config: S, values: Mapping[str, Any]) -> S:
+def with_values[S: BaseModel](config: S, values: Mapping[str, Any]) -> S:
     """The configuration with these values by dotted key, which count as named."""
     for key, value in values.items():
         first, _, rest = key.partition(".")
