@@ -16,6 +16,8 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataError",
+    "EncodedVideos",
+    "Encoder",
     "FrameCache",
     "LabelProcess",
     "Labels",
@@ -39,6 +41,7 @@ __all__ = [
     "evaluate",
     "evaluate_sets",
     "index",
+    "load",
     "load_config",
     "load_network",
     "load_teacher",
@@ -78,6 +81,7 @@ _NAMES = {
     "stages.runtime.stopping": ("StopRequest",),
     "stages.score.stage": ("score",),
     "stages.score.worker_part": ("WorkerPart",),
+    "stages.search.encoder": ("EncodedVideos", "Encoder", "load"),
     "stages.search.index": ("index",),
     "stages.search.searcher": ("Searcher",),
     "stages.search.stage": ("search",),
@@ -119,6 +123,7 @@ if TYPE_CHECKING:
     from .stages.runtime.stopping import StopRequest
     from .stages.score.stage import score
     from .stages.score.worker_part import WorkerPart
+    from .stages.search.encoder import EncodedVideos, Encoder, load
     from .stages.search.index import index
     from .stages.search.searcher import Searcher
     from .stages.search.stage import search
