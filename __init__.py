@@ -23,6 +23,7 @@ __all__ = [
     "Labels",
     "PluginError",
     "Reporter",
+    "Reranker",
     "ScoreCache",
     "ScoreReader",
     "ScoreStore",
@@ -83,6 +84,7 @@ _NAMES = {
     "stages.score.worker_part": ("WorkerPart",),
     "stages.search.encoder": ("EncodedVideos", "Encoder", "load"),
     "stages.search.index": ("index",),
+    "stages.search.rerank": ("Reranker",),
     "stages.search.searcher": ("Searcher",),
     "stages.search.stage": ("search",),
     "stages.train.stage": ("train",),
@@ -125,6 +127,7 @@ if TYPE_CHECKING:
     from .stages.score.worker_part import WorkerPart
     from .stages.search.encoder import EncodedVideos, Encoder, load
     from .stages.search.index import index
+    from .stages.search.rerank import Reranker
     from .stages.search.searcher import Searcher
     from .stages.search.stage import search
     from .stages.train.stage import train
