@@ -25,7 +25,7 @@ SURFACE = {
     "denoise": CONFIGURED,
     "train": {"--accept", *CONFIGURED},
     "evaluate": {"--on", "--run", *CONFIGURED},
-    "search": {"QUERY...", *CONFIGURED},
+    "search": {"QUERY...", "--rerank", *CONFIGURED},
     "cost": {"[CONFIG]", "--checkpoint", "--measure", "--videos", "--repeats", "--out", "--set", *COMMON},
     "weights": {"RUN...", "--teacher", "--split", "--query", "--count", *CONFIGURED},
     "report": {"RUN...", "--out", "--split", "--title", *COMMON},
