@@ -40,7 +40,7 @@ class Experience:
 
 
 _SIX = "two data seeds, three training seeds; an experiment that was not kept as a script"
-_WEIGHTS = "python benchmarks/teaching.py weights --draws 7:1"
+_WEIGHTS = "benchmarks/teaching.py, weights, draw 7:1"
 _EARLIER = "the demo of earlier releases, whose teacher learnt from the student's clips; teachers trained twice"
 
 CURVE: tuple[Experience, ...] = (
