@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ...errors import CacheError
-from ...remedies import DeleteFile, Hint, Remedy
+from ...remedies import DeleteFile, Hint, IndexVideos, Remedy
 from .disks import network_disk
 
 DATABASE = "index.sqlite"
@@ -89,7 +89,9 @@ def to_read(folder: Path) -> sqlite3.Connection:
     """
     path = folder / DATABASE
     if not path.is_file():
-        raise CacheError("there is no index here", where=str(folder), hint="index a folder of videos first")
+        raise CacheError(
+            "there is no index here", where=str(folder), hint=Remedy("index videos first", IndexVideos(str(folder)))
+        )
     address = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
     with told(path):
         connection = _connected(address)

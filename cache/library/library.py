@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CacheError, DataError
+from ...remedies import IndexVideos, Remedy
 from ..vectors import exact_index
 from .database import DATABASE, snapshot, stored_path, to_read, to_write, told, transaction
 from .matrix import Matrix, generation_of, read_matrix
@@ -67,7 +68,7 @@ class Library:
                 found = connection.execute(query, (digest, digest)).fetchone()
             if found is None:
                 what = "this index is empty" if digest is None else "this index holds no vectors of this model"
-                hint = "index with it; what others made stays"
+                hint = Remedy("index with it; what others made stays", IndexVideos(str(folder)))
                 raise CacheError(what, where=str(folder), hint=hint)
             return cls(folder, Model(*found[1:]), found[0], connection)
         except BaseException:

@@ -10,7 +10,7 @@ import torch
 from ....cache.library.database import is_library
 from ....cache.library.library import Library
 from ....cache.library.rows import Model
-from ....configs.schema import NetworkConfig, TrunkConfig
+from ....configs.schema import NetworkConfig, PrepareConfig, TrunkConfig
 from ....errors import CheckpointError, ConfigError, DataError, TeachclipError, UnreachableError
 from ....remedies import Hint
 from ...models.build import build_network
@@ -21,6 +21,7 @@ from ...models.common.network import VideoTextNetwork
 OPENCLIP = "openclip:"
 """Before an open_clip model and its weights: `openclip:ViT-B-32/openai`, `openclip:ViT-B-32/FILE`."""
 
+TIMEOUT = 120.0  # seconds that a video may take for its next frames
 FRAMES = 12  # of a window of plain CLIP; a student has its own
 ONE_VECTOR = ("student", "openclip")  # kinds of networks that make one vector of a video
 type DeviceName = Literal["auto", "cpu", "cuda"]
@@ -57,6 +58,12 @@ def load_model(name: str, device: torch.device) -> VideoModel:
     """
     network = _plain_clip(name) if name.startswith(OPENCLIP) else _ours(name)
     return VideoModel(name, network.to(device).eval(), network_digest(network))
+
+
+def decoding(network: VideoTextNetwork, workers: int) -> PrepareConfig:
+    """How the frames of a model's windows are decoded, on so many processes (0: one a core)."""
+    size, frames = network.trunk.sizes.image_size, network.config.frames
+    return PrepareConfig(image_size=size, max_frames=frames, workers=workers, timeout=TIMEOUT)
 
 
 def model_of(folder: Path) -> str:

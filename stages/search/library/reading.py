@@ -1,6 +1,7 @@
 """Reads a video of any length in a worker process: its frames are handed over while the rest is decoded.
 
 A video that is one window has the frames that the frame cache would hold. A longer one is looked at in even steps.
+No worker waits for torch: nothing here leads to it.
 """
 
 import time
@@ -16,17 +17,9 @@ from ...data.video.container import Contents, Unusable
 from ...data.video.decode import Frames, read_frames_of
 from ...data.video.source import VideoSource
 from ...data.video.workers import Part
-from ...models.common.network import VideoTextNetwork
 from .windows import Cut
 
 SENT = 16  # frames of a part
-TIMEOUT = 120.0  # seconds that a video may take for the next part
-
-
-def decoding(network: VideoTextNetwork, workers: int) -> PrepareConfig:
-    """How the frames of a model's windows are decoded, on so many processes (0: one a core)."""
-    size, frames = network.trunk.sizes.image_size, network.config.frames
-    return PrepareConfig(image_size=size, max_frames=frames, workers=workers, timeout=TIMEOUT)
 
 
 def read_windows(

@@ -24,9 +24,9 @@ from ...runtime.device import choose_device
 from ...runtime.reporting import Progress, Reporter, Silent
 from .encoding import FRAMES_AT_ONCE, Batch, Encoder
 from .files import File, Found, find_files, total_size
-from .models import DeviceName, load_model, model_of
+from .models import DeviceName, decoding, load_model, model_of
 from .plan import Plan, needs_windows, plan_files
-from .reading import decoding, read_windows
+from .reading import read_windows
 from .windows import Cut
 
 SHOWN = 20
