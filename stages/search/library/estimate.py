@@ -1,6 +1,5 @@
 """What indexing videos will cost, before anything runs."""
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -66,7 +65,7 @@ def estimate_videos(
     Raises:
         As `index_videos`.
     """
-    found = find_files(videos, stdin or sys.stdin.buffer)
+    found = find_files(videos, stdin)
     found.tell(reporter or Silent())
     loaded = load_model(model or model_of(folder), choose_device(device))
     network = loaded.network

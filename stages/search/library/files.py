@@ -2,6 +2,7 @@
 
 import glob
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,9 +57,9 @@ class Found:
             reporter.warn(f"{folder} cannot be read; what is known of videos in it stays")
 
 
-def find_files(words: Sequence[str], stdin: BinaryIO) -> Found:
+def find_files(words: Sequence[str], stdin: BinaryIO | None = None) -> Found:
     """The files that `words` name: folders (what is a video by its ending, at any depth), files, patterns (`**` for any
-    depth), `@LIST` and `-` (a file, or `stdin`, with a path a line).
+    depth), `@LIST` and `-` (a file, or the standard input, with a path a line).
 
     Raises:
         DataError: a word names nothing; there is no video.
@@ -66,7 +67,7 @@ def find_files(words: Sequence[str], stdin: BinaryIO) -> Found:
     found = Found()
     for word in words:
         if word == "-":
-            _listed(stdin.read().splitlines(), found)
+            _listed((stdin or sys.stdin.buffer).read().splitlines(), found)
         elif word.startswith("@") and not os.path.exists(word):
             _listed(_lines(word[1:]), found)
         elif os.path.isdir(word):

@@ -1,7 +1,6 @@
 """A folder of videos -> a library, again and again: only what is new or changed is decoded, what is done stays."""
 
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -94,7 +93,7 @@ def index_videos(
         CacheError: the library cannot be written, is of another format, or another process fills it.
     """
     reporter, begun = reporter or Silent(), time.perf_counter()
-    found = find_files(videos, stdin or sys.stdin.buffer)
+    found = find_files(videos, stdin)
     found.tell(reporter)
     loaded = load_model(model or model_of(folder), choose_device(device))
     run = _Run(loaded.network, loaded.described, workers, reporter)
