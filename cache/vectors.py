@@ -85,6 +85,19 @@ def read_vectors(folder: Path) -> Vectors | None:
     return Vectors(identity, digests, matrix)
 
 
+def exact_index(matrix: np.ndarray) -> Any:
+    """A faiss index of unit vectors float16 [V, D] for the largest dot products.
+
+    They stay float16 as stored, which is half the memory and half the time of a flat float32 index; the rounding moves
+    a cosine by less than 5e-4.
+    """
+    import faiss
+
+    index = faiss.IndexScalarQuantizer(matrix.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    index.add_sa_codes(np.ascontiguousarray(matrix, np.float16).view(np.uint8))  # float16 is the index's own code
+    return index
+
+
 def _digest(matrix: np.ndarray) -> str:
     total = hashlib.blake2b(str(matrix.shape).encode(), digest_size=8)
     total.update(memoryview(matrix).cast("B") if matrix.size else b"")

@@ -7,11 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
-import faiss
 import numpy as np
 import torch
 
-from ...cache.vectors import Vectors, read_vectors
+from ...cache.vectors import Vectors, exact_index, read_vectors
 from ...configs.schema import Config
 from ...errors import CacheError, CacheMismatchError, CheckpointError, DataError
 from ...remedies import Change, Remedy, Search
@@ -222,17 +221,6 @@ def refuse_empty(queries: Sequence[str]) -> None:
     empty = [f"sentence {number}" for number, query in enumerate(queries, start=1) if blank(query)]
     if empty:
         raise DataError("an empty sentence finds nothing", details=empty if len(queries) > 1 else (), hint=hint)
-
-
-def exact_index(matrix: np.ndarray) -> Any:
-    """A faiss index of unit vectors float16 [V, D] for the largest dot products.
-
-    They stay float16 as stored, which is half the memory and half the time of a flat float32 index; the rounding moves
-    a cosine by less than 5e-4.
-    """
-    index = faiss.IndexScalarQuantizer(matrix.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    index.add_sa_codes(np.ascontiguousarray(matrix, np.float16).view(np.uint8))  # float16 is the index's own code
-    return index
 
 
 def _vectors_of(folder: Path, embedder: Embedder) -> Vectors:

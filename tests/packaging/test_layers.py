@@ -25,7 +25,11 @@ FLOORS = {
         {"score", "train", "evaluate", "search"},
         {"analysis", "demo"},
     ],
-    "cache": [{"storage"}, {"features", "frames", "read_ahead", "training_state", "vectors"}, {"scores"}],
+    "cache": [
+        {"storage"},
+        {"features", "frames", "read_ahead", "training_state", "vectors"},
+        {"library", "scores"},
+    ],
     "cache.scores": [
         {"format"},
         {"tile"},

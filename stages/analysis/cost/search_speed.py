@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ....cache.vectors import exact_index
 from ....configs.schema import NetworkConfig, TrunkConfig, TrunkSizes
 from ...models.build import build_network
 from ...models.clip.catalog import named_sizes
 from ...models.common.network import Features, VideoTextNetwork
 from ...runtime.reporting import Reporter, Silent
-from ...search.searcher import exact_index
 from .network import needed
 
 INDEX = "search (faiss, float16)"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from teachclip.cache.frames import cache as frame_cache
-from teachclip.cache.vectors import Vectors, publish_vectors, read_vectors
+from teachclip.cache.vectors import Vectors, exact_index, publish_vectors, read_vectors
 from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, DataError
 from teachclip.stages.models import named
 from teachclip.stages.models.checkpoints import files
@@ -21,7 +21,7 @@ from teachclip.stages.prepare.stage import prepare
 from teachclip.stages.search import index as index_module
 from teachclip.stages.search import searcher as searcher_module
 from teachclip.stages.search.index import index
-from teachclip.stages.search.searcher import Searcher, exact_index
+from teachclip.stages.search.searcher import Searcher
 from teachclip.stages.search.stage import open_searcher, search
 
 LONG = "one two three four five six seven eight"  # 8 tokens: all that a model of 10 words reads

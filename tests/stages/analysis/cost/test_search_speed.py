@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from teachclip.cache.vectors import exact_index
 from teachclip.configs.schema import NetworkConfig
 from teachclip.stages.analysis.cost import search_speed as module
 from teachclip.stages.analysis.cost.search_speed import INDEX, search_speed
-from teachclip.stages.search.searcher import exact_index
 
 CPU = torch.device("cpu")
 WIDTH = 64
