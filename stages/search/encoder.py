@@ -20,6 +20,7 @@ from ...cache.frames.record import VideoRecord, VideoStatus
 from ...configs.loading import load_config
 from ...configs.schema import PrepareConfig
 from ...errors import CheckpointError, ConfigError, DataError
+from ...plurals import counted
 from ..data.video.workers import cores, decode_videos
 from ..data.video_inputs import VIDEOS_AT_ONCE
 from ..models.common.network import Features
@@ -334,7 +335,7 @@ def _unusable(statuses: Sequence[VideoStatus]) -> DataError:
         return DataError(f"this video cannot be used: {first.status}, {first.reason}", where=first.video, hint=hint)
     shown = [f"{each.video}: {each.status}, {each.reason}" for each in statuses[:_SHOWN]]
     more = [f"and {len(statuses) - _SHOWN} more"] if len(statuses) > _SHOWN else []
-    return DataError(f"{len(statuses)} videos cannot be used", details=[*shown, *more], hint=hint)
+    return DataError(f"{counted(len(statuses), 'video')} cannot be used", details=[*shown, *more], hint=hint)
 
 
 def _handed(vectors: Tensor, single: bool, as_tensor: bool) -> np.ndarray | Tensor:
