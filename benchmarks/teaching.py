@@ -32,7 +32,7 @@ ALONE = "alone"
 DRAWS = ("7:1", "7:2", "7:3", "11:1", "11:2", "11:3")
 FRESH = ("20261128:1", "2024:1")
 OWN = Own(400, 1)
-STEPS = ("train.max_steps=600", "train.validate_every=16")
+STEPS = 600  # of students that are taught
 WIDE = "train.unlabelled=128"
 # Everything that a student's row of the table differs by from configs/demo.yaml.
 TAUGHT: Mapping[str, tuple[str, ...]] = {
@@ -56,6 +56,13 @@ def budgets(steps: Sequence[int], own: Own) -> dict[int, tuple[str, ...]]:
     return {n: (f"train.max_steps={n}", f"train.validate_every={max(1, round(n / 4 / epoch))}") for n in steps}
 
 
+def taught_steps(own: Own) -> tuple[str, ...]:
+    """The budget of students that are taught: a checkpoint about every hundred steps, or every 16 epochs."""
+    epoch = max(1, own.clips * own.captions // 64)
+    epochs, every = max(100, -(-STEPS // epoch)), max(16, 96 // epoch)
+    return (f"train.max_steps={STEPS}", f"train.epochs={epochs}", f"train.validate_every={every}")
+
+
 def best_of(world: World, own: Own, name: str, overrides: Sequence[str], steps: Sequence[int] = BUDGETS) -> Results:
     """A student without a teacher at every budget; `name` is the one that is best on the validation clips."""
     tried = {
@@ -72,7 +79,7 @@ def taught(world: World, own: Own, name: str, overrides: Sequence[str], teacher:
     """A student that a teacher's scores of its captions teach."""
     captions = world.own(own)
     more = world.scores(captions, f"{own}-{teacher}", {"xclip": world.run(teacher)})
-    return {name: world.trained(captions, f"{own}-{_run(name)}", (*more, *STEPS, *overrides))}
+    return {name: world.trained(captions, f"{own}-{_run(name)}", (*more, *taught_steps(own), *overrides))}
 
 
 def draws(world: World) -> Results:
@@ -131,7 +138,7 @@ def teachers(world: World) -> Results:
         chosen = ("train.loss.teachers=mean-similarity", f"train.loss.one_scale={scale}")
         ways[f"by the mean similarity, {scale}"] = chosen
     for name, overrides in ways.items():
-        overrides = (*more, *STEPS, *TAUGHT["coarse"], *overrides)
+        overrides = (*more, *taught_steps(OWN), *TAUGHT["coarse"], *overrides)
         results[name] = world.trained(captions, f"{OWN}-{_run(name)}", overrides)
     return results
 
