@@ -38,6 +38,8 @@ class Student(VideoTextNetwork):
     makes frames unit length before they are pooled (code: yes, paper: no).
     """
 
+    one_vector = True
+
     def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
         super().__init__(config, trunk)
         self.afa = AttentionalAggregation(trunk.embed_dim) if config.pooling == "afa" else None

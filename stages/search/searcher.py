@@ -16,9 +16,9 @@ from ...errors import CacheError, CacheMismatchError, CheckpointError, DataError
 from ...remedies import Change, Remedy, Search
 from ..data.dataset import locator
 from ..data.readers.text_files import blank
-from ..models.checkpoints.files import load_network, network_digest
-from ..models.clip.tokens import tokenize
+from ..models.clip.tokens import tokenize_telling
 from ..models.common.network import VideoTextNetwork
+from ..models.named import named_model
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter, Silent
 from .gone import Gone, Look
@@ -73,15 +73,9 @@ class Embedder:
         Raises:
             CheckpointError: it cannot be loaded, or is a teacher, whose scores are not those of two vectors.
         """
-        network = load_network(run)
-        if network.config.kind != "student":
-            raise CheckpointError(
-                f"this is a network of kind {network.config.kind}: it compares every word with every frame and has no "
-                "single vector per video, so it cannot search",
-                where=str(run),
-                hint=Remedy("search with a student", Change({"search.run": "runs/student"})),
-            )
-        return cls(network.to(device).eval(), network_digest(network))
+        instead = Remedy("search with a student", Change({"search.run": "runs/student"}))
+        model = named_model(run, device, instead=instead)
+        return cls(model.network, model.digest)
 
 
 class _Opened(NamedTuple):
@@ -123,7 +117,7 @@ class Searcher:
         self.videos = vectors.videos
         index = exact_index(vectors.matrix)
         self._opened: _Opened | None = _Opened(embedder.network, self.videos, index, locate, look)
-        tokenize(["warm"], 3)  # reads the vocabulary now, not when the first sentence comes
+        tokenize_telling(["warm"], 3)  # reads the vocabulary now, not when the first sentence comes
 
     @classmethod
     def open(cls, config: Config) -> Self:
@@ -227,14 +221,11 @@ def _vectors_of(folder: Path, embedder: Embedder) -> Vectors:
 def _encode(network: VideoTextNetwork, queries: Sequence[str], reporter: Reporter) -> np.ndarray:
     """Unit vectors of the sentences, float32 [T, D]."""
     words = network.config.words
-    ids, mask = tokenize(queries, words + 1)
-    cut = mask.all(dim=1)  # one token more than the model reads
+    ids, cut = tokenize_telling(queries, words)
     for query, is_cut in zip(queries, cut.tolist(), strict=True):
         if is_cut:
             reporter.warn(f"the model reads the first {words - 2} tokens of a sentence; this one is longer: {query!r}")
-    ids[cut, -2] = ids[cut, -1]  # the end of the sentence comes where the model stops reading
-    ids = ids[:, :-1].contiguous().to(network.logit_scale.device)
-    vectors: np.ndarray = network.encode_texts(ids)["vector"].float().cpu().numpy()
+    vectors: np.ndarray = network.encode_texts(ids.to(network.logit_scale.device))["vector"].float().cpu().numpy()
     if not np.isfinite(vectors).all():
         raise CheckpointError(
             "the model makes a vector that is not finite of this sentence",

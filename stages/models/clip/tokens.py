@@ -41,6 +41,15 @@ def tokenize(captions: Sequence[str], words: int) -> tuple[Tensor, Tensor]:
     return ids, torch.arange(words) < lengths
 
 
+def tokenize_telling(sentences: Sequence[str], words: int) -> tuple[Tensor, Tensor]:
+    """As `tokenize`, for sentences that people ask with: ids int64 [T, W], and which of the T sentences are longer than
+    W slots hold, bool [T]."""
+    ids, mask = tokenize(sentences, words + 1)
+    cut = mask.all(dim=1)  # one token more than the model reads
+    ids[cut, -2] = ids[cut, -1]  # the end of the sentence comes where the model stops reading
+    return ids[:, :-1].contiguous(), cut
+
+
 def merged(letters: Sequence[str], ranks: Mapping[tuple[str, str], int]) -> list[str]:
     """Parts of a word after byte-pair encoding: of all neighbours the pair of the lowest rank becomes one, the leftmost
     first, until no pair has a rank.

@@ -26,9 +26,11 @@ class VideoTextNetwork(nn.Module, ABC):
     Attributes:
         config: the network's configuration, the trunk's sizes resolved.
         score_version: raised by hand whenever the same weights give other scores than before.
+        one_vector: texts and videos are one unit vector each, the feature `vector`, and a score is their dot product.
     """
 
     score_version: ClassVar[int] = 1
+    one_vector: ClassVar[bool] = False
 
     def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
         super().__init__()

@@ -14,6 +14,8 @@ class OpenClip(VideoTextNetwork):
     is a teacher that needs no training and no checkpoint of anybody else's; it can be trained all the same.
     """
 
+    one_vector = True
+
     def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
         """`vector` [V, D] and `frames` [V, F, D], unit length."""
         features = self.frame_features(frames, mask)

@@ -13,6 +13,7 @@ import torch
 from teachclip.cache.frames import cache as frame_cache
 from teachclip.cache.vectors import Vectors, exact_index, publish_vectors, read_vectors
 from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, DataError
+from teachclip.stages.models import named
 from teachclip.stages.models.checkpoints import files
 from teachclip.stages.models.checkpoints.files import load_network
 from teachclip.stages.models.clip.tokens import tokenize
@@ -47,11 +48,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         monkeypatch.setattr(module, name, counting)
 
     count(files, "read_weights")
-    count(searcher_module, "network_digest")
+    count(named, "network_digest")
     count(searcher_module, "read_vectors")
     count(index_module, "read_vectors")
     count(searcher_module, "exact_index")
-    count(searcher_module, "tokenize")
+    count(searcher_module, "tokenize_telling")
     count(frame_cache, "_open_shard")
     return counted
 
@@ -70,7 +71,7 @@ def test_it_answers_as_a_search_does_whatever_was_asked_before(indexed: Any) -> 
 
 def test_a_search_reads_everything_once(indexed: Any, calls: Counter[str]) -> None:
     search(indexed.config(), ["clip number 2"])
-    once = {"read_weights": 1, "network_digest": 1, "read_vectors": 1, "exact_index": 1, "tokenize": 2}
+    once = {"read_weights": 1, "network_digest": 1, "read_vectors": 1, "exact_index": 1, "tokenize_telling": 2}
     assert calls == once  # its vocabulary, and the sentence; no shard of frames is opened
 
 
@@ -80,7 +81,7 @@ def test_asking_again_reads_nothing(indexed: Any, calls: Counter[str]) -> None:
         shutil.rmtree(indexed.root / "work")
         for _ in range(3):
             assert searcher.search(["clip number 2"]).queries[0].answers
-        assert calls == {"tokenize": 3}
+        assert calls == {"tokenize_telling": 3}
 
 
 def test_open_searcher_brings_the_index_up_to_date_and_open_does_not(indexed: Any) -> None:

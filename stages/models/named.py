@@ -1,0 +1,123 @@
+"""Models that embed, by the names that people give them: a run folder, a checkpoint, or an open_clip model as it is."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...configs.schema import NetworkConfig, TrunkConfig
+from ...errors import CheckpointError, ConfigError, TeachclipError
+from ...remedies import Hint
+from ..runtime.reporting import Reporter
+from .build import build_network
+from .checkpoints.files import load_network, network_digest
+from .checkpoints.published import FRAMES, WORDS, title_of
+from .clip.catalog import named_sizes
+from .clip.hub import HUB
+from .clip.tokens import VOCABULARY, tokenize_telling
+from .common.network import VideoTextNetwork
+from .weights.files import read_weights
+
+OPENCLIP = "openclip:"
+"""Before an open_clip model and its weights: `openclip:MODEL/TAG`, `openclip:MODEL/PATH`."""
+
+_EXAMPLE = f"{OPENCLIP}ViT-B-32-quickgelu/openai"
+_TRAINED = "train.network"
+type Tokenizer = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+
+
+class NamedModel(NamedTuple):
+    """A network that makes one unit vector of a video and one of a sentence (`VideoTextNetwork.one_vector`).
+
+    Attributes:
+        network: in float32 and evaluation mode; to be called without gradients.
+        tokenize: T sentences -> token ids int64 [T, W], and which of them are longer than what it reads, bool [T].
+        digest: of its weights and of what they compute: vectors of equal digests can be compared.
+        description: what it is, in words.
+    """
+
+    network: VideoTextNetwork
+    tokenize: Tokenizer
+    digest: str
+    description: str
+
+
+def named_model(
+    name: str | Path,
+    device: str | torch.device = "cpu",
+    reporter: Reporter | None = None,
+    *,
+    instead: Hint = "name a student's run folder or file; this network can teach one",
+) -> NamedModel:
+    """The student, or plain CLIP, of this name.
+
+    Args:
+        name: a run folder, a checkpoint (ours or a published one), or `openclip:MODEL/TAG` or `openclip:MODEL/PATH`, an
+            open_clip model as it is with the mean of a video's frames; an absolute path stands behind two slashes.
+        reporter: is told what a published checkpoint is, and of tensors that are left out.
+        instead: what helps where it is a teacher.
+
+    Raises:
+        CheckpointError: it is not there, cannot be loaded or fetched, or is a teacher, whose scores are not those of
+            two vectors.
+        ConfigError: open_clip has no such model, or no such weights of it.
+    """
+    plain = str(name).startswith(OPENCLIP)
+    network = _plain_clip(str(name)) if plain else _checkpoint(Path(name), reporter)
+    config, sizes = network.config, network.trunk.sizes
+    if not network.one_vector:
+        raise CheckpointError(
+            f"this is a network of kind {config.kind}: it compares every word with every frame and has no "
+            "single vector per video, so it cannot search",
+            where=str(name),
+            hint=instead,
+        )
+    if sizes.vocab_size != VOCABULARY:
+        raise CheckpointError(f"it knows {sizes.vocab_size} tokens, sentences have {VOCABULARY}", where=str(name))
+    network = network.to(device).eval()  # weights that require no gradient would be multiplied to other last bits
+    takes = f"{config.frames} frames of {sizes.image_size} pixels, {sizes.embed_dim} numbers a vector"
+    description = f"{name}: {title_of(config)}; {takes}"
+    return NamedModel(network, partial(tokenize_telling, words=config.words), network_digest(network), description)
+
+
+def _checkpoint(path: Path, reporter: Reporter | None) -> VideoTextNetwork:
+    try:
+        return load_network(path, reporter=reporter)
+    except CheckpointError as error:
+        if error.hint is None and _is_plain_clip(path):
+            hint = f"it is a CLIP without anything around it: say of which model, {OPENCLIP}MODEL/{path}"
+            raise CheckpointError(error.what, where=error.where, hint=hint) from error
+        raise
+
+
+def _is_plain_clip(path: Path) -> bool:
+    with suppress(CheckpointError):
+        return "visual.class_embedding" in read_weights(path).tensors
+    return False
+
+
+def _plain_clip(name: str) -> VideoTextNetwork:
+    """An open_clip model as it is (network kind `openclip`)."""
+    parts = name.removeprefix(OPENCLIP).split("/")
+    of_model = 2 if parts[0].startswith(HUB) else 1  # hf-hub:org/repo
+    model, weights = "/".join(parts[:of_model]), "/".join(parts[of_model:])
+    if not model or not weights:
+        raise ConfigError(
+            f"an open_clip model is named with its weights, {OPENCLIP}MODEL/TAG or {OPENCLIP}MODEL/PATH",
+            where=name,
+            hint=f"such as {_EXAMPLE}",
+        )
+    try:
+        trunk = TrunkConfig(model=model, weights=weights)
+        words = min(WORDS, named_sizes(model).context_length)
+        return build_network(NetworkConfig(kind="openclip", trunk=trunk, frames=FRAMES, words=words, temporal_layers=0))
+    except TeachclipError as error:  # which may speak of the network that is trained
+        where = name if error.where is None or error.where.startswith(_TRAINED) else error.where
+        hint = error.hint
+        if isinstance(hint, str) and _TRAINED in hint:
+            hint = f"fetch it on another machine, and name the file: {OPENCLIP}{model}/PATH"
+        raise type(error)(error.what, where=where, hint=hint, details=error.details) from error
