@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ... import __version__
-from . import docs
+from . import docs, serve
 from .groups import checkpoint, config, data
 from .groups.cache import verbs as cache
 from .shell.options import Verbs
@@ -52,6 +52,7 @@ app.command(epilog=denoise.EXAMPLES)(denoise.denoise)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=search.EXAMPLES, cls=search.WithSentences)(search.search)
+app.command(epilog=serve.EXAMPLES)(serve.serve)
 app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.command(epilog=sweep.EXAMPLES)(sweep.sweep)
