@@ -9,6 +9,7 @@ import pytest
 from ..report.conftest import Browser, Tab
 from .conftest import NASTY, TOKEN, Served, Shelf
 
+NAMES = "[...document.querySelectorAll('.name')].map(n => n.textContent)"
 KEYS = {"Enter": 13, "ArrowDown": 40, "ArrowUp": 38, "Escape": 27, "Tab": 9}
 
 
@@ -28,7 +29,7 @@ def visit(browser: Browser, url: str, width: int = 1200, dark: bool = False) -> 
 def until(tab: Tab, expression: str, seconds: float = 30.0) -> Any:
     """The value of an expression once it is something."""
     end = time.monotonic() + seconds
-    while not (value := tab.evaluate(expression)):
+    while not (value := tab.evaluate(f"(v => v instanceof Node || v)({expression})")):
         assert time.monotonic() < end, (expression, tab.evaluate("document.body.innerText"), tab.complaints)
         time.sleep(0.05)
     return value
@@ -79,9 +80,7 @@ def test_a_sentence_shows_videos_and_a_click_plays_at_the_second(browser: Browse
     tab = visit(browser, served.url)
     searched(tab)
     wanted = served.ask("/api/search?q=clip%20number%202").json["answers"]
-    assert tab.evaluate("[...document.querySelectorAll('.name')].map(n => n.textContent)") == [
-        a["name"] for a in wanted
-    ]
+    assert tab.evaluate(NAMES) == [a["name"] for a in wanted]
     playable = next(a for a in wanted if a["playable"] and a["second"] > 0.5)
     heights = tab.evaluate(
         f"[...({find(playable['name'])}).querySelectorAll('.strip i')].map(i => parseFloat(i.style.height))"
@@ -118,7 +117,7 @@ def test_by_keys_alone(browser: Browser, served: Served) -> None:
     press(tab, "m")
     until(tab, "document.querySelectorAll('.result').length === 5")
     until(tab, "document.activeElement === document.querySelectorAll('.play')[0]")
-    assert second not in tab.evaluate("[...document.querySelectorAll('.name')].map(n => n.textContent)")
+    assert second not in tab.evaluate(NAMES)
     press(tab, "/")
     assert tab.evaluate("document.activeElement === document.getElementById('q')")
     assert tab.evaluate("document.getElementById('q').value") == "clip number 2"
@@ -142,7 +141,7 @@ def test_back_leads_to_the_earlier_search(browser: Browser, served: Served) -> N
 def test_names_are_shown_and_never_run(browser: Browser, served: Served) -> None:
     tab = visit(browser, served.url)
     searched(tab)
-    assert NASTY in tab.evaluate("[...document.querySelectorAll('.name')].map(n => n.textContent)")
+    assert NASTY in tab.evaluate(NAMES)
     assert tab.evaluate("document.querySelectorAll('.name img, .path img, #status img, h2 img').length") == 0
     tab.evaluate(f"({find(NASTY)}).querySelector('.play').click()")
     until(tab, "document.getElementById('player').open")
@@ -167,8 +166,7 @@ def test_what_no_browser_plays_shows_frames_and_path(browser: Browser, served: S
 
 def test_a_clip_that_is_handed_in(browser: Browser, served: Served, shelf: Shelf) -> None:
     tab = visit(browser, served.url)
-    for part in ("DOM",):
-        tab.call(f"{part}.enable")
+    tab.call("DOM.enable")
     root = tab.call("DOM.getDocument")["root"]["nodeId"]
     node = tab.call("DOM.querySelector", nodeId=root, selector="#clip")["nodeId"]
     tab.call("DOM.setFileInputFiles", nodeId=node, files=[str(shelf.clips / "clip-3.mp4")])
