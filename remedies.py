@@ -84,6 +84,13 @@ class Search(_Silent):
 
 
 @dataclass(frozen=True)
+class IndexVideos(_Silent):
+    """Make vectors of videos, in this folder."""
+
+    folder: str
+
+
+@dataclass(frozen=True)
 class Template(_Silent):
     """Print a configuration to start from, or write it to this file."""
 
@@ -205,9 +212,9 @@ class Again(_Silent):
 
 type Action = (
     Change | Prepare | Score | Train | Evaluate
-    | Prune | AcceptPixels | Denoise | RepairScores | CheckData | ShowConfig | Search | Template | MakeDemo | RunSweep
-    | ReadPage | DescribeScores | CompareScores | ExportScores | MergeScores | RemoveScores | TidyScores
-    | DeleteFile | DeleteFolder | StartProcesses | Again
+    | Prune | AcceptPixels | Denoise | RepairScores | CheckData | ShowConfig | Search | IndexVideos | Template
+    | MakeDemo | RunSweep | ReadPage | DescribeScores | CompareScores | ExportScores | MergeScores
+    | RemoveScores | TidyScores | DeleteFile | DeleteFolder | StartProcesses | Again
 )  # fmt: skip
 
 

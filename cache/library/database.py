@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ...errors import CacheError
-from ...remedies import DeleteFile, Hint, Remedy
+from ...remedies import DeleteFile, Hint, IndexVideos, Remedy
 from .disks import network_disk
 
 DATABASE = "index.sqlite"
@@ -89,19 +89,19 @@ def to_read(folder: Path) -> sqlite3.Connection:
     """
     path = folder / DATABASE
     if not path.is_file():
-        raise CacheError("there is no index here", where=str(folder), hint="index a folder of videos first")
+        raise _absent(folder)
     address = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
     with told(path):
         connection = _connected(address)
         try:
-            refuse_other(connection, folder)
+            _refuse_empty_and_other(connection, folder)
         except sqlite3.OperationalError as error:
             connection.close()
             # Write-ahead mode wants to make a file beside it; where nobody may, nobody writes either.
             if error.sqlite_errorcode & 0xFF not in _REFUSED or _not_yet_in(path):
                 raise
             connection = _connected(f"{address}&immutable=1")
-            refuse_other(connection, folder)
+            _refuse_empty_and_other(connection, folder)
         except BaseException:
             connection.close()
             raise
@@ -171,6 +171,18 @@ def _connected(address: str) -> sqlite3.Connection:
 
 def _is_new(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0)
+
+
+def _refuse_empty_and_other(connection: sqlite3.Connection, folder: Path) -> None:
+    """As `refuse_other`; whoever was about to make the tables may have been killed."""
+    if _is_new(connection):
+        raise _absent(folder)
+    refuse_other(connection, folder)
+
+
+def _absent(folder: Path) -> CacheError:
+    hint = Remedy("index videos first", IndexVideos(str(folder)))
+    return CacheError("there is no index here", where=str(folder), hint=hint)
 
 
 def _make(connection: sqlite3.Connection) -> None:

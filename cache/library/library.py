@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CacheError, DataError
+from ...remedies import IndexVideos, Remedy
 from ..vectors import exact_index
 from .database import DATABASE, snapshot, stored_path, to_read, to_write, told, transaction
 from .matrix import Matrix, generation_of, read_matrix
-from .rows import VIDEO, Hit, Model, Video, Window, floats, video_of
+from .rows import VIDEO, Hit, Known, Model, Video, Window, floats, known_videos, video_of
 
 _MODEL = "name, digest, width, frames, seconds, step, whole"
 _WINDOW = "w.id, w.video, v.path, w.start, w.stop, w.times, w.weights"
@@ -67,7 +68,7 @@ class Library:
                 found = connection.execute(query, (digest, digest)).fetchone()
             if found is None:
                 what = "this index is empty" if digest is None else "this index holds no vectors of this model"
-                hint = "index with it; what others made stays"
+                hint = Remedy("index with it; what others made stays", IndexVideos(str(folder)))
                 raise CacheError(what, where=str(folder), hint=hint)
             return cls(folder, Model(*found[1:]), found[0], connection)
         except BaseException:
@@ -216,6 +217,11 @@ class Library:
         """Every file that was looked at, usable or not, by path."""
         with self._connected() as connection:
             return [video_of(row) for row in connection.execute(f"SELECT {VIDEO} FROM videos v ORDER BY v.path")]
+
+    def known(self) -> dict[str, Known]:
+        """Every file that was looked at by its path, and how many windows this model has of it."""
+        with self._connected() as connection, snapshot(connection, self.folder):
+            return known_videos(connection, self._id)
 
     def counts(self) -> dict[str, int]:
         """Videos by status; statuses without videos are absent."""

@@ -1,5 +1,6 @@
 """What a library holds: models, videos, windows, as its tables give them."""
 
+import sqlite3
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -112,6 +113,14 @@ def video_of(row: tuple[object, ...]) -> Video:
     """The video of a row of the columns `VIDEO`."""
     id, path, size, mtime_ns, content, *others = row
     return Video(id, path, size, mtime_ns, content or UNKNOWN, *others)  # type: ignore[arg-type]
+
+
+def known_videos(connection: sqlite3.Connection, model: int) -> dict[str, Known]:
+    """Every video by its path, inside a snapshot, and how many windows this model has of it."""
+    counted = "SELECT video, count(*) FROM windows WHERE model = ? GROUP BY video"
+    windows = dict(connection.execute(counted, (model,)))
+    videos = [video_of(row) for row in connection.execute(f"SELECT {VIDEO} FROM videos v")]
+    return {video.path: Known(video, windows.get(video.id, 0)) for video in videos}
 
 
 def floats(blob: bytes) -> tuple[float, ...]:

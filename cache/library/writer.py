@@ -16,7 +16,7 @@ from ..storage.publish import make_folder, remove_leftovers
 from .database import DATABASE, snapshot, stored_path, to_write, transaction
 from .disks import network_disk
 from .matrix import next_generation, read_matrix
-from .rows import UNKNOWN, VIDEO, Known, Model, NewWindow, Video, video_of
+from .rows import UNKNOWN, VIDEO, Known, Model, NewWindow, Video, known_videos, video_of
 
 LOCK = "index.lock"
 _NO_LOCKS = (errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK)  # file systems that have none
@@ -57,11 +57,8 @@ class LibraryWriter:
 
     def known(self) -> dict[str, Known]:
         """Every video of the library by its path, and how many windows this model has of it."""
-        counted = "SELECT video, count(*) FROM windows WHERE model = ? GROUP BY video"
         with snapshot(self._connection, self.folder) as connection:
-            windows = dict(connection.execute(counted, (self._id,)))
-            videos = [video_of(row) for row in connection.execute(f"SELECT {VIDEO} FROM videos v")]
-        return {video.path: Known(video, windows.get(video.id, 0)) for video in videos}
+            return known_videos(connection, self._id)
 
     def add_roots(self, folders: Iterable[Path]) -> None:
         """Remember which folders were walked through."""

@@ -12,7 +12,21 @@ from .groups import checkpoint, config, data
 from .groups.cache import verbs as cache
 from .shell.options import Verbs
 from .shell.running import examples
-from .verbs import cost, demo, denoise, evaluate, prepare, report, reproduce, score, search, sweep, train, weights
+from .verbs import (
+    cost,
+    demo,
+    denoise,
+    evaluate,
+    index,
+    prepare,
+    report,
+    reproduce,
+    score,
+    search,
+    sweep,
+    train,
+    weights,
+)
 
 app = typer.Typer(
     name="teachclip", cls=Verbs, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -51,6 +65,7 @@ app.command(epilog=score.EXAMPLES)(score.score)
 app.command(epilog=denoise.EXAMPLES)(denoise.denoise)
 app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command(epilog=index.EXAMPLES)(index.index)
 app.command(epilog=search.EXAMPLES, cls=search.WithSentences)(search.search)
 app.command(epilog=serve.EXAMPLES)(serve.serve)
 app.command(epilog=report.EXAMPLES)(report.report)

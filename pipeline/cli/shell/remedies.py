@@ -118,6 +118,8 @@ def command(action: r.Action, given: Given) -> str:
             return given.step("evaluate", settings)
         case r.Search(sentence):
             return given.step("search", options=f' "{sentence}"')
+        case r.IndexVideos(folder):
+            return f"teachclip index VIDEOS --model MODEL --out {quoted(folder)}"
         case r.CheckData():
             return given.step("data check")
         case r.ShowConfig():

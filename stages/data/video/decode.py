@@ -51,11 +51,46 @@ NOT_FOR_US = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 DAMAGED: tuple[Status, ...] = ("corrupt", "short")
 
 
+class Frames:
+    """Which frames of a video are taken, and where they go: those that the configuration chooses, into its record."""
+
+    def __init__(self, config: PrepareConfig) -> None:
+        self.config = config
+        self._images: dict[int, NDArray[np.uint8]] = {}
+
+    def numbers(self, count: int, contents: Contents) -> list[int]:
+        """Of `count` pictures those that are taken, ascending."""
+        config = self.config
+        return frame_numbers(
+            count, contents.fps, config.sample_fps, config.max_frames, config.choice, config.last_second
+        )
+
+    def begin(self) -> None:
+        """The file is read from its beginning; what came before does not count."""
+        self._images = {}
+
+    def keep(self, number: int, image: NDArray[np.uint8]) -> None:
+        """A picture as it is stored; they come in ascending order."""
+        self._images[number] = image
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def record(self, numbers: list[int], status: VideoStatus, times: list[float], read_by: ReadBy) -> VideoRecord:
+        """The record of a video all of whose frames came."""
+        return VideoRecord.of(status, [self._images[number] for number in numbers], times, FileStamp(), read_by)
+
+    def hashed_until(self, begun: float) -> float:
+        """Until when, of the monotonic clock, a file that began to be read at `begun` may be hashed: half the time that
+        is left."""
+        return (time.monotonic() + begun + self.config.timeout) / 2
+
+
 @dataclass
 class Taken:
-    """Chosen frames as they are stored and their times, by frame number, and what happened on the way."""
+    """How many frames were taken and the times of all, by frame number, and what happened on the way."""
 
-    frames: dict[int, NDArray[np.uint8]]
+    frames: int
     times: dict[int, float | None]
     damaged: set[int]
     decoded: int
@@ -63,6 +98,15 @@ class Taken:
 
 
 def read_video(id: str, source: VideoSource, config: PrepareConfig) -> VideoRecord:
+    """Decode one video into its record. Whatever is wrong with it becomes a status; nothing is raised.
+
+    Raises:
+        As `read_frames_of`.
+    """
+    return read_frames_of(id, source, Frames(config))
+
+
+def read_frames_of(id: str, source: VideoSource, frames: Frames) -> VideoRecord:
     """Decode one video. Whatever is wrong with it becomes a status; nothing is raised.
 
     Decoders take a read error for the end of the file, or for damage. A video is called damaged only when it is so
@@ -74,17 +118,17 @@ def read_video(id: str, source: VideoSource, config: PrepareConfig) -> VideoReco
         DataError: decord, which the configuration wants, is missing or the wrong one.
     """
     begun = time.monotonic()
-    first = record = _attempt(id, source, config)
+    first = record = _attempt(id, source, frames)
     damaged = record.status.status in DAMAGED
     if not damaged and record.status.status != "ok":
         return record
     try:
         with open_bytes(source) as file:
-            content = content_of(file, math.inf if damaged else (time.monotonic() + begun + config.timeout) / 2)
+            content = content_of(file, math.inf if damaged else frames.hashed_until(begun))
     except OSError as error:  # of one that is ok, behind the last frame that was wanted
         return without_frames(id, source, "failed", trouble(error)) if damaged else record
     if damaged:
-        record = _attempt(id, source, config)
+        record = _attempt(id, source, frames)
     if not first.stamp == record.stamp == stamp_or_none(source):
         return record
     return replace(record, stamp=replace(record.stamp, content=content))
@@ -102,11 +146,11 @@ def trouble(error: MemoryError | OSError) -> str:
     return f"cannot be read: {error.strerror or error}"
 
 
-def _attempt(id: str, source: VideoSource, config: PrepareConfig) -> VideoRecord:
+def _attempt(id: str, source: VideoSource, frames: Frames) -> VideoRecord:
     stamp = FileStamp()
     try:
         stamp = _stamp(source)
-        return _record(id, source, config, stamp)
+        return replace(_record(id, source, frames), stamp=stamp)
     except Unusable as why:
         status = VideoStatus(id, why.status, why.reason, 0, why.duration)
         return VideoRecord(status, stamp=stamp, read_by=ReadBy(why.decoder, READER))
@@ -119,19 +163,17 @@ def _attempt(id: str, source: VideoSource, config: PrepareConfig) -> VideoRecord
         return VideoRecord(VideoStatus(id, "corrupt", reason), stamp=stamp, read_by=ReadBy(reader=READER))
 
 
-def _record(id: str, source: VideoSource, config: PrepareConfig, stamp: FileStamp) -> VideoRecord:
-    contents = inspect(source)
+def _record(id: str, source: VideoSource, frames: Frames) -> VideoRecord:
+    contents, config = inspect(source), frames.config
     # What is cut off behind the last second that is wanted is not missed.
     wanted = math.inf if config.last_second is None else config.last_second + 1.0
     if contents.claimed is not None and contents.end < SHORT * min(contents.claimed, wanted):
         raise Unusable("short", f"ends after {contents.end:.1f} of {contents.claimed:.1f} seconds", contents.end)
-    decoder, numbers, taken = _taken(source, contents, config)
-    images = [taken.frames[number] for number in numbers]
+    decoder, numbers, taken = _taken(source, contents, frames)
     remark = contents.doubt if config.decoder == "decord" else ""
     reason = f"decord may give other frames: {remark}" if remark else _remark(taken, contents)
-    status = VideoStatus(id, "ok", reason, len(images), contents.end)
-    times = _seconds(numbers, taken, contents.fps)
-    return VideoRecord.of(status, images, times, stamp, ReadBy(decoder, READER))
+    status = VideoStatus(id, "ok", reason, len(numbers), contents.end)
+    return frames.record(numbers, status, _seconds(numbers, taken, contents.fps), ReadBy(decoder, READER))
 
 
 def _stamp(source: VideoSource) -> FileStamp:
@@ -153,41 +195,41 @@ def _stamp(source: VideoSource) -> FileStamp:
     return stamp
 
 
-def _taken(source: VideoSource, contents: Contents, config: PrepareConfig) -> tuple[Decoder, list[int], Taken]:
+def _taken(source: VideoSource, contents: Contents, frames: Frames) -> tuple[Decoder, list[int], Taken]:
     """The chosen frames, and who decoded them."""
-    numbers = _numbers(contents.pictures, contents.fps, config)
+    numbers, config = frames.numbers(contents.pictures, contents), frames.config
     if config.decoder == "decord" or (config.decoder == "auto" and _suits_decord(contents, numbers)):
         try:
-            return "decord", numbers, _take_by_decord(source, contents, numbers, config)
+            return "decord", numbers, _take_by_decord(source, contents, numbers, frames)
         except Complaint as why:
             if config.decoder == "decord":
                 raise Unusable("corrupt", f"decord: {why}", contents.end, "decord") from None
-    return "pyav", *_take(source, contents, config)
+    return "pyav", *_take(source, contents, frames)
 
 
 def _suits_decord(contents: Contents, numbers: list[int]) -> bool:
     return not contents.doubt and near_the_end(max(numbers), contents.pictures, contents.fps)
 
 
-def _take_by_decord(source: VideoSource, contents: Contents, numbers: list[int], config: PrepareConfig) -> Taken:
-    taken = Taken({}, dict(enumerate(contents.times)) or dict.fromkeys(numbers), set(), max(numbers) + 1, 0)
-
+def _take_by_decord(source: VideoSource, contents: Contents, numbers: list[int], frames: Frames) -> Taken:
     def keep(number: int, image: NDArray[np.uint8]) -> None:
-        taken.frames[number] = _stored(image, config)
+        frames.keep(number, _stored(image, frames.config))
 
+    frames.begin()
     read_frames(source, set(numbers), contents.pictures, contents.fps, keep)
-    return taken
+    times: dict[int, float | None] = dict(enumerate(contents.times))
+    return Taken(len(frames), times or dict.fromkeys(numbers), set(), max(numbers) + 1, 0)
 
 
-def _take(source: VideoSource, contents: Contents, config: PrepareConfig) -> tuple[list[int], Taken]:
+def _take(source: VideoSource, contents: Contents, frames: Frames) -> tuple[list[int], Taken]:
     """The chosen frames, none of them damaged."""
     count = contents.pictures
     for _ in range(2):  # a second time when the decoder gives fewer frames than the container has packets
-        numbers = _numbers(count, contents.fps, config)
+        numbers = frames.numbers(count, contents)
         if not numbers:
             break
-        taken = _decode(source, set(numbers), contents, config)
-        if len(taken.frames) == len(numbers):
+        taken = _decode(source, set(numbers), contents, frames)
+        if taken.frames == len(numbers):
             break
         count = taken.decoded
     if count == 0 or not numbers:
@@ -198,13 +240,10 @@ def _take(source: VideoSource, contents: Contents, config: PrepareConfig) -> tup
     return numbers, taken
 
 
-def _numbers(count: int, fps: float, config: PrepareConfig) -> list[int]:
-    return frame_numbers(count, fps, config.sample_fps, config.max_frames, config.choice, config.last_second)
-
-
-def _decode(source: VideoSource, numbers: set[int], contents: Contents, config: PrepareConfig) -> Taken:
+def _decode(source: VideoSource, numbers: set[int], contents: Contents, frames: Frames) -> Taken:
     """Decode up to the last of `numbers`, and on while it is undecided whether that one misses a picture."""
-    taken, health = Taken({}, {}, set(), 0, 0), Health(contents.pauses)
+    taken, health = Taken(0, {}, set(), 0, 0), Health(contents.pauses)
+    frames.begin()
     added = Added(contents.offsets)
     first: float | None = None
     behind: dict[int, float] = {}
@@ -228,13 +267,13 @@ def _decode(source: VideoSource, numbers: set[int], contents: Contents, config: 
                 behind[number] = health.behind
             first = when if first is None else first
             if number in numbers:
-                taken.frames[number] = _stored(rgb(frame), config)
+                frames.keep(number, _stored(rgb(frame), frames.config))
                 taken.times[number] = None if when is None or first is None else when - first
             taken.decoded += 1
             if number >= max(numbers) and (health.behind is None or number >= max(numbers) + UNDECIDED):
                 break
     taken.damaged |= {number for number, pause in behind.items() if pause in health.losses}
-    taken.lost = health.lost
+    taken.lost, taken.frames = health.lost, len(frames)
     return taken
 
 

@@ -14,10 +14,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ....cache.frames.record import Status, VideoRecord
 from ....configs.schema import PrepareConfig
@@ -28,6 +32,7 @@ from .decode import read_video, trouble, without_frames
 from .source import VideoSource
 
 VideoReader = Callable[[str, VideoSource, PrepareConfig], VideoRecord]
+PartsReader = Callable[[str, VideoSource, PrepareConfig, Callable[["Part"], None]], VideoRecord]
 START_LIMIT = 300.0  # seconds a worker may take to import what it needs
 # what a decoder's own mistakes end in; every other signal comes from outside
 CRASHES = (signal.SIGSEGV, signal.SIGILL, signal.SIGFPE, signal.SIGSYS, signal.SIGTRAP)
@@ -41,6 +46,23 @@ class Decoded:
     index: int
     record: VideoRecord
     seconds: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """Frames of a video on their way, uint8 [F, 3, S, S]; `first`: the file is read from its beginning, what came of it
+    before does not count."""
+
+    frames: NDArray[np.uint8]
+    first: bool
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A part of the video whose place among the jobs is `index`."""
+
+    index: int
+    part: Part
 
 
 def cores() -> int:
@@ -65,17 +87,45 @@ def decode_videos(
     Raises:
         DataError: workers cannot start; decord is missing or the wrong one.
     """
-    crew = _Crew(config, reader, min(config.workers or cores(), len(jobs)))
+    crew = _Crew(config, partial(_whole, reader), min(config.workers or cores(), len(jobs)), "(prepare.timeout)")
     try:
-        yield from crew.run(jobs, ahead)
+        for decoded in crew.run(jobs, ahead):
+            assert isinstance(decoded, Decoded)
+            yield decoded
     finally:
         crew.end()
+
+
+def decode_in_parts(
+    jobs: Sequence[tuple[str, VideoSource]], config: PrepareConfig, reader: PartsReader
+) -> Generator[Arrived | Decoded, None, None]:
+    """As `decode_videos`, for videos of any length: frames arrive while the rest is decoded, and no record holds them.
+
+    `config.timeout` is for each part. A worker waits until its part is taken, so that little is held.
+
+    Args:
+        reader: as there; what it calls with each part hands it over.
+
+    Raises:
+        As `decode_videos`.
+    """
+    crew = _Crew(config, reader, min(config.workers or cores(), len(jobs)), "since the last frames of it came")
+    try:
+        yield from crew.run(jobs, len(jobs))
+    finally:
+        crew.end()
+
+
+def _whole(
+    reader: VideoReader, id: str, source: VideoSource, config: PrepareConfig, hand_over: Callable[[Part], None]
+) -> VideoRecord:
+    return reader(id, source, config)
 
 
 class _Worker:
     """One process and what it is doing."""
 
-    def __init__(self, config: PrepareConfig, reader: VideoReader) -> None:
+    def __init__(self, config: PrepareConfig, reader: PartsReader) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(target=_work, args=(theirs, config, reader), daemon=True)
@@ -102,8 +152,8 @@ class _Worker:
 
 
 class _Crew:
-    def __init__(self, config: PrepareConfig, reader: VideoReader, size: int) -> None:
-        self.config, self.reader = config, reader
+    def __init__(self, config: PrepareConfig, reader: PartsReader, size: int, limited: str) -> None:
+        self.config, self.reader, self.limited = config, reader, limited
         self.workers: list[_Worker] = []
         self.ended_badly: set[int] = set()
         self.alone: deque[int] = deque()  # jobs that wait for a turn by themselves
@@ -111,7 +161,7 @@ class _Crew:
         for _ in range(size):
             self.workers.append(_Worker(config, reader))
 
-    def run(self, jobs: Sequence[tuple[str, VideoSource]], ahead: int) -> Iterator[Decoded]:
+    def run(self, jobs: Sequence[tuple[str, VideoSource]], ahead: int) -> Iterator[Decoded | Arrived]:
         self.jobs = jobs
         self.waiting = deque(range(len(jobs)))
         unfinished = set(self.waiting)
@@ -121,7 +171,8 @@ class _Crew:
                 oldest += 1
             self._hand_out(oldest + ahead)
             for decoded in self._results():
-                unfinished.discard(decoded.index)
+                if isinstance(decoded, Decoded):
+                    unfinished.discard(decoded.index)
                 yield decoded
 
     def _hand_out(self, limit: int) -> None:
@@ -145,7 +196,7 @@ class _Crew:
         for worker in self.workers:
             worker.kill()
 
-    def _results(self) -> list[Decoded]:
+    def _results(self) -> list[Decoded | Arrived]:
         """What has arrived, died or run out of time, once something has."""
         busy = [worker for worker in self.workers if worker.job is not None or not worker.ready]
         now = time.monotonic()
@@ -162,7 +213,7 @@ class _Crew:
     def _limit(self, worker: _Worker) -> float:
         return self.config.timeout if worker.ready else START_LIMIT
 
-    def _receive(self, worker: _Worker) -> Decoded | None:
+    def _receive(self, worker: _Worker) -> Decoded | Arrived | None:
         try:
             message = worker.connection.recv()
         except (EOFError, OSError):
@@ -173,8 +224,12 @@ class _Crew:
                 raise DataError(what, hint=hint)
             worker.ready = True
             return None
-        index, worker.job = worker.job, None
+        index = worker.job
         assert index is not None
+        if isinstance(message, Part):
+            worker.since = time.monotonic()
+            return Arrived(index, message)
+        worker.job = None
         record, seconds = message
         if record.status.status == "failed" and self._once_more_alone(index):
             return None
@@ -196,7 +251,7 @@ class _Crew:
         worker.kill()
         if worker.job is None:
             raise DataError(f"a decoding process did not start within {START_LIMIT:.0f} seconds")
-        reason = f"not decoded within {self.config.timeout:g} seconds (prepare.timeout)"
+        reason = f"not decoded within {self.config.timeout:g} seconds {self.limited}"
         return self._replace(worker, "timeout", reason)
 
     def _replace(self, worker: _Worker, status: Status, reason: str) -> Decoded | None:
@@ -247,7 +302,7 @@ def _untouched_by_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(connection: Connection, config: PrepareConfig, reader: VideoReader) -> None:
+def _work(connection: Connection, config: PrepareConfig, reader: PartsReader) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     connection.send(_lacking(config))
     by_pyav = config.model_copy(update={"decoder": "pyav"})
@@ -258,7 +313,7 @@ def _work(connection: Connection, config: PrepareConfig, reader: VideoReader) ->
             return
         begun = time.monotonic()
         try:
-            record = reader(id, source, by_pyav if careful else config)
+            record = reader(id, source, by_pyav if careful else config, connection.send)
         except (MemoryError, OSError) as error:
             record = without_frames(id, source, "failed", trouble(error))
         connection.send((record, time.monotonic() - begun))

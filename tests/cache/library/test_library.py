@@ -483,5 +483,7 @@ def test_the_schema_is_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(CacheError):
         _claimed(tmp_path / "index")
     monkeypatch.undo()
+    with pytest.raises(CacheError, match="no index here"):
+        Library.open(tmp_path / "index")
     _claimed(tmp_path / "index")
     assert is_library(tmp_path / "index")

@@ -31,6 +31,9 @@ from teachclip.stages.score.chance_check import OwnRanks
 from teachclip.stages.score.one_teacher import TeacherScores
 from teachclip.stages.score.stage import ScoreResult
 from teachclip.stages.search.gone import Gone
+from teachclip.stages.search.index import IndexResult
+from teachclip.stages.search.library.estimate import IndexEstimate
+from teachclip.stages.search.library.stage import VideosIndexed
 from teachclip.stages.search.searcher import Answer, QueryAnswers, SearchResult
 from teachclip.stages.train.run import TrainResult
 from typer.testing import CliRunner, Result
@@ -85,6 +88,13 @@ LOOKED = FrameWeights(
 CONVERTED = Converted("xclip.safetensors", "X-CLIP", "teachclip", "cd" * 32, 12, 32, 366, 7, ())
 
 
+VECTORS = IndexResult("work/index", 28, 512, 3, 25, 1, None, 4.0)
+INDEXED = VideosIndexed(
+    "index", "openclip:ViT-B-32/openai", 512, 29, {"ok": 28, "corrupt": 1}, 5, 7, 20, 2, 1, 1, 3, (BROKEN,), 30, 44, 9.0
+)
+INDEX_ESTIMATED = IndexEstimate(50_000, 49_000, 12, 3, 71 * 10**9, 120_000_000, 5000.0, 2, 6)
+
+
 def help_texts(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:
     yield CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "120"}).stdout
     for name, child in getattr(command, "commands", {}).items():
@@ -118,6 +128,9 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
     stand_in("stages.evaluate.stage.evaluate", EVALUATED)
     stand_in("stages.evaluate.stage.evaluate_sets", Evaluations((replace(EVALUATED, data="own_videos"),), ()))
     stand_in("stages.search.stage.search", FOUND)
+    stand_in("stages.search.index.index", VECTORS)
+    stand_in("stages.search.library.stage.index_videos", INDEXED)
+    stand_in("stages.search.library.estimate.estimate_videos", INDEX_ESTIMATED)
     stand_in("stages.analysis.cost.table.cost", COSTED)
     stand_in("stages.analysis.frame_weights.frame_weights", LOOKED)
     stand_in("stages.models.checkpoints.inspect.inspect", INSPECTED)
@@ -128,7 +141,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
 def test_there_are_examples_of_every_verb() -> None:
     verbs = {line.split()[1] for line in examples()}
     assert verbs == {
-        "demo", "prepare", "score", "denoise", "train", "evaluate", "search", "cost", "weights",
+        "demo", "prepare", "score", "denoise", "train", "evaluate", "index", "search", "cost", "weights",
         "cache", "data", "config", "checkpoint", "reproduce", "sweep", "report", "docs",
     }  # fmt: skip
 
@@ -149,7 +162,12 @@ def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any
     assert result.stdout
     if "--json" in words:
         json.loads(result.stdout)
-    if words[0] not in ("config", "cost", "demo", "checkpoint", "docs"):
+    if words[0] == "index" and not words[1].endswith(".yaml"):
+        (_, (videos, out, model)) = stages[-1]
+        assert videos == [word for word in words[1:] if word in ("clips/", "holidays/*.mkv", "@files.txt")]
+        assert out == Path("index")
+        assert model == words[words.index("--model") + 1]
+    elif words[0] not in ("config", "cost", "demo", "checkpoint", "docs"):
         assert stages
         config = stages[-1][1][0]
         assert isinstance(config, Config)
@@ -452,3 +470,46 @@ def test_evaluate_tells_no_interval_where_all_queries_fared_alike(
     found = replace(EVALUATED, confidence={"t2v": {"r1": {"value": 0.0, "low": low, "high": high}}})
     monkeypatch.setattr("teachclip.stages.evaluate.stage.evaluate", lambda *_: found)
     assert f"95 % interval of R@1 over queries: {told}" in shown(invoke("evaluate", "own_videos.yaml"))
+
+
+def test_index_shows_what_was_done(invoke: Invoke, stages: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(invoke("index", "clips/", "--model", "runs/a")) == [
+        "index    index: 30 videos, 44 windows",
+        "model    openclip:ViT-B-32/openai, 512 numbers a window",
+        "files    29: 28 ok, 1 corrupt",
+        "decoded  5 in 9.0 s, 7 windows",
+        "renewed  2: their files have another time and the same content",
+        "moved    1",
+        "copied   1",
+        "removed  3",
+        "1 file is left out:",
+        "video  status   reason",
+        "x.mp4  corrupt  no video stream",
+    ]
+    failed = replace(INDEXED, counts={"ok": 28, "failed": 1}, decoded=0, windows=0)
+    monkeypatch.setattr("teachclip.stages.search.library.stage.index_videos", lambda *_, **__: failed)
+    lines = shown(invoke("index", "my clips"))
+    assert lines[3] == "decoded  none, all were there"
+    assert lines[-1] == "What failed or ran out of time is tried again with: teachclip index 'my clips'"
+
+
+def test_index_estimates(invoke: Invoke, stages: object) -> None:
+    assert shown(invoke("index", "clips/", "--out", "x", "--estimate")) == [
+        "videos  50000, 49000 of them to be decoded; 12 to be compared with what is known; 3 in the index are gone",
+        "time    about 1 h 23 min on 2 processes",
+        "disk    about 120 MB in x",
+        "probed  6 videos",
+    ]
+
+
+def test_index_of_a_configuration(invoke: Invoke, stages: object) -> None:
+    assert shown(invoke("index", "own_videos.yaml")) == [
+        "index    work/index",
+        "videos   28, 512 numbers each",
+        "made     3 in 4.0 s",
+        "removed  1",
+    ]
+    for words in (["own_videos.yaml", "--model", "x"], ["clips", "--set", "work=x"]):
+        result = invoke("index", *words)
+        assert result.exit_code == 2
+        assert "configuration" in result.stderr

@@ -25,6 +25,7 @@ SURFACE = {
     "denoise": CONFIGURED,
     "train": {"--accept", *CONFIGURED},
     "evaluate": {"--on", "--run", *CONFIGURED},
+    "index": {"VIDEOS...", "--model", "--out", "--estimate", "--workers", "--set", *COMMON},
     "search": {"QUERY...", *CONFIGURED},
     "cost": {"[CONFIG]", "--checkpoint", "--measure", "--videos", "--repeats", "--out", "--set", *COMMON},
     "weights": {"RUN...", "--teacher", "--split", "--query", "--count", *CONFIGURED},

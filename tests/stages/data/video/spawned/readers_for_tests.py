@@ -5,12 +5,15 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from teachclip.cache.frames.record import VideoRecord
+import numpy as np
+from teachclip.cache.frames.record import VideoRecord, VideoStatus
 from teachclip.configs.schema import PrepareConfig
 from teachclip.stages.data.video.content import read_again
 from teachclip.stages.data.video.decode import read_video
+from teachclip.stages.data.video.workers import Part
 
 
 def misbehave(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
@@ -72,3 +75,22 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     jobs = [(f"{k}.mp4", folder / f"{k}.mp4") for k in range(2)]
     list(decode_videos(jobs, PrepareConfig(workers=2, timeout=900), 2, hang_after_telling))
+
+
+def in_parts(id: str, path: Path, config: PrepareConfig, hand_over: Callable[[Part], None]) -> VideoRecord:
+    """Three parts of two frames; the file's name says what happens after the first: once, or each time."""
+    turns = path.with_suffix(".turns")
+    with turns.open("a") as file:
+        file.write(".")
+    turn = len(turns.read_text())
+    for part in range(3):
+        frames = np.full((2, 3, config.image_size, config.image_size), 10 * turn + part, np.uint8)
+        hand_over(Part(frames, part == 0))
+        if part == 0 and ("always" in id or turn == 1):
+            if "kill" in id:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if "hang" in id:
+                time.sleep(1000)
+        if "slow" in id:
+            time.sleep(0.6)
+    return VideoRecord(VideoStatus(id, "ok", "", 6), times=np.arange(6.0))

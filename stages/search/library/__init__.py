@@ -1,0 +1,1 @@
+"""Any folder of videos -> a library of windows and their vectors."""
