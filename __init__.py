@@ -16,11 +16,14 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataError",
+    "EncodedVideos",
+    "Encoder",
     "FrameCache",
     "LabelProcess",
     "Labels",
     "PluginError",
     "Reporter",
+    "Reranker",
     "ScoreCache",
     "ScoreReader",
     "ScoreStore",
@@ -39,6 +42,7 @@ __all__ = [
     "evaluate",
     "evaluate_sets",
     "index",
+    "load",
     "load_config",
     "load_network",
     "load_teacher",
@@ -78,7 +82,9 @@ _NAMES = {
     "stages.runtime.stopping": ("StopRequest",),
     "stages.score.stage": ("score",),
     "stages.score.worker_part": ("WorkerPart",),
+    "stages.search.encoder": ("EncodedVideos", "Encoder", "load"),
     "stages.search.index": ("index",),
+    "stages.search.rerank": ("Reranker",),
     "stages.search.searcher": ("Searcher",),
     "stages.search.stage": ("search",),
     "stages.train.stage": ("train",),
@@ -119,7 +125,9 @@ if TYPE_CHECKING:
     from .stages.runtime.stopping import StopRequest
     from .stages.score.stage import score
     from .stages.score.worker_part import WorkerPart
+    from .stages.search.encoder import EncodedVideos, Encoder, load
     from .stages.search.index import index
+    from .stages.search.rerank import Reranker
     from .stages.search.searcher import Searcher
     from .stages.search.stage import search
     from .stages.train.stage import train

@@ -103,7 +103,7 @@ def _opened(index: Path, config: Path | None, model: str | None, output: Output)
     from ...stages.search.serving.open_index import OpenIndex
 
     folder = index if config is None else index_frames(load_config(config), output)
-    opened = OpenIndex.open(folder, model, reporter=output)
+    opened = OpenIndex.open(folder, model)
     try:
         yield opened
     finally:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import open_clip
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from ...remedies import Hint
 from ..runtime.reporting import Reporter
 from .build import build_network
 from .checkpoints.files import load_network, network_digest
-from .checkpoints.published import FRAMES, WORDS, title_of
+from .checkpoints.published import FRAMES, title_of
 from .clip.catalog import named_sizes
 from .clip.hub import HUB
 from .clip.tokens import VOCABULARY, tokenize_telling
@@ -27,6 +28,7 @@ OPENCLIP = "openclip:"
 
 _EXAMPLE = f"{OPENCLIP}ViT-B-32-quickgelu/openai"
 _TRAINED = "train.network"
+_QUICK = "-quickgelu"
 type Tokenizer = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 
 
@@ -57,7 +59,8 @@ def named_model(
 
     Args:
         name: a run folder, a checkpoint (ours or a published one), or `openclip:MODEL/TAG` or `openclip:MODEL/PATH`, an
-            open_clip model as it is with the mean of a video's frames; an absolute path stands behind two slashes.
+            open_clip model as it is with the mean of a video's frames; an absolute path stands behind two slashes, and
+            `-quickgelu` is understood where the tag needs it.
         reporter: is told what a published checkpoint is, and of tensors that are left out.
         instead: what helps where it is a teacher.
 
@@ -112,8 +115,10 @@ def _plain_clip(name: str) -> VideoTextNetwork:
             hint=f"such as {_EXAMPLE}",
         )
     try:
+        if not Path(weights).exists() and _needs_quick_gelu(model, weights):
+            model += _QUICK
         trunk = TrunkConfig(model=model, weights=weights)
-        words = min(WORDS, named_sizes(model).context_length)
+        words = named_sizes(model).context_length
         return build_network(NetworkConfig(kind="openclip", trunk=trunk, frames=FRAMES, words=words, temporal_layers=0))
     except TeachclipError as error:  # which may speak of the network that is trained
         where = name if error.where is None or error.where.startswith(_TRAINED) else error.where
@@ -121,3 +126,9 @@ def _plain_clip(name: str) -> VideoTextNetwork:
         if isinstance(hint, str) and _TRAINED in hint:
             hint = f"fetch it on another machine, and name the file: {OPENCLIP}{model}/PATH"
         raise type(error)(error.what, where=where, hint=hint, details=error.details) from error
+
+
+def _needs_quick_gelu(model: str, tag: str) -> bool:
+    """Whether a tag's weights were trained with the activation that open_clip has under a name of its own."""
+    source = open_clip.get_pretrained_cfg(model, tag)
+    return bool(source and source.get("quick_gelu")) and f"{model}{_QUICK}" in open_clip.list_models()

@@ -22,18 +22,21 @@ from ..models.named import named_model
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter, Silent
 from .gone import Gone, Look
+from .rerank import Reranker
 
 type Ranked = tuple[float, str]  # a video and its cosine
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A video: its rank (1 is best), its cosine with the sentence, its id and its file."""
+    """A video: its rank (1 is best), its cosine with the sentence, its id and its file; where a teacher has re-ordered
+    the answers, its score too, None where it has no frames of the video."""
 
     rank: int
     cosine: float
     video: str
     path: str
+    teacher: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class SearchResult:
 
     Attributes:
         seconds: of the search alone, without loading and encoding.
+        rerank_seconds: of the teacher alone; None without one.
         gone: nearer videos than the last answer that are no answers, because nobody can look at them any more.
     """
 
@@ -57,6 +61,7 @@ class SearchResult:
     videos: int
     seconds: float
     gone: tuple[Gone, ...] = ()
+    rerank_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -154,15 +159,24 @@ class Searcher:
         embedder = Embedder.load(run, choose_device(device))
         return cls(embedder, _vectors_of(index, embedder), locate)
 
-    def search(self, queries: Sequence[str], top: int = 5, reporter: Reporter | None = None) -> SearchResult:
+    def search(
+        self,
+        queries: Sequence[str],
+        top: int = 5,
+        reporter: Reporter | None = None,
+        rerank: Reranker | None = None,
+    ) -> SearchResult:
         """The videos whose vectors are nearest to each sentence, at most `top` of them.
 
         Args:
             reporter: is told of sentences that are longer than what the model reads.
+            rerank: a teacher that re-orders the nearest `rerank.candidates` videos (or `top`, if those are more) by its
+                own scores; videos that it has no frames of come behind, as they were.
 
         Raises:
             DataError: no sentence, or an empty one; `top` is less than 1.
             CheckpointError: the model gives a vector that is not finite.
+            CacheError: frames or features for the teacher cannot be read or kept.
             ValueError: the searcher is closed.
         """
         refuse_empty(queries)
@@ -172,10 +186,15 @@ class Searcher:
             raise ValueError("this searcher is closed")
         wanted = _encode(opened.network, queries, reporter or Silent())
         began = time.perf_counter()
-        nearest, gone = _nearest(opened, wanted, top)
+        nearest, gone = _nearest(opened, wanted, top if rerank is None else max(top, rerank.candidates))
         seconds = time.perf_counter() - began
-        found = (QueryAnswers(query, _answers(opened, best)) for query, best in zip(queries, nearest, strict=True))
-        return SearchResult(tuple(found), len(opened.videos), seconds, gone)
+        asked = list(zip(queries, nearest, strict=True))
+        if rerank is None:
+            found = [QueryAnswers(query, _answers(opened, best)) for query, best in asked]
+            return SearchResult(tuple(found), len(opened.videos), seconds, gone)
+        began = time.perf_counter()
+        found = [QueryAnswers(query, _reordered(opened, rerank, query, best, top)) for query, best in asked]
+        return SearchResult(tuple(found), len(opened.videos), seconds, gone, time.perf_counter() - began)
 
     def close(self) -> None:
         """Let go of the student and the vectors; searches that run end as they should."""
@@ -259,3 +278,15 @@ def _nearest(opened: _Opened, wanted: np.ndarray, top: int) -> tuple[list[list[R
 
 def _answers(opened: _Opened, best: Sequence[Ranked]) -> tuple[Answer, ...]:
     return tuple(Answer(rank, cosine, video, opened.locate(video)) for rank, (cosine, video) in enumerate(best, 1))
+
+
+def _reordered(opened: _Opened, rerank: Reranker, query: str, best: Sequence[Ranked], top: int) -> tuple[Answer, ...]:
+    """The `top` first, as the teacher has them; what it has no frames of comes behind, equals stay as they were."""
+    seen = [one for one in best if rerank.has(one[1])]
+    scores = rerank.scores(query, [video for _, video in seen]).tolist() if seen else []
+    order = sorted(range(len(seen)), key=lambda place: -scores[place])
+    ranked = [(*seen[place], scores[place]) for place in order] + [(*one, None) for one in best if one not in seen]
+    return tuple(
+        Answer(rank, cosine, video, opened.locate(video), score)
+        for rank, (cosine, video, score) in enumerate(ranked[:top], 1)
+    )

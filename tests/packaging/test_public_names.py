@@ -15,6 +15,7 @@ PUBLIC = {  # a name that goes, or comes to mean something else, is a change tha
     "__version__",
     *("load_config", "Config"),
     *("prepare", "score", "train", "evaluate", "evaluate_sets", "index", "search", "Searcher"),
+    *("load", "Encoder", "EncodedVideos", "Reranker"),
     *("Reporter", "StopRequest", "WorkerPart"),
     *("FrameCache", "ScoreStore", "ScoreCache", "ScoreReader", "Labels", "LabelProcess", "read_ahead", "text_digest"),
     *("Teacher", "load_teacher", "load_network", "Student"),

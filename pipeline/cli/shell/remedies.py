@@ -29,7 +29,7 @@ _READS: dict[str, tuple[str, ...] | None] = {
     "denoise": ("work", "data", "prepare", "score", "denoise", "train"),
     "train": ("work", "data", "prepare", "score", "train"),
     "evaluate": ("work", "data", "prepare", "evaluate"),
-    "search": ("work", "data", "prepare", "search"),
+    "search": ("work", "data", "prepare", "score", "search"),
     "config show": None,
 }
 

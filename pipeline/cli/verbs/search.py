@@ -17,6 +17,13 @@ from ..shell.tables import table
 if TYPE_CHECKING:
     from ....stages.search.searcher import SearchResult
 
+Rerank = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEACHER",
+        help="Let a teacher re-order the 100 nearest: a name in score.teachers, a run folder or a checkpoint.",
+    ),
+]
 Queries = Annotated[list[str], typer.Argument(metavar="QUERY...", help="Sentences, each in quotes.")]
 
 SHOWN = 5
@@ -24,6 +31,7 @@ SHOWN = 5
 EXAMPLES = examples(
     'teachclip search own_videos.yaml "a dog runs on the beach"',
     'teachclip search own_videos.yaml "a man cooks" "two teams play football" --set search.top=3',
+    'teachclip search own_videos.yaml "a child laughs" --rerank runs/teacher',
     'teachclip search own_videos.yaml "a child laughs" --json --quiet',
     'teachclip search own_videos.yaml -- "--a sentence that begins with dashes"',
 )
@@ -52,6 +60,7 @@ class WithSentences(TyperCommand):
 def search(
     config: ConfigFile,
     queries: Queries,
+    rerank: Rerank = None,
     sets: Overrides = None,
     json: AsJson = False,
     quiet: Quiet = False,
@@ -60,14 +69,15 @@ def search(
     """Find the videos that sentences describe.
 
     Videos of the frame cache that have no vector yet, or another model's, are encoded first; that happens once. Those
-    that the data no longer names, or that have no file any more, are no answers.
+    that the data no longer names, or that have no file any more, are no answers. A teacher that re-orders them
+    encodes the candidates of a sentence, each video once.
     """
     with running("search", json, quiet, debug, config, sets) as output:
         settings = load_config(config, sets or ())
         with output.waiting("loading"):
             from ....stages.search.stage import search as run
 
-        result = run(settings, queries, output)
+        result = run(settings, queries, output, rerank)
         output.result(result, *answered(result), *_left_out(result, Given(config, sets or ())))
 
 
@@ -75,8 +85,15 @@ def answered(result: "SearchResult") -> Iterator[RenderableType]:
     """Each sentence and its videos."""
     for found in result.queries:
         yield f'"{found.query}"'
-        rows = [(answer.rank, f"{answer.cosine:.3f}", answer.path) for answer in found.answers]
-        yield table("rank", "cosine", "video", rows=rows)
+        if result.rerank_seconds is None:
+            rows = [(answer.rank, f"{answer.cosine:.3f}", answer.path) for answer in found.answers]
+            yield table("rank", "cosine", "video", rows=rows)
+            continue
+        both = [
+            (one.rank, "-" if one.teacher is None else f"{one.teacher:.3f}", f"{one.cosine:.3f}", one.path)
+            for one in found.answers
+        ]
+        yield table("rank", "teacher", "cosine", "video", rows=both)
 
 
 def _left_out(result: "SearchResult", given: Given) -> Iterator[RenderableType]:

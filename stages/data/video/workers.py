@@ -242,7 +242,7 @@ class _Crew:
         if worker.job is None:
             raise DataError(
                 f"a decoding process ended with exit code {code} before it began",
-                hint="see its message above; a script that calls prepare() needs `if __name__ == '__main__':`",
+                hint="see its message above; a script that decodes videos does it below `if __name__ == '__main__':`",
             )
         status, reason = _why_dead(code)
         return self._replace(worker, status, reason)

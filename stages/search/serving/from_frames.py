@@ -19,11 +19,11 @@ from ...data.video.decode import READER
 from ...data.video.source import stamp_or_none
 from ...data.video_inputs import VIDEOS_AT_ONCE, FrameInputs, encoded
 from ...models.common.network import VideoTextNetwork
-from ...models.named import named_model
 from ...models.student import Student
 from ...retrieval.fits import check_fits
 from ...runtime.device import choose_device
 from ...runtime.reporting import Reporter
+from ..library.models import load_model
 
 FOLDER = "library"
 type _Made = tuple[np.ndarray, np.ndarray | None]
@@ -40,7 +40,7 @@ def index_frames(config: Config, reporter: Reporter) -> Path:
     if config.data.set == "webdataset":
         raise DataError("videos inside of tar shards cannot be shown", where=str(config.data.video_folder))
     folder = config.work / FOLDER
-    network = named_model(config.search_run, choose_device(config.search.device), reporter)
+    network = load_model(str(config.search_run), choose_device(config.search.device))
     frames = FrameCache.open(config.frames_folder)
     check_fits(network.network, frames, config.frames_folder)
     model = Model(

@@ -17,9 +17,9 @@ from ....cache.library.rows import Hit, Window
 from ....configs.schema import PrepareConfig
 from ....errors import CacheError, CacheMismatchError, CheckpointError, DataError, TeachclipError
 from ...data.readers.text_files import blank
-from ...models.named import OPENCLIP, NamedModel, named_model
+from ...models.clip.tokens import tokenize_telling
 from ...runtime.device import choose_device
-from ...runtime.reporting import Reporter, Silent
+from ..library.models import OPENCLIP, VideoModel, load_model
 from .pictures import Clip
 
 REFRESH_SECONDS = 2.0
@@ -77,7 +77,7 @@ class OpenIndex:
         lacking: why sentences and clips cannot be asked with; None where they can.
     """
 
-    def __init__(self, library: Library, model: NamedModel | None, lacking: TeachclipError | None = None) -> None:
+    def __init__(self, library: Library, model: VideoModel | None, lacking: TeachclipError | None = None) -> None:
         self.library, self.model, self.lacking = library, model, lacking
         self._refreshed = time.monotonic()
         self._refreshing, self._encoding = threading.Lock(), threading.Lock()
@@ -88,7 +88,6 @@ class OpenIndex:
         folder: Path,
         model: str | None = None,
         device: Literal["auto", "cpu", "cuda"] = "auto",
-        reporter: Reporter | None = None,
     ) -> Self:
         """The windows of the model that was indexed with last, or of the one of this name.
 
@@ -100,11 +99,11 @@ class OpenIndex:
         """
         on = choose_device(device)
         if model is not None:
-            loaded = named_model(model, on, reporter)
+            loaded = load_model(model, on)
             return cls(Library.open(folder, loaded.digest), loaded)
         library = Library.open(folder)
         try:
-            return cls(library, _model_of(library, on, reporter))
+            return cls(library, _model_of(library, on))
         except TeachclipError as error:
             return cls(library, None, error)
 
@@ -119,7 +118,7 @@ class OpenIndex:
             raise DataError("an empty sentence finds nothing", hint="ask with words")
         model, notes = self._needed(), []
         with self._encoding, torch.inference_mode():
-            ids, cut = model.tokenize([query])
+            ids, cut = tokenize_telling([query], model.network.config.words)
             made = model.network.encode_texts(ids.to(model.network.logit_scale.device))["vector"]
         if bool(cut[0]):
             notes.append("the sentence is longer than what the model reads: its end does not count")
@@ -163,7 +162,7 @@ class OpenIndex:
         """Let go of the database."""
         self.library.close()
 
-    def _needed(self) -> NamedModel:
+    def _needed(self) -> VideoModel:
         if self.model is None:
             assert self.lacking is not None
             raise self.lacking
@@ -213,7 +212,7 @@ def second_of(window: Window) -> float:
     return window.times[int(np.argmax(window.weights[: len(window.times)]))]
 
 
-def _model_of(library: Library, device: torch.device, reporter: Reporter | None) -> NamedModel:
+def _model_of(library: Library, device: torch.device) -> VideoModel:
     """The model that made the vectors.
 
     Raises:
@@ -224,7 +223,7 @@ def _model_of(library: Library, device: torch.device, reporter: Reporter | None)
     if not name.startswith(OPENCLIP) and not os.path.exists(name):
         raise CheckpointError("the model that made this index is gone", where=name, hint=_INSTEAD)
     try:
-        model = named_model(name, device, reporter or Silent())
+        model = load_model(name, device)
     except TeachclipError as error:
         what = f"the model that made this index cannot be loaded: {error.what}"
         raise CheckpointError(what, where=name, hint=error.hint or _INSTEAD) from error

@@ -382,6 +382,26 @@ def test_search_shows_rank_cosine_and_file(invoke: Invoke, stages: list[tuple[st
     assert stages[0][1][1] == ["a dog", "a cat"]
 
 
+def test_search_shows_what_a_teacher_made_of_it(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str | None] = []
+
+    def run(config: Config, queries: Any, reporter: Any, rerank: str | None) -> SearchResult:
+        asked.append(rerank)
+        answers = (replace(ANSWERS[0], teacher=0.4567), ANSWERS[1])
+        return SearchResult((QueryAnswers("a dog", answers),), 9, 0.1, rerank_seconds=0.2)
+
+    monkeypatch.setattr("teachclip.stages.search.stage.search", run)
+    assert shown(invoke("search", "own_videos.yaml", "a dog", "--rerank", "runs/teacher")) == [
+        '"a dog"',
+        "rank  teacher  cosine  video",
+        "   1  0.457    0.310   /v/a.mp4",
+        "   2  -        0.200   /v/b.mp4",
+    ]
+    result = json.loads(invoke("search", "own_videos.yaml", "a dog", "--rerank", "x", "--json").stdout)
+    assert [answer["teacher"] for answer in result["queries"][0]["answers"]] == [0.4567, None]
+    assert asked == ["runs/teacher", "x"]
+
+
 def test_demo_shows_models_searches_and_what_to_do_next(
     invoke: Invoke, stages: list[tuple[str, tuple[Any, ...]]]
 ) -> None:

@@ -26,7 +26,7 @@ SURFACE = {
     "train": {"--accept", *CONFIGURED},
     "evaluate": {"--on", "--run", *CONFIGURED},
     "index": {"VIDEOS...", "--model", "--out", "--estimate", "--workers", "--set", *COMMON},
-    "search": {"QUERY...", *CONFIGURED},
+    "search": {"QUERY...", "--rerank", *CONFIGURED},
     "cost": {"[CONFIG]", "--checkpoint", "--measure", "--videos", "--repeats", "--out", "--set", *COMMON},
     "weights": {"RUN...", "--teacher", "--split", "--query", "--count", *CONFIGURED},
     "serve": {"INDEX", "--host", "--port", "--name", "--token-file", "--model", *COMMON},

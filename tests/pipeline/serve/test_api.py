@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from teachclip.errors import CheckpointError
 from teachclip.pipeline.serve import media
+from teachclip.stages.models.clip.tokens import tokenize_telling
 from teachclip.stages.search.serving.open_index import OpenIndex
 
 from .conftest import NASTY, Served, Shelf, serving
@@ -27,7 +28,7 @@ def test_a_sentence_finds_what_the_network_says(served: Served) -> None:
     model = served.index.model
     assert model is not None
     with torch.inference_mode():
-        wanted = model.network.encode_texts(model.tokenize(["clip number 2"])[0])["vector"][0].numpy()
+        wanted = model.network.encode_texts(tokenize_telling(["clip number 2"], 10)[0])["vector"][0].numpy()
     library = served.index.library
     cosines = library.matrix().astype(np.float32) @ wanted
     best = [int(library.rows[k]) for k in np.argsort(-cosines)[:4]]
