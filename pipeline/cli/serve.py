@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import ConfigError, TeachclipError
+from ...remedies import MakeDemo, Remedy
 from .shell.output import Output
 from .shell.remedies import Given
 from .shell.running import AsJson, Debug, Quiet, examples, load_config, running
@@ -79,7 +80,7 @@ def serve(
         except TeachclipError as error:
             if config is None:
                 raise
-            lacking = error
+            lacking = error if config.name != DEMO else _of_demo(error, index)
         if lacking is not None:
             lacking = _told(lacking, Given(config))
             output.warn(f"{lacking}")
@@ -116,6 +117,12 @@ def _config_of(index: Path) -> Path | None:
         return index
     inside = index / DEMO
     return inside if inside.is_file() else None
+
+
+def _of_demo(error: TeachclipError, folder: Path) -> TeachclipError:
+    """The same error, where the demo makes what is missing."""
+    hint = Remedy("let the demo come to its end first", MakeDemo(str(folder)))
+    return type(error)(error.what, where=error.where, hint=hint, details=error.details)
 
 
 def _told(error: TeachclipError, given: Given) -> TeachclipError:

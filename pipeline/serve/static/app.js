@@ -31,7 +31,7 @@ async function ask(address, title, options) {
   if (mine !== asked) return;
   results.replaceChildren(...found.answers.map(card));
   const count = found.answers.length;
-  const said = count ? `${count} video${count === 1 ? "" : "s"} for ${title}` : `nothing found for ${title}`;
+  const said = `${count || "no"} video${count === 1 ? "" : "s"} ${title}`;
   status.textContent = [said, `${(found.seconds * 1000).toFixed(1)} ms`, ...found.notes].join(" · ");
   results.setAttribute("aria-busy", "false");
 }
@@ -71,7 +71,7 @@ function card(found) {
 
 function like(found) {
   history.pushState(null, "", `?like=${found.row}`);
-  ask(`/api/windows/${found.row}/like`, `more like ${found.name}`).then(() => results.querySelector(".play")?.focus());
+  ask(`/api/windows/${found.row}/like`, `like ${found.name}`).then(() => results.querySelector(".play")?.focus());
 }
 
 function play(found) {
@@ -120,15 +120,15 @@ function hand(file) {
   if (!file) return;
   const body = new FormData();
   body.append("clip", file);
-  ask("/api/search/clip", `the clip ${file.name}`, { method: "POST", body });
+  ask("/api/search/clip", `like the clip ${file.name}`, { method: "POST", body });
 }
 
 function restore() {
   const given = new URLSearchParams(location.search), sentence = given.get("q"), row = given.get("like");
   if (sentence) {
     q.value = sentence;
-    ask(`/api/search?${new URLSearchParams({ q: sentence })}`, `“${sentence}”`);
-  } else if (/^[0-9]{1,18}$/.test(row || "")) ask(`/api/windows/${row}/like`, "more like it");
+    ask(`/api/search?${new URLSearchParams({ q: sentence })}`, `for “${sentence}”`);
+  } else if (/^[0-9]{1,18}$/.test(row || "")) ask(`/api/windows/${row}/like`, "like it");
 }
 
 function step(by) {
@@ -144,7 +144,7 @@ if (form) {
     const sentence = q.value.trim();
     if (!sentence) return;
     history.pushState(null, "", `?${new URLSearchParams({ q: sentence })}`);
-    ask(`/api/search?${new URLSearchParams({ q: sentence })}`, `“${sentence}”`);
+    ask(`/api/search?${new URLSearchParams({ q: sentence })}`, `for “${sentence}”`);
   });
   $("clip").addEventListener("change", (event) => { hand(event.target.files[0]); event.target.value = ""; });
   addEventListener("dragover", (event) => event.preventDefault());

@@ -13,7 +13,8 @@ from ....cache.library.database import is_library
 from ....cache.library.rows import UNKNOWN, Known, Model, NewWindow, Video
 from ....cache.library.writer import LibraryWriter
 from ....configs.schema import Config
-from ....errors import CacheError, DataError
+from ....errors import CacheError, CheckpointError, DataError
+from ....remedies import Remedy, Train
 from ...data.dataset import file_finder
 from ...data.video.decode import READER
 from ...data.video.source import stamp_or_none
@@ -39,6 +40,9 @@ def index_frames(config: Config, reporter: Reporter) -> Path:
     """
     if config.data.set == "webdataset":
         raise DataError("videos inside of tar shards cannot be shown", where=str(config.data.video_folder))
+    if not config.search_run.exists():
+        hint = Remedy("train it first", Train({"train.run": str(config.search.run)}))
+        raise CheckpointError("there is no trained student yet", where=str(config.search_run), hint=hint)
     folder = config.work / FOLDER
     network = load_model(str(config.search_run), choose_device(config.search.device))
     frames = FrameCache.open(config.frames_folder)

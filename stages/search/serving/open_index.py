@@ -81,6 +81,9 @@ class OpenIndex:
         self.library, self.model, self.lacking = library, model, lacking
         self._refreshed = time.monotonic()
         self._refreshing, self._encoding = threading.Lock(), threading.Lock()
+        self._nearest(np.zeros(library.model.width, np.float32), 1, ALL)  # fills the exact index now
+        if model is not None:
+            tokenize_telling(["warm"], 3)  # reads the vocabulary
 
     @classmethod
     def open(

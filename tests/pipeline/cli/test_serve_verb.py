@@ -92,12 +92,12 @@ def test_names_that_are_answered_to() -> None:
 
 
 def test_it_begins_says_where_and_ends(world: Any, tmp_path: Path) -> None:
-    """A configuration without a student: the page says what to do; Ctrl-C is how it ends."""
-    settings = tmp_path / "own.yaml"
+    """A demo that has no student yet: the page says what to do; Ctrl-C is how it ends."""
+    settings = tmp_path / "demo.yaml"
     settings.write_text(
         f"work: {tmp_path / 'work'}\ndata: {{captions: {world.root / 'captions.csv'}}}\nsearch: {{run: runs/none}}\n"
     )
-    command = [sys.executable, "-m", "teachclip", "serve", str(settings), "--port", "0", "--json"]
+    command = [sys.executable, "-m", "teachclip", "serve", str(tmp_path), "--port", "0", "--json"]
     env = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as running:
         assert running.stdout is not None
@@ -112,7 +112,8 @@ def test_it_begins_says_where_and_ends(world: Any, tmp_path: Path) -> None:
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=60)
     assert "runs/none" in page
-    assert "teachclip train" in page or "name a run folder" in page
+    assert "there is no trained student yet" in page
+    assert f"let the demo come to its end first: teachclip demo {tmp_path}" in page
     assert running.returncode == 0, err
     assert "Traceback" not in err
     assert said["windows"] == 0
