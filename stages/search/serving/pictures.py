@@ -78,7 +78,7 @@ def _pictures(path: str, seconds: Sequence[float], height: int) -> Iterator[Imag
                 yield _small(Image.fromarray(rgb(frame)), height)
     except Unusable as why:
         raise DataError(f"this video cannot be shown: {why.reason}") from None
-    except (av.FFmpegError, ValueError, StopIteration) as error:
+    except (av.FFmpegError, OSError, ValueError) as error:
         raise DataError(f"this video cannot be shown: {error}") from None
 
 

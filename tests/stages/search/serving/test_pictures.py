@@ -42,10 +42,10 @@ def test_each_second_shows_its_own_frame(clip: Path, seconds: Sequence[float]) -
     assert greys(picture(str(clip), seconds[0], 48), 1) == pytest.approx(wanted[:1], abs=3)
 
 
-def test_what_is_cut_off_shows_what_is_there(clip: Path, tmp_path: Path) -> None:
+def test_what_is_no_video_is_told(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"<html>not found</html>")
     with pytest.raises(DataError, match="cannot be shown"):
-        broken = tmp_path / "broken.mp4"
-        broken.write_bytes(b"<html>not found</html>")
         picture(str(broken), 0.0, 48)
     with pytest.raises(DataError, match="cannot be shown"):
         picture(str(tmp_path / "nothing.mp4"), 0.0, 48)

@@ -50,7 +50,7 @@ def test_what_goes_wrong_is_told_and_the_next_is_answered(
 def test_nobody_waits_for_ever() -> None:
     with Workbench(1, patience=0.2) as bench:
         bench.do(os.getpid, seconds=30)
-        other = threading.Thread(target=lambda: pytest.raises(DataError, bench.do, time.sleep, 60, seconds=2.0))
+        other = threading.Thread(target=lambda: bench.do(time.sleep, 2.0, seconds=30))
         other.start()
         time.sleep(0.2)
         with pytest.raises(Busy, match="too many"):
