@@ -5,8 +5,8 @@
 `teachclip serve` runs in a process of its own over random vectors and a student of two layers whose weights are random,
 so that times are the server's and the index's, not a network's. Clients are threads of this process with a connection
 each; every one asks for sentences, one after another, as fast as it is answered. `written`: meanwhile another process
-puts 1 video of 3 windows into the index every 50 ms. Milliseconds are those that a client waits; `core ms`: what the server computed for an answer,
-which other work on the machine does not change.
+puts 1 video of 3 windows into the index every 50 ms. Milliseconds are those that a client waits; `core ms`: what the
+server computed for an answer, which other work on the machine does not change.
 """
 
 import argparse
@@ -172,12 +172,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="teachclip-serve-") as folder:
         rows = measured(Path(folder), given.windows, given.width, given.seconds)
     print(f"{machine()}; load before {load:.1f}; {given.windows:,} windows of {given.width} numbers")
-    print(
-        f"{'clients':>7}  {'written':>7}  {'p50 ms':>7}  {'p99 ms':>7}  {'core ms':>7}  {'a second':>8}  {'asked':>6}  {'wrong':>5}"
-    )
+    print("clients  written   p50 ms   p99 ms  core ms  a second   asked  wrong")
     for row in rows:
-        print(f"{row['clients']:>7}  {'yes' if row['written'] else 'no':>7}  {row['p50_ms']:>7}  {row['p99_ms']:>7}  {row['core_ms']:>7}  "
-              f"{row['a_second']:>8}  {row['asked']:>6}  {row['wrong']:>5}")  # fmt: skip
+        times = f"{row['p50_ms']:>7}  {row['p99_ms']:>7}  {row['core_ms']:>7}  {row['a_second']:>8}"
+        written = "yes" if row["written"] else "no"
+        print(f"{row['clients']:>7}  {written:>7}  {times}  {row['asked']:>6}  {row['wrong']:>5}")
     if given.out:
         settings = {"windows": given.windows, "width": given.width, "seconds": given.seconds}
         given.out.write_text(
