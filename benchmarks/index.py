@@ -2,8 +2,8 @@
 
     python benchmarks/index.py [VIDEOS] [--model MODEL] [--out index.json]
 
-Without VIDEOS, clips are drawn: `--clips` of 20 seconds, one of 2 minutes, 640x360, 25 pictures a second. Without a model,
-one of ViT-B/32's size with random weights.
+Without VIDEOS, clips are drawn: `--clips` of 20 seconds, one of 2 minutes, 640x360, 25 pictures a second. Without a
+model, one of ViT-B/32's size with random weights.
 
 decode   PyAV reads each file once from its beginning, on one thread; the chosen pictures are resized and cropped
 encode   the trunk and the head on all frames, in the same lots

@@ -98,7 +98,7 @@ class Library:
             current = generation_of(connection, self._id) == self._matrix.generation
         if current:
             return False
-        matrix = self._read()
+        matrix = self._read(self._matrix)
         with self._lock:
             self._matrix, self._state = matrix, None
         return True
@@ -156,12 +156,14 @@ class Library:
             since, until: the file's time, seconds since 1970, from and to inclusive.
             tag: that it has.
         """
-        query = "SELECT w.id FROM videos v JOIN windows w ON w.video = v.id AND w.model = ? WHERE 1"
+        # CROSS JOIN: videos first, or SQLite goes through all windows.
+        query = "SELECT w.id FROM videos v CROSS JOIN windows w ON w.video = v.id AND w.model = ? WHERE 1"
         values: list[object] = [self._id]
         if under is not None:
             path = stored_path(os.path.abspath(under)).rstrip(b"/")
-            query += " AND (v.path = CAST(? AS TEXT) OR v.path >= CAST(? AS TEXT) AND v.path < CAST(? AS TEXT))"
-            values += [path, path + b"/", path + b"0"]  # 0 follows the slash
+            query += " AND v.path >= CAST(? AS TEXT) AND v.path < CAST(? AS TEXT)"
+            query += " AND (v.path = CAST(? AS TEXT) OR v.path >= CAST(? AS TEXT))"
+            values += [path, path + b"0", path, path + b"/"]  # 0 follows the slash
         for sign, second in ((">=", since), ("<=", until)):
             if second is not None:
                 query += f" AND v.mtime_ns {sign} ?"
@@ -280,9 +282,9 @@ class Library:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self) -> Matrix:
+    def _read(self, before: Matrix | None = None) -> Matrix:
         with self._connected() as connection, snapshot(connection, self.folder):
-            return read_matrix(self.folder, connection, self._id, self.model.width)
+            return read_matrix(self.folder, connection, self._id, self.model.width, before)
 
     def _tag(self, path: str | Path, statement: str, tag: str) -> None:
         connection = to_write(self.folder)

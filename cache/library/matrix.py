@@ -12,6 +12,7 @@ import re
 import secrets
 import sqlite3
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,15 +55,24 @@ def next_generation(connection: sqlite3.Connection, model: int) -> None:
         connection.execute("DELETE FROM generations WHERE model = ? AND generation <= ?", (model, generation - KEPT))
 
 
-def read_matrix(folder: Path, connection: sqlite3.Connection, model: int, width: int) -> Matrix:
-    """The matrix of what the database holds now, inside a snapshot of it; made, and kept if the folder allows it,
-    where it is not there."""
+def read_matrix(
+    folder: Path, connection: sqlite3.Connection, model: int, width: int, before: Matrix | None = None
+) -> Matrix:
+    """The matrix of what the database holds now, inside a snapshot of it; made where it is not there, and kept if the
+    folder allows it.
+
+    Args:
+        before: of an earlier generation, by whoever follows one who writes: what is new is added to it in memory, and
+            nothing is kept.
+    """
     generation = generation_of(connection, model)
     if (there := _load(folder, model, generation, width)) is not None:
         return there
     rows = np.fromiter(
         (row for (row,) in connection.execute("SELECT id FROM windows WHERE model = ? ORDER BY id", (model,))), np.int64
     )
+    if before is not None and _remembered(connection, model, before.generation):
+        return _held(generation, rows, before, connection, model, width)
     before = _earlier(folder, connection, model, width)
     path = _path(folder, "matrix", model, generation)
     try:
@@ -78,6 +88,18 @@ def read_matrix(folder: Path, connection: sqlite3.Connection, model: int, width:
             return there
     except OSError:  # it may only be read, or is full: it serves this once
         pass
+    return _held(generation, rows, before, connection, model, width)
+
+
+def _held(
+    generation: tuple[int, str],
+    rows: NDArray[np.int64],
+    before: Matrix | None,
+    connection: sqlite3.Connection,
+    model: int,
+    width: int,
+) -> Matrix:
+    """The matrix in memory."""
     held = np.empty((len(rows), width), np.float16)
     _fill(held, rows, before, connection, model)
     return Matrix(generation, rows, held)
@@ -95,8 +117,8 @@ def _fill(
         at = np.searchsorted(before.rows, rows).clip(max=len(before.rows) - 1)
         missing = before.rows[at] != rows
         kept = np.flatnonzero(~missing)
-        for part in np.array_split(kept, max(1, len(kept) // 65536)):
-            vectors[part] = before.vectors[at[part]]
+        for start, stop in _runs(kept, at[kept]):
+            vectors[kept[start] : kept[stop - 1] + 1] = before.vectors[at[kept[start]] : at[kept[stop - 1]] + 1]
     places = np.flatnonzero(missing)
     if len(places) <= _FEW:
         for place in places:
@@ -109,20 +131,31 @@ def _fill(
             vectors[at_row] = np.frombuffer(vector, "<f2")
 
 
+def _runs(places: NDArray[np.int64], origins: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Where both go on one by one: first and last (exclusive) index of each such stretch."""
+    if not len(places):
+        return []
+    ends = np.flatnonzero((np.diff(places) != 1) | (np.diff(origins) != 1)) + 1
+    edges = [0, *ends.tolist(), len(places)]
+    return list(pairwise(edges))
+
+
 def _earlier(folder: Path, connection: sqlite3.Connection, model: int, width: int) -> Matrix | None:
     """The newest matrix of a generation that this database remembers."""
-    known = "SELECT 1 FROM generations WHERE model = ? AND generation = ? AND stamp = ?"
-    for _, generation in sorted(_files(folder, model), reverse=True):
-        if connection.execute(known, (model, *generation)).fetchone() and (
-            found := _load(folder, model, generation, width)
-        ):
+    for generation in sorted(_files(folder, model), reverse=True):
+        if _remembered(connection, model, generation) and (found := _load(folder, model, generation, width)):
             return found
     return None
 
 
-def _files(folder: Path, model: int) -> list[tuple[int, tuple[int, str]]]:
+def _remembered(connection: sqlite3.Connection, model: int, generation: tuple[int, str]) -> bool:
+    known = "SELECT 1 FROM generations WHERE model = ? AND generation = ? AND stamp = ?"
+    return connection.execute(known, (model, *generation)).fetchone() is not None
+
+
+def _files(folder: Path, model: int) -> list[tuple[int, str]]:
     found = (_NAMED.fullmatch(path.name) for path in folder.glob(f"matrix-{model}-*.npy"))
-    return [(int(name[2]), (int(name[2]), name[3])) for name in found if name]
+    return [(int(name[2]), name[3]) for name in found if name]
 
 
 def _path(folder: Path, kind: str, model: int, generation: tuple[int, str]) -> Path:

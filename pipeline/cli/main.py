@@ -7,26 +7,12 @@ from typing import Annotated
 import typer
 
 from ... import __version__
-from . import docs, serve
+from . import docs, index, serve
 from .groups import checkpoint, config, data
 from .groups.cache import verbs as cache
 from .shell.options import Verbs
 from .shell.running import examples
-from .verbs import (
-    cost,
-    demo,
-    denoise,
-    evaluate,
-    index,
-    prepare,
-    report,
-    reproduce,
-    score,
-    search,
-    sweep,
-    train,
-    weights,
-)
+from .verbs import cost, demo, denoise, evaluate, prepare, report, reproduce, score, search, sweep, train, weights
 
 app = typer.Typer(
     name="teachclip", cls=Verbs, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import RenderableType
 
-from ....errors import ConfigError
-from ....plurals import counted
-from ...wording import duration, size
-from ..shell.remedies import joined
-from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, load_config, running
-from ..shell.tables import facts, table
+from ...errors import ConfigError
+from ...plurals import counted
+from ..wording import duration, size
+from .shell.remedies import joined
+from .shell.running import AsJson, Debug, Overrides, Quiet, examples, load_config, running
+from .shell.tables import facts, table
 
 if TYPE_CHECKING:
-    from ....stages.search.index import IndexResult
-    from ....stages.search.library.estimate import IndexEstimate
-    from ....stages.search.library.stage import VideosIndexed
+    from ...stages.search.index import IndexResult
+    from ...stages.search.library.estimate import IndexEstimate
+    from ...stages.search.library.stage import VideosIndexed
 
 Videos = Annotated[
     list[str],
@@ -75,7 +75,7 @@ def index(
             _refuse({"--model": model, "--out": out, "--workers": workers, "--estimate": estimate or None}, config)
             settings = load_config(config, sets or ())
             with output.waiting("loading"):
-                from ....stages.search.index import index as of_frames
+                from ...stages.search.index import index as of_frames
 
             made = of_frames(settings, output)
             output.result(made, *_of_frames(made))
@@ -86,8 +86,8 @@ def index(
                 hint=f"what can be chosen here: {', '.join(('--model', '--out', '--workers', '--estimate'))}",
             )
         with output.waiting("loading"):
-            from ....stages.search.library.estimate import estimate_videos
-            from ....stages.search.library.stage import index_videos
+            from ...stages.search.library.estimate import estimate_videos
+            from ...stages.search.library.stage import index_videos
 
         folder = out or OUT
         if estimate:
