@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,6 +66,40 @@ def test_a_missing_extra_is_named(invoke: Invoke, tmp_path: Path, monkeypatch: p
     said = refused(invoke, str(tmp_path))
     assert "serve needs no-such-package, which is not installed" in said
     assert "pip install 'teachclip[serve]'" in said
+
+
+@pytest.mark.parametrize("line", re.findall(r"teachclip (serve .*)", serve.EXAMPLES))
+def test_examples(line: str, invoke: Invoke, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come as far as the server, which ends as by Ctrl-C."""
+    (folder / "demo").mkdir(exist_ok=True)
+    (folder / "demo/demo.yaml").touch()
+    listened: list[tuple[str, int]] = []
+
+    def bound(host: str, port: int) -> socket.socket:
+        listened.append((host, port))
+        return socket.create_server(("127.0.0.1", 0))
+
+    def ended(sockets: object) -> None:
+        raise KeyboardInterrupt
+
+    class Library:
+        model = SimpleNamespace(name="runs/taught")
+
+        def __len__(self) -> int:
+            return 7
+
+    index = SimpleNamespace(library=Library(), lacking=None)
+    monkeypatch.setattr("teachclip.pipeline.serve.server.bound", bound)
+    monkeypatch.setattr("teachclip.pipeline.serve.app.application", lambda *_: None)
+    monkeypatch.setattr("teachclip.pipeline.serve.server.server", lambda _: SimpleNamespace(run=ended))
+    monkeypatch.setattr(serve, "_opened", lambda *_: nullcontext(index))
+    words = line.split()
+    result = invoke(*words)
+    assert result.exit_code == 0, result.output
+    host = words[words.index("--host") + 1] if "--host" in words else "127.0.0.1"
+    assert listened == [(host, int(words[words.index("--port") + 1]) if "--port" in words else 8765)]
+    assert f"address  http://{host}:" in result.stdout
+    assert ("token    in token" in result.stdout) is ("--token-file" in words) is (folder / "token").is_file()
 
 
 def test_tokens(tmp_path: Path) -> None:
