@@ -11,7 +11,7 @@ import typer
 from ...errors import ConfigError, TeachclipError
 from ...remedies import MakeDemo, Remedy
 from .shell.output import Output
-from .shell.remedies import Given
+from .shell.remedies import Given, joined
 from .shell.running import AsJson, Debug, Quiet, examples, load_config, running
 from .shell.tables import facts
 
@@ -76,7 +76,7 @@ def serve(
         opened: OpenIndex | None = None
         try:
             opened = open_things.enter_context(_opened(index, config, model, output))
-            lacking = opened.lacking
+            lacking = None if opened.lacking is None else _of_index(opened.lacking, index)
         except TeachclipError as error:
             if config is None:
                 raise
@@ -122,6 +122,13 @@ def _config_of(index: Path) -> Path | None:
 def _of_demo(error: TeachclipError, folder: Path) -> TeachclipError:
     """The same error, where the demo makes what is missing."""
     hint = Remedy("let the demo come to its end first", MakeDemo(str(folder)))
+    return type(error)(error.what, where=error.where, hint=hint, details=error.details)
+
+
+def _of_index(error: TeachclipError, folder: Path) -> TeachclipError:
+    """The same error, with the command that names the model."""
+    instead = joined(["teachclip", "serve", str(folder), "--model", "MODEL"])
+    hint = f"name it where it lies now, {instead}, or index again; what is like a clip is found meanwhile"
     return type(error)(error.what, where=error.where, hint=hint, details=error.details)
 
 

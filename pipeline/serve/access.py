@@ -34,7 +34,7 @@ class Access:
 
     hosts: frozenset[str]
     port: int
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     _key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
 
     @classmethod

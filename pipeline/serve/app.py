@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from ... import __version__
 from ...errors import CacheError, CheckpointError, TeachclipError, printable
@@ -37,7 +38,8 @@ def application(
     """What a server runs.
 
     Args:
-        index: what is asked; None where there is none yet: the page says what to do, `lacking`.
+        index: what is asked; None where there is none yet.
+        lacking: what the page says where there is none, or no model to ask with; by default what the index says.
         bench: opens videos.
         access: who may ask.
     """
@@ -47,7 +49,7 @@ def application(
     _errors(app)
     if index is not None:
         app.include_router(routes(index, bench))
-    _pages(app, index, access, index.lacking if index is not None else lacking)
+    _pages(app, index, access, lacking or (index.lacking if index is not None else None))
     return Guard(app, access, upload_bytes, upload_seconds)
 
 
@@ -109,6 +111,10 @@ def _errors(app: FastAPI) -> None:
     def ours(request: Request, error: TeachclipError) -> JSONResponse:
         unavailable = isinstance(error, CheckpointError | CacheError | Busy)
         return JSONResponse({"error": told(error)}, 503 if unavailable else 400)
+
+    @app.exception_handler(ClientDisconnect)
+    def gone(request: Request, error: ClientDisconnect) -> JSONResponse:
+        return JSONResponse(failure("the request was broken off"), 400)
 
     @app.exception_handler(OSError)
     def disk(request: Request, error: OSError) -> JSONResponse:

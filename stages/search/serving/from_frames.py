@@ -15,7 +15,7 @@ from ....cache.library.writer import LibraryWriter
 from ....configs.schema import Config
 from ....errors import CacheError, CheckpointError, DataError
 from ....remedies import Remedy, Train
-from ...data.dataset import file_finder
+from ...data.dataset import file_finder, named_videos
 from ...data.video.decode import READER
 from ...data.video.source import stamp_or_none
 from ...data.video_inputs import VIDEOS_AT_ONCE, FrameInputs, encoded
@@ -36,7 +36,7 @@ def index_frames(config: Config, reporter: Reporter) -> Path:
     Raises:
         CheckpointError: the student is not there, cannot be loaded, or is a teacher.
         CacheError: frames are missing or do not fit the student; there is no index and none can be made.
-        DataError: the videos are inside tars, where nobody can play them.
+        DataError: the captions cannot be read; the videos are inside tars, where nobody can play them.
     """
     if config.data.set == "webdataset":
         raise DataError("videos inside of tar shards cannot be shown", where=str(config.data.video_folder))
@@ -68,8 +68,9 @@ def index_frames(config: Config, reporter: Reporter) -> Path:
 def _fill(
     writer: LibraryWriter, config: Config, network: VideoTextNetwork, frames: FrameCache, reporter: Reporter
 ) -> None:
-    find = file_finder(config.data)
-    files = {video: str(path.absolute()) for video in frames.usable if (path := find(video)) is not None}
+    named, find = named_videos(config.data), file_finder(config.data)
+    usable = [video for video in frames.usable if video in named]
+    files = {video: str(path.absolute()) for video in usable if (path := find(video)) is not None}
     known = writer.known()
     writer.add_roots(folder.absolute() for folder in (config.data.video_folder, config.data.unlabelled) if folder)
     writer.remove([known[path].video.id for path in known.keys() - set(files.values())])

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from teachclip.cache.library.library import Library
 from teachclip.errors import CheckpointError
 from teachclip.pipeline.serve import media
 from teachclip.stages.models.clip.tokens import tokenize_telling
+from teachclip.stages.runtime.reporting import Silent
+from teachclip.stages.search.serving.from_frames import index_frames
 from teachclip.stages.search.serving.open_index import OpenIndex
 
 from .conftest import NASTY, Served, Shelf, serving
@@ -213,3 +216,14 @@ def test_links_are_resolved_when_they_are_served(own_shelf: Shelf, tmp_path: Pat
         os.mkfifo(tmp_path / "clip-0.mp4")
         assert served.ask(f"/api/windows/{row}/video").status == 403
     index.close()
+
+
+def test_frames_of_what_the_data_no_longer_names_are_no_answers(own_shelf: Shelf) -> None:
+    captions = own_shelf.root / "captions.csv"
+    captions.write_text("".join(line for line in captions.read_text().splitlines(True) if "clip-3" not in line))
+    before = own_shelf.row("clip-1.mp4")
+    index_frames(own_shelf.config, Silent())
+    with Library.open(own_shelf.folder) as library:
+        assert len(library) == 5
+        assert library.windows_of(own_shelf.clips / "clip-3.mp4") == []
+    assert own_shelf.row("clip-1.mp4") == before

@@ -263,6 +263,7 @@ def test_tokens_are_compared_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None
         assert not access.is_token(said)
     assert access.is_token(TOKEN)
     assert {(len(a), len(b)) for a, b in compared} == {(32, 32)}
+    assert TOKEN not in repr(access)
 
 
 def test_nothing_of_a_request_is_logged(guarded: Served, capfd: pytest.CaptureFixture[str], caplog: Any) -> None:
@@ -275,6 +276,16 @@ def test_nothing_of_a_request_is_logged(guarded: Served, capfd: pytest.CaptureFi
     assert "abc" not in told
     assert "secret-of-somebody" not in told
     assert TOKEN not in told
+
+
+def test_who_breaks_off_is_no_failure_of_the_server(served: Served, caplog: Any) -> None:
+    lines = ("Content-Type: multipart/form-data; boundary=edge", "Content-Length: 50000")
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.sendall(head("/api/search/clip", *lines, method="POST", port=served.port) + b"--edge")
+        time.sleep(0.3)
+    time.sleep(0.3)
+    assert "Exception" not in caplog.text
+    assert served.ask("/api/info").status == 200
 
 
 def test_many_who_hand_in_clips_are_told_to_wait(served: Served, shelf: Shelf) -> None:
