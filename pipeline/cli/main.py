@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ... import __version__
-from . import docs, index
+from . import docs, index, serve
 from .groups import checkpoint, config, data
 from .groups.cache import verbs as cache
 from .shell.options import Verbs
@@ -53,6 +53,7 @@ app.command(epilog=train.EXAMPLES)(train.train)
 app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=index.EXAMPLES)(index.index)
 app.command(epilog=search.EXAMPLES, cls=search.WithSentences)(search.search)
+app.command(epilog=serve.EXAMPLES)(serve.serve)
 app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.command(epilog=sweep.EXAMPLES)(sweep.sweep)

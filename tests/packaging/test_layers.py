@@ -17,7 +17,7 @@ ALLOWED = {
 }
 # A room imports rooms of lower floors only, never one of its own floor.
 FLOORS = {
-    "pipeline": [{"wording"}, {"report", "steps"}, {"demo"}, {"sweep"}, {"cli"}],
+    "pipeline": [{"wording"}, {"report", "serve", "steps"}, {"demo"}, {"sweep"}, {"cli"}],
     "stages": [
         {"runtime"},
         {"data", "models"},

@@ -84,7 +84,8 @@ def test_every_module_and_data_file_is_in_the_wheel(wheel: Path) -> None:
     files += [ROOT / "py.typed"]
     files += (ROOT / "docs").rglob("*.md")
     for layer in LAYERS:
-        files += [file for kind in ("*.py", "*.yaml", "*.css", "*.html") for file in (ROOT / layer).rglob(kind)]
+        kinds = ("*.py", "*.yaml", "*.css", "*.html", "*.js", "*.svg")
+        files += [file for kind in kinds for file in (ROOT / layer).rglob(kind)]
     missing = {f"teachclip/{file.relative_to(ROOT)}" for file in files} - set(zipfile.ZipFile(wheel).namelist())
     assert missing == set()
 

@@ -29,6 +29,7 @@ SURFACE = {
     "search": {"QUERY...", "--rerank", *CONFIGURED},
     "cost": {"[CONFIG]", "--checkpoint", "--measure", "--videos", "--repeats", "--out", "--set", *COMMON},
     "weights": {"RUN...", "--teacher", "--split", "--query", "--count", *CONFIGURED},
+    "serve": {"INDEX", "--host", "--port", "--name", "--token-file", "--model", *COMMON},
     "report": {"RUN...", "--out", "--split", "--title", *COMMON},
     "reproduce": {
         *("TABLE", "[CONFIG]...", "--on", "--seeds", "--test", "--partial", "--dry-run", "--out", "--set"),

@@ -1,0 +1,116 @@
+"""The index of a configuration's frame cache: one window a video, made by its student, for a page to be served."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ....cache.frames.cache import FrameCache
+from ....cache.library.database import is_library
+from ....cache.library.rows import UNKNOWN, Known, Model, NewWindow, Video
+from ....cache.library.writer import LibraryWriter
+from ....configs.schema import Config
+from ....errors import CacheError, CheckpointError, DataError
+from ....remedies import Remedy, Train
+from ...data.dataset import file_finder, named_videos
+from ...data.video.decode import READER
+from ...data.video.source import stamp_or_none
+from ...data.video_inputs import VIDEOS_AT_ONCE, FrameInputs, encoded
+from ...models.common.network import VideoTextNetwork
+from ...models.student import Student
+from ...retrieval.fits import check_fits
+from ...runtime.device import choose_device
+from ...runtime.reporting import Reporter
+from ..library.models import load_model
+
+FOLDER = "library"
+type _Made = tuple[np.ndarray, np.ndarray | None]
+
+
+def index_frames(config: Config, reporter: Reporter) -> Path:
+    """The folder of the index, below `work`, brought up to date. One that cannot be written serves as it is.
+
+    Raises:
+        CheckpointError: the student is not there, cannot be loaded, or is a teacher.
+        CacheError: frames are missing or do not fit the student; there is no index and none can be made.
+        DataError: the captions cannot be read; the videos are inside tars, where nobody can play them.
+    """
+    if config.data.set == "webdataset":
+        raise DataError("videos inside of tar shards cannot be shown", where=str(config.data.video_folder))
+    if not config.search_run.exists():
+        hint = Remedy("train it first", Train({"train.run": str(config.search.run)}))
+        raise CheckpointError("there is no trained student yet", where=str(config.search_run), hint=hint)
+    folder = config.work / FOLDER
+    network = load_model(str(config.search_run), choose_device(config.search.device))
+    frames = FrameCache.open(config.frames_folder)
+    check_fits(network.network, frames, config.frames_folder)
+    model = Model(
+        str(config.search_run.absolute()),
+        network.digest,
+        network.network.trunk.embed_dim,
+        frames.max_frames,
+        whole=math.inf,
+    )
+    try:
+        with LibraryWriter.claim(folder, model) as writer:
+            _fill(writer, config, network.network, frames, reporter)
+            writer.finish()
+    except CacheError as error:
+        if not is_library(folder):
+            raise
+        reporter.warn(f"the index stays as it is: {error.what}")
+    return folder
+
+
+def _fill(
+    writer: LibraryWriter, config: Config, network: VideoTextNetwork, frames: FrameCache, reporter: Reporter
+) -> None:
+    named, find = named_videos(config.data), file_finder(config.data)
+    usable = [video for video in frames.usable if video in named]
+    files = {video: str(path.absolute()) for video in usable if (path := find(video)) is not None}
+    known = writer.known()
+    writer.add_roots(folder.absolute() for folder in (config.data.video_folder, config.data.unlabelled) if folder)
+    writer.remove([known[path].video.id for path in known.keys() - set(files.values())])
+    missing = [k for k, video in enumerate(frames.usable) if video in files and not _there(known.get(files[video]))]
+    inputs = FrameInputs(frames, frames.usable)
+    made = encoded(inputs, np.array(missing, np.int64), _encoder(network), network.logit_scale.device, VIDEOS_AT_ONCE)
+    with torch.inference_mode(), reporter.progress("vectors of videos", len(missing), "video") as progress:
+        for part, (vectors, weights) in made:
+            for at, k in enumerate(part):
+                video = frames.usable[k]
+                _keep(writer, frames, video, files[video], vectors[at], None if weights is None else weights[at])
+            progress.advance(len(part))
+
+
+def _keep(
+    writer: LibraryWriter, frames: FrameCache, id: str, path: str, vector: np.ndarray, weights: np.ndarray | None
+) -> None:
+    times = frames.times([id])[0]
+    times = times[np.isfinite(times)]
+    status, stamp = frames.statuses[id], stamp_or_none(Path(path))
+    video = Video(0, path, stamp.size, stamp.mtime_ns, UNKNOWN, status.duration, "ok", status.reason, READER)
+    end = status.duration if status.duration is not None else float(times[-1])
+    shares = None if weights is None else weights[: len(times)]
+    writer.keep(video, [NewWindow(0.0, end, times, shares, vector)])
+
+
+def _encoder(network: VideoTextNetwork) -> Callable[[Tensor, Tensor, Tensor], _Made]:
+    def encode(frames: Tensor, mask: Tensor, times: Tensor) -> _Made:
+        features = network.encode_videos(frames, mask)
+        weights = None
+        if isinstance(network, Student) and network.afa is not None:
+            weights = network.pooling_weights(features, mask).float().cpu().numpy()
+        return features["vector"].float().cpu().numpy(), weights
+
+    return encode
+
+
+def _there(known: Known | None) -> bool:
+    """Whether a video's window is there, of the file as it is."""
+    if known is None or not known.windows:
+        return False
+    stamp = stamp_or_none(Path(known.video.path))
+    return (known.video.size, known.video.mtime_ns) == (stamp.size, stamp.mtime_ns)

@@ -1,0 +1,219 @@
+"""The page in a real browser: from a sentence to a playing clip, by mouse and by keys, wide, narrow and dark."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ..report.conftest import Browser, Tab
+from .conftest import NASTY, TOKEN, Served, Shelf
+
+NAMES = "[...document.querySelectorAll('.name')].map(n => n.textContent)"
+KEYS = {"Enter": 13, "ArrowDown": 40, "ArrowUp": 38, "Escape": 27, "Tab": 9}
+
+
+def visit(browser: Browser, url: str, width: int = 1200, dark: bool = False) -> Tab:
+    """The page at this address."""
+
+    class Address:
+        def resolve(self) -> "Address":
+            return self
+
+        def as_uri(self) -> str:
+            return url
+
+    return browser.open(Address(), width, dark=dark)  # type: ignore[arg-type]
+
+
+def until(tab: Tab, expression: str, seconds: float = 30.0) -> Any:
+    """The value of an expression once it is something."""
+    end = time.monotonic() + seconds
+    while not (value := tab.evaluate(f"(v => v instanceof Node || v)({expression})")):
+        assert time.monotonic() < end, (expression, tab.evaluate("document.body.innerText"), tab.complaints)
+        time.sleep(0.05)
+    return value
+
+
+def press(tab: Tab, key: str) -> None:
+    """A key, as a keyboard sends it."""
+    text = "\r" if key == "Enter" else key if len(key) == 1 else ""
+    code = KEYS.get(key, ord(key.upper()[0]))
+    down = {"type": "keyDown" if text else "rawKeyDown", "key": key, "windowsVirtualKeyCode": code}
+    tab.call("Input.dispatchKeyEvent", **down, **({"text": text} if text else {}))
+    tab.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+
+
+def write(tab: Tab, text: str) -> None:
+    tab.call("Input.insertText", text=text)
+
+
+def click(tab: Tab, selector: str) -> None:
+    """The mouse, in the middle of an element."""
+    place = tab.evaluate(
+        f"(() => {{ const e = document.querySelector({selector!r}); e.scrollIntoView({{block: 'center'}});"
+        " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2] })()"
+    )
+    for kind in ("mousePressed", "mouseReleased"):
+        tab.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+
+
+def searched(tab: Tab, sentence: str = "clip number 2") -> None:
+    until(tab, "document.activeElement === document.getElementById('q')")
+    write(tab, sentence)
+    press(tab, "Enter")
+    until(tab, "document.querySelectorAll('.result').length === 6")
+    until(tab, "[...document.querySelectorAll('.poster')].slice(0, 2).every(i => i.complete && i.naturalWidth)")
+
+
+def find(name: str) -> str:
+    """JavaScript: the result of this name."""
+    return f"[...document.querySelectorAll('.result')].find(r => r.found.name === {name!r})"
+
+
+def quiet(tab: Tab) -> None:
+    """Nothing stands in the console: no script failed, the policy stopped nothing."""
+    assert tab.complaints == []
+
+
+def test_a_sentence_shows_videos_and_a_click_plays_at_the_second(browser: Browser, served: Served) -> None:
+    tab = visit(browser, served.url)
+    searched(tab)
+    wanted = served.ask("/api/search?q=clip%20number%202").json["answers"]
+    assert tab.evaluate(NAMES) == [a["name"] for a in wanted]
+    playable = next(a for a in wanted if a["playable"] and a["second"] > 0.5)
+    heights = tab.evaluate(
+        f"[...({find(playable['name'])}).querySelectorAll('.strip i')].map(i => parseFloat(i.style.height))"
+    )
+    most = max(playable["weights"])
+    assert heights == pytest.approx([100 * weight / most for weight in playable["weights"]], abs=0.1)
+    tab.evaluate(f"({find(playable['name'])}).querySelector('.play').setAttribute('data-test', 'it')")
+    click(tab, "[data-test=it]")
+    until(tab, "document.getElementById('video').currentTime > 0 && !document.getElementById('video').seeking")
+    assert tab.evaluate("document.getElementById('player').open")
+    played = tab.evaluate("document.getElementById('video').currentTime")
+    assert playable["second"] - 0.11 <= played <= playable["second"] + 1.5 or played >= 3.5
+    until(tab, "document.querySelector('#frames img').naturalWidth > 0")
+    assert tab.evaluate("document.querySelectorAll('.cells button').length") == len(playable["times"])
+    press(tab, "Escape")
+    until(tab, "!document.getElementById('player').open")
+    assert tab.evaluate("document.getElementById('video').hasAttribute('src')") is False
+    quiet(tab)
+
+
+def test_by_keys_alone(browser: Browser, served: Served) -> None:
+    tab = visit(browser, served.url)
+    searched(tab)
+    press(tab, "ArrowDown")
+    assert tab.evaluate("document.activeElement === document.querySelectorAll('.play')[0]")
+    press(tab, "ArrowDown")
+    second = tab.evaluate("document.activeElement.closest('.result').found.name")
+    press(tab, "Enter")
+    until(tab, "document.getElementById('player').open")
+    assert second in tab.evaluate("document.getElementById('playing').textContent")
+    press(tab, "Escape")
+    until(tab, "!document.getElementById('player').open")
+    assert tab.evaluate("document.activeElement.closest('.result').found.name") == second
+    press(tab, "m")
+    until(tab, "document.querySelectorAll('.result').length === 5")
+    until(tab, "document.activeElement === document.querySelectorAll('.play')[0]")
+    assert second not in tab.evaluate(NAMES)
+    press(tab, "/")
+    assert tab.evaluate("document.activeElement === document.getElementById('q')")
+    assert tab.evaluate("document.getElementById('q').value") == "clip number 2"
+    press(tab, "Tab")
+    assert tab.evaluate("document.activeElement.textContent") == "Search"
+    outline = tab.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    quiet(tab)
+
+
+def test_back_leads_to_the_earlier_search(browser: Browser, served: Served) -> None:
+    tab = visit(browser, f"{served.url}?q=clip%20number%201")
+    until(tab, "document.querySelectorAll('.result').length === 6")
+    click(tab, ".like")
+    until(tab, "document.querySelectorAll('.result').length === 5")
+    tab.evaluate("history.back()")
+    until(tab, "document.querySelectorAll('.result').length === 6")
+    assert tab.evaluate("document.getElementById('q').value") == "clip number 1"
+
+
+def test_names_are_shown_and_never_run(browser: Browser, served: Served) -> None:
+    tab = visit(browser, served.url)
+    searched(tab)
+    assert NASTY in tab.evaluate(NAMES)
+    assert tab.evaluate("document.querySelectorAll('.name img, .path img, #status img, h2 img').length") == 0
+    tab.evaluate(f"({find(NASTY)}).querySelector('.play').click()")
+    until(tab, "document.getElementById('player').open")
+    assert NASTY in tab.evaluate("document.getElementById('playing').textContent")
+    press(tab, "Escape")
+    tab.evaluate(f"({find(NASTY)}).querySelector('.like').click()")
+    until(tab, f"document.getElementById('status').textContent.includes({NASTY!r})")
+    assert tab.evaluate("document.querySelectorAll('#status *').length") == 0
+    quiet(tab)
+
+
+def test_what_no_browser_plays_shows_frames_and_path(browser: Browser, served: Served, shelf: Shelf) -> None:
+    tab = visit(browser, served.url)
+    searched(tab)
+    tab.evaluate(f"({find('old.avi')}).querySelector('.play').click()")
+    until(tab, "document.querySelector('#frames img').naturalWidth > 0")
+    assert tab.evaluate("document.getElementById('video').hidden")
+    assert tab.evaluate("document.getElementById('path').textContent") == str(shelf.clips / "old.avi")
+    assert "cannot play" in tab.evaluate("document.getElementById('unplayable').textContent")
+    quiet(tab)
+
+
+def test_a_clip_that_is_handed_in(browser: Browser, served: Served, shelf: Shelf) -> None:
+    tab = visit(browser, served.url)
+    tab.call("DOM.enable")
+    root = tab.call("DOM.getDocument")["root"]["nodeId"]
+    node = tab.call("DOM.querySelector", nodeId=root, selector="#clip")["nodeId"]
+    tab.call("DOM.setFileInputFiles", nodeId=node, files=[str(shelf.clips / "clip-3.mp4")])
+    until(tab, "document.querySelectorAll('.result').length === 6")
+    assert tab.evaluate("document.querySelector('.name').textContent") == "clip-3.mp4"
+    quiet(tab)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 390])
+def test_it_fits_its_window(
+    browser: Browser, served: Served, width: int, dark: bool, save_picture: Callable[[str, bytes], None]
+) -> None:
+    tab = visit(browser, served.url, width, dark)
+    searched(tab)
+    fits = "document.documentElement.scrollWidth <= innerWidth"
+    assert tab.evaluate(fits)
+    inside = (
+        "[...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1).length"
+    )
+    assert tab.evaluate(inside) == 0
+    light = int(tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]"))
+    assert light < 60 if dark else light > 200
+    until(tab, "[...document.querySelectorAll('.poster')].every(i => i.complete && i.naturalWidth)")
+    save_picture(f"page-{width}-{'dark' if dark else 'light'}", tab.screenshot())
+    tab.evaluate("document.querySelector('.play').click()")
+    until(tab, "document.querySelector('#frames img').naturalWidth > 0")
+    assert tab.evaluate(fits)
+    assert tab.evaluate("document.getElementById('player').getBoundingClientRect().right <= innerWidth")
+    save_picture(f"player-{width}-{'dark' if dark else 'light'}", tab.screenshot())
+    quiet(tab)
+
+
+def test_the_token_is_asked_for(browser: Browser, guarded: Served) -> None:
+    tab = visit(browser, guarded.url)
+    until(tab, "document.activeElement && document.activeElement.id === 'token'")
+    write(tab, "wrong")
+    press(tab, "Enter")
+    until(tab, "document.querySelector('[role=alert]')")
+    until(tab, "document.activeElement && document.activeElement.id === 'token'")
+    write(tab, TOKEN)
+    press(tab, "Enter")
+    until(tab, "document.getElementById('q')")
+    assert TOKEN not in tab.evaluate("location.href")
+    assert tab.evaluate("document.cookie") == ""
+    searched(tab)
+    click(tab, "header form:last-child button")
+    until(tab, "document.getElementById('token')")
+    tab.call("Page.navigate", url=f"{guarded.url}?q=a")
+    until(tab, "document.getElementById('token')")
