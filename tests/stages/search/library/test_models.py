@@ -99,7 +99,7 @@ def test_names_that_mean_nothing(name: str, what: str, hint: str) -> None:
 
 def test_a_teacher_is_told_as_one(tmp_path: Path) -> None:
     name = saved(tmp_path / "teacher.safetensors", kind="xclip")
-    with pytest.raises(CheckpointError, match="of kind xclip.*no single vector per video") as caught:
+    with pytest.raises(CheckpointError, match=r"of kind xclip.*no single vector per video") as caught:
         load_model(name, CPU)
     assert "a student that it taught, or plain CLIP: openclip:" in str(caught.value.hint)
 

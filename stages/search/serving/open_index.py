@@ -1,0 +1,247 @@
+"""An index of windows, open to be asked: with a sentence, by another window, by a clip. Several threads may ask."""
+
+import os
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ....cache.library.library import Library
+from ....cache.library.rows import Hit, Window
+from ....configs.schema import PrepareConfig
+from ....errors import CacheError, CacheMismatchError, CheckpointError, DataError, TeachclipError
+from ...data.readers.text_files import blank
+from ...models.clip.tokens import tokenize_telling
+from ...models.named import OPENCLIP
+from ...runtime.device import choose_device
+from ..library.models import VideoModel, load_model
+from .pictures import Clip
+
+REFRESH_SECONDS = 2.0
+INSTEAD = 'say where it lies now, or index the videos again with another one; "more like this" works meanwhile'
+_MANY = 4  # windows of a video that are looked at for each video wanted
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What an answer must fit, as `Library.select`."""
+
+    under: str | None = None
+    since: float | None = None
+    until: float | None = None
+    tag: str | None = None
+
+    def given(self) -> dict[str, Any]:
+        """As keyword arguments."""
+        return {"under": self.under, "since": self.since, "until": self.until, "tag": self.tag}
+
+
+ALL = Filters()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A video that was found: its best window.
+
+    Attributes:
+        rank: 1 is best; cosine: of the window.
+        second: from the video's beginning, where to look first: of the frame that counts most in the window's vector,
+            its beginning where all count alike.
+        hits: the best window, and those of the same video that came near it.
+    """
+
+    rank: int
+    cosine: float
+    window: Window
+    second: float
+    hits: tuple[Hit, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Videos, best first; `seconds` took the search, without making the vector that was asked with."""
+
+    found: tuple[Found, ...]
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
+class OpenIndex:
+    """A library, and the model that made its vectors where that can be loaded.
+
+    Attributes:
+        library: the windows.
+        lacking: why sentences and clips cannot be asked with; None where they can.
+    """
+
+    def __init__(self, library: Library, model: VideoModel | None, lacking: TeachclipError | None = None) -> None:
+        self.library, self.model, self.lacking = library, model, lacking
+        self._refreshed = time.monotonic()
+        self._refreshing, self._encoding = threading.Lock(), threading.Lock()
+        self._nearest(np.zeros(library.model.width, np.float32), 1, ALL)  # fills the exact index now
+        if model is not None:
+            tokenize_telling(["warm"], 3)  # reads the vocabulary
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        model: str | None = None,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+    ) -> Self:
+        """The windows of the model that was indexed with last, or of the one of this name.
+
+        A model that is gone is told by `lacking`, unless it was asked for.
+
+        Raises:
+            CacheError: there is no index, none of this model, it is of another format, or damaged.
+            CheckpointError: the model that was asked for cannot be loaded.
+        """
+        on = choose_device(device)
+        if model is not None:
+            loaded = load_model(model, on)
+            return cls(Library.open(folder, loaded.digest), loaded)
+        library = Library.open(folder)
+        try:
+            return cls(library, _model_of(library, on))
+        except TeachclipError as error:
+            return cls(library, None, error)
+
+    def sentence(self, query: str, top: int = 10, filters: Filters = ALL) -> Answers:
+        """Videos that a sentence describes.
+
+        Raises:
+            DataError: the sentence is empty, or `top` less than 1.
+            TeachclipError: `lacking`.
+        """
+        if blank(query):
+            raise DataError("an empty sentence finds nothing", hint="ask with words")
+        model, notes = self._needed(), []
+        with self._encoding, torch.inference_mode():
+            ids, cut = tokenize_telling([query], model.network.config.words)
+            made = model.network.encode_texts(ids.to(model.network.logit_scale.device))["vector"]
+        if bool(cut[0]):
+            notes.append("the sentence is longer than what the model reads: its end does not count")
+        return self._nearest(_vector(made), top, filters, notes=tuple(notes))
+
+    def like(self, row: int, top: int = 10, filters: Filters = ALL) -> Answers:
+        """Videos like a window; that of the window itself is none of them.
+
+        Raises:
+            DataError: there is no such window.
+        """
+        self._refresh()
+        vector, window = self.library.vector(row), self.library.window(row)
+        if vector is None or window is None:
+            raise DataError("there is no such window in the index any more", hint="search again")
+        return self._nearest(vector.astype(np.float32), top, filters, without=window.video)
+
+    def clip(self, clip: Clip, top: int = 10, filters: Filters = ALL) -> Answers:
+        """Videos like a clip of at most `frames` frames.
+
+        Raises:
+            DataError: the model makes no vector of it.
+            TeachclipError: `lacking`.
+        """
+        network = self._needed().network
+        slots, count = self.library.model.frames, len(clip.frames)
+        frames = np.zeros((1, slots, *clip.frames.shape[1:]), np.uint8)
+        frames[0, :count] = clip.frames
+        mask = torch.arange(slots)[None] < count
+        with self._encoding, torch.inference_mode():
+            on = network.logit_scale.device
+            made = network.encode_videos(torch.from_numpy(frames).to(on), mask.to(on))["vector"]
+        return self._nearest(_vector(made), top, filters)
+
+    def reading(self, seconds: float) -> PrepareConfig:
+        """How frames of a clip that is asked with are read."""
+        size = self._needed().network.trunk.sizes.image_size
+        return PrepareConfig(image_size=size, max_frames=self.library.model.frames, timeout=seconds)
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.library.close()
+
+    def _needed(self) -> VideoModel:
+        if self.model is None:
+            assert self.lacking is not None
+            raise self.lacking
+        return self.model
+
+    def _refresh(self) -> None:
+        """Take up what was written meanwhile, now and then; one thread does, the others go on with what there is."""
+        if time.monotonic() - self._refreshed < REFRESH_SECONDS or not self._refreshing.acquire(blocking=False):
+            return
+        try:
+            with suppress(CacheError):  # whoever writes may have it locked; the next one tries again
+                self.library.refresh()
+            self._refreshed = time.monotonic()
+        finally:
+            self._refreshing.release()
+
+    def _nearest(
+        self,
+        vector: NDArray[np.float32],
+        top: int,
+        filters: Filters,
+        without: int | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> Answers:
+        """One window each of the `top` videos that are nearest."""
+        self._refresh()
+        began = time.perf_counter()
+        count = _MANY * (top + 1)
+        while True:
+            hits = self.library.search(vector, count, **filters.given())
+            best: dict[int, list[Hit]] = {}
+            for hit in hits:
+                if hit.window.video != without:
+                    best.setdefault(hit.window.video, []).append(hit)
+            if len(best) >= top or len(hits) < count:
+                break
+            count *= _MANY
+        chosen = enumerate(list(best.values())[:top], start=1)
+        found = tuple(
+            Found(rank, own[0].score, own[0].window, second_of(own[0].window), tuple(own)) for rank, own in chosen
+        )
+        return Answers(found, time.perf_counter() - began, notes)
+
+
+def second_of(window: Window) -> float:
+    """Where to look first, seconds from the video's beginning."""
+    if window.weights is None or not window.times:
+        return window.start
+    return window.times[int(np.argmax(window.weights[: len(window.times)]))]
+
+
+def _model_of(library: Library, device: torch.device) -> VideoModel:
+    """The model that made the vectors.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+        CacheMismatchError: another one has its name now.
+    """
+    name = library.model.name
+    if not name.startswith(OPENCLIP) and not os.path.exists(name):
+        raise CheckpointError("the model that made this index is gone", where=name, hint=INSTEAD)
+    try:
+        model = load_model(name, device)
+    except TeachclipError as error:
+        what = f"the model that made this index cannot be loaded: {error.what}"
+        raise CheckpointError(what, where=name, hint=error.hint or INSTEAD) from error
+    if model.digest != library.model.digest:
+        raise CacheMismatchError("this is another model than the one that made the index", where=name, hint=INSTEAD)
+    return model
+
+
+def _vector(made: torch.Tensor) -> NDArray[np.float32]:
+    vector: NDArray[np.float32] = made[0].float().cpu().numpy()
+    if not np.isfinite(vector).all():
+        raise DataError("the model makes a vector that is not finite of this", hint="ask in other words")
+    return vector
