@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ...configs.schema import NetworkConfig, TrunkConfig
-from ...errors import CheckpointError, ConfigError, TeachclipError
-from ...remedies import Hint
+from ...errors import CheckpointError, ConfigError, TeachclipError, UnreachableError
+from ...remedies import Hint, Remedy
 from ..runtime.reporting import Reporter
 from .build import build_network
 from .checkpoints.files import load_network, network_digest
@@ -27,6 +27,9 @@ OPENCLIP = "openclip:"
 """Before an open_clip model and its weights: `openclip:MODEL/TAG`, `openclip:MODEL/PATH`."""
 
 _EXAMPLE = f"{OPENCLIP}ViT-B-32-quickgelu/openai"
+FORM = f"{OPENCLIP}MODEL/WEIGHTS, such as {_EXAMPLE}, where WEIGHTS may be a file"
+"""How an open_clip model is named, in words."""
+
 _TRAINED = "train.network"
 _QUICK = "-quickgelu"
 type Tokenizer = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
@@ -54,6 +57,7 @@ def named_model(
     reporter: Reporter | None = None,
     *,
     instead: Hint = "name a student's run folder or file; this network can teach one",
+    elsewhere: Hint | None = None,
 ) -> NamedModel:
     """The student, or plain CLIP, of this name.
 
@@ -62,15 +66,17 @@ def named_model(
             open_clip model as it is with the mean of a video's frames; an absolute path stands behind two slashes, and
             `-quickgelu` is understood where the tag needs it.
         reporter: is told what a published checkpoint is, and of tensors that are left out.
-        instead: what helps where it is a teacher.
+        instead: what helps where it is a teacher; elsewhere: where it is not there and nothing near it is; by default
+            it is to be trained.
 
     Raises:
         CheckpointError: it is not there, cannot be loaded or fetched, or is a teacher, whose scores are not those of
             two vectors.
         ConfigError: open_clip has no such model, or no such weights of it.
+        UnreachableError: it is a model of the hub, which does not answer.
     """
     plain = str(name).startswith(OPENCLIP)
-    network = _plain_clip(str(name)) if plain else _checkpoint(Path(name), reporter)
+    network = _plain_clip(str(name)) if plain else _checkpoint(Path(name), reporter, elsewhere)
     config, sizes = network.config, network.trunk.sizes
     if not network.one_vector:
         raise CheckpointError(
@@ -87,14 +93,24 @@ def named_model(
     return NamedModel(network, partial(tokenize_telling, words=config.words), network_digest(network), description)
 
 
-def _checkpoint(path: Path, reporter: Reporter | None) -> VideoTextNetwork:
+def _checkpoint(path: Path, reporter: Reporter | None, elsewhere: Hint | None) -> VideoTextNetwork:
     try:
         return load_network(path, reporter=reporter)
     except CheckpointError as error:
-        if error.hint is None and _is_plain_clip(path):
+        hint: Hint | None = None
+        if not path.exists():
+            to_be_trained = isinstance(error.hint, Remedy)
+            hint = _as_plain_clip(path) or (elsewhere if to_be_trained else None)
+        elif error.hint is None and _is_plain_clip(path):
             hint = f"it is a CLIP without anything around it: say of which model, {OPENCLIP}MODEL/{path}"
-            raise CheckpointError(error.what, where=error.where, hint=hint) from error
-        raise
+        if hint is None:
+            raise
+        raise CheckpointError(error.what, where=error.where, hint=hint, details=error.details) from error
+
+
+def _as_plain_clip(path: Path) -> str | None:
+    """What a path that is not there may mean: an open_clip model without `openclip:` before it."""
+    return f"plain CLIP is named {FORM}" if path.parts[:1] and path.parts[0] in open_clip.list_models() else None
 
 
 def _is_plain_clip(path: Path) -> bool:
@@ -112,7 +128,7 @@ def _plain_clip(name: str) -> VideoTextNetwork:
         raise ConfigError(
             f"an open_clip model is named with its weights, {OPENCLIP}MODEL/TAG or {OPENCLIP}MODEL/PATH",
             where=name,
-            hint=f"such as {_EXAMPLE}",
+            hint=f"the form is {FORM}",
         )
     try:
         if not Path(weights).exists() and _needs_quick_gelu(model, weights):
@@ -125,6 +141,8 @@ def _plain_clip(name: str) -> VideoTextNetwork:
         hint = error.hint
         if isinstance(hint, str) and _TRAINED in hint:
             hint = f"fetch it on another machine, and name the file: {OPENCLIP}{model}/PATH"
+        elif isinstance(error, UnreachableError):  # whose hint is of the trunk's settings
+            hint = f"check the network, or choose one of open_clip's own models, such as {_EXAMPLE}"
         raise type(error)(error.what, where=where, hint=hint, details=error.details) from error
 
 

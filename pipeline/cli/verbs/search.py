@@ -1,34 +1,67 @@
 """`teachclip search`: sentences -> videos."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import RenderableType
 from typer.core import TyperCommand
 
+from ....errors import ConfigError
 from ....plurals import counted
 from ..shell.options import told_as_setting
 from ..shell.remedies import Given, joined
-from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
+from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, load_config, running
 from ..shell.tables import table
 
 if TYPE_CHECKING:
+    from ....configs.schema import Config
+    from ....stages.search.index_search import IndexSearched, VideoFound, WindowFound
     from ....stages.search.searcher import SearchResult
 
+Where = Annotated[
+    Path,
+    typer.Argument(
+        metavar="INDEX|CONFIG",
+        help="A folder that `teachclip index` filled, a demo's folder, or a YAML file, for its frame cache.",
+    ),
+]
+Top = Annotated[
+    int | None, typer.Option("--top", min=1, help="Videos per sentence, by default 5; search.top of a CONFIG.")
+]
+Under = Annotated[
+    str | None, typer.Option("--under", metavar="PATH", help="Of an index: only videos in this folder, at any depth.")
+]
+Tag = Annotated[str | None, typer.Option("--tag", help="Of an index: only videos that have this tag.")]
+Windows = Annotated[
+    bool, typer.Option("--windows", help="Of an index: every window of a video that was found, not its best alone.")
+]
+Named = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="Of an index: its model, where that lies elsewhere now or is not the one that it had last.",
+    ),
+]
 Rerank = Annotated[
     str | None,
     typer.Option(
         metavar="TEACHER",
-        help="Let a teacher re-order the 100 nearest: a name in score.teachers, a run folder or a checkpoint.",
+        help="Of a CONFIG: let a teacher re-order the 100 nearest: a name in score.teachers, a run or a checkpoint.",
     ),
 ]
 Queries = Annotated[list[str], typer.Argument(metavar="QUERY...", help="Sentences, each in quotes.")]
 
 SHOWN = 5
+TOP = 5
+DEMO = "demo.yaml"
 
 EXAMPLES = examples(
+    'teachclip search index/ "a dog runs on the beach"',
+    'teachclip search index/ "a child laughs" --under holidays/2019 --top 20 --windows',
     'teachclip search own_videos.yaml "a dog runs on the beach"',
     'teachclip search own_videos.yaml "a man cooks" "two teams play football" --set search.top=3',
     'teachclip search own_videos.yaml "a child laughs" --rerank runs/teacher',
@@ -51,15 +84,20 @@ class WithSentences(TyperCommand):
                 if " " not in name and (setting := told_as_setting(name, "search", bool(near))):
                     ctx.fail(f"no such option: {name}{setting}")
                 meant = f", did you mean {near[0]}?" if near else "."
-                config = next((each for each in args if not each.startswith("-")), "CONFIG")
-                ask = joined(["teachclip", "search", config, "--", word])
+                where = next((each for each in args if not each.startswith("-")), "CONFIG")
+                ask = joined(["teachclip", "search", where, "--", word])
                 ctx.fail(f"no such option: {name}{meant} A sentence that begins so comes last, behind --: {ask}")
         return super().parse_args(ctx, args)
 
 
 def search(
-    config: ConfigFile,
+    where: Where,
     queries: Queries,
+    top: Top = None,
+    under: Under = None,
+    tag: Tag = None,
+    windows: Windows = False,
+    model: Named = None,
     rerank: Rerank = None,
     sets: Overrides = None,
     json: AsJson = False,
@@ -68,17 +106,95 @@ def search(
 ) -> None:
     """Find the videos that sentences describe.
 
-    Videos of the frame cache that have no vector yet, or another model's, are encoded first; that happens once. Those
-    that the data no longer names, or that have no file any more, are no answers. A teacher that re-orders them
-    encodes the candidates of a sentence, each video once.
+    Of an index, a video's best window is told, and the second in it to look at first. Of a CONFIG, videos of the frame
+    cache that have no vector yet, or another model's, are encoded first; that happens once. Videos that have no file
+    any more, or that the data no longer names, are no answers. A teacher that re-orders them encodes the candidates of
+    a sentence, each video once.
     """
-    with running("search", json, quiet, debug, config, sets) as output:
-        settings = load_config(config, sets or ())
+    where = _config_inside(where)
+    with running("search", json, quiet, debug, where, sets) as output:
+        if where.is_dir() and _is_index(where):
+            _refuse({"--rerank": rerank, "--set": sets}, where, OF_CONFIG)
+            with output.waiting("loading"):
+                from ....stages.search.index_search import search_index
+                from ....stages.search.serving.open_index import Filters
+
+            filters = Filters(under, tag=tag)
+            found = search_index(where, queries, top or TOP, filters, model=model, windows=windows, reporter=output)
+            output.result(found, *_of_index(found))
+            return
+        settings = _settings(where, [*(sets or ()), *([f"search.top={top}"] if top else [])])
+        given = {"--under": under, "--tag": tag, "--windows": windows or None, "--model": model}
+        _refuse(given, where, OF_INDEX)
         with output.waiting("loading"):
             from ....stages.search.stage import search as run
 
         result = run(settings, queries, output, rerank)
-        output.result(result, *answered(result), *_left_out(result, Given(config, sets or ())))
+        output.result(result, *answered(result), *_left_out(result, Given(where, sets or ())))
+
+
+OF_CONFIG = (
+    "for a CONFIG, not for an index",
+    "an index keeps vectors alone, and no frames for a teacher; leave it away, or name the CONFIG of prepared videos",
+)
+OF_INDEX = ("for an index, not for a CONFIG", "leave it away, or name the folder that teachclip index filled")
+
+
+def _config_inside(where: Path) -> Path:
+    """A demo's configuration, where its folder is named."""
+    return where / DEMO if (where / DEMO).is_file() else where
+
+
+def _is_index(folder: Path) -> bool:
+    from ....cache.library.database import is_library
+
+    return is_library(folder)
+
+
+def _refuse(given: dict[str, object], where: Path, why: tuple[str, str]) -> None:
+    wrong = [option for option, value in given.items() if value is not None]
+    if wrong:
+        raise ConfigError(f"{', '.join(wrong)}: {why[0]}", where=str(where), hint=why[1])
+
+
+def _settings(where: Path, sets: Sequence[str]) -> "Config":
+    """The configuration; a folder that is something else is told how it becomes an index."""
+    try:
+        return load_config(where, sets)
+    except ConfigError as error:
+        if not where.is_dir() or not error.what.startswith("this is a folder"):
+            raise
+        command = joined(["teachclip", "index", str(where), "--model", "MODEL", "--out", "index"])
+        hint = f"if it holds videos, make an index of them, and search that: {command}"
+        raise ConfigError(f"{error.what}, and no index lies here", where=error.where, hint=hint) from None
+
+
+def _of_index(result: "IndexSearched") -> Iterator[RenderableType]:
+    """Each sentence, its videos and when they show it."""
+    for found in result.queries:
+        yield f'"{found.query}"'
+        if not found.answers:
+            yield "no video of the index fits"
+            continue
+        rows = [row for answer in found.answers for row in _rows(answer)]
+        yield table("rank", "cosine", "window", "look at", "video", rows=rows)
+
+
+def _rows(answer: "VideoFound") -> Iterator[tuple[str, ...]]:
+    yield (str(answer.rank), *_when(answer), answer.path)
+    for other in answer.windows[1:]:
+        yield ("", *_when(other), "")
+
+
+def _when(window: "WindowFound") -> tuple[str, str, str]:
+    return f"{window.cosine:.3f}", f"{_clock(window.start)} to {_clock(window.stop)}", _clock(window.second)
+
+
+def _clock(seconds: float) -> str:
+    """`1:02`, `1:00:05`."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def answered(result: "SearchResult") -> Iterator[RenderableType]:

@@ -18,12 +18,13 @@ from ....configs.schema import PrepareConfig
 from ....errors import CacheError, CacheMismatchError, CheckpointError, DataError, TeachclipError
 from ...data.readers.text_files import blank
 from ...models.clip.tokens import tokenize_telling
+from ...models.named import OPENCLIP
 from ...runtime.device import choose_device
-from ..library.models import OPENCLIP, VideoModel, load_model
+from ..library.models import VideoModel, load_model
 from .pictures import Clip
 
 REFRESH_SECONDS = 2.0
-_INSTEAD = 'say where it lies now, or index the videos again with another one; "more like this" works meanwhile'
+INSTEAD = 'say where it lies now, or index the videos again with another one; "more like this" works meanwhile'
 _MANY = 4  # windows of a video that are looked at for each video wanted
 
 
@@ -52,12 +53,14 @@ class Found:
         rank: 1 is best; cosine: of the window.
         second: from the video's beginning, where to look first: of the frame that counts most in the window's vector,
             its beginning where all count alike.
+        hits: the best window, and those of the same video that came near it.
     """
 
     rank: int
     cosine: float
     window: Window
     second: float
+    hits: tuple[Hit, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -196,15 +199,17 @@ class OpenIndex:
         count = _MANY * (top + 1)
         while True:
             hits = self.library.search(vector, count, **filters.given())
-            best: dict[int, Hit] = {}
+            best: dict[int, list[Hit]] = {}
             for hit in hits:
                 if hit.window.video != without:
-                    best.setdefault(hit.window.video, hit)
+                    best.setdefault(hit.window.video, []).append(hit)
             if len(best) >= top or len(hits) < count:
                 break
             count *= _MANY
-        chosen = list(best.values())[:top]
-        found = tuple(Found(rank, hit.score, hit.window, second_of(hit.window)) for rank, hit in enumerate(chosen, 1))
+        chosen = enumerate(list(best.values())[:top], start=1)
+        found = tuple(
+            Found(rank, own[0].score, own[0].window, second_of(own[0].window), tuple(own)) for rank, own in chosen
+        )
         return Answers(found, time.perf_counter() - began, notes)
 
 
@@ -224,14 +229,14 @@ def _model_of(library: Library, device: torch.device) -> VideoModel:
     """
     name = library.model.name
     if not name.startswith(OPENCLIP) and not os.path.exists(name):
-        raise CheckpointError("the model that made this index is gone", where=name, hint=_INSTEAD)
+        raise CheckpointError("the model that made this index is gone", where=name, hint=INSTEAD)
     try:
         model = load_model(name, device)
     except TeachclipError as error:
         what = f"the model that made this index cannot be loaded: {error.what}"
-        raise CheckpointError(what, where=name, hint=error.hint or _INSTEAD) from error
+        raise CheckpointError(what, where=name, hint=error.hint or INSTEAD) from error
     if model.digest != library.model.digest:
-        raise CacheMismatchError("this is another model than the one that made the index", where=name, hint=_INSTEAD)
+        raise CacheMismatchError("this is another model than the one that made the index", where=name, hint=INSTEAD)
     return model
 
 

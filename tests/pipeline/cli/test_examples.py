@@ -32,6 +32,7 @@ from teachclip.stages.score.one_teacher import TeacherScores
 from teachclip.stages.score.stage import ScoreResult
 from teachclip.stages.search.gone import Gone
 from teachclip.stages.search.index import IndexResult
+from teachclip.stages.search.index_search import IndexSearched, VideoFound, VideosFound, WindowFound
 from teachclip.stages.search.library.estimate import IndexEstimate
 from teachclip.stages.search.library.stage import VideosIndexed
 from teachclip.stages.search.searcher import Answer, QueryAnswers, SearchResult
@@ -93,6 +94,15 @@ INDEXED = VideosIndexed(
     "index", "openclip:ViT-B-32/openai", 512, 29, {"ok": 28, "corrupt": 1}, 5, 7, 20, 2, 1, 1, 3, (BROKEN,), 30, 44, 9.0
 )
 INDEX_ESTIMATED = IndexEstimate(50_000, 49_000, 12, 3, 71 * 10**9, 120_000_000, 5000.0, 2, 6)
+IN_INDEX = IndexSearched(
+    (VideosFound("a dog", (
+        VideoFound(0.31, 30.0, 60.0, 42.5, 1, "/v/a.mp4", (WindowFound(0.31, 30.0, 60.0, 42.5),
+                                                          WindowFound(0.1, 3600.0, 3630.0, 3605.0))),
+        VideoFound(0.2, 0.0, 8.4, 0.0, 2, "/v/b.mp4"),
+    )),
+     VideosFound("a cat", ())),
+    "openclip:ViT-B-32/openai", 44, 0.1,
+)  # fmt: skip
 
 
 def help_texts(command: Any, words: tuple[str, ...] = ()) -> Iterator[str]:
@@ -128,6 +138,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
     stand_in("stages.evaluate.stage.evaluate", EVALUATED)
     stand_in("stages.evaluate.stage.evaluate_sets", Evaluations((replace(EVALUATED, data="own_videos"),), ()))
     stand_in("stages.search.stage.search", FOUND)
+    stand_in("stages.search.index_search.search_index", IN_INDEX)
     stand_in("stages.search.index.index", VECTORS)
     stand_in("stages.search.library.stage.index_videos", INDEXED)
     stand_in("stages.search.library.estimate.estimate_videos", INDEX_ESTIMATED)
@@ -156,6 +167,8 @@ def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any
     words = shlex.split(command.split(" > ")[0])[1:]
     for other in ("msvd.yaml", "vatex.yaml"):
         (folder / other).write_text(f"work: {other}")
+    (folder / "index").mkdir()
+    (folder / "index/index.sqlite").touch()
     result = invoke(*words)
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
@@ -167,6 +180,9 @@ def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any
         assert videos == [word for word in words[1:] if word in ("clips/", "holidays/*.mkv", "@files.txt")]
         assert out == Path("index")
         assert model == words[words.index("--model") + 1]
+    elif words[:2] == ["search", "index/"]:
+        assert stages[-1][0] == "stages.search.index_search.search_index"
+        assert stages[-1][1][:2] == (Path("index"), words[2:3])
     elif words[0] not in ("config", "cost", "demo", "checkpoint", "docs"):
         assert stages
         config = stages[-1][1][0]

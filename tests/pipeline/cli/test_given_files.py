@@ -158,7 +158,6 @@ def test_no_folder_is_made_silently_for_what_is_written(invoke: Invoke, there: P
     ("words", "told"),
     [
         (["search", "own_videos.yaml", "a dog", "--k", "3"], "it is a setting: --set search.top=3"),
-        (["search", "own_videos.yaml", "a dog", "--top=3"], "it is a setting: --set search.top=3"),
         (["search", "own_videos.yaml", "a dog", "--run", "runs/a"], "it is a setting: --set search.run=runs/a"),
         (["train", "own_videos.yaml", "--batch-size", "64"], "it is a setting: --set train.batch_size=64"),
         (["train", "own_videos.yaml", "--epoch", "4"], "it is a setting: --set train.epochs=4"),

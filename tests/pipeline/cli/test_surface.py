@@ -26,7 +26,10 @@ SURFACE = {
     "train": {"--accept", *CONFIGURED},
     "evaluate": {"--on", "--run", *CONFIGURED},
     "index": {"VIDEOS...", "--model", "--out", "--estimate", "--workers", "--set", *COMMON},
-    "search": {"QUERY...", "--rerank", *CONFIGURED},
+    "search": {
+        *("INDEX|CONFIG", "QUERY...", "--top", "--under", "--tag", "--windows", "--model", "--rerank", "--set"),
+        *COMMON,
+    },
     "cost": {"[CONFIG]", "--checkpoint", "--measure", "--videos", "--repeats", "--out", "--set", *COMMON},
     "weights": {"RUN...", "--teacher", "--split", "--query", "--count", *CONFIGURED},
     "serve": {"INDEX", "--host", "--port", "--name", "--token-file", "--model", *COMMON},

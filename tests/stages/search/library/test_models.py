@@ -73,19 +73,19 @@ def test_the_activation_of_openai_is_chosen_by_the_weights(monkeypatch: pytest.M
         with pytest.raises(CheckpointError, match="cannot be downloaded") as caught:
             load_model(name, CPU)
         assert caught.value.where == name
-        assert "name it here: openclip:MODEL/FILE" in str(caught.value.hint)
+        assert "name the file: openclip:ViT-B-32" in str(caught.value.hint)
     assert asked == ["ViT-B-32-quickgelu openai", "ViT-B-32-quickgelu openai", "ViT-B-32 laion2b_e16"]
 
 
 @pytest.mark.parametrize(
     ("name", "what", "hint"),
     [
-        ("openclip:ViT-B-32", "weights are not named", "openclip:MODEL/WEIGHTS"),
+        ("openclip:ViT-B-32", "named with its weights", "openclip:MODEL/WEIGHTS"),
         ("openclip:ViT-B-23/openai", "no model 'ViT-B-23'", "ViT-B-32"),
         ("openclip:ViT-B-32/opnai", "'opnai' is no file", "openai"),
         ("openclip:RN50/openai", "not made of", "ViT-B-32"),
-        ("ViT-B-32/openai", "no such model", "plain CLIP is named openclip:"),
-        ("runs/none", "no such model", "name a run folder"),
+        ("ViT-B-32/openai", "no such checkpoint", "plain CLIP is named openclip:"),
+        ("runs/none", "no such checkpoint", "name a run folder"),
     ],
 )
 def test_names_that_mean_nothing(name: str, what: str, hint: str) -> None:
@@ -99,8 +99,9 @@ def test_names_that_mean_nothing(name: str, what: str, hint: str) -> None:
 
 def test_a_teacher_is_told_as_one(tmp_path: Path) -> None:
     name = saved(tmp_path / "teacher.safetensors", kind="xclip")
-    with pytest.raises(CheckpointError, match=r"that is a teacher \(xclip\)"):
+    with pytest.raises(CheckpointError, match=r"of kind xclip.*no single vector per video") as caught:
         load_model(name, CPU)
+    assert "a student that it taught, or plain CLIP: openclip:" in str(caught.value.hint)
 
 
 def test_something_else_than_a_checkpoint(tmp_path: Path) -> None:

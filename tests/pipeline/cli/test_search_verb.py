@@ -1,0 +1,90 @@
+"""`teachclip search`: what its first argument is, told by what lies there; what is said of an index's videos."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from teachclip.configs.schema import Config
+from teachclip.stages.search.searcher import QueryAnswers, SearchResult
+from teachclip.stages.search.serving.open_index import Filters
+
+from .test_examples import IN_INDEX, Invoke, shown
+
+
+@pytest.fixture
+def asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """An index `index`, a demo `demo`, a folder `clips`; what the stages are called with."""
+    (folder / "index").mkdir()
+    (folder / "index/index.sqlite").touch()
+    (folder / "demo").mkdir()
+    (folder / "demo/demo.yaml").write_text("work: here")
+    (folder / "clips").mkdir()
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def of_index(*given: Any, **options: Any) -> Any:
+        calls.append((given, options))
+        return IN_INDEX
+
+    def of_config(*given: Any) -> SearchResult:
+        calls.append((given, {}))
+        return SearchResult((QueryAnswers("a dog", ()),), 0, 0.1)
+
+    monkeypatch.setattr("teachclip.stages.search.index_search.search_index", of_index)
+    monkeypatch.setattr("teachclip.stages.search.stage.search", of_config)
+    return calls
+
+
+def test_an_index_shows_when_a_video_fits(invoke: Invoke, asked: list[Any]) -> None:
+    assert shown(invoke("search", "index", "a dog", "a cat")) == [
+        '"a dog"',
+        "rank  cosine  window              look at  video",
+        "   1  0.310   0:30 to 1:00        0:42     /v/a.mp4",
+        "      0.100   1:00:00 to 1:00:30  1:00:05",
+        "   2  0.200   0:00 to 0:08        0:00     /v/b.mp4",
+        '"a cat"',
+        "no video of the index fits",
+    ]
+    given, options = asked[0]
+    assert given == (Path("index"), ["a dog", "a cat"], 5, Filters())
+    assert (options["model"], options["windows"]) == (None, False)
+
+
+def test_options_of_an_index_reach_it(invoke: Invoke, asked: list[Any]) -> None:
+    words = ("--top", "3", "--under", "a", "--tag", "b", "--windows", "--model", "runs/x", "--json")
+    document = json.loads(invoke("search", "index", "a dog", *words).stdout)
+    given, options = asked[0]
+    assert given[2:] == (3, Filters("a", tag="b"))
+    assert (options["model"], options["windows"]) == ("runs/x", True)
+    first = document["queries"][0]["answers"][0]
+    assert (first["path"], first["start"], first["stop"], first["second"]) == ("/v/a.mp4", 30.0, 60.0, 42.5)
+    assert [window["start"] for window in first["windows"]] == [30.0, 3600.0]
+
+
+def test_a_demos_folder_is_its_configuration(invoke: Invoke, asked: list[Any]) -> None:
+    assert invoke("search", "demo", "a dog", "--top=3", "--set", "search.top=9").exit_code == 0
+    config = asked[0][0][0]
+    assert isinstance(config, Config)
+    assert config.work.name == "here"
+    assert config.search.top == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("index", "a", "--rerank", "xclip"), "--rerank: for a CONFIG, not for an index"),
+        (("index", "a", "--set", "search.top=3"), "--set: for a CONFIG, not for an index"),
+        (("own_videos.yaml", "a", "--under", "x", "--windows"), "--under, --windows: for an index, not for a CONFIG"),
+        (("demo", "a", "--tag", "x"), "--tag: for an index, not for a CONFIG"),
+        (("index", "a", "--top", "0"), "--top"),
+        (("clips", "a"), "no index lies here\nif it holds videos, make an index of them, and search that: "
+         "teachclip index clips --model MODEL --out index\n"),
+    ],
+)  # fmt: skip
+def test_what_does_not_belong_together_is_told(
+    invoke: Invoke, asked: list[Any], words: tuple[str, ...], told: str
+) -> None:
+    result = invoke("search", *words)
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert not asked

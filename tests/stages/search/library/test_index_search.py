@@ -1,0 +1,125 @@
+"""Sentences asked of an index: the order of the cosines, windows and seconds, filters, what is gone."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from teachclip.cache.library.library import Library
+from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, DataError
+from teachclip.remedies import IndexVideos, Remedy
+from teachclip.stages.models.checkpoints.files import load_network
+from teachclip.stages.models.clip.tokens import tokenize
+from teachclip.stages.search.index_search import VideoFound, search_index
+from teachclip.stages.search.serving.open_index import Filters
+
+from ..conftest import Heard
+
+QUERY = "a dog runs on the beach"
+
+
+def found(root: Path, filters: Filters = Filters(), windows: bool = False) -> tuple[VideoFound, ...]:
+    result = search_index(root / "index", [QUERY], 9, filters, windows=windows, device="cpu")
+    return result.queries[0].answers
+
+
+def cosines(root: Path) -> dict[str, list[tuple[float, float]]]:
+    """By path: cosine and start of each window, best first, computed from the matrix."""
+    network = load_network(root / "student").eval()
+    with torch.no_grad():
+        text = network.encode_texts(tokenize([QUERY], network.config.words)[0])["vector"][0].numpy()
+    of: dict[str, list[tuple[float, float]]] = {}
+    with Library.open(root / "index") as library:
+        scores = library.matrix().astype(np.float32) @ text
+        for score, window in zip(scores.tolist(), library.windows(library.rows.tolist()), strict=True):
+            of.setdefault(window.path, []).append((score, window.start))
+    return {path: sorted(each, reverse=True) for path, each in of.items()}
+
+
+def own_model(root: Path) -> None:
+    """The index's model is the copy's own."""
+    connection = sqlite3.connect(root / "index/index.sqlite")
+    connection.execute("UPDATE models SET name = ?", (str(root / "student"),))
+    connection.commit()
+    connection.close()
+
+
+def test_videos_come_in_the_order_of_their_best_windows(root: Path) -> None:
+    wanted = cosines(root)
+    answers = found(root)
+    assert [answer.path for answer in answers] == sorted(wanted, key=lambda path: wanted[path], reverse=True)
+    assert [answer.rank for answer in answers] == [1, 2, 3, 4]
+    with Library.open(root / "index") as library:
+        for answer in answers:
+            score, start = wanted[answer.path][0]
+            assert answer.cosine == pytest.approx(score, abs=2e-3)
+            assert answer.start == start
+            (window,) = [each for each in library.windows_of(answer.path) if each.start == start]
+            assert window.weights is not None
+            assert answer.stop == window.stop
+            assert answer.second == window.times[int(np.argmax(window.weights))]
+            assert answer.windows == ()
+
+
+def test_every_window_is_told_where_that_is_asked_for(root: Path) -> None:
+    wanted = cosines(root)
+    for answer in found(root, windows=True):
+        assert [window.start for window in answer.windows] == [start for _, start in wanted[answer.path]]
+        assert answer.windows[0].second == answer.second
+
+
+def test_filters(root: Path) -> None:
+    with Library.open(root / "index") as library:
+        library.add_tag(root / "clips/long.mp4", "sea")
+    assert {answer.path for answer in found(root, Filters(under=str(root / "clips/a")))} == {
+        str(root / "clips/a/short.mp4"),
+        str(root / "clips/a/brief.mp4"),
+    }
+    assert [answer.path for answer in found(root, Filters(tag="sea"))] == [str(root / "clips/long.mp4")]
+    assert found(root, Filters(tag="nothing")) == ()
+
+
+def test_a_deleted_file_is_no_answer(root: Path) -> None:
+    before = [answer.path for answer in found(root)]
+    Path(before[0]).unlink()
+    assert [answer.path for answer in found(root)] == before[1:]
+
+
+def test_several_sentences_and_long_ones(root: Path, heard: Heard) -> None:
+    long = "one two three four five six seven eight nine ten eleven"
+    result = search_index(root / "index", [QUERY, long], 1, device="cpu", reporter=heard)
+    assert [(each.query, len(each.answers)) for each in result.queries] == [(QUERY, 1), (long, 1)]
+    assert result.windows == 9
+    assert len(heard.warnings) == 1
+    assert long in heard.warnings[0]
+    with pytest.raises(DataError, match="empty"):
+        search_index(root / "index", [QUERY, " "], device="cpu")
+
+
+def test_a_model_that_is_gone_is_told_and_found_elsewhere(root: Path) -> None:
+    before = found(root)
+    own_model(root)
+    (root / "student").rename(root / "moved")
+    with pytest.raises(CheckpointError, match="the model that made this index is gone") as caught:
+        found(root)
+    assert caught.value.where == str(root / "student")
+    assert isinstance(caught.value.hint, Remedy)
+    assert caught.value.hint.action == IndexVideos(str(root / "index"))
+    moved = search_index(root / "index", [QUERY], 9, model=str(root / "moved"), device="cpu")
+    assert moved.queries[0].answers == before
+
+
+def test_another_model_of_the_same_name_is_refused(root: Path) -> None:
+    own_model(root)
+    shutil.copy(root / "other/best.safetensors", root / "student/best.safetensors")
+    with pytest.raises(CacheMismatchError, match="another model than the one that made the index"):
+        found(root)
+    with pytest.raises(CacheError, match="no vectors of this model"):
+        search_index(root / "index", [QUERY], model=str(root / "other"), device="cpu")
+
+
+def test_a_folder_without_an_index_is_told(root: Path) -> None:
+    with pytest.raises(CacheError):
+        search_index(root / "clips", [QUERY], device="cpu")
