@@ -1,7 +1,7 @@
 """`teachclip search`: sentences -> videos."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -114,7 +114,7 @@ def search(
     where = _config_inside(where)
     with running("search", json, quiet, debug, where, sets) as output:
         if where.is_dir() and _is_index(where):
-            _refuse({"--rerank": rerank, "--set": sets}, where, OF_CONFIG)
+            _refuse({"--rerank": rerank, "--set": sets or None}, where, OF_CONFIG)
             with output.waiting("loading"):
                 from ....stages.search.index_search import search_index
                 from ....stages.search.serving.open_index import Filters
@@ -151,7 +151,7 @@ def _is_index(folder: Path) -> bool:
     return is_library(folder)
 
 
-def _refuse(given: dict[str, object], where: Path, why: tuple[str, str]) -> None:
+def _refuse(given: Mapping[str, object], where: Path, why: tuple[str, str]) -> None:
     wrong = [option for option, value in given.items() if value is not None]
     if wrong:
         raise ConfigError(f"{', '.join(wrong)}: {why[0]}", where=str(where), hint=why[1])
@@ -180,10 +180,10 @@ def _of_index(result: "IndexSearched") -> Iterator[RenderableType]:
         yield table("rank", "cosine", "window", "look at", "video", rows=rows)
 
 
-def _rows(answer: "VideoFound") -> Iterator[tuple[str, ...]]:
-    yield (str(answer.rank), *_when(answer), answer.path)
-    for other in answer.windows[1:]:
-        yield ("", *_when(other), "")
+def _rows(answer: "VideoFound") -> Iterator[tuple[object, ...]]:
+    """A row of each window, the best first, or of that alone."""
+    for window in answer.windows or (answer,):
+        yield (answer.rank, *_when(window), answer.path)
 
 
 def _when(window: "WindowFound") -> tuple[str, str, str]:

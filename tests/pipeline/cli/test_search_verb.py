@@ -40,7 +40,7 @@ def test_an_index_shows_when_a_video_fits(invoke: Invoke, asked: list[Any]) -> N
         '"a dog"',
         "rank  cosine  window              look at  video",
         "   1  0.310   0:30 to 1:00        0:42     /v/a.mp4",
-        "      0.100   1:00:00 to 1:00:30  1:00:05",
+        "   1  0.100   1:00:00 to 1:00:30  1:00:05  /v/a.mp4",
         "   2  0.200   0:00 to 0:08        0:00     /v/b.mp4",
         '"a cat"',
         "no video of the index fits",

@@ -13,14 +13,14 @@ from teachclip.remedies import IndexVideos, Remedy
 from teachclip.stages.models.checkpoints.files import load_network
 from teachclip.stages.models.clip.tokens import tokenize
 from teachclip.stages.search.index_search import VideoFound, search_index
-from teachclip.stages.search.serving.open_index import Filters
+from teachclip.stages.search.serving.open_index import ALL, Filters
 
 from ..conftest import Heard
 
 QUERY = "a dog runs on the beach"
 
 
-def found(root: Path, filters: Filters = Filters(), windows: bool = False) -> tuple[VideoFound, ...]:
+def found(root: Path, filters: Filters = ALL, windows: bool = False) -> tuple[VideoFound, ...]:
     result = search_index(root / "index", [QUERY], 9, filters, windows=windows, device="cpu")
     return result.queries[0].answers
 
