@@ -26,7 +26,9 @@ def _or_own(*known: str) -> AfterValidator:
 class LossConfig(Section):
     """The three losses (TeachCLIP section 3.3), their weights, and how several teachers are combined."""
 
-    infonce: Weight = Field(0.2, description="Weight of InfoNCE, or of what `contrastive` puts in its place.")
+    infonce: Weight = Field(
+        0.2, description="Weight of InfoNCE, or of what `contrastive` puts in its place; of a teacher's training 1."
+    )
     coarse: Weight = Field(1.0, description="Weight of the coarse loss: teacher's video-text scores.")
     fine: Weight = Field(1.0, description="Weight of the fine loss: teacher's frame-text scores -> AFA weights.")
     contrastive: Literal["infonce", "max-margin"] = Field(

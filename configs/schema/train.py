@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from .losses import LossConfig
 from .network import NetworkConfig
@@ -55,7 +55,7 @@ class TrainConfig(Section):
     unlabelled: Annotated[int, Field(ge=0)] = Field(
         0, description="Videos without captions that the coarse loss sees beside the pairs of a step; 0: none."
     )
-    loss: LossConfig = Field(default_factory=LossConfig, description="Losses and weights.")
+    loss: LossConfig = Field(default_factory=LossConfig, description="Losses and weights.", validate_default=True)
     optim: OptimConfig = Field(default_factory=OptimConfig, description="Optimiser and schedule.")
     batch_size: Annotated[int, Field(gt=1)] = Field(120, description="Pairs per step (code: 120, paper: 240).")
     epochs: Positive = Field(10, description="Passes over the captions.")
@@ -101,3 +101,11 @@ class TrainConfig(Section):
     tensorboard: bool = Field(True, description="Curves for TensorBoard in the run folder, beside metrics.jsonl.")
     validate_every: Positive = Field(1, description="Epochs between validations.")
     select_by: Literal["sumr", "r1", "mean-rank"] = Field("sumr", description="Validation metric that picks the best.")
+
+    @field_validator("loss")
+    @classmethod
+    def _whole_of_what_nobody_teaches(cls, loss: LossConfig, info: ValidationInfo) -> LossConfig:
+        """A teacher is trained by InfoNCE itself, beside which DRL's own loss is weighed: at 1, unless it is named."""
+        network = info.data.get("network")
+        alone = network is not None and network.kind != "student" and "infonce" not in loss.model_fields_set
+        return loss.model_copy(update={"infonce": 1.0}) if alone else loss

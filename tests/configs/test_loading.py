@@ -343,3 +343,16 @@ def test_any_bytes_and_overrides_too(tmp_path_factory: pytest.TempPathFactory, c
     config_or_refusal(file)
     for override in (text, f"train.{text}", f"work={text}", f"train.init={text}"):
         config_or_refusal(None, override)
+
+
+@pytest.mark.parametrize("extends", ["", "extends: recipes/default\n"])
+def test_a_teacher_is_trained_by_the_whole_of_infonce(tmp_path: Path, extends: str) -> None:
+    """0.2 is a weight beside teaching."""
+    path = tmp_path / "c.yaml"
+    path.write_text(f"{extends}data: {{captions: captions.csv}}\n")
+    weights = {
+        kind: load_config(path, [f"train.network.kind={kind}"]).train.loss.infonce
+        for kind in ("student", "xclip", "drl", "openclip")
+    }
+    assert weights == {"student": 0.2, "xclip": 1.0, "drl": 1.0, "openclip": 1.0}
+    assert load_config(path, ["train.network.kind=drl", "train.loss.infonce=0.5"]).train.loss.infonce == 0.5

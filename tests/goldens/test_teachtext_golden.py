@@ -27,6 +27,7 @@ def _teacher_sims(golden) -> list[torch.Tensor]:
 def _config(golden, **changes) -> LossConfig:
     """TeachText's settings."""
     return LossConfig(
+        infonce=1.0,
         contrastive="max-margin",
         margin=golden.meta["margin"],
         coarse=golden.meta["distil_weight"],

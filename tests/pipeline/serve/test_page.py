@@ -97,7 +97,7 @@ def test_a_sentence_shows_videos_and_a_click_plays_at_the_second(browser: Browse
     assert tab.evaluate("document.querySelectorAll('.cells button').length") == len(playable["times"])
     press(tab, "Escape")
     until(tab, "!document.getElementById('player').open")
-    assert tab.evaluate("document.getElementById('video').hasAttribute('src')") is False
+    until(tab, "!document.getElementById('video').hasAttribute('src')")
     quiet(tab)
 
 

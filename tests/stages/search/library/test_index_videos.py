@@ -253,7 +253,7 @@ def test_a_missing_file_of_a_list_is_told_and_looked_for_again(index: Index, roo
 def test_mistakes_are_told_before_anything_is_done(index: Index, root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no model is named"):
         stage.index_videos([str(root / "clips")], tmp_path / "new")
-    with pytest.raises(CheckpointError, match="no such model"):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
         stage.index_videos([str(root / "clips")], tmp_path / "new", str(tmp_path / "none"))
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").touch()
