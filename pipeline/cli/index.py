@@ -11,6 +11,7 @@ from rich.console import RenderableType
 from ...errors import ConfigError
 from ...plurals import counted
 from ..wording import duration, size
+from .shell.options import refuse_options
 from .shell.remedies import joined
 from .shell.running import AsJson, Debug, Overrides, Quiet, examples, load_config, running
 from .shell.tables import facts, table
@@ -43,6 +44,10 @@ Workers = Annotated[
     int | None, typer.Option("--workers", min=0, help="Decoding processes, by default one per core; 0 is the same.")
 ]
 OUT = Path("index")
+OF_VIDEOS = (
+    "for videos, not for a configuration",
+    "a configuration says it itself: search.run is the model, search.index the folder",
+)
 
 EXAMPLES = examples(
     "teachclip index clips/ --model runs/student",
@@ -72,7 +77,8 @@ def index(
     config = _config(videos)
     with running("index", json, quiet, debug, config, sets) as output:
         if config is not None:
-            _refuse({"--model": model, "--out": out, "--workers": workers, "--estimate": estimate or None}, config)
+            given = {"--model": model, "--out": out, "--workers": workers, "--estimate": estimate or None}
+            refuse_options(given, config, *OF_VIDEOS)
             settings = load_config(config, sets or ())
             with output.waiting("loading"):
                 from ...stages.search.index import index as of_frames
@@ -83,7 +89,7 @@ def index(
         if sets:
             raise ConfigError(
                 "these videos are indexed without a configuration, and --set changes one",
-                hint=f"what can be chosen here: {', '.join(('--model', '--out', '--workers', '--estimate'))}",
+                hint="what can be chosen here: --model, --out, --workers, --estimate",
             )
         with output.waiting("loading"):
             from ...stages.search.library.estimate import estimate_videos
@@ -103,16 +109,6 @@ def _config(videos: list[str]) -> Path | None:
     """The configuration, where one is named in place of videos."""
     named = [word for word in videos if word.endswith((".yaml", ".yml"))]
     return Path(named[0]) if len(videos) == 1 and named else None
-
-
-def _refuse(given: dict[str, object], config: Path) -> None:
-    wrong = [option for option, value in given.items() if value is not None]
-    if wrong:
-        raise ConfigError(
-            f"{', '.join(wrong)}: for videos, not for a configuration",
-            where=str(config),
-            hint="a configuration says it itself: search.run is the model, search.index the folder",
-        )
 
 
 def _of_frames(result: "IndexResult") -> Iterator[RenderableType]:

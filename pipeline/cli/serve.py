@@ -11,6 +11,7 @@ import typer
 from ...errors import ConfigError, TeachclipError
 from ...remedies import MakeDemo, Remedy
 from .shell.output import Output
+from .shell.paths import DEMO, settings_inside
 from .shell.remedies import Given, joined
 from .shell.running import AsJson, Debug, Quiet, examples, load_config, running
 from .shell.tables import facts
@@ -34,7 +35,6 @@ Model = Annotated[
     str | None, typer.Option("--model", help="The index's model, where it lies elsewhere now or is not the latest.")
 ]
 
-DEMO = "demo.yaml"
 NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
 EXAMPLES = examples(
     "teachclip serve index",
@@ -113,10 +113,8 @@ def _opened(index: Path, config: Path | None, model: str | None, output: Output)
 
 def _config_of(index: Path) -> Path | None:
     """The configuration that is meant, a demo's where its folder is given; None where it is an index."""
-    if index.suffix in (".yaml", ".yml"):
-        return index
-    inside = index / DEMO
-    return inside if inside.is_file() else None
+    found = settings_inside(index)
+    return found if found.suffix in (".yaml", ".yml") else None
 
 
 def _of_demo(error: TeachclipError, folder: Path) -> TeachclipError:

@@ -40,7 +40,7 @@ class Access:
     @classmethod
     def of(cls, address: str, port: int, names: Iterable[str] = (), token: str | None = None) -> "Access":
         """Of a server that listens at `address`, and that proxies or DNS call `names`."""
-        own = ("127.0.0.1", "localhost", "::1") if address in LOOPBACK else (address,)
+        own = LOOPBACK if address in LOOPBACK else (address,)
         hosts = {f"{_bracketed(name)}:{port}" for name in (*own, *names)} | {_bracketed(name) for name in names}
         if port == 80:
             hosts |= {_bracketed(name) for name in own}

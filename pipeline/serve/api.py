@@ -104,9 +104,8 @@ def routes(index: OpenIndex, bench: Workbench) -> APIRouter:
             return await to_thread.run_sync(lambda: _shown(like_clip(given.file, top), len(library)))
 
     def like_clip(file: BinaryIO, top: int) -> Answers:
-        number = file.fileno()  # puts what was held in memory on the disk, into a file that has no name
+        path = media.path_of(file)  # puts what was held in memory on the disk, into a file that has no name
         file.flush()
-        path = f"/proc/{os.getpid()}/fd/{number}"
         frames = bench.do(clip_frames, path, index.reading(CLIP_SECONDS), seconds=CLIP_SECONDS + 5)
         return index.clip(frames, top)
 

@@ -45,8 +45,8 @@ _TRIAL = "two data seeds, up to three training seeds; an experiment that was not
 _EARLIER = "the demo of earlier releases, whose teacher learnt from the student's clips; teachers trained twice"
 
 CURVE: tuple[Experience, ...] = (
-    Experience(400, 1, 67.7, 134.6, (12.1, 16.3, 18.2, 12.0, 14.1, 18.2, 14.4, 6.2), False, _DRAWS),
-    Experience(400, 1, 67.7, 66.4, (-6.5, 7.6, 5.5, -2.4, -0.3, 2.5, -0.8, -6.2), True, _DRAWS),
+    Experience(400, 1, 67.7, 134.6, (12.1, 16.3, 18.15, 12.0, 14.15, 18.25, 14.45, 6.25), False, _DRAWS),
+    Experience(400, 1, 67.7, 66.4, (-6.55, 7.6, 5.5, -2.4, -0.25, 2.5, -0.75, -6.25), True, _DRAWS),
     Experience(100, 1, 54.4, 138.8, (10.4,), False, _CURVE),
     Experience(200, 1, 60.0, 138.8, (15.0,), False, _CURVE),
     Experience(800, 1, 79.6, 138.8, (13.2,), False, _CURVE),

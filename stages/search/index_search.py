@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from ...cache.library.rows import Hit
-from ...errors import TeachclipError
-from ...remedies import IndexVideos, Remedy
 from ..runtime.reporting import Reporter, Silent
 from .searcher import refuse_empty
-from .serving.open_index import ALL, INSTEAD, Filters, Found, OpenIndex, second_of
+from .serving.open_index import ALL, Filters, Found, OpenIndex, second_of
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def search_index(
     index = OpenIndex.open(folder, model, device)
     try:
         if index.lacking is not None:
-            raise _told(index.lacking, folder)
+            raise index.lacking
         found, seconds = [], 0.0
         for query in queries:
             answers = index.sentence(query, top, filters)
@@ -107,11 +105,3 @@ def _video(found: Found, windows: bool) -> VideoFound:
 
 def _window(hit: Hit) -> WindowFound:
     return WindowFound(hit.score, hit.window.start, hit.window.stop, second_of(hit.window))
-
-
-def _told(lacking: TeachclipError, folder: Path) -> TeachclipError:
-    """The same error with what helps whoever has words alone."""
-    hint = lacking.hint
-    if hint == INSTEAD:
-        hint = Remedy("name it where it lies now, or index the videos with another one", IndexVideos(str(folder)))
-    return type(lacking)(lacking.what, where=lacking.where, hint=hint, details=lacking.details)

@@ -1,11 +1,15 @@
-"""An option that a verb does not have: the setting that is meant by it."""
+"""Options that do not fit: one that a verb does not have, with the setting that is meant; one of no use here."""
 
 import shlex
 import sys
+from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from typer.core import TyperGroup
+
+from ....errors import ConfigError
 
 # What others call a setting, as the word is here.
 _ELSEWHERE = {
@@ -92,3 +96,18 @@ def _one_config(ctx: Any) -> str:
     names = [parameter.metavar for parameter in ctx.command.params if parameter.param_type_name == "argument"]
     runs = "; runs are named by --run" if any("--run" in parameter.opts for parameter in ctx.command.params) else ""
     return f"; {ctx.command.name} takes {' '.join(filter(None, names)) or 'options alone'}{runs}"
+
+
+def refuse_options(given: Mapping[str, object], where: Path, what: str, hint: str) -> None:
+    """Refuse options that are no use with what lies at `where`.
+
+    Args:
+        given: the options by name; None where one was not given.
+        what: of what they are options instead.
+
+    Raises:
+        ConfigError: one was given.
+    """
+    wrong = [option for option, value in given.items() if value is not None]
+    if wrong:
+        raise ConfigError(f"{', '.join(wrong)}: {what}", where=str(where), hint=hint)

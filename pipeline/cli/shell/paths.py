@@ -9,6 +9,13 @@ import typer
 
 from ....errors import ConfigError
 
+DEMO = "demo.yaml"  # the configuration in a demo's folder
+
+
+def settings_inside(where: Path) -> Path:
+    """A demo's configuration, where its folder is given."""
+    return where / DEMO if (where / DEMO).is_file() else where
+
 
 def store_to_read(word: str) -> str:
     """A STORE that is to be read, or an address.

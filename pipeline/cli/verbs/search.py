@@ -1,7 +1,7 @@
 """`teachclip search`: sentences -> videos."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +11,8 @@ from typer.core import TyperCommand
 
 from ....errors import ConfigError
 from ....plurals import counted
-from ..shell.options import told_as_setting
+from ..shell.options import refuse_options, told_as_setting
+from ..shell.paths import settings_inside
 from ..shell.remedies import Given, joined
 from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, load_config, running
 from ..shell.tables import table
@@ -57,7 +58,6 @@ Queries = Annotated[list[str], typer.Argument(metavar="QUERY...", help="Sentence
 
 SHOWN = 5
 TOP = 5
-DEMO = "demo.yaml"
 
 EXAMPLES = examples(
     'teachclip search index/ "a dog runs on the beach"',
@@ -111,10 +111,10 @@ def search(
     any more, or that the data no longer names, are no answers. A teacher that re-orders them encodes the candidates of
     a sentence, each video once.
     """
-    where = _config_inside(where)
+    where = settings_inside(where)
     with running("search", json, quiet, debug, where, sets) as output:
         if where.is_dir() and _is_index(where):
-            _refuse({"--rerank": rerank, "--set": sets or None}, where, OF_CONFIG)
+            refuse_options({"--rerank": rerank, "--set": sets or None}, where, *OF_CONFIG)
             with output.waiting("loading"):
                 from ....stages.search.index_search import search_index
                 from ....stages.search.serving.open_index import Filters
@@ -125,7 +125,7 @@ def search(
             return
         settings = _settings(where, [*(sets or ()), *([f"search.top={top}"] if top else [])])
         given = {"--under": under, "--tag": tag, "--windows": windows or None, "--model": model}
-        _refuse(given, where, OF_INDEX)
+        refuse_options(given, where, *OF_INDEX)
         with output.waiting("loading"):
             from ....stages.search.stage import search as run
 
@@ -140,21 +140,10 @@ OF_CONFIG = (
 OF_INDEX = ("for an index, not for a CONFIG", "leave it away, or name the folder that teachclip index filled")
 
 
-def _config_inside(where: Path) -> Path:
-    """A demo's configuration, where its folder is named."""
-    return where / DEMO if (where / DEMO).is_file() else where
-
-
 def _is_index(folder: Path) -> bool:
     from ....cache.library.database import is_library
 
     return is_library(folder)
-
-
-def _refuse(given: Mapping[str, object], where: Path, why: tuple[str, str]) -> None:
-    wrong = [option for option, value in given.items() if value is not None]
-    if wrong:
-        raise ConfigError(f"{', '.join(wrong)}: {why[0]}", where=str(where), hint=why[1])
 
 
 def _settings(where: Path, sets: Sequence[str]) -> "Config":

@@ -8,7 +8,6 @@ the machine; a decoder that crashes alone, too, crashes of what it reads.
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -27,6 +26,7 @@ from ....cache.frames.record import Status, VideoRecord
 from ....configs.schema import PrepareConfig
 from ....errors import DataError
 from ....remedies import Hint
+from ...runtime.child import end_with_parent
 from .by_decord import decord
 from .decode import read_video, trouble, without_frames
 from .source import VideoSource
@@ -303,7 +303,7 @@ def _untouched_by_interrupts() -> Iterator[None]:
 
 
 def _work(connection: Connection, config: PrepareConfig, reader: PartsReader) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     connection.send(_lacking(config))
     by_pyav = config.model_copy(update={"decoder": "pyav"})
     while True:
@@ -327,10 +327,3 @@ def _lacking(config: PrepareConfig) -> tuple[str, Hint | None] | None:
     except DataError as error:
         return error.what, error.hint
     return None
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -40,7 +40,7 @@ class Batch:
             self.finished += 1
 
 
-class Encoder:
+class WindowEncoder:
     """Encodes each frame once, and makes windows of a video's frames when the last has come.
 
     Of a frame only its class token is held (2 to 4 kB), so that three hours take some 15 MB.
@@ -109,12 +109,7 @@ class Encoder:
         for start in range(0, len(places), WINDOWS_AT_ONCE):
             part = places[start : start + WINDOWS_AT_ONCE]
             for (first, last), vector, weights in zip(part, *self._vectors(tokens, part), strict=True):
-                if not np.isfinite(vector).all():
-                    raise CheckpointError(
-                        "the model makes vectors that are not finite",
-                        where=record.status.video,
-                        hint="its weights are damaged or its training diverged: train it again, or name another one",
-                    )
+                refuse_not_finite(vector, record.status.video)
                 own = None if weights is None else weights[: last - first]
                 made.append(NewWindow(*span(times, first, last, duration, self.cut), times[first:last], own, vector))
         return made
@@ -129,9 +124,23 @@ class Encoder:
         mask = places_of < lasts
         padded = torch.cat([tokens, self._blank])
         features = self.network.encode_videos(padded[places_of.masked_fill(~mask, len(tokens))], mask)
-        return features["vector"].float().cpu().numpy(), self._weights(features, mask)
+        weights = weights_of(self.network, features, mask)
+        return features["vector"].float().cpu().numpy(), [None] * len(mask) if weights is None else list(weights)
 
-    def _weights(self, features: Features, mask: Tensor) -> list[NDArray[np.float32] | None]:
-        if not isinstance(self.network, Student) or "raw_weights" not in features:
-            return [None] * len(mask)
-        return list(self.network.pooling_weights(features, mask).float().cpu().numpy())
+
+def weights_of(network: VideoTextNetwork, features: Features, mask: Tensor) -> NDArray[np.float32] | None:
+    """What each frame counts in its video's vector [V, F]; None where all count alike."""
+    if not isinstance(network, Student) or "raw_weights" not in features:
+        return None
+    weights: NDArray[np.float32] = network.pooling_weights(features, mask).float().cpu().numpy()
+    return weights
+
+
+def refuse_not_finite(vector: NDArray[np.float32], video: str) -> None:
+    """Raise a CheckpointError where a video's vector is not finite."""
+    if not np.isfinite(vector).all():
+        raise CheckpointError(
+            "the model makes vectors that are not finite",
+            where=video,
+            hint="its weights are damaged or its training diverged: train it again, or name another one",
+        )

@@ -17,7 +17,7 @@ from ...data.video.workers import Decoded, cores, decode_in_parts
 from ...models.common.network import VideoTextNetwork
 from ...runtime.device import choose_device
 from ...runtime.reporting import Reporter, Silent
-from .encoding import FRAMES_AT_ONCE, Batch, Encoder
+from .encoding import FRAMES_AT_ONCE, Batch, WindowEncoder
 from .files import File, find_files, total_size
 from .models import DeviceName, decoding, load_model, model_of
 from .plan import plan_files
@@ -127,7 +127,7 @@ def _probed(files: Sequence[File], network: VideoTextNetwork, config: PrepareCon
     for index, frames in came.items():
         share = min(1.0, frames / len(cut.frame_times(_claimed(files[index].path))))
         seen.add(share * files[index].size, time.monotonic() - begun, frames, cut)
-    encoder = Encoder(network, cut, lambda video, windows: None)
+    encoder = WindowEncoder(network, cut, lambda video, windows: None)
     begun = time.monotonic()
     encoder.take(batch)
     seen.encoding = (time.monotonic() - begun) * seen.frames / max(1, batch.frames)

@@ -21,7 +21,7 @@ from ...models.common.network import VideoTextNetwork
 from ...runtime.background import BackgroundWriter
 from ...runtime.device import choose_device
 from ...runtime.reporting import Progress, Reporter, Silent
-from .encoding import FRAMES_AT_ONCE, Batch, Encoder
+from .encoding import FRAMES_AT_ONCE, Batch, WindowEncoder
 from .files import File, Found, find_files, total_size
 from .models import DeviceName, decoding, load_model, model_of
 from .plan import Plan, needs_windows, plan_files
@@ -207,7 +207,7 @@ class _Run:
     def _decode(self, files: Sequence[File], writer: LibraryWriter) -> None:
         self.reporter.info(f"{counted(len(files), 'video')} to be decoded, {total_size(files) / 1e9:.2f} GB")
         cut = Cut.of(self.model)
-        encoder = Encoder(self.network, cut, writer.keep)
+        encoder = WindowEncoder(self.network, cut, writer.keep)
         jobs = [(file.path, Path(file.path)) for file in files]
         with (
             self.reporter.progress("index videos", len(files), "video") as progress,
@@ -224,7 +224,7 @@ class _Run:
             work.start(partial(self._encode, encoder, batch, progress))
         self.done["decoded"], self.done["windows"] = len(files), encoder.windows
 
-    def _encode(self, encoder: Encoder, batch: Batch, progress: Progress) -> None:
+    def _encode(self, encoder: WindowEncoder, batch: Batch, progress: Progress) -> None:
         finished = encoder.take(batch)
         if finished:
             progress.advance(finished, windows=encoder.windows)

@@ -20,10 +20,10 @@ from ...data.video.decode import READER
 from ...data.video.source import stamp_or_none
 from ...data.video_inputs import VIDEOS_AT_ONCE, FrameInputs, encoded
 from ...models.common.network import VideoTextNetwork
-from ...models.student import Student
 from ...retrieval.fits import check_fits
 from ...runtime.device import choose_device
 from ...runtime.reporting import Reporter
+from ..library.encoding import refuse_not_finite, weights_of
 from ..library.models import load_model
 
 FOLDER = "library"
@@ -34,7 +34,7 @@ def index_frames(config: Config, reporter: Reporter) -> Path:
     """The folder of the index, below `work`, brought up to date. One that cannot be written serves as it is.
 
     Raises:
-        CheckpointError: the student is not there, cannot be loaded, or is a teacher.
+        CheckpointError: the student is not there, cannot be loaded, is a teacher, or makes vectors that are not finite.
         CacheError: frames are missing or do not fit the student; there is no index and none can be made.
         DataError: the captions cannot be read; the videos are inside tars, where nobody can play them.
     """
@@ -81,6 +81,7 @@ def _fill(
         for part, (vectors, weights) in made:
             for at, k in enumerate(part):
                 video = frames.usable[k]
+                refuse_not_finite(vectors[at], files[video])
                 _keep(writer, frames, video, files[video], vectors[at], None if weights is None else weights[at])
             progress.advance(len(part))
 
@@ -100,10 +101,7 @@ def _keep(
 def _encoder(network: VideoTextNetwork) -> Callable[[Tensor, Tensor, Tensor], _Made]:
     def encode(frames: Tensor, mask: Tensor, times: Tensor) -> _Made:
         features = network.encode_videos(frames, mask)
-        weights = None
-        if isinstance(network, Student) and network.afa is not None:
-            weights = network.pooling_weights(features, mask).float().cpu().numpy()
-        return features["vector"].float().cpu().numpy(), weights
+        return features["vector"].float().cpu().numpy(), weights_of(network, features, mask)
 
     return encode
 

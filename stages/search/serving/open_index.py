@@ -16,6 +16,7 @@ from ....cache.library.library import Library
 from ....cache.library.rows import Hit, Window
 from ....configs.schema import PrepareConfig
 from ....errors import CacheError, CacheMismatchError, CheckpointError, DataError, TeachclipError
+from ....remedies import IndexVideos, Remedy
 from ...data.readers.text_files import blank
 from ...models.clip.tokens import tokenize_telling
 from ...models.named import OPENCLIP
@@ -24,7 +25,6 @@ from ..library.models import VideoModel, load_model
 from .pictures import Clip
 
 REFRESH_SECONDS = 2.0
-INSTEAD = 'say where it lies now, or index the videos again with another one; "more like this" works meanwhile'
 _MANY = 4  # windows of a video that are looked at for each video wanted
 
 
@@ -228,15 +228,17 @@ def _model_of(library: Library, device: torch.device) -> VideoModel:
         CacheMismatchError: another one has its name now.
     """
     name = library.model.name
+    index_again = IndexVideos(str(library.folder))
+    instead = Remedy("name it where it lies now, or index the videos with another one", index_again)
     if not name.startswith(OPENCLIP) and not os.path.exists(name):
-        raise CheckpointError("the model that made this index is gone", where=name, hint=INSTEAD)
+        raise CheckpointError("the model that made this index is gone", where=name, hint=instead)
     try:
         model = load_model(name, device)
     except TeachclipError as error:
         what = f"the model that made this index cannot be loaded: {error.what}"
-        raise CheckpointError(what, where=name, hint=error.hint or INSTEAD) from error
+        raise CheckpointError(what, where=name, hint=error.hint or instead) from error
     if model.digest != library.model.digest:
-        raise CacheMismatchError("this is another model than the one that made the index", where=name, hint=INSTEAD)
+        raise CacheMismatchError("this is another model than the one that made the index", where=name, hint=instead)
     return model
 
 

@@ -1,7 +1,6 @@
 """Processes that open other people's files: one that hangs, crashes or wants too much memory costs its one question."""
 
 import multiprocessing
-import os
 import queue
 import resource
 import signal
@@ -13,6 +12,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, NamedTuple, Self
 
 from ....errors import DataError, TeachclipError
+from ...runtime.child import end_with_parent
 
 START_LIMIT = 120.0  # seconds a process may take to import what it needs
 MEMORY = 6 << 30  # bytes of addresses that a process may have
@@ -131,7 +131,7 @@ class _Process:
 
 def _work(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # nothing that is asked here writes
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
@@ -151,10 +151,3 @@ def _work(connection: Connection) -> None:
         except Exception as error:  # decoders are fed arbitrary bytes
             answer = _Failed(f"{type(error).__name__}: {error}")
         connection.send(answer)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -224,13 +224,13 @@ def test_every_video_is_put_down_as_soon_as_it_is_encoded(
     """And frames are encoded in small lots, each once: of 100 seconds 40 frames for 6 windows."""
     monkeypatch.setattr(stage, "FRAMES_AT_ONCE", 16)
     sizes: list[int] = []
-    whole = encoding.Encoder.take
+    whole = encoding.WindowEncoder.take
 
-    def take(self: encoding.Encoder, batch: encoding.Batch) -> int:
+    def take(self: encoding.WindowEncoder, batch: encoding.Batch) -> int:
         sizes.append(batch.frames)
         return whole(self, batch)
 
-    monkeypatch.setattr(encoding.Encoder, "take", take)
+    monkeypatch.setattr(encoding.WindowEncoder, "take", take)
     shutil.rmtree(root / "index")
     assert done(index(str(root / "clips/long.mp4"), str(root / "clips/b"))) == {"decoded": 3, "windows": 7}
     assert sum(sizes) == 40 + 12
