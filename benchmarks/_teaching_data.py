@@ -18,6 +18,7 @@ from teachclip.stages.train.stage import train
 METRICS = ("r1", "r5", "r10", "sumr")
 DEMO = Path(__file__).parents[1] / "configs/demo.yaml"
 MOST_CLIPS, MOST_CAPTIONS = 1600, 5
+TAUGHT_STEPS = 600  # of students that are taught
 KINDS: Mapping[str, tuple[str, ...]] = {  # of teachers; an epoch of the clips that are theirs has 234 steps
     "xclip": ("train.network.kind=xclip",),
     "xpool": ("train.network.kind=xpool",),
@@ -61,6 +62,13 @@ class Own:
         """Of `400x1`."""
         clips, _, captions = text.partition("x")
         return cls(int(clips), int(captions))
+
+
+def taught_steps(own: Own) -> tuple[str, ...]:
+    """The budget of students that are taught: a checkpoint about every hundred steps, or every 16 epochs."""
+    epoch = max(1, own.clips * own.captions // 64)
+    epochs, every = max(100, -(-TAUGHT_STEPS // epoch)), max(16, 96 // epoch)
+    return (f"train.max_steps={TAUGHT_STEPS}", f"train.epochs={epochs}", f"train.validate_every={every}")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from _fine_teaching import fine
 from _machine import machine
-from _teaching_data import METRICS, THEIRS, Draw, Own, Results, World, losses, teacher_run
+from _teaching_data import METRICS, THEIRS, Draw, Own, Results, World, losses, taught_steps, teacher_run
 from teachclip.pipeline.report.page.charts import Line, line_chart
 from teachclip.pipeline.report.page.elements import Figures, Section
 from teachclip.pipeline.report.page.html import colours_of, page, write_page
@@ -32,7 +32,6 @@ ALONE = "alone"
 DRAWS = ("7:1", "7:2", "7:3", "11:1", "11:2", "11:3")
 FRESH = ("20261128:1", "2024:1")
 OWN = Own(400, 1)
-STEPS = 600  # of students that are taught
 WIDE = "train.unlabelled=128"
 # Everything that a student's row of the table differs by from configs/demo.yaml.
 TAUGHT: Mapping[str, tuple[str, ...]] = {
@@ -54,13 +53,6 @@ def budgets(steps: Sequence[int], own: Own) -> dict[int, tuple[str, ...]]:
     """Per budget what it sets: a checkpoint every quarter of it."""
     epoch = max(1, own.clips * own.captions // 64)
     return {n: (f"train.max_steps={n}", f"train.validate_every={max(1, round(n / 4 / epoch))}") for n in steps}
-
-
-def taught_steps(own: Own) -> tuple[str, ...]:
-    """The budget of students that are taught: a checkpoint about every hundred steps, or every 16 epochs."""
-    epoch = max(1, own.clips * own.captions // 64)
-    epochs, every = max(100, -(-STEPS // epoch)), max(16, 96 // epoch)
-    return (f"train.max_steps={STEPS}", f"train.epochs={epochs}", f"train.validate_every={every}")
 
 
 def best_of(world: World, own: Own, name: str, overrides: Sequence[str], steps: Sequence[int] = BUDGETS) -> Results:

@@ -1,8 +1,13 @@
-"""The part of the demo that is more than stages in a row: numbered steps."""
+"""The parts of the demo that are more than stages in a row: numbered steps, and a budget that validation chooses."""
+
+from pathlib import Path
 
 import pytest
+from teachclip.configs.schema import Config
+from teachclip.pipeline.demo.chain import Chain
 from teachclip.pipeline.steps import Steps
 from teachclip.stages.runtime.reporting import Progress, Reporter, Silent
+from teachclip.stages.train.run import TrainResult
 
 
 class Lines(Silent):
@@ -75,3 +80,23 @@ def test_a_step_that_fails_keeps_its_error_and_its_heading() -> None:
         steps.run("train", work)
     assert lines.lines == ["1/1 train", "progress:     count"]
     assert steps.done == []
+
+
+@pytest.mark.parametrize(("validation", "best"), [((60, 70, 65), 100), ((70, 60, 70), 50), ((1, 2, 3), 200)])
+def test_the_student_alone_has_the_budget_that_is_best_on_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: tuple[float, ...], best: int
+) -> None:
+    def trained(config: Config, reporter: Reporter) -> TrainResult:
+        steps = config.train.max_steps
+        assert steps is not None
+        assert config.train.teachers == ()
+        value = {"value": validation[(50, 100, 200).index(steps)]}
+        return TrainResult(str(config.run_folder), "", steps, 400, 400, 0, (), value, 1.0, 0.0, already_done=steps > 50)
+
+    monkeypatch.setattr("teachclip.pipeline.demo.chain.train", trained)
+    chain = Chain(tmp_path, Silent(), ())
+    [(recipe, chosen)] = chain.train_alone().items()
+    assert (chosen.steps, Path(chosen.run).name) == (best, f"alone-{best}")
+    assert chain.config(recipe).evaluate_run == chain.training_config(recipe).run_folder == Path(chosen.run)
+    assert recipe.note.endswith(f"{best} steps, of 50, 100 and 200 the best on validation")
+    assert not chain.steps.done[0].found

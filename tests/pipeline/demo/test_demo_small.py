@@ -87,7 +87,7 @@ def test_result_compares_teacher_and_students_and_is_plain_data(finished: tuple[
     assert [Path(model.run).name for model in result.models] == [
         "xclip",
         "mean",
-        "alone",
+        "alone-50",
         "taught",
         "wide",
         "reference",
