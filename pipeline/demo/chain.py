@@ -3,8 +3,10 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from ...cache.storage.publish import publish
 from ...configs.loading import load_config
@@ -15,7 +17,9 @@ from ...stages.demo.pretrain import PretrainResult, pretrain
 from ...stages.demo.render import UNCAPTIONED, render
 from ...stages.evaluate.stage import evaluate
 from ...stages.prepare.stage import prepare
+from ...stages.runtime.cores import cores
 from ...stages.runtime.reporting import Reporter, Silent
+from ...stages.runtime.run_folder import RunFolder
 from ...stages.score.stage import ScoreResult, score
 from ...stages.search.searcher import SearchResult
 from ...stages.search.stage import search
@@ -23,6 +27,7 @@ from ...stages.train.run import TrainResult
 from ...stages.train.stage import train
 from ..report.page.render import write_report
 from ..steps import Step, Steps
+from .crew import Crew, Task
 from .report import Model, Roles, demo_report
 
 QUERIES = (
@@ -30,6 +35,7 @@ QUERIES = (
     "a red star moves left, and then a circle goes up",
     "something white slides downwards",
 )
+STEPS = 9
 TRUNK = Path("trunk.safetensors")  # below `work`
 # What every verb takes, so that a reader can go on from the demo. The student that was taught most searches.
 SETTINGS = f"""\
@@ -171,8 +177,8 @@ def run_demo(folder: Path, reporter: Reporter | None = None, overrides: Sequence
     """
     began = time.perf_counter()
     try:
-        chain = Chain(folder, reporter or Silent(), tuple(overrides))
-        models, searches = _run(chain, began)
+        with Chain(folder, reporter or Silent(), tuple(overrides)) as chain:
+            models, searches = _run(chain, began)
     except CacheMismatchError as error:
         another = Remedy("take another folder", MakeDemo(OTHER))
         hint = Remedy("start this one again", DeleteFolder(str(folder)), then=MakeDemo(str(folder)), otherwise=another)
@@ -189,27 +195,32 @@ def run_demo(folder: Path, reporter: Reporter | None = None, overrides: Sequence
 
 def _run(chain: "Chain", began: float) -> tuple[Sequence[Model], SearchResult]:
     chain.make_data()
-    results: dict[Recipe, TrainResult] = {TEACHER: chain.train("train the teacher", TEACHER)}
+    budgets = [_within(steps) for steps in BUDGETS]
+    untaught = (TEACHER, MEAN, *budgets, REFERENCE)
+    trained = chain.train("train the teacher, and students without one", untaught)
     chain.score()
-    results[MEAN] = chain.train("train the mean-pooling student", MEAN)
-    results |= chain.train_alone()
-    results[TAUGHT] = chain.train("train the student with teaching", TAUGHT)
-    results[WIDE] = chain.train("train it with uncaptioned clips, too", WIDE)
-    results[REFERENCE] = chain.train("train a student on the teacher's clips", REFERENCE)
-    models = chain.evaluate(results)
+    trained |= chain.train("train students with teaching", (TAUGHT, WIDE))
+    alone = best_on_validation({recipe: trained[recipe] for recipe in budgets})
+    shown = (TEACHER, MEAN, alone, TAUGHT, WIDE, REFERENCE)
+    models = chain.evaluate({recipe: trained[recipe] for recipe in shown})
     searches = chain.search()
     chain.report(models, searches, began)
     return tuple(models.values()), searches
 
 
-class Chain:
-    """The demo's steps; each is a stage with its own configuration."""
+def best_on_validation(trained: Mapping[Recipe, TrainResult]) -> Recipe:
+    """The one that its validation clips choose; of equals the first."""
+    return max(trained, key=lambda recipe: trained[recipe].best["value"])
 
-    def __init__(self, folder: Path, reporter: Reporter, overrides: tuple[str, ...], steps: int = 13) -> None:
+
+class Chain:
+    """The demo's steps; each is a stage with its own configuration. Networks are trained side by side."""
+
+    def __init__(self, folder: Path, reporter: Reporter, overrides: tuple[str, ...], steps: int = STEPS) -> None:
         self.folder, self.overrides = folder, overrides
         self.settings, self.teacher_settings = folder / "demo.yaml", folder / "teacher.yaml"
         self.page = folder / "report.html"
-        self.steps = Steps(reporter, total=steps)
+        self.steps, self._crew = Steps(reporter, total=steps), Crew(cores())
         if self.settings.exists() and not self.teacher_settings.exists():
             hint = Remedy("take another folder", MakeDemo(OTHER))
             what = "a demo of an earlier release, whose teacher had the student's own clips"
@@ -217,6 +228,14 @@ class Chain:
         for path, text in ((self.teacher_settings, TEACHER_SETTINGS), (self.settings, SETTINGS)):
             if not path.exists():
                 publish(path, text.encode())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._crew.close()
 
     def config(self, recipe: Recipe = TAUGHT) -> Config:
         """The configuration that one network of the demo is evaluated with, on the students' test clips."""
@@ -237,12 +256,15 @@ class Chain:
     def make_data(self) -> None:
         """Clips, their frames, and a trunk that has seen pictures."""
         config = self.config()
-        trunk = config.train.network.trunk.sizes
+        trunk, weights = config.train.network.trunk.sizes, config.work / TRUNK
         assert trunk is not None
-        words, weights = config.train.network.words, config.work / TRUNK
+        work = partial(pretrain, config.shapes, trunk, config.train.network.words, weights)
+        pictures = Task("trunk", work, config.shapes.picture_steps)
+        if not (found := weights.exists()):
+            self._crew.start(pictures)  # beside the clips
 
-        def pictures(output: Reporter) -> PretrainResult:
-            return pretrain(config.shapes, trunk, words, weights, output)
+        def trunk_of(output: Reporter) -> PretrainResult:
+            return work(output) if found else self._crew.finish([pictures], "pre-train the trunk", output)[0]
 
         self.steps.run(
             "render captioned clips",
@@ -250,32 +272,35 @@ class Chain:
             lambda made: not made.drawn,
         )
         self.steps.run("prepare: clips to frames", self._prepare, lambda decoded: not decoded)
-        self.steps.run("pre-train a small CLIP on pictures", pictures, lambda made: made.already_done)
+        self.steps.run("pre-train a small CLIP on pictures, meanwhile", trunk_of, lambda made: made.already_done)
+
+    def _training(self, recipe: Recipe) -> Task[TrainResult]:
+        config = self.training_config(recipe)
+        return Task(config.run_folder.name, partial(train, config), config.train.max_steps or 0)
 
     def _prepare(self, output: Reporter) -> int:
         """How many videos had to be decoded, of the student's and of the teacher's data set."""
         return sum(prepare(config, output).decoded for config in (self.config(), self.training_config()))
 
-    def train(self, title: str, recipe: Recipe) -> TrainResult:
-        config = self.training_config(recipe)
-        return self.steps.run(title, lambda output: train(config, output), lambda made: made.already_done)
+    def train(self, title: str, recipes: Sequence[Recipe]) -> dict[Recipe, TrainResult]:
+        """Networks that do not wait for each other."""
+        tasks = [self._training(recipe) for recipe in recipes]
 
-    def train_alone(self) -> dict[Recipe, TrainResult]:
-        """The student without teaching, at the budget that is best on the validation clips."""
+        def work(output: Reporter) -> list[TrainResult]:
+            if all(RunFolder(self.training_config(recipe).run_folder).result for recipe in recipes):
+                return [task.job(output) for task in tasks]
+            for task in tasks:
+                self._crew.start(task)
+            return self._crew.finish(tasks, title, output)
 
-        def at_every_budget(output: Reporter) -> dict[Recipe, TrainResult]:
-            return {recipe: train(self.training_config(recipe), output) for recipe in map(_within, BUDGETS)}
-
-        title = f"train the student without teaching, {_told(BUDGETS)} steps"
-        tried = self.steps.run(title, at_every_budget, lambda made: all(one.already_done for one in made.values()))
-        best = max(tried, key=lambda recipe: tried[recipe].best["value"])
-        return {best: tried[best]}
+        trained = self.steps.run(title, work, lambda made: all(one.already_done for one in made))
+        return dict(zip(recipes, trained, strict=True))
 
     def train_teacher(self, kind: str) -> TrainResult:
         """A teacher of the kind `kind`; xclip is the demo's own."""
         own = _TS2NET if kind == "ts2net" else ()
         recipe = Recipe(f"{kind} teacher", "", f"runs/{kind}", (*own, f"train.network.kind={kind}"), theirs=True)
-        return self.train(f"train the teacher {kind}", recipe)
+        return self.train(f"train the teacher {kind}", [recipe])[recipe]
 
     def score(self) -> None:
         """The soft labels of every teacher in `score.teachers`."""

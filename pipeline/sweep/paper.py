@@ -141,17 +141,17 @@ def demo_ground(
     names = _demo_teachers(sweep)
     scored = _scored(names)
     steps = 3 + len(names) + bool(names) + sweep.settings.elsewhere
-    chain = Chain(folder, reporter, (*making, scored), steps=steps)
-    chain.make_data()
-    for name in names:
-        chain.train_teacher(name)
-    if names:
-        chain.score()
-    tests = (
-        (chain.steps.run("render and prepare other clips", lambda out: _other(folder, making, out)),)
-        if sweep.settings.elsewhere
-        else ()
-    )
+    with Chain(folder, reporter, (*making, scored), steps=steps) as chain:
+        chain.make_data()
+        for name in names:
+            chain.train_teacher(name)
+        if names:
+            chain.score()
+        tests = (
+            (chain.steps.run("render and prepare other clips", lambda out: _other(folder, making, out)),)
+            if sweep.settings.elsewhere
+            else ()
+        )
     return Ground(chain.settings, (scored, DEMO_STEPS, *making, *overrides), tests, (DEMO_NOTE,))
 
 
