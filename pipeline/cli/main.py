@@ -1,6 +1,7 @@
 """The `teachclip` command. Nothing heavy is imported before a verb's configuration has been read."""
 
 import io
+import os
 import sys
 from typing import Annotated
 
@@ -68,6 +69,8 @@ app.add_typer(checkpoint.app, name="checkpoint")
 
 def main() -> None:
     """The console script."""
+    # Threads that spin while they wait make one core slower than none beside a busy neighbour; torch reads it once.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
     app()

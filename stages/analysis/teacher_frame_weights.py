@@ -14,7 +14,7 @@ from ..data.usable_split import UsableSplit
 from ..data.video_inputs import VIDEOS_AT_ONCE, FrameInputs, encoded
 from ..labels.frame_times import frame_carrier
 from ..labels.open_scores import open_reader
-from ..models.frozen.teacher import Teacher, load_teacher
+from ..models.frozen.teacher import Teacher, load_teacher, may_be_shared
 from ..runtime.reporting import Reporter
 from .closeness import softmax_over
 
@@ -116,7 +116,8 @@ def _asked(
     logits = np.zeros((len(split.texts), seen.max_frames), np.float32)
     inputs, index = FrameInputs(seen, split.videos), np.arange(len(split.videos))
     with reporter.progress(f"frame scores of {teacher.name}", len(index), "video") as progress:
-        for batch, videos in encoded(inputs, index, teacher.encode_videos, device, VIDEOS_AT_ONCE):
+        encode, several = teacher.encode_videos, may_be_shared(teacher)
+        for batch, videos in encoded(inputs, index, encode, device, VIDEOS_AT_ONCE, several=several):
             rows = np.flatnonzero(np.isin(split.text_video, batch))
             texts = teacher.encode_texts([split.texts[k].caption for k in rows])
             own = torch.from_numpy(split.text_video[rows] - batch[0]).to(device)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...cache.frames.cache import FrameCache
 from ...cache.read_ahead import read_ahead
+from ..runtime.threads import spread
 
 VIDEOS_AT_ONCE = 16
 _AHEAD = 2  # batches that wait to be encoded
@@ -81,13 +82,17 @@ def encoded[R](
     encode: Callable[[Tensor, Tensor, Tensor], R],
     device: torch.device,
     at_once: int,
+    *,
+    alone: bool = False,
+    several: bool = True,
 ) -> Iterator[tuple[np.ndarray, R]]:
     """What `encode` makes of videos, batch by batch and in order, while the next batches are read.
 
     Args:
         index: videos of `inputs` [N].
-        encode: called with `VideoInputs.read`'s three tensors of a batch, on `device`, in the caller's thread.
+        encode: called with `VideoInputs.read`'s three tensors of a batch, on `device`; on a CPU by several threads.
         at_once: videos of a batch; last bits of what networks make can depend on it.
+        alone, several: as of `spread`.
 
     Yields:
         The videos of a batch, a part of `index`, and what was made of them.
@@ -97,5 +102,8 @@ def encoded[R](
     """
     batches = [index[start : start + at_once] for start in range(0, len(index), at_once)]
     with read_ahead(inputs.read, batches, _AHEAD) as read:
-        for batch, tensors in zip(batches, read, strict=True):
-            yield batch, encode(*(tensor.to(device) for tensor in tensors))
+
+        def made(tensors: tuple[Tensor, Tensor, Tensor]) -> R:
+            return encode(*(tensor.to(device) for tensor in tensors))
+
+        yield from zip(batches, spread(made, read, device, alone=alone, several=several), strict=True)

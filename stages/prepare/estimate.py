@@ -13,7 +13,8 @@ from ...remedies import Change, Remedy
 from ..data.dataset import Dataset, read_dataset
 from ..data.readers.video_folder import file_there
 from ..data.video.source import stamp_or_none
-from ..data.video.workers import cores, decode_videos
+from ..data.video.workers import decode_videos
+from ..runtime.cores import cores
 from .plan import ShardPlan, frame_settings, plan_shards
 from .pruning import NOTHING, find_unnamed
 

@@ -9,7 +9,8 @@ from ...cache.frames.record import FileStamp
 from ...configs.schema import PrepareConfig
 from ...plurals import counted
 from ..data.video.content import read_again
-from ..data.video.workers import cores, decode_videos
+from ..data.video.workers import decode_videos
+from ..runtime.cores import cores
 from ..runtime.reporting import Progress, Reporter
 from .plan import ShardPlan
 

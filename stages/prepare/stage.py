@@ -24,8 +24,9 @@ from ...remedies import Prepare, Remedy
 from ..data.dataset import Dataset, read_dataset, tell_left_out
 from ..data.usable_split import usable_unlabelled
 from ..data.video.decode import DAMAGED
-from ..data.video.workers import cores, decode_videos
+from ..data.video.workers import decode_videos
 from ..runtime.background import BackgroundWriter
+from ..runtime.cores import cores
 from ..runtime.reporting import Progress, Reporter, Silent
 from .estimate import refuse_without_room
 from .plan import ShardPlan, frame_settings, plan_shards

@@ -46,10 +46,10 @@ def plain_float32(device: torch.device) -> Iterator[None]:
     them, nor on TF32, which cuDNN's convolutions (the patch embedding) use unless told otherwise, nor on which
     algorithm was fastest."""
     cudnn = torch.backends.cudnn
-    with (
-        torch.autocast(device.type, enabled=False),
-        cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False),
-    ):
+    flags: AbstractContextManager[object] = nullcontext()
+    if device.type == "cuda":  # they belong to the process: threads of a CPU would take them from each other
+        flags = cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False)
+    with torch.autocast(device.type, enabled=False), flags:
         yield
 
 

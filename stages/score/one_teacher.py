@@ -260,18 +260,16 @@ class OneTeacher:
             encoder = encoder or VideoEncoder(self.teacher, cache, self.frames, self.device, batch, self.part)
             features = encoder.encode(tile.video_ids, self.reporter)
             scorer = Scorer(self.teacher, tile, features, captions, self.config.score.text_batch)
-            rows = sum(len(tile.spec.rows(shard)) for shard in missing)
             total = tile.spec.texts * tile.spec.videos
-            before = total - rows * tile.spec.videos
+            before = total - sum(len(tile.spec.rows(shard)) for shard in missing) * tile.spec.videos
             with (
                 self.reporter.progress(f"scores of {self.name}", total, "pair", before) as progress,
                 BackgroundWriter("write-shard") as writer,
             ):
-                for shard in missing:
-                    if not problem(tile, shard):
-                        continue  # another worker has made it
-                    # Of what was scored, a kill costs one shard at most.
-                    writer.start(partial(write_shard, tile, shard, *scorer.score(shard, progress.advance)))
+                others_left = (shard for shard in missing if problem(tile, shard))  # another worker may have made it
+                for shard, rows in scorer.score(others_left, progress.advance):
+                    # Of what was scored, a kill costs one shard, and the blocks that were computed ahead.
+                    writer.start(partial(write_shard, tile, shard, *rows))
                     done += 1
                     if ranks is None:
                         writer.finish()

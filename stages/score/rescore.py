@@ -22,7 +22,7 @@ from ..data.usable_split import UsableSplit
 from ..data.video_inputs import FrameInputs, encoded
 from ..labels.open_scores import open_reader
 from ..models.common.network import Features
-from ..models.frozen.teacher import Teacher, load_teacher
+from ..models.frozen.teacher import Teacher, load_teacher, may_be_shared
 from ..retrieval.encode import join_features
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter
@@ -98,7 +98,8 @@ def _rescore(
     title = f"{len(texts):,} x {len(videos):,} pairs of {settings.name}, again"
     inputs, parts = FrameInputs(frames, split.videos), []
     with torch.inference_mode(), reporter.progress(title, len(videos), "video") as progress:
-        for batch, features in encoded(inputs, videos, teacher.encode_videos, device, config.score.video_batch):
+        encode, several = teacher.encode_videos, may_be_shared(teacher)
+        for batch, features in encoded(inputs, videos, encode, device, config.score.video_batch, several=several):
             parts.append(features)
             progress.advance(len(batch))
     return _compare(teacher, split, reader, (texts, videos), join_features(parts), config.score.text_batch)

@@ -1,13 +1,17 @@
 """Scores of the shards of one tile, block by block."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import torch
 
 from ...cache.scores.tile import Tile
 from ..models.common.network import Features
-from ..models.frozen.teacher import Teacher
+from ..models.frozen.teacher import Teacher, may_be_shared
+from ..runtime.threads import spread
 
 SCORED_AT_ONCE = 1024
 """Columns scored at a time: fixed, since the last bits of a score can depend on it."""
@@ -20,7 +24,8 @@ class Scorer:
 
     Texts are encoded and scored in blocks of `batch` rows, counted from the tile's first row, and every block is
     computed whole whichever of its rows a shard needs: the last bits of a row depend on the rows computed with it, and
-    so they depend neither on the size of shards nor on which of them were there before.
+    so they depend neither on the size of shards nor on which of them were there before. On a CPU a block is computed by
+    one thread, several blocks at a time.
 
     Args:
         teacher: the teacher.
@@ -34,31 +39,52 @@ class Scorer:
         self.teacher, self.tile, self.captions, self.batch = teacher, tile, captions, batch
         self.videos = videos
         self.columns = list(_blocks(videos, tile.spec.videos))
-        self._last: tuple[int, _Rows] | None = None  # neighbouring shards share a block
 
-    def score(self, shard: int, advance: Callable[[int], None]) -> _Rows:
-        """Raw scores float32 [rows,V] and frame-text logits [rows,F] of a shard; `advance` is told of pairs."""
+    def score(self, shards: Iterable[int], advance: Callable[[int], None]) -> Iterator[tuple[int, _Rows]]:
+        """Each shard with its raw scores float32 [rows,V] and frame-text logits [rows,F]; `advance` is told of pairs.
+
+        `shards`, ascending, are taken as they are needed, some ahead.
+        """
+        pairs = ((first, shard) for shard in shards for first in self._firsts(shard))
+        # Neighbouring shards share a block, which is computed once.
+        shared = ((first, [shard for _, shard in each]) for first, each in groupby(pairs, itemgetter(0)))
+        taken: deque[list[int]] = deque()
+
+        def firsts() -> Iterator[int]:
+            for first, wanting in shared:
+                taken.append(wanting)
+                yield first
+
+        coarse, fine = list[np.ndarray](), list[np.ndarray]()
+        for first, scores, logits in self._made(firsts()):
+            for shard in taken.popleft():
+                rows = self.tile.spec.rows(shard)
+                wanted = slice(max(rows.start - first, 0), rows.stop - first)
+                coarse.append(scores[wanted])
+                if logits is not None:
+                    fine.append(logits[wanted])
+                advance(coarse[-1].size)
+                if first + self.batch >= rows.stop:
+                    yield shard, (np.concatenate(coarse), np.concatenate(fine) if fine else None)
+                    coarse, fine = [], []
+
+    def _firsts(self, shard: int) -> range:
+        """First rows of the blocks that hold a shard's rows."""
         rows = self.tile.spec.rows(shard)
-        coarse, fine = [], []
-        for first in range(rows.start - rows.start % self.batch, rows.stop, self.batch):
-            wanted = slice(max(rows.start - first, 0), rows.stop - first)
-            scores, logits = self._block(first)
-            coarse.append(scores[wanted])
-            if logits is not None:
-                fine.append(logits[wanted])
-            advance(coarse[-1].size)
-        return np.concatenate(coarse), np.concatenate(fine) if fine else None
+        return range(rows.start - rows.start % self.batch, rows.stop, self.batch)
+
+    def _made(self, firsts: Iterator[int]) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+        device = next(iter(self.videos.values())).device
+        return spread(self._block, firsts, device, alone=True, several=may_be_shared(self.teacher))
 
     @torch.inference_mode()
-    def _block(self, first: int) -> _Rows:
-        """Scores and frame-text logits of the block of texts that begins at row `first`."""
-        if self._last is None or self._last[0] != first:
-            rows = slice(first, min(first + self.batch, self.tile.spec.texts))
-            texts = self.teacher.encode_texts(self.captions[rows])
-            scores = torch.cat([self.teacher.score(texts, columns).float() for columns in self.columns], dim=1)
-            fine = self._frame_logits(texts, rows) if self.tile.spec.frame_logits else None
-            self._last = first, (scores.cpu().numpy(), fine)
-        return self._last[1]
+    def _block(self, first: int) -> tuple[int, np.ndarray, np.ndarray | None]:
+        """The block of texts that begins at row `first`: its scores and frame-text logits."""
+        rows = slice(first, min(first + self.batch, self.tile.spec.texts))
+        texts = self.teacher.encode_texts(self.captions[rows])
+        scores = torch.cat([self.teacher.score(texts, columns).float() for columns in self.columns], dim=1)
+        fine = self._frame_logits(texts, rows) if self.tile.spec.frame_logits else None
+        return first, scores.cpu().numpy(), fine
 
     def _frame_logits(self, texts: Features, rows: slice) -> np.ndarray:
         own = torch.from_numpy(self.tile.text_video[rows].clip(min=0))

@@ -13,7 +13,7 @@ from ...cache.scores.store import ScoreCache
 from ...errors import DataError
 from ..data.video_inputs import FrameInputs, encoded
 from ..models.common.network import Features
-from ..models.frozen.teacher import Teacher
+from ..models.frozen.teacher import Teacher, may_be_shared
 from ..runtime.reporting import Reporter
 from .worker_part import WHOLE, WorkerPart
 
@@ -107,7 +107,9 @@ class VideoEncoder:
     def _make(self, videos: Sequence[str]) -> dict[str, np.ndarray]:
         inputs, index = FrameInputs(self.frames, videos), np.arange(len(videos))
         parts = []
-        for batch, features in encoded(inputs, index, self.teacher.encode_videos, self.device, self.batch):
+        encode, several = self.teacher.encode_videos, may_be_shared(self.teacher)
+        made = encoded(inputs, index, encode, self.device, self.batch, alone=True, several=several)
+        for batch, features in made:
             part = {key: _plain(value) for key, value in features.items()}
             _refuse_not_finite(self.teacher.name, [videos[k] for k in batch], part)
             parts.append(part)

@@ -21,10 +21,11 @@ from ...configs.loading import load_config
 from ...configs.schema import PrepareConfig
 from ...errors import CheckpointError, ConfigError, DataError
 from ...plurals import counted
-from ..data.video.workers import cores, decode_videos
+from ..data.video.workers import decode_videos
 from ..data.video_inputs import VIDEOS_AT_ONCE
 from ..models.common.network import Features
 from ..models.named import NamedModel, named_model
+from ..runtime.cores import cores
 from ..runtime.device import choose_device, plain_float32
 from ..runtime.reporting import Reporter, Silent
 

@@ -24,7 +24,7 @@ from ...remedies import Change, Remedy
 from ..data.teacher_frames import teacher_frames
 from ..data.video_inputs import FrameInputs, encoded
 from ..models.common.network import Features
-from ..models.frozen.teacher import Teacher, load_teacher
+from ..models.frozen.teacher import Teacher, load_teacher, may_be_shared
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter, Silent
 
@@ -149,7 +149,8 @@ class Reranker:
             return
         inputs, index = FrameInputs(self._frames, videos), np.arange(len(videos))
         with self._reporter.progress(f"videos through {self.name}", len(videos), "video") as progress:
-            for part, features in encoded(inputs, index, self._teacher.encode_videos, self._device, self._batch):
+            encode, several = self._teacher.encode_videos, may_be_shared(self._teacher)
+            for part, features in encoded(inputs, index, encode, self._device, self._batch, several=several):
                 arrays = {key: _plain(value) for key, value in features.items()}
                 finite = [np.isfinite(value.reshape(len(part), -1)).all(axis=1) for value in arrays.values()]
                 _refuse_not_finite(self.name, [videos[k] for k in part], np.logical_and.reduce(finite))

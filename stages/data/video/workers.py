@@ -6,7 +6,6 @@ the machine; a decoder that crashes alone, too, crashes of what it reads.
 """
 
 import multiprocessing
-import os
 import signal
 import time
 from collections import deque
@@ -27,6 +26,7 @@ from ....configs.schema import PrepareConfig
 from ....errors import DataError
 from ....remedies import Hint
 from ...runtime.child import end_with_parent
+from ...runtime.cores import cores
 from .by_decord import decord
 from .decode import read_video, trouble, without_frames
 from .source import VideoSource
@@ -63,11 +63,6 @@ class Arrived:
 
     index: int
     part: Part
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def decode_videos(

@@ -117,6 +117,11 @@ class NetworkTeacher:
             return self.network.frame_logits(texts, videos)
 
 
+def may_be_shared(teacher: Teacher) -> bool:
+    """Whether several threads may call it at a time: of a class of the user's own nobody has promised that."""
+    return not isinstance(teacher, OwnTeacher)
+
+
 def load_teacher(config: TeacherConfig, checkpoint: Path | None, device: str | torch.device = "cpu") -> Teacher:
     """The teacher that `config` describes.
 

@@ -13,8 +13,9 @@ from ....cache.library.database import is_library
 from ....cache.library.library import Library
 from ....cache.library.rows import Known
 from ....configs.schema import PrepareConfig
-from ...data.video.workers import Decoded, cores, decode_in_parts
+from ...data.video.workers import Decoded, decode_in_parts
 from ...models.common.network import VideoTextNetwork
+from ...runtime.cores import cores
 from ...runtime.device import choose_device
 from ...runtime.reporting import Reporter, Silent
 from .encoding import FRAMES_AT_ONCE, Batch, WindowEncoder

@@ -1,0 +1,85 @@
+"""Threads that each compute by themselves, rather than one operation over all cores.
+
+An operation that is spread over cores waits at its end for the slowest: beside a busy neighbour that is most of the
+time. And its last bits may depend on the number of cores. Blocks that each thread computes alone have neither.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import chain, islice
+
+import torch
+
+from .cores import cores
+
+
+def spread[T, R](
+    work: Callable[[T], R], items: Iterable[T], device: torch.device, *, alone: bool, several: bool = True
+) -> Iterator[R]:
+    """What `work` makes of each item, in order, on a CPU by as many threads as torch and `cores` allow.
+
+    Gradients are off, or inference mode on, in the threads as they are here when the first result is asked for. At most
+    two items a thread are taken before their results are wanted.
+
+    Args:
+        work: called in any thread, by several at a time.
+        alone: also a single item, or all of them where one core is allowed, are computed by one thread of torch, so
+            that bits do not depend on the number of threads. Otherwise a single item has all threads of torch.
+        several: False where `work` must not be called by several threads at a time: then each item has all of torch's.
+    """
+    if not several:
+        yield from map(work, items)
+        return
+    items = iter(items)
+    first = list(islice(items, 2))
+    count = min(torch.get_num_threads(), cores()) if device.type == "cpu" else 1
+    if count == 1 or len(first) < 2:
+        with _one_thread(device) if alone else _as_before():
+            yield from map(work, chain(first, items))
+        return
+    mode = _mode()
+
+    def within(item: T) -> R:
+        with mode():
+            return work(item)
+
+    waiting: deque[Future[R]] = deque()
+    with _one_thread(device), ThreadPoolExecutor(count, thread_name_prefix="compute") as pool:
+        try:
+            for item in chain(first, items):
+                waiting.append(pool.submit(within, item))
+                if len(waiting) > 2 * count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _mode() -> Callable[[], torch.inference_mode | torch.set_grad_enabled]:
+    """What makes the grad mode of this thread another's, which has its own."""
+    if torch.is_inference_mode_enabled():
+        return torch.inference_mode
+    enabled = torch.is_grad_enabled()
+    return lambda: torch.set_grad_enabled(enabled)
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """Operations compute with one thread, in threads that begin meanwhile, too."""
+    before = torch.get_num_threads()
+    if device.type != "cpu" or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _as_before() -> Iterator[None]:
+    yield
