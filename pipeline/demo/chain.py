@@ -272,7 +272,7 @@ class Chain:
             lambda made: not made.drawn,
         )
         self.steps.run("prepare: clips to frames", self._prepare, lambda decoded: not decoded)
-        self.steps.run("pre-train a small CLIP on pictures, meanwhile", trunk_of, lambda made: made.already_done)
+        self.steps.run("pre-train a small CLIP on pictures", trunk_of, lambda made: made.already_done)
 
     def _training(self, recipe: Recipe) -> Task[TrainResult]:
         config = self.training_config(recipe)

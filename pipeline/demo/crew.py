@@ -11,13 +11,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
 
 from ...stages.runtime.child import end_with_parent
-from ...stages.runtime.reporting import Reporter, Silent
+from ...stages.runtime.reporting import Progress, Reporter, Silent
+from ...stages.runtime.threads import one_thread
 
 UNIT = "step"  # what is counted; other progress is not shown
 TOLD_EVERY = 0.5  # seconds between two messages about steps
@@ -65,30 +67,38 @@ class Crew:
     def finish[R](self, tasks: Sequence[Task[R]], title: str, reporter: Reporter) -> list[R]:
         """Wait for tasks that were started; their results.
 
-        What fails there is tried again here, where it can say why.
+        What fails there, or whose process dies, is done once more here, where it can say why.
         """
-        with reporter.progress(title, sum(task.steps for task in tasks), UNIT) as progress:
-            progress.advance(sum(task.counted for task in tasks))
-            while not all(task.ended for task in tasks):
-                worker, kind, value = self._heard.get()
-                task = worker.task
-                if task is None:
-                    continue
-                if kind == "steps":
-                    progress.advance(task.rest(value))
-                elif kind in ("info", "warn"):
-                    getattr(reporter, kind)(f"{task.name}: {value}")
-                else:
-                    if kind == "done":
-                        task.result, task.ended = value, True
-                        progress.advance(task.rest(task.steps))
-                        worker.task = None
-                        self._assign()
-                        continue
-                    self.close()
-                    task.job(reporter)
-                    raise RuntimeError(f"{task.name} failed in a process of its own, and not here")
+        while not all(task.ended for task in tasks):
+            done = sum(task.counted for task in tasks)
+            with reporter.progress(title, sum(task.steps for task in tasks), UNIT, done) as progress:
+                failed = self._listen(tasks, progress, reporter)
+            if failed is not None:
+                failed.result, failed.ended = _here(failed.job, reporter), True
         return [task.result for task in tasks]  # type: ignore[misc]  # all have ended
+
+    def _listen(self, tasks: Sequence[Task[Any]], progress: Progress, reporter: Reporter) -> Task[Any] | None:
+        """Until all have ended, or one has failed: that."""
+        while not all(task.ended for task in tasks):
+            worker, kind, value = self._heard.get()
+            task = worker.task
+            if kind == "gone":
+                self._workers.remove(worker)
+            if task is None:
+                continue
+            if kind == "steps":
+                progress.advance(task.rest(value))
+                continue
+            if kind in ("info", "warn"):
+                getattr(reporter, kind)(f"{task.name}: {value}")
+                continue
+            worker.task = None
+            self._assign()
+            if kind != "done":
+                return task
+            task.result, task.ended = value, True
+            progress.advance(task.rest(task.steps))
+        return None
 
     def close(self) -> None:
         """End the processes; what they had not finished is not done."""
@@ -118,6 +128,11 @@ class Crew:
                 worker = _Worker(self._heard)
                 self._workers.append(worker)
             worker.give(self._waiting.popleft())
+
+
+def _here[R](job: Callable[[Reporter], R], reporter: Reporter) -> R:
+    with one_thread():
+        return job(reporter)
 
 
 class _Worker:
@@ -182,19 +197,14 @@ class _Relay(Silent):
 
 def _work(connection: Connection) -> None:
     """A process: one job after the other, until nobody gives one."""
-    import torch
-
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; who started this one ends it
-    torch.set_num_threads(1)
-    while True:
-        try:
+    with one_thread(), suppress(EOFError):
+        while True:
             job = connection.recv()
-        except EOFError:
-            return
-        try:
-            result = job(_Relay(connection))
-        except Exception:
-            connection.send(("failed", None))
-        else:
-            connection.send(("done", result))
+            try:
+                result = job(_Relay(connection))
+            except Exception:
+                connection.send(("failed", None))
+            else:
+                connection.send(("done", result))

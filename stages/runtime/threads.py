@@ -7,7 +7,7 @@ time. And its last bits may depend on the number of cores. Blocks that each thre
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import chain, islice
 
 import torch
@@ -34,9 +34,10 @@ def spread[T, R](
         return
     items = iter(items)
     first = list(islice(items, 2))
-    count = min(torch.get_num_threads(), cores()) if device.type == "cpu" else 1
+    on_cpu = device.type == "cpu"
+    count = min(torch.get_num_threads(), cores()) if on_cpu else 1
     if count == 1 or len(first) < 2:
-        with _one_thread(device) if alone else _as_before():
+        with one_thread() if alone and on_cpu else nullcontext():
             yield from map(work, chain(first, items))
         return
     mode = _mode()
@@ -46,7 +47,7 @@ def spread[T, R](
             return work(item)
 
     waiting: deque[Future[R]] = deque()
-    with _one_thread(device), ThreadPoolExecutor(count, thread_name_prefix="compute") as pool:
+    with one_thread(), ThreadPoolExecutor(count, thread_name_prefix="compute") as pool:
         try:
             for item in chain(first, items):
                 waiting.append(pool.submit(within, item))
@@ -58,21 +59,10 @@ def spread[T, R](
             pool.shutdown(cancel_futures=True)
 
 
-def _mode() -> Callable[[], torch.inference_mode | torch.set_grad_enabled]:
-    """What makes the grad mode of this thread another's, which has its own."""
-    if torch.is_inference_mode_enabled():
-        return torch.inference_mode
-    enabled = torch.is_grad_enabled()
-    return lambda: torch.set_grad_enabled(enabled)
-
-
 @contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
-    """Operations compute with one thread, in threads that begin meanwhile, too."""
+def one_thread() -> Iterator[None]:
+    """Operations on a CPU compute with one thread, here and in threads that begin meanwhile."""
     before = torch.get_num_threads()
-    if device.type != "cpu" or before == 1:
-        yield
-        return
     torch.set_num_threads(1)
     try:
         yield
@@ -80,6 +70,9 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@contextmanager
-def _as_before() -> Iterator[None]:
-    yield
+def _mode() -> Callable[[], torch.inference_mode | torch.set_grad_enabled]:
+    """What makes the grad mode of this thread another's, which has its own."""
+    if torch.is_inference_mode_enabled():
+        return torch.inference_mode
+    enabled = torch.is_grad_enabled()
+    return lambda: torch.set_grad_enabled(enabled)

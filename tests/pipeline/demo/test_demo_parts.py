@@ -1,10 +1,16 @@
 """The parts of the demo that are more than stages in a row: numbered steps, and a budget that validation chooses."""
 
-from pathlib import Path
+import multiprocessing
+import os
+import time
+from functools import partial
+from typing import Self
 
 import pytest
-from teachclip.configs.schema import Config
-from teachclip.pipeline.demo.chain import Chain
+import torch
+from teachclip.errors import DataError
+from teachclip.pipeline.demo.chain import Recipe, best_on_validation
+from teachclip.pipeline.demo.crew import Crew, Task
 from teachclip.pipeline.steps import Steps
 from teachclip.stages.runtime.reporting import Progress, Reporter, Silent
 from teachclip.stages.train.run import TrainResult
@@ -82,21 +88,92 @@ def test_a_step_that_fails_keeps_its_error_and_its_heading() -> None:
     assert steps.done == []
 
 
-@pytest.mark.parametrize(("validation", "best"), [((60, 70, 65), 100), ((70, 60, 70), 50), ((1, 2, 3), 200)])
-def test_the_student_alone_has_the_budget_that_is_best_on_validation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validation: tuple[float, ...], best: int
-) -> None:
-    def trained(config: Config, reporter: Reporter) -> TrainResult:
-        steps = config.train.max_steps
-        assert steps is not None
-        assert config.train.teachers == ()
-        value = {"value": validation[(50, 100, 200).index(steps)]}
-        return TrainResult(str(config.run_folder), "", steps, 400, 400, 0, (), value, 1.0, 0.0, already_done=steps > 50)
+@pytest.mark.parametrize(("validation", "best"), [((60, 70, 65), 1), ((70, 60, 70), 0), ((1, 2, 3), 2)])
+def test_the_student_alone_has_the_budget_that_is_best_on_validation(validation: tuple[float, ...], best: int) -> None:
+    budgets = [Recipe(f"{steps} steps", "", f"runs/{steps}") for steps in (50, 100, 200)]
+    trained = {
+        budget: TrainResult(budget.run, "", 50, 400, 400, 0, (), {"value": value}, 1.0, 0.0, already_done=False)
+        for budget, value in zip(budgets, validation, strict=True)
+    }
+    assert best_on_validation(trained) == budgets[best]
 
-    monkeypatch.setattr("teachclip.pipeline.demo.chain.train", trained)
-    chain = Chain(tmp_path, Silent(), ())
-    [(recipe, chosen)] = chain.train_alone().items()
-    assert (chosen.steps, Path(chosen.run).name) == (best, f"alone-{best}")
-    assert chain.config(recipe).evaluate_run == chain.training_config(recipe).run_folder == Path(chosen.run)
-    assert recipe.note.endswith(f"{best} steps, of 50, 100 and 200 the best on validation")
-    assert not chain.steps.done[0].found
+
+def _counts(steps: int, reporter: Reporter) -> tuple[int, int]:
+    reporter.info("begins")
+    with reporter.progress("images", 1000, "image") as images, reporter.progress("train", steps, "step") as progress:
+        images.advance(1000)
+        for _ in range(steps):
+            progress.advance()
+    return os.getpid(), torch.get_num_threads()
+
+
+def _fails(reporter: Reporter) -> None:
+    reporter.warn("no good")
+    raise DataError("the data are no good")
+
+
+def _takes_long(reporter: Reporter) -> None:
+    time.sleep(600)
+
+
+def _dies(here: int, reporter: Reporter) -> str:
+    if os.getpid() != here:
+        os._exit(3)
+    return "done here"
+
+
+class Counting(Lines):
+    """Also remembers what was counted."""
+
+    counted = 0
+
+    def advance(self, n: int = 1, **fields: float | str) -> None:
+        self.counted += n
+
+    def progress(self, title: str, total: int | None, unit: str, done: int = 0) -> "Counting":
+        self.lines.append(f"progress: {title}, {total} {unit}")
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def test_a_crew_does_tasks_side_by_side_with_one_thread_each_and_counts_their_steps() -> None:
+    lines = Counting()
+    with Crew(2) as crew:
+        tasks = [Task(f"run {k}", partial(_counts, steps), steps) for k, steps in enumerate((5, 7, 9))]
+        for task in tasks:
+            crew.start(task)
+        found = crew.finish(tasks, "train", lines)
+    assert len({process for process, _ in found}) <= 2
+    assert os.getpid() not in {process for process, _ in found}
+    assert [threads for _, threads in found] == [1, 1, 1]
+    assert lines.counted == 21
+    assert lines.lines[0] == "progress: train, 21 step"
+    assert sorted(lines.lines[1:]) == ["run 0: begins", "run 1: begins", "run 2: begins"]
+
+
+def test_what_fails_in_a_crew_says_why_here_and_leaves_no_process() -> None:
+    lines = Counting()
+    tasks = [Task("bad", _fails, 1), Task("long", _takes_long, 1)]
+    with Crew(2) as crew:
+        for task in tasks:
+            crew.start(task)
+        with pytest.raises(DataError, match="the data are no good"):
+            crew.finish(tasks, "train", lines)
+    assert lines.lines[1:] == ["warning: bad: no good", "warning: no good"]
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_that_dies_costs_its_task_alone() -> None:
+    lines = Counting()
+    tasks = [Task("dies", partial(_dies, os.getpid()), 1), Task("counts", partial(_counts, 3), 3)]
+    with Crew(2) as crew:
+        for task in tasks:
+            crew.start(task)
+        died, counted = crew.finish(tasks, "train", lines)
+    assert died == "done here"
+    assert counted[0] != os.getpid()

@@ -23,7 +23,7 @@ from teachclip.remedies import MakeDemo
 from teachclip.stages.retrieval.query_ranks import read_query_ranks
 from teachclip.stages.search.stage import search
 
-STEPS = 13
+STEPS = 9
 
 type Overrides = tuple[str, ...]
 
@@ -155,9 +155,9 @@ def test_given_again_it_finds_everything(finished: tuple[Path, DemoResult, Lines
     folder, result, _ = finished
     lines = Lines()
     again = run_demo(folder, lines, tiny)
-    assert [step.found for step in again.steps] == [True] * 10 + [False] * 3
-    assert sum(": found, " in line for line in lines.lines) == 10
-    assert len(lines.lines) == 10 + 2 * 3
+    assert [step.found for step in again.steps] == [True] * 6 + [False] * 3
+    assert sum(": found, " in line for line in lines.lines) == 6
+    assert len(lines.lines) == 6 + 2 * 3
     assert numbers(again) == numbers(result)
     assert again.searches.queries == result.searches.queries
 

@@ -95,6 +95,5 @@ def test_the_demo_goes_on_in_the_same_folder(
         "render captioned clips",
         "prepare: clips to frames",
         "pre-train a small CLIP on pictures",
-        "train the teacher",
         "score: the teacher's soft labels, once",
     ]
