@@ -17,7 +17,7 @@ from ...errors import CheckpointError, DataError
 from ...remedies import Prepare, Remedy
 from ..data.video_inputs import VIDEOS_AT_ONCE, FrameInputs, encoded
 from ..retrieval.fits import check_fits
-from ..runtime.device import choose_device, tell_device
+from ..runtime.device import choose_device, plain_float32, tell_device
 from ..runtime.reporting import Reporter, Silent
 from .searcher import Embedder
 
@@ -185,7 +185,8 @@ class _Rows:
         return vectors
 
     def _vectors(self, frames: Tensor, mask: Tensor, times: Tensor) -> np.ndarray:
-        vectors: np.ndarray = self.network.encode_videos(frames, mask)["vector"].float().cpu().numpy()
+        with plain_float32(frames.device):
+            vectors: np.ndarray = self.network.encode_videos(frames, mask)["vector"].float().cpu().numpy()
         return vectors
 
     def _refuse_not_finite(self, vectors: np.ndarray, rows: np.ndarray) -> None:
