@@ -27,7 +27,9 @@ def main() -> int:
         output.failure("error", ["no GPU here (torch.cuda.is_available() is False): nothing was tested"], None, {})
         return 1
     results = Results()
-    code = pytest.main(["-m", "gpu", "-p", "no:cacheprovider", str(Path(__file__).parent)], plugins=[results])
+    code = pytest.main(
+        ["-m", "gpu", "-p", "no:cacheprovider", "-W", "default", str(Path(__file__).parent)], plugins=[results]
+    )
     rows = [(name, outcome, f"{seconds:.2f} s") for name, outcome, seconds in results.rows]
     gpu = f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}"
     output.result(None, gpu, table("CUDA test", "result", "time", rows=rows))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ... import __version__
+from ...stages.runtime.cores import cores
 from . import docs, index, serve
 from .groups import checkpoint, config, data
 from .groups.cache import verbs as cache
@@ -69,8 +70,15 @@ app.add_typer(checkpoint.app, name="checkpoint")
 
 def main() -> None:
     """The console script."""
-    # Threads that spin while they wait make one core slower than none beside a busy neighbour; torch reads it once.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _share_the_machine()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
     app()
+
+
+def _share_the_machine() -> None:
+    """Before torch is loaded, which reads it once; what the user has set stays."""
+    # Threads that spin while they wait make two cores slower than one where somebody else is at work, too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if cores() < len(os.sched_getaffinity(0)):  # a container's quota, of which torch does not know
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores()))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...configs.schema import Config
 from ...errors import TeachclipError
+from ..runtime.device import choose_device, tell_device
 from ..runtime.reporting import Reporter, Silent
 from .one_model import EvaluateResult, OneModel
 
@@ -28,7 +29,9 @@ def evaluate(config: Config, reporter: Reporter | None = None) -> EvaluateResult
         CheckpointError: the model cannot be loaded.
         CacheError: frames are missing or do not fit the model.
     """
-    return OneModel(config, config.evaluate_run, reporter or Silent()).measure(config)
+    reporter = reporter or Silent()
+    tell_device(choose_device(config.evaluate.device), reporter)
+    return OneModel(config, config.evaluate_run, reporter).measure(config)
 
 
 def evaluate_sets(
@@ -48,6 +51,7 @@ def evaluate_sets(
         runs: run folders or checkpoints; by default `config.evaluate.run`.
     """
     reporter = reporter or Silent()
+    tell_device(choose_device(config.evaluate.device), reporter)
     sets = {name: config, **others}
     results: list[EvaluateResult] = []
     failed: list[tuple[str, str, TeachclipError]] = []

@@ -1,16 +1,21 @@
 """Where a network runs and in what precision."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.utils.deterministic
 
 from ...errors import ConfigError
+from ...plurals import counted
 from .launch import launch
+from .reporting import Reporter
 
+DRIVER = Path("/proc/driver/nvidia/version")
 memory: Any = torch.utils.deterministic
 
 
@@ -28,6 +33,30 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cuda", place.local_rank) if name == "cuda" and place.ranks > 1 else torch.device(name)
 
 
+def tell_device(device: torch.device, reporter: Reporter) -> None:
+    """Say where a stage computes; and where it is a CPU beside a GPU's driver that torch cannot use, say that."""
+    if device.type == "cuda":
+        reporter.info(f"on {device}, {torch.cuda.get_device_name(device)}")
+        return
+    reporter.info(f"on the CPU, {counted(torch.get_num_threads(), 'thread')}")
+    if torch.version.cuda and not torch.cuda.is_available() and (driver := _driver()):
+        reporter.warn(
+            f"there is an NVIDIA driver, {driver}, that this torch, built for CUDA {torch.version.cuda}, cannot use: "
+            "install a newer driver, or a build of torch for the CUDA that the driver has"
+        )
+
+
+def _driver() -> str | None:
+    """The version of the NVIDIA driver; None without one, and where the user hides its GPUs."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return None
+    try:
+        found = re.search(r"\d+\.\d+[.\d]*", DRIVER.read_text())
+    except OSError:
+        return None
+    return found[0] if found else None
+
+
 def autocast(device: torch.device, precision: Literal["auto", "float32", "bf16"]) -> AbstractContextManager[object]:
     """bf16 where asked for; see `resolved`."""
     return torch.autocast(device.type, torch.bfloat16) if resolved(precision, device) == "bf16" else nullcontext()
@@ -42,15 +71,30 @@ def resolved(precision: Literal["auto", "float32", "bf16"], device: torch.device
 
 @contextmanager
 def plain_float32(device: torch.device) -> Iterator[None]:
-    """For teachers, cached class tokens and metrics: they must not depend on the precision of a training step around
-    them, nor on TF32, which cuDNN's convolutions (the patch embedding) use unless told otherwise, nor on which
-    algorithm was fastest."""
-    cudnn = torch.backends.cudnn
-    flags: AbstractContextManager[object] = nullcontext()
-    if device.type == "cuda":  # they belong to the process: threads of a CPU would take them from each other
-        flags = cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False)
-    with torch.autocast(device.type, enabled=False), flags:
+    """For teachers, cached class tokens, vectors and metrics: they must not depend on the precision of a training step
+    around them, nor on TF32, whatever a plug-in or a container's environment asks for, nor on which algorithm was
+    fastest."""
+    # Settings of the process: threads of a CPU, which has none of these, would take them from each other.
+    settings = _ieee() if device.type == "cuda" else nullcontext()
+    with torch.autocast(device.type, enabled=False), settings:
         yield
+
+
+@contextmanager
+def _ieee() -> Iterator[None]:
+    """Products and convolutions on a GPU in float32 as IEEE has it.
+
+    Never by `allow_tf32`: torch raises where a process has used both its old and its new settings.
+    """
+    cudnn: Any = torch.backends.cudnn
+    products, convolutions = torch.backends.cuda.matmul, cudnn.conv
+    before = products.fp32_precision, convolutions.fp32_precision, cudnn.benchmark, cudnn.deterministic
+    products.fp32_precision = convolutions.fp32_precision = "ieee"
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        products.fp32_precision, convolutions.fp32_precision, cudnn.benchmark, cudnn.deterministic = before
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from ...remedies import Change, Remedy
 from ..data.dataset import read_dataset
 from ..data.teacher_frames import teacher_frames
 from ..data.usable_split import UsableUnlabelled
+from ..runtime.device import choose_device, tell_device
+from ..runtime.launch import launch
 from ..runtime.reporting import Reporter, Silent
 from .one_teacher import OneTeacher, TeacherScores
 from .scored_split import scored_split
@@ -52,7 +54,7 @@ def score(config: Config, reporter: Reporter | None = None, part: WorkerPart = W
     Args:
         config: the configuration.
         reporter: is told what happens.
-        part: of the shards, which this worker makes.
+        part: of the shards, which this worker makes; processes that torchrun started together share it.
 
     Raises:
         ConfigError: no teacher is configured, or there is no such model or class.
@@ -63,13 +65,14 @@ def score(config: Config, reporter: Reporter | None = None, part: WorkerPart = W
         CacheError: no frames, a damaged store, a disk that cannot be written, scores that are not finite, or ranks
             near chance.
     """
-    reporter = reporter or Silent()
+    reporter, part = reporter or Silent(), part.of_process(launch())
     begun = time.monotonic()
     if not config.score.teachers:
         raise ConfigError(
             "score.teachers is empty: there is nobody to score",
             hint=Remedy("name one", Change({"score.teachers": "[{name: xclip, checkpoint: runs/teacher}]"})),
         )
+    tell_device(choose_device(config.score.device), reporter)
     frames = FrameCache.open(config.frames_folder)
     dataset = read_dataset(config.data)
     split, unlabelled = scored_split(config, dataset, frames)

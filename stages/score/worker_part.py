@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ...errors import ConfigError
 from ...remedies import Again, Option, Remedy
+from ..runtime.launch import Launch
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class WorkerPart:
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
+
+    def of_process(self, place: Launch) -> "WorkerPart":
+        """The part of this part that one of several processes does, which torchrun started together."""
+        return WorkerPart(self.index * place.ranks + place.rank, self.count * place.ranks)
 
     def has(self, unit: int) -> bool:
         """Whether this worker does unit number `unit`."""

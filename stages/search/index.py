@@ -17,7 +17,7 @@ from ...errors import CheckpointError, DataError
 from ...remedies import Prepare, Remedy
 from ..data.video_inputs import VIDEOS_AT_ONCE, FrameInputs, encoded
 from ..retrieval.fits import check_fits
-from ..runtime.device import choose_device
+from ..runtime.device import choose_device, plain_float32, tell_device
 from ..runtime.reporting import Reporter, Silent
 from .searcher import Embedder
 
@@ -108,6 +108,7 @@ def _brought_up_to_date(
     """The vectors, encoded where they are missing and published; how many were kept, and what made all of them anew."""
     frames = FrameCache.open(config.frames_folder)
     check_fits(embedder.network, frames, config.frames_folder)
+    tell_device(embedder.network.logit_scale.device, reporter)
     rows = _Rows(config.index_folder, embedder, frames, None if must_keep else reporter)
     remade = None if old is None else _what_differs(old, embedder, frames.identity)
     if remade:
@@ -184,7 +185,8 @@ class _Rows:
         return vectors
 
     def _vectors(self, frames: Tensor, mask: Tensor, times: Tensor) -> np.ndarray:
-        vectors: np.ndarray = self.network.encode_videos(frames, mask)["vector"].float().cpu().numpy()
+        with plain_float32(frames.device):
+            vectors: np.ndarray = self.network.encode_videos(frames, mask)["vector"].float().cpu().numpy()
         return vectors
 
     def _refuse_not_finite(self, vectors: np.ndarray, rows: np.ndarray) -> None:

@@ -19,7 +19,7 @@ from ..data.readers.text_files import blank
 from ..models.clip.tokens import tokenize_telling
 from ..models.common.network import VideoTextNetwork
 from ..models.named import named_model
-from ..runtime.device import choose_device
+from ..runtime.device import choose_device, plain_float32
 from ..runtime.reporting import Reporter, Silent
 from .gone import Gone, Look
 from .rerank import Reranker
@@ -244,7 +244,8 @@ def _encode(network: VideoTextNetwork, queries: Sequence[str], reporter: Reporte
     for query, is_cut in zip(queries, cut.tolist(), strict=True):
         if is_cut:
             reporter.warn(f"the model reads the first {words - 2} tokens of a sentence; this one is longer: {query!r}")
-    vectors: np.ndarray = network.encode_texts(ids.to(network.logit_scale.device))["vector"].float().cpu().numpy()
+    with plain_float32(device := network.logit_scale.device):
+        vectors: np.ndarray = network.encode_texts(ids.to(device))["vector"].float().cpu().numpy()
     if not np.isfinite(vectors).all():
         raise CheckpointError(
             "the model makes a vector that is not finite of this sentence",

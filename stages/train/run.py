@@ -25,7 +25,7 @@ from ..models.clip.tokens import tokenize
 from ..models.common.network import VideoTextNetwork
 from ..retrieval.encode import measure
 from ..retrieval.fits import check_fits
-from ..runtime.device import choose_device
+from ..runtime.device import choose_device, tell_device
 from ..runtime.processes import World
 from ..runtime.reporting import Progress, Reporter, Silent
 from ..runtime.run_folder import RunFolder
@@ -126,6 +126,7 @@ class TrainRun:
             StoppedEarly: `stop` asked for it; the run is saved.
         """
         stop = stop or StopRequest()
+        tell_device(self.device, self.reporter)
         start = self._resume()
         self.network.train()
         self.began = self.saved = time.perf_counter()

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ....errors import CacheError, CacheMismatchError
 from ....remedies import CompareScores, Remedy
 from ...storage.identity import refuse_difference
@@ -11,6 +13,7 @@ from ...storage.locations import WRITTEN, Location, location_of
 from ...storage.locations import folder as local_folder
 from ...storage.sealed import open_group
 from ...storage.untrusted import Document
+from ..reading.tile_rows import TileRows
 from ..shard import marker_path, problem
 from ..store import ScoreCache, ScoreStore
 from ..tile import Tile
@@ -19,11 +22,18 @@ from .copying import Advance, copy_shard, copy_teacher, copy_tile, marker_of
 
 @dataclass(frozen=True)
 class Unlike:
-    """A shard that is complete in two stores, with other bits: `files` are those that differ."""
+    """A shard that is complete in two stores, with other bits.
+
+    Attributes:
+        files: that differ.
+        largest: how far scores and frame-text logits are apart at most, relative where they are beyond 1; another
+            number of threads, machine or release rounds otherwise, and moves them by some 1e-6.
+    """
 
     tile: str
     shard: int
     files: tuple[str, ...]
+    largest: float
 
 
 @dataclass(frozen=True)
@@ -126,6 +136,7 @@ class Merge:
                         taken += 1
                         continue
                     differing = _unlike_files(tile, own, shard)
+                    largest = _largest_difference(tile, own, shard) if differing else 0.0
                 except CacheError as error:
                     if _disk_error(error, own):
                         raise
@@ -133,7 +144,7 @@ class Merge:
                     continue
                 same += not differing
                 if differing:
-                    unlike.append(Unlike(tile.name, shard, differing))
+                    unlike.append(Unlike(tile.name, shard, differing, largest))
         tiles = tuple(tile.name for tile in source.tiles if tile.name not in held)
         return TeacherMerge(source.name, name, added, tiles, taken, same, absent, tuple(unlike), tuple(refused))
 
@@ -146,6 +157,15 @@ def _unlike_files(first: Tile, second: Tile, shard: int) -> tuple[str, ...]:
     """The files of two complete copies of a shard whose hashes differ."""
     left, right = marker_of(first, shard)["files"], marker_of(second, shard)["files"]
     return tuple(file for file in left if left[file] != right[file])
+
+
+def _largest_difference(first: Tile, second: Tile, shard: int) -> float:
+    rows = np.array(first.spec.rows(shard))
+    left, right = TileRows(first), TileRows(second)
+    pairs = [(left.scores(rows), right.scores(rows))]
+    if first.spec.frame_logits:
+        pairs.append((left.read("fine", rows), right.read("fine", rows)))
+    return max(float((abs(a - b) / np.maximum(1, abs(b))).max()) for a, b in pairs)
 
 
 def _refuse_other_teacher(held: ScoreCache, other: ScoreCache) -> None:

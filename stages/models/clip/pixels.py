@@ -1,5 +1,6 @@
 """uint8 frames as CLIP sees them: scaled and normalised."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +15,14 @@ def normalise(frames: "torch.Tensor", dtype: "torch.dtype | None" = None) -> "to
     """uint8 frames [..., 3, S, S] -> pixels as CLIP takes them, float32 unless `dtype` says otherwise."""
     import torch
 
-    dtype = dtype or torch.float32
-    mean, std = (torch.tensor(values, dtype=dtype, device=frames.device).view(3, 1, 1) for values in (MEAN, STD))
-    return frames.to(dtype).div_(255).sub_(mean).div_(std)
+    mean, std = _constants(dtype or torch.float32, frames.device)
+    return frames.to(mean.dtype).div_(255).sub_(mean).div_(std)
+
+
+@cache
+def _constants(dtype: "torch.dtype", device: "torch.device") -> tuple["torch.Tensor", ...]:
+    """MEAN and STD [3, 1, 1]; copied to a GPU once, as it waits for such a copy."""
+    import torch
+
+    with torch.inference_mode(False):
+        return tuple(torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1) for values in (MEAN, STD))

@@ -19,7 +19,7 @@ from ...data.video.decode import READER
 from ...data.video.workers import decode_in_parts, decode_videos
 from ...models.common.network import VideoTextNetwork
 from ...runtime.background import BackgroundWriter
-from ...runtime.device import choose_device
+from ...runtime.device import choose_device, tell_device
 from ...runtime.reporting import Progress, Reporter, Silent
 from .encoding import FRAMES_AT_ONCE, Batch, WindowEncoder
 from .files import File, Found, find_files, total_size
@@ -94,8 +94,9 @@ def index_videos(
     """
     reporter, begun = reporter or Silent(), time.perf_counter()
     found = find_files(videos, stdin)
+    tell_device(on := choose_device(device), reporter)
     found.tell(reporter)
-    loaded = load_model(model or model_of(folder), choose_device(device))
+    loaded = load_model(model or model_of(folder), on)
     run = _Run(loaded.network, loaded.described, workers, reporter)
     with LibraryWriter.claim(folder, run.model) as writer:
         if writer.network_disk:

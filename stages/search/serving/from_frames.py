@@ -21,7 +21,7 @@ from ...data.video.source import stamp_or_none
 from ...data.video_inputs import VIDEOS_AT_ONCE, FrameInputs, encoded
 from ...models.common.network import VideoTextNetwork
 from ...retrieval.fits import check_fits
-from ...runtime.device import choose_device
+from ...runtime.device import choose_device, plain_float32
 from ...runtime.reporting import Reporter
 from ..library.encoding import refuse_not_finite, weights_of
 from ..library.models import load_model
@@ -100,7 +100,8 @@ def _keep(
 
 def _encoder(network: VideoTextNetwork) -> Callable[[Tensor, Tensor, Tensor], _Made]:
     def encode(frames: Tensor, mask: Tensor, times: Tensor) -> _Made:
-        features = network.encode_videos(frames, mask)
+        with plain_float32(frames.device):
+            features = network.encode_videos(frames, mask)
         return features["vector"].float().cpu().numpy(), weights_of(network, features, mask)
 
     return encode

@@ -58,7 +58,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with the network's inputs and the labels on `device`."""
-        moved = self._each(lambda tensor: tensor.to(device, non_blocking=True))
+        ahead = device.type == "cuda"  # towards a CPU, memory would be handed out before it is filled
+        moved = self._each(lambda tensor: tensor.to(device, non_blocking=ahead))
         if self.resident is None:
             return moved
         return replace(moved, frames=self.resident.take(self.encoded), resident=None)

@@ -7,6 +7,8 @@ from ....errors import TrainingError
 from ....remedies import Change, Remedy
 from ...models.common.network import VideoTextNetwork
 
+VARIANTS = 32
+
 
 def prepare_for_speed(
     network: VideoTextNetwork, *, recompute: bool = False, channels_last: bool = False, compile: bool = False
@@ -35,6 +37,10 @@ def _compile(network: VideoTextNetwork) -> None:
     trunk, temporal = network.trunk, network.temporal
     lists = [trunk.visual.transformer.resblocks, trunk.transformer.resblocks]
     lists += [] if temporal is None else [temporal.resblocks]
+    # All blocks share one code object, and each tower, training or not, in chunks or at once, is a variant of it.
+    from torch import _dynamo  # slow to load, and hardly ever needed
+
+    _dynamo.config.recompile_limit = max(_dynamo.config.recompile_limit, VARIANTS)
     for block in (block for blocks in lists for block in blocks):
         block.compile(dynamic=True)
     _try(trunk.transformer.resblocks[0], trunk.sizes.text_width, network.logit_scale.device)

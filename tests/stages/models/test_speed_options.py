@@ -100,3 +100,25 @@ def test_a_machine_that_cannot_compile_says_so(make_network: Make, monkeypatch: 
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     with pytest.raises(TrainingError, match="does not work here"):
         prepare_for_speed(make_network(temporal_layers=0), compile=True)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.usefixtures("nothing_compiled")
+def test_towers_training_and_validation_stay_below_the_limit_of_recompiled_variants(
+    make_network: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch._dynamo
+
+    compile = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda block, dynamic: compile(block, backend="eager"))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", torch._dynamo.config.recompile_limit)
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    network, frames = make_network(), torch.zeros(2, 5, 3, 32, 32, dtype=torch.uint8)
+    mask = torch.arange(5) < torch.tensor([[5], [2]])
+    prepare_for_speed(network, compile=True)
+    for videos in (3, 5, 2):
+        gradients(network, videos)
+        for mode in (torch.no_grad, torch.inference_mode):  # a chunk's first pass, and validation
+            with mode():
+                network.encode_videos(frames, mask)
+                network.eval().encode_videos(frames[:1], mask[:1])

@@ -9,6 +9,7 @@ from teachclip.cache.scores.exchange.merging import Merge
 from teachclip.cache.scores.store import ScoreStore
 from teachclip.errors import CacheError, ConfigError
 from teachclip.remedies import Score
+from teachclip.stages.runtime.launch import Launch
 from teachclip.stages.score.stage import score
 from teachclip.stages.score.worker_part import WorkerPart
 
@@ -57,6 +58,27 @@ def test_parts_made_apart_are_merged(process: Any, new_world: Any, fake_teacher:
     (merged,) = Merge(stores[0], stores[1:]).run()
     assert (merged.taken, merged.absent, merged.unlike, merged.refused) == (2, 0, (), ())
     assert tree(stores[0] / "fake/tiles") == tree(finished / "work/scores.zarr/fake/tiles")
+
+
+def test_processes_that_torchrun_started_together_share_the_shards(
+    process: Any, new_world: Any, fake_teacher: Any, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = process.config_of(new_world())
+    made = []
+    for rank in (1, 0):
+        place = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}
+        for name, value in place.items():
+            monkeypatch.setenv(name, str(value))
+        made.append(score(config).teachers[0])
+    assert [each.shards_left == 0 for each in made] == [False, True]
+    assert all(each.shards_now for each in made)
+    assert tree(config.score_store) == tree(finished / "work/scores.zarr")
+
+
+@pytest.mark.parametrize(("part", "rank", "expected"), [("0/1", 2, "2/4"), ("1/3", 0, "4/12"), ("2/3", 3, "11/12")])
+def test_a_part_is_shared_by_processes_that_start_together(part: str, rank: int, expected: str) -> None:
+    assert str(WorkerPart.parse(part).of_process(Launch(rank, 4, rank))) == expected
+    assert WorkerPart.parse(part).of_process(Launch()) == WorkerPart.parse(part)
 
 
 def test_an_extension_in_parts(process: Any, new_world: Any, fake_teacher: Any) -> None:

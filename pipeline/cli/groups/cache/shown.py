@@ -234,7 +234,9 @@ def merged(teachers: "Sequence[TeacherMerge]") -> Page:
     ]
     yield table(*heads, rows=rows)
     unlike = [
-        f"{m.source}: {m.teacher}/{u.tile}: shard {u.shard}: {', '.join(u.files)}" for m in teachers for u in m.unlike
+        f"{m.source}: {m.teacher}/{u.tile}: shard {u.shard}: {', '.join(u.files)}, at most {_number(u.largest)} apart"
+        for m in teachers
+        for u in m.unlike
     ]
     if unlike:
         yield "complete in both, with other bits; the store's own are kept:"

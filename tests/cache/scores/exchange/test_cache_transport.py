@@ -64,6 +64,7 @@ def test_other_bits_are_reported_and_ones_own_are_kept(make_store) -> None:
     before = contents(made.path)
     (found,) = Merge(made.path, [other.path]).run()
     assert [(u.tile, u.shard, u.files) for u in found.unlike] == [("dense", 1, ("coarse/c.1.0", "coarse_codec/c.1.0"))]
+    assert found.unlike[0].largest == pytest.approx(1e-3, rel=0.05)
     assert (found.taken, found.same, found.absent) == (1, 0, 0)
     assert before.items() <= contents(made.path).items()
 
