@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import chain, islice
 
 import torch
@@ -47,7 +48,9 @@ def spread[T, R](
             return work(item)
 
     waiting: deque[Future[R]] = deque()
-    with one_thread(), ThreadPoolExecutor(count, thread_name_prefix="compute") as pool:
+    # A thread's operations have as many threads as it says itself, MKL's too.
+    alone_each = partial(torch.set_num_threads, 1)
+    with one_thread(), ThreadPoolExecutor(count, "compute", alone_each) as pool:
         try:
             for item in chain(first, items):
                 waiting.append(pool.submit(within, item))
@@ -61,7 +64,7 @@ def spread[T, R](
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Operations on a CPU compute with one thread, here and in threads that begin meanwhile."""
+    """Operations of this thread compute with one thread, on a CPU."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,5 +1,8 @@
 """Threads that each compute by themselves: order, grad modes, errors, and how many there are."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -110,3 +113,26 @@ def test_cores_follow_the_affinity_and_the_containers_quota(
     monkeypatch.setattr(cores_module, "CGROUP", tmp_path)
     monkeypatch.setattr(cores_module.os, "sched_getaffinity", lambda pid: set(range(5)))
     assert cores() == expected
+
+
+SCRIPT = """
+import hashlib
+import torch
+from teachclip.stages.runtime import threads
+
+threads.cores = lambda: 8
+torch.manual_seed(0)
+rows, columns = [torch.randn(k % 9 + 1, 48) for k in range(40)], torch.randn(17, 48)
+made = threads.spread(lambda each: each @ columns.T, rows, torch.device("cpu"), alone=True)
+print(hashlib.sha256(torch.cat(list(made)).numpy().tobytes()).hexdigest())
+"""
+
+
+def test_bits_do_not_depend_on_the_threads_that_a_process_begins_with() -> None:
+    found = {}
+    for count in ("1", "2", "4"):
+        environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
+        line = [sys.executable, "-c", SCRIPT]
+        ended = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=True)
+        found[count] = ended.stdout
+    assert len(set(found.values())) == 1
