@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import chain, islice
+from typing import NamedTuple
 
 import torch
 
@@ -33,26 +34,27 @@ def spread[T, R](
     if not several:
         yield from map(work, items)
         return
-    items = iter(items)
-    first = list(islice(items, 2))
-    on_cpu = device.type == "cpu"
+    taken = _in_its_place(items)
+    first = list(islice(taken, 2))
+    mode, on_cpu = _mode(), device.type == "cpu"
     count = min(torch.get_num_threads(), cores()) if on_cpu else 1
-    if count == 1 or len(first) < 2:
-        with one_thread() if alone and on_cpu else nullcontext():
-            yield from map(work, chain(first, items))
-        return
-    mode = _mode()
 
-    def within(item: T) -> R:
+    def within(item: T | _Error) -> R:
+        if isinstance(item, _Error):
+            raise item.error
         with mode():
             return work(item)
 
+    if count == 1 or len(first) < 2:
+        with one_thread() if alone and on_cpu else nullcontext():
+            yield from map(within, chain(first, taken))
+        return
     waiting: deque[Future[R]] = deque()
     # A thread's operations have as many threads as it says itself, MKL's too.
     alone_each = partial(torch.set_num_threads, 1)
     with one_thread(), ThreadPoolExecutor(count, "compute", alone_each) as pool:
         try:
-            for item in chain(first, items):
+            for item in chain(first, taken):
                 waiting.append(pool.submit(within, item))
                 if len(waiting) > 2 * count:
                     yield waiting.popleft().result()
@@ -60,6 +62,20 @@ def spread[T, R](
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+class _Error(NamedTuple):
+    """What taking an item ended with."""
+
+    error: BaseException
+
+
+def _in_its_place[T](items: Iterable[T]) -> Iterator[T | _Error]:
+    """The items, and behind them the error that taking the next one ended with: results before it are not lost."""
+    try:
+        yield from items
+    except (Exception, KeyboardInterrupt) as error:
+        yield _Error(error)
 
 
 @contextmanager

@@ -76,6 +76,19 @@ def test_an_error_comes_in_its_place_and_ends_it() -> None:
     assert torch.get_num_threads() == 3
 
 
+@pytest.mark.parametrize("good", [0, 1, 2, 9])
+@pytest.mark.parametrize("several", [True, False])
+def test_an_error_of_the_items_comes_behind_the_results_before_it(good: int, several: bool) -> None:
+    def items() -> Iterator[int]:
+        yield from range(good)
+        raise KeyboardInterrupt
+
+    made, found = spread(lambda item: item, items(), CPU, alone=True, several=several), []
+    with pytest.raises(KeyboardInterrupt):
+        found.extend(made)
+    assert found == list(range(good))
+
+
 def test_few_items_are_taken_ahead_and_whoever_stops_asking_leaves_nothing_behind() -> None:
     taken = []
 
