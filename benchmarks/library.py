@@ -2,11 +2,12 @@
 
     python benchmarks/library.py [--windows 200000] [--width 512] [--out library.json]
 
-Windows are of videos in 40 folders, 50 a video, with random unit vectors. `open`: a library whose matrix is there.
-`first`: the first question, for which the exact index is filled. Questions, filters: medians of 30, other vectors each;
-a filter lets a fortieth of the windows through. `bandwidth`: what reading the float16 matrix once would take at the
-speed of a copy in this run. Added and deleted: 1,000 windows of 20 videos, a transaction a video, or one for all.
-`refresh`: an open library takes that up. `anew`: the matrix made from the database alone. All on one thread.
+Windows are of videos in 40 folders, 50 a video, with random unit vectors and those of 12 frames. `open`: a library
+whose matrix is there. `first`: the first question, for which the exact index is filled. Questions, filters: medians of
+30, other vectors each; a filter lets a fortieth of the windows through. `frames`: those of ten windows, as an answer
+looks them up. `bandwidth`: what reading the float16 matrix once would take at the speed of a copy in this run. Added
+and deleted: 1,000 windows of 20 videos, a transaction a video, or one for all. `refresh`: an open library takes that
+up. `anew`: the matrix made from the database alone. All on one thread.
 """
 
 import argparse
@@ -37,7 +38,10 @@ def unit(random: np.random.Generator, count: int, width: int) -> np.ndarray:
 def put(writer: LibraryWriter, path: Path, vectors: np.ndarray, number: int) -> int:
     """A video with a window a vector."""
     times, weights = np.arange(12) * 2.5, np.full(12, 1 / 12)
-    windows = [NewWindow(15.0 * k, 15.0 * k + 30, 15.0 * k + times, weights, row) for k, row in enumerate(vectors)]
+    windows = [
+        NewWindow(15.0 * k, 15.0 * k + 30, 15.0 * k + times, weights, row, np.tile(row, (12, 1)))
+        for k, row in enumerate(vectors)
+    ]
     stamp = number.to_bytes(16, "little")
     return writer.keep(Video(0, str(path), number, number, stamp, 15.0 * len(vectors), "ok", "", 2), windows)
 
@@ -71,6 +75,9 @@ def measured(root: Path, count: int, width: int) -> dict[str, Any]:
     result["first_s"] = timed(lambda: library.search(unit(random, 1, width)[0], 10))
     result["query_ms"] = 1e3 * timed(lambda: library.search(unit(random, 1, width)[0], 10), REPEATS)
     folder = root / "clips/07"
+    rows = random.permutation(library.rows)[: 10 * REPEATS].reshape(REPEATS, -1)
+    asked = iter(rows.tolist())
+    result["frames_ms"] = 1e3 * timed(lambda: library.frames(next(asked)), REPEATS)
     result["prefix_select_ms"] = 1e3 * timed(lambda: library.select(under=folder), REPEATS)
     result["prefix_query_ms"] = 1e3 * timed(
         lambda: library.search(unit(random, 1, width)[0], 10, under=folder), REPEATS

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ...errors import CacheError, DataError
 from ...remedies import IndexVideos, Remedy
 from ..vectors import exact_index
-from .database import DATABASE, snapshot, stored_path, to_read, to_write, told, transaction
+from .database import DATABASE, has_frames, snapshot, stored_path, to_read, to_write, told, transaction
 from .matrix import Matrix, generation_of, read_matrix
 from .rows import VIDEO, Hit, Known, Model, Video, Window, floats, known_videos, video_of
 
@@ -207,6 +207,18 @@ class Library:
         matrix = self._matrix
         place = int(np.searchsorted(matrix.rows, row))
         return matrix.vectors[place] if place < len(matrix.rows) and matrix.rows[place] == row else None
+
+    def frames(self, rows: Sequence[int]) -> dict[int, NDArray[np.float16]]:
+        """Unit vectors of the frames of windows [F, D], by the windows' numbers; of those that have none, none."""
+        found: dict[int, NDArray[np.float16]] = {}
+        with self._connected() as connection:
+            if not has_frames(connection):
+                return found
+            for row in map(int, rows):
+                query = "SELECT vectors FROM frames WHERE window = ?"
+                if kept := connection.execute(query, (row,)).fetchone():
+                    found[row] = np.frombuffer(kept[0], "<f2").reshape(-1, self.model.width)
+        return found
 
     def video(self, path: str | Path) -> Video | None:
         """What is known of a file; None where it was not looked at."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from ...errors import CacheError
 from ..storage.publish import make_folder, remove_leftovers
-from .database import DATABASE, snapshot, stored_path, to_write, transaction
+from .database import DATABASE, raise_format, snapshot, stored_path, to_write, transaction
 from .disks import network_disk
 from .matrix import next_generation, read_matrix
 from .rows import UNKNOWN, VIDEO, Known, Model, NewWindow, Video, known_videos, video_of
@@ -37,6 +37,7 @@ class LibraryWriter:
         self.folder, self.model = folder, model
         self.network_disk = network_disk(folder)
         self._connection = to_write(folder)
+        raise_format(self._connection, folder)
         self._id = self._claim_model()
 
     @classmethod
@@ -97,10 +98,15 @@ class LibraryWriter:
                 self._drop_windows(id)
             else:
                 connection.execute("DELETE FROM windows WHERE video = ? AND model = ?", (id, self._id))
-            connection.executemany(
-                "INSERT INTO windows(model, video, start, stop, times, weights, vector) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(self._id, id, *_columns(window)) for window in windows],
-            )
+            for window in windows:
+                kept = connection.execute(
+                    "INSERT INTO windows(model, video, start, stop, times, weights, vector) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (self._id, id, *_columns(window)),
+                )
+                if window.frames is not None:
+                    frames = np.asarray(window.frames, "<f2").tobytes()
+                    connection.execute("INSERT INTO frames VALUES (?, ?)", (kept.lastrowid, frames))
             next_generation(connection, self._id)
         return id
 
@@ -128,11 +134,15 @@ class LibraryWriter:
                 "SELECT CAST(? AS TEXT), size, ?, blake2b, duration, status, reason, reader FROM videos WHERE id = ?",
                 (where, mtime_ns, id),
             )
-            connection.execute(
-                "INSERT INTO windows(model, video, start, stop, times, weights, vector) "
-                "SELECT model, ?, start, stop, times, weights, vector FROM windows WHERE video = ? ORDER BY id",
-                (made.lastrowid, id),
-            )
+            query = "SELECT id FROM windows WHERE video = ? ORDER BY id"
+            for (row,) in connection.execute(query, (id,)).fetchall():
+                kept = connection.execute(
+                    "INSERT INTO windows(model, video, start, stop, times, weights, vector) "
+                    "SELECT model, ?, start, stop, times, weights, vector FROM windows WHERE id = ?",
+                    (made.lastrowid, row),
+                )
+                frames = "INSERT INTO frames SELECT ?, vectors FROM frames WHERE window = ?"
+                connection.execute(frames, (kept.lastrowid, row))
             for model in self._models_of(id):
                 next_generation(connection, model)
 

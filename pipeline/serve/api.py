@@ -188,7 +188,8 @@ def _shown(answers: Answers, windows: int) -> dict[str, Any]:
 
 
 def _found(found: Found) -> dict[str, Any]:
-    return {"rank": found.rank, "cosine": round(found.cosine, 4), **_window(found.window)}
+    ranked = {"rank": found.rank, "cosine": round(found.cosine, 4)}
+    return ranked | _window(found.window) | {"second": round(found.second, 3)}
 
 
 def _window(window: Window) -> dict[str, Any]:

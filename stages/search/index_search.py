@@ -8,12 +8,12 @@ from typing import Literal
 from ...cache.library.rows import Hit
 from ..runtime.reporting import Reporter, Silent
 from .searcher import refuse_empty
-from .serving.open_index import ALL, Filters, Found, OpenIndex, second_of
+from .serving.open_index import ALL, Answers, Filters, OpenIndex
 
 
 @dataclass(frozen=True)
 class WindowFound:
-    """A window, seconds from the video's beginning; `second` is of the frame that counts most in its vector."""
+    """A window, seconds from the video's beginning; `second` is of its frame that is nearest to the sentence."""
 
     cosine: float
     start: float
@@ -91,17 +91,24 @@ def search_index(
             for note in answers.notes:
                 reporter.warn(f"{note}: {query!r}")
             seconds += answers.seconds
-            found.append(VideosFound(query, tuple(_video(one, windows) for one in answers.found)))
+            found.append(VideosFound(query, _videos(index, answers, windows)))
         return IndexSearched(tuple(found), index.library.model.name, len(index.library), seconds)
     finally:
         index.close()
 
 
-def _video(found: Found, windows: bool) -> VideoFound:
-    best = found.window
-    every = tuple(_window(hit) for hit in found.hits) if windows else ()
-    return VideoFound(found.cosine, best.start, best.stop, found.second, found.rank, best.path, every)
+def _videos(index: OpenIndex, answers: Answers, windows: bool) -> tuple[VideoFound, ...]:
+    found = []
+    for one in answers.found:
+        best, every = one.window, _windows(index, answers, one.hits) if windows else ()
+        found.append(VideoFound(one.cosine, best.start, best.stop, one.second, one.rank, best.path, every))
+    return tuple(found)
 
 
-def _window(hit: Hit) -> WindowFound:
-    return WindowFound(hit.score, hit.window.start, hit.window.stop, second_of(hit.window))
+def _windows(index: OpenIndex, answers: Answers, hits: Sequence[Hit]) -> tuple[WindowFound, ...]:
+    assert answers.vector is not None
+    seconds = index.seconds([hit.window for hit in hits], answers.vector)
+    return tuple(
+        WindowFound(hit.score, hit.window.start, hit.window.stop, second)
+        for hit, second in zip(hits, seconds, strict=True)
+    )

@@ -57,7 +57,8 @@ function card(found) {
   part(".time").textContent = clock(found.second);
   part(".play").setAttribute("aria-label", `Play ${found.name} at ${clock(found.second)}`);
   part(".play").addEventListener("click", () => play(found));
-  const heaviest = found.weights ? `, most at ${clock(found.second)}` : ": all alike";
+  const most = found.weights && found.times[found.weights.indexOf(Math.max(...found.weights))];
+  const heaviest = found.weights ? `, most at ${clock(most)}` : ": all alike";
   part(".strip").setAttribute("aria-label", `what its ${found.times.length} frames count${heaviest}`);
   part(".strip").append(...bars(found, () => document.createElement("span")));
   part(".name").textContent = found.name;

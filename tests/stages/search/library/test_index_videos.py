@@ -263,9 +263,10 @@ def test_mistakes_are_told_before_anything_is_done(index: Index, root: Path, tmp
 
 def test_a_model_of_no_numbers_is_told(index: Index, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: Student, frames: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"vector": torch.full((len(mask), 64), float("nan"))}
+        nothing = torch.full((len(mask), 64), float("nan"))
+        return {"vector": nothing, "frames": nothing[:, None]}
 
-    monkeypatch.setattr(Student, "encode_videos", broken)
+    monkeypatch.setattr(Student, "encode_moments", broken)
     draw(root / "clips/new.mp4", 3, 50)
     with pytest.raises(CheckpointError, match="not finite"):
         index()
