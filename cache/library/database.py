@@ -102,7 +102,7 @@ def to_read(folder: Path) -> sqlite3.Connection:
         except sqlite3.OperationalError as error:
             connection.close()
             # Write-ahead mode wants to make a file beside it; where nobody may, nobody writes either.
-            if error.sqlite_errorcode & 0xFF not in _REFUSED or _not_yet_in(path):
+            if not is_refusal(error) or _not_yet_in(path):
                 raise
             connection = _connected(f"{address}&immutable=1")
             _refuse_empty_and_other(connection, folder)
@@ -179,6 +179,11 @@ def snapshot(connection: sqlite3.Connection, folder: Path) -> Iterator[sqlite3.C
         finally:
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
+
+
+def is_refusal(error: sqlite3.Error) -> bool:
+    """Whether it may not be written, or opened."""
+    return error.sqlite_errorcode & 0xFF in _REFUSED
 
 
 def stored_path(path: str) -> bytes:

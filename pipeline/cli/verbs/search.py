@@ -51,7 +51,7 @@ Rerank = Annotated[
     str | None,
     typer.Option(
         metavar="TEACHER",
-        help="Of a CONFIG: let a teacher re-order the 100 nearest: a name in score.teachers, a run or a checkpoint.",
+        help="Let a teacher re-order the 100 nearest: a run, a checkpoint, of a CONFIG also a name in score.teachers.",
     ),
 ]
 Queries = Annotated[list[str], typer.Argument(metavar="QUERY...", help="Sentences, each in quotes.")]
@@ -62,6 +62,7 @@ TOP = 5
 EXAMPLES = examples(
     'teachclip search index/ "a dog runs on the beach"',
     'teachclip search index/ "a child laughs" --under holidays/2019 --top 20 --windows',
+    'teachclip search index/ "a child laughs" --rerank runs/teacher',
     'teachclip search own_videos.yaml "a dog runs on the beach"',
     'teachclip search own_videos.yaml "a man cooks" "two teams play football" --set search.top=3',
     'teachclip search own_videos.yaml "a child laughs" --rerank runs/teacher',
@@ -109,18 +110,20 @@ def search(
     Of an index, a video's best window is told, and the second in it to look at first. Of a CONFIG, videos of the frame
     cache that have no vector yet, or another model's, are encoded first; that happens once. Videos that have no file
     any more, or that the data no longer names, are no answers. A teacher that re-orders them encodes the candidates of
-    a sentence, each video once.
+    a sentence, each video once; of an index it decodes their best windows, each once.
     """
     where = settings_inside(where)
     with running("search", json, quiet, debug, where, sets) as output:
         if where.is_dir() and _is_index(where):
-            refuse_options({"--rerank": rerank, "--set": sets or None}, where, *OF_CONFIG)
+            refuse_options({"--set": sets or None}, where, *OF_CONFIG)
             with output.waiting("loading"):
                 from ....stages.search.index_search import search_index
                 from ....stages.search.serving.open_index import Filters
 
             filters = Filters(under, tag=tag)
-            found = search_index(where, queries, top or TOP, filters, model=model, windows=windows, reporter=output)
+            found = search_index(
+                where, queries, top or TOP, filters, model=model, windows=windows, rerank=rerank, reporter=output
+            )
             output.result(found, *_of_index(found))
             return
         settings = _settings(where, [*(sets or ()), *([f"search.top={top}"] if top else [])])
@@ -133,10 +136,7 @@ def search(
         output.result(result, *answered(result), *_left_out(result, Given(where, sets or ())))
 
 
-OF_CONFIG = (
-    "for a CONFIG, not for an index",
-    "an index keeps vectors alone, and no frames for a teacher; leave it away, or name the CONFIG of prepared videos",
-)
+OF_CONFIG = ("for a CONFIG, not for an index", "leave it away, or name the CONFIG of prepared videos")
 OF_INDEX = ("for an index, not for a CONFIG", "leave it away, or name the folder that teachclip index filled")
 
 
@@ -165,14 +165,21 @@ def _of_index(result: "IndexSearched") -> Iterator[RenderableType]:
         if not found.answers:
             yield "no video of the index fits"
             continue
-        rows = [row for answer in found.answers for row in _rows(answer)]
-        yield table("rank", "cosine", "window", "look at", "video", rows=rows)
+        teacher = [] if result.rerank_seconds is None else ["teacher"]
+        rows = [row for answer in found.answers for row in _rows(answer, bool(teacher))]
+        yield table("rank", *teacher, "cosine", "window", "look at", "video", rows=rows)
 
 
-def _rows(answer: "VideoFound") -> Iterator[tuple[object, ...]]:
-    """A row of each window, the best first, or of that alone."""
+def _rows(answer: "VideoFound", teacher: bool) -> Iterator[tuple[object, ...]]:
+    """A row of each window, the best first, or of that alone; the teacher's score is of the best."""
+    score = [_score(answer.teacher)] if teacher else []
     for window in answer.windows or (answer,):
-        yield (answer.rank, *_when(window), answer.path)
+        yield (answer.rank, *score, *_when(window), answer.path)
+        score = [""] if teacher else []
+
+
+def _score(score: float | None) -> str:
+    return "-" if score is None else f"{score:.3f}"
 
 
 def _when(window: "WindowFound") -> tuple[str, str, str]:
@@ -194,10 +201,7 @@ def answered(result: "SearchResult") -> Iterator[RenderableType]:
             rows = [(answer.rank, f"{answer.cosine:.3f}", answer.path) for answer in found.answers]
             yield table("rank", "cosine", "video", rows=rows)
             continue
-        both = [
-            (one.rank, "-" if one.teacher is None else f"{one.teacher:.3f}", f"{one.cosine:.3f}", one.path)
-            for one in found.answers
-        ]
+        both = [(one.rank, _score(one.teacher), f"{one.cosine:.3f}", one.path) for one in found.answers]
         yield table("rank", "teacher", "cosine", "video", rows=both)
 
 

@@ -1,6 +1,7 @@
 """`teachclip search`: what its first argument is, told by what lies there; what is said of an index's videos."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,33 @@ def test_an_index_shows_when_a_video_fits(invoke: Invoke, asked: list[Any]) -> N
 
 
 def test_options_of_an_index_reach_it(invoke: Invoke, asked: list[Any]) -> None:
-    words = ("--top", "3", "--under", "a", "--tag", "b", "--windows", "--model", "runs/x", "--json")
+    words = ("--top", "3", "--under", "a", "--tag", "b", "--windows", "--model", "runs/x", "--rerank", "t", "--json")
     document = json.loads(invoke("search", "index", "a dog", *words).stdout)
     given, options = asked[0]
     assert given[2:] == (3, Filters("a", tag="b"))
-    assert (options["model"], options["windows"]) == ("runs/x", True)
+    assert (options["model"], options["windows"], options["rerank"]) == ("runs/x", True, "t")
     first = document["queries"][0]["answers"][0]
     assert (first["path"], first["start"], first["stop"], first["second"]) == ("/v/a.mp4", 30.0, 60.0, 42.5)
     assert [window["start"] for window in first["windows"]] == [30.0, 3600.0]
+
+
+def test_a_teachers_scores_stand_beside_the_cosines(
+    invoke: Invoke, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = IN_INDEX.queries
+    first, second = queries[0].answers
+    answers = (replace(first, teacher=0.4567), second)
+    scored = replace(IN_INDEX, queries=(replace(queries[0], answers=answers),), rerank_seconds=0.2)
+    monkeypatch.setattr("teachclip.stages.search.index_search.search_index", lambda *_, **options: scored)
+    assert shown(invoke("search", "index", "a dog", "--rerank", "runs/teacher")) == [
+        '"a dog"',
+        "rank  teacher  cosine  window              look at  video",
+        "   1  0.457    0.310   0:30 to 1:00        0:42     /v/a.mp4",
+        "   1           0.100   1:00:00 to 1:00:30  1:00:05  /v/a.mp4",
+        "   2  -        0.200   0:00 to 0:08        0:00     /v/b.mp4",
+    ]
+    document = json.loads(invoke("search", "index", "a dog", "--rerank", "x", "--json").stdout)
+    assert [answer["teacher"] for answer in document["queries"][0]["answers"]] == [0.4567, None]
 
 
 def test_a_demos_folder_is_its_configuration(invoke: Invoke, asked: list[Any]) -> None:
@@ -72,7 +92,6 @@ def test_a_demos_folder_is_its_configuration(invoke: Invoke, asked: list[Any]) -
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("index", "a", "--rerank", "xclip"), "--rerank: for a CONFIG, not for an index"),
         (("index", "a", "--set", "search.top=3"), "--set: for a CONFIG, not for an index"),
         (("own_videos.yaml", "a", "--under", "x", "--windows"), "--under, --windows: for an index, not for a CONFIG"),
         (("demo", "a", "--tag", "x"), "--tag: for an index, not for a CONFIG"),
