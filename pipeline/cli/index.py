@@ -10,7 +10,7 @@ from rich.console import RenderableType
 
 from ...errors import ConfigError
 from ...plurals import counted
-from ..wording import duration, size
+from ..wording import duration, found_of_ten, size
 from .shell.options import refuse_options
 from .shell.remedies import joined
 from .shell.running import AsJson, Debug, Overrides, Quiet, examples, load_config, running
@@ -144,6 +144,7 @@ def _indexed(result: "VideosIndexed") -> Iterator[RenderableType]:
         ("decoded", decoded if result.decoded else "none, all were there"),
         *([("renewed", renewed)] if result.renewed else []),
         *((name, str(count)) for name, count in others.items() if count),
+        *([] if result.recall is None else [("search", found_of_ten(result.recall))]),
     )
     if result.left_out:
         unusable = result.files - result.counts.get("ok", 0)

@@ -66,11 +66,12 @@ def routes(index: OpenIndex, bench: Workbench) -> APIRouter:
 
     @router.get("/info")
     def info() -> dict[str, Any]:
-        """The index: its model, how many videos and windows there are, videos by status, tags."""
+        """The index: its model, windows, videos by status, tags; `recall`, where a search does not look through all."""
         return {
             "model": printable(library.model.name),
             "asks": None if index.lacking is None else told(index.lacking),
             "windows": len(library),
+            "recall": library.recall,
             "videos": library.counts(),
             "tags": library.tags(),
             "folders": [printable(root) for root in library.roots()],

@@ -10,6 +10,8 @@ from ..runtime.reporting import Reporter, Silent
 from .searcher import refuse_empty
 from .serving.open_index import ALL, Filters, Found, OpenIndex, second_of
 
+SLOW = "every window is looked through, which takes long: they are put in lists when videos are indexed here again"
+
 
 @dataclass(frozen=True)
 class WindowFound:
@@ -45,12 +47,14 @@ class IndexSearched:
     Attributes:
         model: that made the vectors; windows: of it.
         seconds: of the search alone, without loading and encoding.
+        recall: share of the ten nearest windows that such a search finds; None where it is exact.
     """
 
     queries: tuple[VideosFound, ...]
     model: str
     windows: int
     seconds: float
+    recall: float | None = None
 
 
 def search_index(
@@ -85,6 +89,8 @@ def search_index(
     try:
         if index.lacking is not None:
             raise index.lacking
+        if index.library.slow and filters == ALL:
+            reporter.warn(SLOW)
         found, seconds = [], 0.0
         for query in queries:
             answers = index.sentence(query, top, filters)
@@ -92,7 +98,8 @@ def search_index(
                 reporter.warn(f"{note}: {query!r}")
             seconds += answers.seconds
             found.append(VideosFound(query, tuple(_video(one, windows) for one in answers.found)))
-        return IndexSearched(tuple(found), index.library.model.name, len(index.library), seconds)
+        recall = index.library.recall if filters == ALL else None
+        return IndexSearched(tuple(found), index.library.model.name, len(index.library), seconds, recall)
     finally:
         index.close()
 

@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from ....errors import ConfigError
 from ....plurals import counted
+from ...wording import found_of_ten
 from ..shell.options import refuse_options, told_as_setting
 from ..shell.paths import settings_inside
 from ..shell.remedies import Given, joined
@@ -167,6 +168,8 @@ def _of_index(result: "IndexSearched") -> Iterator[RenderableType]:
             continue
         rows = [row for answer in found.answers for row in _rows(answer)]
         yield table("rank", "cosine", "window", "look at", "video", rows=rows)
+    if result.recall is not None:
+        yield f"searched {result.windows:,} windows {found_of_ten(result.recall)}"
 
 
 def _rows(answer: "VideoFound") -> Iterator[tuple[object, ...]]:

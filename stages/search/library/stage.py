@@ -46,6 +46,8 @@ class VideosIndexed:
         left_out: the first 20 files that cannot be used, those that failed first.
         videos: usable ones in the library, all_windows: of this model.
         seconds: that this took.
+        recall: share of the ten nearest windows that a search finds in a library so large that it does not look through
+            all; None where it does.
     """
 
     index: str
@@ -64,6 +66,7 @@ class VideosIndexed:
     videos: int
     all_windows: int
     seconds: float
+    recall: float | None = None
 
 
 def index_videos(
@@ -102,9 +105,9 @@ def index_videos(
             reporter.info(f"{folder} is on a {writer.network_disk} disk: searches wait while a video is put down")
         writer.add_roots(found.roots)
         run.bring_up_to_date(found, writer)
-        writer.finish()
+        lists = writer.finish(reporter.info)
         known = writer.known()
-    return run.result(found, known, folder, time.perf_counter() - begun)
+    return run.result(found, known, folder, time.perf_counter() - begun, None if lists is None else lists.recall)
 
 
 class Compared(NamedTuple):
@@ -229,7 +232,9 @@ class _Run:
         if finished:
             progress.advance(finished, windows=encoder.windows)
 
-    def result(self, found: Found, known: dict[str, Known], folder: Path, seconds: float) -> VideosIndexed:
+    def result(
+        self, found: Found, known: dict[str, Known], folder: Path, seconds: float, recall: float | None
+    ) -> VideosIndexed:
         own = [known[path].video for path in found.files if path in known]
         left_out = sorted((video for video in own if video.status != "ok"), key=lambda one: one.status != "failed")
         return VideosIndexed(
@@ -249,6 +254,7 @@ class _Run:
             videos=sum(each.windows > 0 for each in known.values()),
             all_windows=sum(each.windows for each in known.values()),
             seconds=seconds,
+            recall=recall,
         )
 
 

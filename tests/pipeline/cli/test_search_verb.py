@@ -1,6 +1,7 @@
 """`teachclip search`: what its first argument is, told by what lies there; what is said of an index's videos."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,16 @@ def test_an_index_shows_when_a_video_fits(invoke: Invoke, asked: list[Any]) -> N
     given, options = asked[0]
     assert given == (Path("index"), ["a dog", "a cat"], 5, Filters())
     assert (options["model"], options["windows"]) == (None, False)
+
+
+def test_a_search_through_lists_says_how_much_it_finds(
+    invoke: Invoke, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = replace(IN_INDEX, windows=3_000_000, recall=0.9578)
+    monkeypatch.setattr("teachclip.stages.search.index_search.search_index", lambda *_, **__: found)
+    last = shown(invoke("search", "index", "a dog"))[-1]
+    assert last == "searched 3,000,000 windows through lists, which finds 95.8 % of the ten nearest windows"
+    assert json.loads(invoke("search", "index", "a dog", "--json").stdout)["recall"] == 0.9578
 
 
 def test_options_of_an_index_reach_it(invoke: Invoke, asked: list[Any]) -> None:

@@ -71,6 +71,7 @@ def test_the_index_is_described(served: Served, shelf: Shelf) -> None:
     assert said["videos"] == {"ok": 6}
     assert said["windows"] == 6
     assert said["asks"] is None
+    assert said["recall"] is None
     assert said["model"] == str(shelf.config.search_run)
     assert str(shelf.root) in said["folders"]
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from teachclip.cache.library import library as of_library
+from teachclip.cache.library import lists
 from teachclip.cache.library.library import Library
 from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, DataError
 from teachclip.remedies import IndexVideos, Remedy
@@ -16,6 +18,7 @@ from teachclip.stages.search.index_search import VideoFound, search_index
 from teachclip.stages.search.serving.open_index import ALL, Filters
 
 from ..conftest import Heard
+from .conftest import Index
 
 QUERY = "a dog runs on the beach"
 
@@ -123,3 +126,23 @@ def test_another_model_of_the_same_name_is_refused(root: Path) -> None:
 def test_a_folder_without_an_index_is_told(root: Path) -> None:
     with pytest.raises(CacheError):
         search_index(root / "clips", [QUERY], device="cpu")
+
+
+def test_of_a_large_index_it_is_said_how_much_a_search_finds(
+    root: Path, index: Index, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its windows lie in lists; before, that every one is looked through. With a filter they are."""
+    for module in (lists, of_library):
+        monkeypatch.setattr(module, "EXACT_UP_TO", 5)
+    before = search_index(root / "index", [QUERY], 9, device="cpu", reporter=heard)
+    assert before.recall is None
+    assert len(heard.warnings) == 1
+    made = index()
+    assert made.recall is not None
+    assert made.recall >= lists.RECALL
+    result = search_index(root / "index", [QUERY], 9, device="cpu", reporter=heard)
+    assert result.recall == made.recall
+    assert result.queries == before.queries
+    below = search_index(root / "index", [QUERY], 9, Filters(under=str(root)), device="cpu", reporter=heard)
+    assert below.recall is None
+    assert len(heard.warnings) == 1
