@@ -23,6 +23,7 @@ from .database import DATABASE, snapshot, stored_path, to_read, to_write, told, 
 from .lists import EXACT_UP_TO, Lists, carried, index_of, read_lists
 from .matrix import Matrix, generation_of, read_matrix, remembered
 from .rows import VIDEO, Hit, Known, Model, Video, Window, floats, known_videos, video_of
+from .tags import change_tags, tag_of
 
 _MODEL = "name, digest, width, frames, seconds, step, whole"
 _WINDOW = "w.id, w.video, v.path, w.start, w.stop, w.times, w.weights"
@@ -266,16 +267,25 @@ class Library:
         with self._connected() as connection:
             return [tag for (tag,) in connection.execute(query, values)]
 
+    def tags_of(self, videos: Sequence[int]) -> dict[int, list[str]]:
+        """Tags of videos by their ids, in order; those without any are absent."""
+        found: dict[int, list[str]] = {}
+        with self._connected() as connection:
+            for start in range(0, len(videos), _MANY):
+                part = videos[start : start + _MANY]
+                query = f"SELECT video, tag FROM tags WHERE video IN ({','.join('?' * len(part))}) ORDER BY tag"
+                for video, tag in connection.execute(query, part):
+                    found.setdefault(video, []).append(tag)
+        return found
+
     def add_tag(self, path: str | Path, tag: str) -> None:
         """Give a video a tag; it keeps it when the file is moved or changed.
 
         Raises:
-            DataError: the video is not here, or the tag is empty.
+            DataError: the video is not here, or this cannot be a tag.
             CacheError: the library cannot be written.
         """
-        if not tag.strip():
-            raise DataError("an empty tag finds nothing")
-        self._tag(path, "INSERT OR IGNORE INTO tags(video, tag) VALUES (?, ?)", tag)
+        self._change_tags(path, add=[tag_of(tag)])
 
     def remove_tag(self, path: str | Path, tag: str) -> None:
         """Take a tag off a video; nothing when it does not have it.
@@ -283,7 +293,7 @@ class Library:
         Raises:
             As `add_tag`.
         """
-        self._tag(path, "DELETE FROM tags WHERE video = ? AND tag = ?", tag)
+        self._change_tags(path, remove=[tag_of(tag)])
 
     def close(self) -> None:
         """Let go of the database; what is under way ends as it should."""
@@ -307,15 +317,13 @@ class Library:
                 lists = carried(self._lists, matrix)
             return matrix, lists or read_lists(self.folder, connection, self._id, matrix)
 
-    def _tag(self, path: str | Path, statement: str, tag: str) -> None:
+    def _change_tags(self, path: str | Path, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
+        if self.video(path) is None:
+            raise DataError("this video is not in the index", where=str(path))
         connection = to_write(self.folder)
         try:
             with transaction(connection, self.folder):
-                query = "SELECT id FROM videos WHERE path = CAST(? AS TEXT)"
-                found = connection.execute(query, (_absolute(path),)).fetchone()
-                if found is None:
-                    raise DataError("this video is not in the index", where=str(path))
-                connection.execute(statement, (found[0], tag))
+                change_tags(connection, [os.path.abspath(path)], add, remove)
         finally:
             connection.close()
 

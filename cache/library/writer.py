@@ -18,6 +18,7 @@ from .disks import network_disk
 from .lists import Lists, keep_lists
 from .matrix import next_generation, read_matrix
 from .rows import UNKNOWN, VIDEO, Known, Model, NewWindow, Video, known_videos, video_of
+from .tags import change_tags
 
 LOCK = "index.lock"
 _NO_LOCKS = (errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK)  # file systems that have none
@@ -145,6 +146,11 @@ class LibraryWriter:
             for id in ids:
                 self._drop_windows(id)
                 connection.execute("DELETE FROM videos WHERE id = ?", (id,))
+
+    def change_tags(self, paths: Iterable[str], add: Sequence[str], remove: Sequence[str]) -> tuple[int, int]:
+        """Give the videos of these paths tags and take others away, in one transaction; how many were new, and gone."""
+        with transaction(self._connection, self.folder) as connection:
+            return change_tags(connection, paths, add, remove)
 
     def finish(self, tell: Callable[[str], None] = lambda _: None) -> Lists | None:
         """Make what searches need of what is there now, and empty the write-ahead file.

@@ -179,7 +179,7 @@ def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any
         (_, (videos, out, model)) = stages[-1]
         assert videos == [word for word in words[1:] if word in ("clips/", "holidays/*.mkv", "@files.txt")]
         assert out == Path("index")
-        assert model == words[words.index("--model") + 1]
+        assert model == (words[words.index("--model") + 1] if "--model" in words else None)
     elif words[:2] == ["search", "index/"]:
         assert stages[-1][0] == "stages.search.index_search.search_index"
         assert stages[-1][1][:2] == (Path("index"), words[2:3])
@@ -527,6 +527,23 @@ def test_index_shows_what_was_done(invoke: Invoke, stages: object, monkeypatch: 
     lines = shown(invoke("index", "my clips"))
     assert lines[3] == "decoded  none, all were there"
     assert lines[-1] == "What failed or ran out of time is tried again with: teachclip index 'my clips'"
+
+
+def test_index_gives_tags(invoke: Invoke, stages: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def run(*_: Any, **given: Any) -> VideosIndexed:
+        asked.update(given)
+        return replace(INDEXED, tags_added=3)
+
+    monkeypatch.setattr("teachclip.stages.search.library.stage.index_videos", run)
+    lines = shown(invoke("index", "clips", "--tag", "sea", "--tag", "2019", "--untag", "new"))
+    assert "tags     3 given, 0 taken away" in lines
+    assert (asked["tags"], asked["untags"]) == (["sea", "2019"], ["new"])
+    for words in (["clips", "--estimate", "--untag", "x"], ["own_videos.yaml", "--tag", "x"]):
+        result = invoke("index", *words)
+        assert result.exit_code == 2
+        assert "tag" in result.stderr
 
 
 def test_index_estimates(invoke: Invoke, stages: object) -> None:

@@ -25,7 +25,7 @@ SURFACE = {
     "denoise": CONFIGURED,
     "train": {"--accept", *CONFIGURED},
     "evaluate": {"--on", "--run", *CONFIGURED},
-    "index": {"VIDEOS...", "--model", "--out", "--estimate", "--workers", "--set", *COMMON},
+    "index": {"VIDEOS...", "--model", "--out", "--estimate", "--workers", "--tag", "--untag", "--set", *COMMON},
     "search": {
         *("INDEX|CONFIG", "QUERY...", "--top", "--under", "--tag", "--windows", "--model", "--rerank", "--set"),
         *COMMON,

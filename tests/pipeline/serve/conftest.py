@@ -160,11 +160,11 @@ class Served:
         finally:
             connection.close()
 
-    def hand_in(self, content: bytes, name: str = "clip.mp4", **headers: str) -> Answer:
+    def hand_in(self, content: bytes, name: str = "clip.mp4", under: str = "", **headers: str) -> Answer:
         """A clip to search by."""
         body = multipart(content, name)
         given = {"Content_Type": "multipart/form-data; boundary=edge", **headers}
-        return self.ask("/api/search/clip", "POST", body, **given)
+        return self.ask(f"/api/search/clip?under={under}" if under else "/api/search/clip", "POST", body, **given)
 
 
 def multipart(content: bytes, name: str = "clip.mp4", field: str = "clip") -> bytes:
