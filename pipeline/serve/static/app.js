@@ -2,6 +2,7 @@
 // Names and paths only ever become text nodes.
 const $ = (id) => document.getElementById(id);
 const form = $("ask"), q = $("q"), results = $("results"), status = $("status"), player = $("player"), video = $("video");
+const UNKNOWN = "This browser cannot play this file. It lies here:";
 const FILTERS = ["under", "since", "until", "tag"];
 let asked = 0, question = null;
 
@@ -168,10 +169,11 @@ function play(found) {
   video.hidden = !found.playable;
   if (found.playable) {
     video.src = `/api/windows/${found.row}/video`;
-    video.addEventListener("loadedmetadata", () => {
+    video.onloadedmetadata = () => {
+      if (!video.videoWidth) return cannot(UNKNOWN);  // it would play the sound alone
       video.currentTime = found.second;
       video.play().catch(() => {});
-    }, { once: true });
+    };
   } else cannot("A browser cannot play this kind of file. It lies here:");
   const cells = document.createElement("div"), image = document.createElement("img");
   cells.className = "cells";
@@ -250,7 +252,7 @@ if (form) {
     else if (event.key === "t" && result) { event.preventDefault(); tagging(result); }
     else if (event.key === "f" && !typing) { event.preventDefault(); $("filters").open = true; $("under").focus(); }
   });
-  video.addEventListener("error", () => { if (video.hasAttribute("src")) cannot("This browser cannot play this file. It lies here:"); });
+  video.addEventListener("error", () => { if (video.hasAttribute("src")) cannot(UNKNOWN); });
   player.addEventListener("close", closed);
   player.addEventListener("click", (event) => { if (event.target === player) player.close(); });
   $("close").addEventListener("click", () => player.close());

@@ -3,17 +3,20 @@
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from teachclip.cache.library import library as of_library
 from teachclip.cache.library.database import to_read
 from teachclip.cache.library.library import Library
 from teachclip.cache.library.writer import LibraryWriter
+from teachclip.stages.search.library.stage import index_videos
 from teachclip.stages.search.serving.open_index import OpenIndex
 
 from ..report.conftest import Browser, Tab
-from .conftest import NASTY, TOKEN, Served, Shelf, serving
+from .conftest import COLOURS, NASTY, TOKEN, Served, Shelf, pictures, serving, write_other
 
 NAMES = "[...document.querySelectorAll('.name')].map(n => n.textContent)"
 KEYS = {"Enter": 13, "ArrowDown": 40, "ArrowUp": 38, "Escape": 27, "Tab": 9}
@@ -176,6 +179,55 @@ def test_what_no_browser_plays_shows_frames_and_path(browser: Browser, served: S
     assert tab.evaluate("document.getElementById('path').textContent") == str(shelf.clips / "old.avi")
     assert "cannot play" in tab.evaluate("document.getElementById('unplayable').textContent")
     quiet(tab)
+
+
+OTHERS = {  # codec, container, sound, whether it is a kind of file that browsers know
+    "hevc.mp4": ("libx265", "mp4", False, True),
+    "hevc with sound.mp4": ("libx265", "mp4", True, True),
+    "old.mov": ("mpeg4", "mov", True, True),
+    "hevc.mkv": ("libx265", "matroska", False, False),
+    "old.avi": ("mpeg4", "avi", True, False),
+    "tv.ts": ("mpeg2video", "mpegts", False, False),
+}
+
+
+@pytest.fixture(scope="module")
+def others(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips that browsers do not play, and their index."""
+    root = tmp_path_factory.mktemp("others")
+    (root / "clips").mkdir()
+    for (name, (codec, container, sound, _)), colour in zip(OTHERS.items(), COLOURS, strict=True):
+        if codec not in av.codecs_available:
+            pytest.skip(f"PyAV has no {codec}")
+        write_other(root / "clips" / name, pictures(colour), codec, container, sound)
+    made = index_videos([str(root / "clips")], root / "index", str(shelf.config.search_run), device="cpu", workers=1)
+    assert made.counts == {"ok": len(OTHERS)}
+    return root
+
+
+def test_what_a_browser_cannot_play_shows_frames_and_path(browser: Browser, others: Path) -> None:
+    """By its container, by its codec, and where it would play the sound alone."""
+    index = OpenIndex.open(others / "index")
+    with serving(index) as served:
+        answers = served.ask("/api/search?q=clip&top=50").json["answers"]
+        assert {one["name"]: one["playable"] for one in answers} == {name: kind[3] for name, kind in OTHERS.items()}
+        for one in answers:
+            film = served.ask(f"/api/windows/{one['row']}/video")
+            assert film.status == (200 if one["playable"] else 415)
+            assert served.ask(f"/api/windows/{one['row']}/strip.jpg").headers["content-type"] == "image/jpeg"
+        tab = visit(browser, f"{served.url}?q=clip")
+        until(tab, f"document.querySelectorAll('.result').length === {len(OTHERS)}")
+        for name in OTHERS:
+            tab.evaluate(f"({find(name)}).querySelector('.play').click()")
+            until(tab, "document.getElementById('video').hidden && !document.getElementById('unplayable').hidden")
+            assert "cannot play" in tab.evaluate("document.getElementById('unplayable').textContent")
+            until(tab, "document.querySelector('#frames img').naturalWidth > 0")
+            assert tab.evaluate("document.getElementById('path').textContent") == str(others / "clips" / name)
+            press(tab, "Escape")
+            until(
+                tab, "!document.getElementById('player').open && !document.getElementById('video').hasAttribute('src')"
+            )
+    index.close()
 
 
 def test_a_clip_that_is_handed_in(browser: Browser, served: Served, shelf: Shelf) -> None:
