@@ -207,7 +207,7 @@ class Searcher:
         self.close()
 
 
-def refuse_empty(queries: Sequence[str]) -> None:
+def refuse_empty(queries: Sequence[object]) -> None:
     """Refuse what finds nothing.
 
     Raises:
@@ -218,7 +218,7 @@ def refuse_empty(queries: Sequence[str]) -> None:
         raise DataError("a list of sentences is searched for, and this is one", hint=f"ask for [{queries!r}]")
     if not queries:
         raise DataError("nothing to search for", hint=hint)
-    empty = [f"sentence {number}" for number, query in enumerate(queries, start=1) if blank(query)]
+    empty = [f"sentence {number}" for number, query in enumerate(queries, start=1) if blank(str(query))]
     if empty:
         raise DataError("an empty sentence finds nothing", details=empty if len(queries) > 1 else (), hint=hint)
 

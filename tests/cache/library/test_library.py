@@ -136,10 +136,32 @@ def test_tags(folder: Path, clips: Path) -> None:
         assert library.tags(clips / "a/1.mp4") == []
         with pytest.raises(DataError, match="not in the index"):
             library.add_tag(clips / "none.mp4", "sea")
-        with pytest.raises(DataError, match="empty tag"):
-            library.add_tag(path, " ")
+        for wrong, said in (
+            (" ", "empty tag"),
+            ("a\nb", "one line"),
+            ("x" * 201, "201 letters"),
+            ("\udce9", "one line"),
+        ):
+            with pytest.raises(DataError, match=said):
+                library.add_tag(path, wrong)
+        other, last = (library.windows_of(clips / name)[0].video for name in ("a/1.mp4", "b/ü\udce9.mp4"))
+        library.add_tag(path, " sea ")
+        assert library.tags_of([other, last, 10**6]) == {last: ["sea", "Élan"]}
+        library.remove_tag(path, "sea")
         library.refresh()
         assert found(library, 6, top=1, tag="Élan") == [("ü\udce9.mp4", 15.0)]
+
+
+def test_tags_are_written_while_somebody_fills(folder: Path, clips: Path) -> None:
+    """Whoever fills has the lock of the folder, not of the database."""
+    with LibraryWriter.claim(folder, MODEL) as writer, Library.open(folder) as library:
+        library.add_tag(clips / "a/1.mp4", "sea")
+        writer.keep(video(clips / "new.mp4", content=9), some(40))
+        both = [str(clips / "a/1.mp4"), str(clips / "new.mp4"), str(clips / "none.mp4")]
+        assert writer.change_tags(both, ["sea", "dogs"], ["cats"]) == (3, 0)
+        library.remove_tag(clips / "new.mp4", "sea")
+        assert writer.change_tags(both, [], ["sea"]) == (0, 1)
+        assert library.tags() == library.tags(clips / "new.mp4") == ["dogs"]
 
 
 def test_a_file_that_is_gone_is_no_answer(folder: Path, clips: Path) -> None:

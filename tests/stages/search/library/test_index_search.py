@@ -1,4 +1,4 @@
-"""Sentences asked of an index: the order of the cosines, windows and seconds, filters, what is gone."""
+"""What is asked of an index, by sentences, videos and windows: the order of the cosines, filters, what is gone."""
 
 import shutil
 import sqlite3
@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from teachclip.cache.library import library as of_library
+from teachclip.cache.library import lists
 from teachclip.cache.library.library import Library
 from teachclip.configs.schema import NetworkConfig
 from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, DataError
@@ -17,12 +19,13 @@ from teachclip.stages.models.build import build_network
 from teachclip.stages.models.checkpoints.files import load_network, save_network
 from teachclip.stages.models.clip.tokens import tokenize
 from teachclip.stages.models.student import Student
-from teachclip.stages.search.index_search import VideoFound, search_index
+from teachclip.stages.search.index_search import IndexSearcher, VideoFound, search_index
 from teachclip.stages.search.library.stage import index_videos
 from teachclip.stages.search.serving.open_index import ALL, Filters, OpenIndex
 from teachclip.stages.search.serving.pictures import Clip
 
 from ..conftest import NETWORK, SIZE, Heard
+from .conftest import Index
 
 QUERY = "a dog runs on the beach"
 
@@ -183,3 +186,89 @@ def test_another_model_of_the_same_name_is_refused(root: Path) -> None:
 def test_a_folder_without_an_index_is_told(root: Path) -> None:
     with pytest.raises(CacheError):
         search_index(root / "clips", [QUERY], device="cpu")
+
+
+def test_of_a_large_index_it_is_said_how_much_a_search_finds(
+    root: Path, index: Index, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its windows lie in lists; before, that every one is looked through. With a filter they are."""
+    for module in (lists, of_library):
+        monkeypatch.setattr(module, "EXACT_UP_TO", 5)
+    before = search_index(root / "index", [QUERY], 9, device="cpu", reporter=heard)
+    assert before.recall is None
+    assert len(heard.warnings) == 1
+    made = index()
+    assert made.recall is not None
+    assert made.recall >= lists.RECALL
+    result = search_index(root / "index", [QUERY], 9, device="cpu", reporter=heard)
+    assert result.recall == made.recall
+    assert result.queries == before.queries
+    below = search_index(root / "index", [QUERY], 9, Filters(under=str(root)), device="cpu", reporter=heard)
+    assert below.recall is None
+    assert len(heard.warnings) == 1
+
+
+def test_a_video_finds_itself_and_what_is_like_it(root: Path) -> None:
+    clip = root / "elsewhere.mp4"
+    shutil.copy(root / "clips/a/short.mp4", clip)
+    result = search_index(root / "index", [QUERY, clip], 9, device="cpu")
+    (sentence, video) = result.queries
+    assert (sentence.by, video.by, video.query) == ("sentence", "clip", str(clip))
+    assert sentence.answers == found(root)
+    assert video.answers[0].path == str(root / "clips/a/short.mp4")
+    assert video.answers[0].cosine == pytest.approx(1.0, abs=2e-3)
+    assert len(video.answers) == 4
+
+
+def test_a_video_that_cannot_be_used_is_told_with_its_reason(root: Path) -> None:
+    broken = root / "clips/b/broken.mp4"
+    with pytest.raises(DataError, match="this clip cannot be used: corrupt, ") as caught:
+        search_index(root / "index", [broken], device="cpu")
+    assert caught.value.where == str(broken)
+
+
+def test_like_a_window_by_its_id_or_its_videos_path(root: Path) -> None:
+    long = str(root / "clips/long.mp4")
+    with IndexSearcher.open(root / "index", device="cpu") as searcher, Library.open(root / "index") as library:
+        windows = library.windows_of(long)
+        ids = {
+            window.id
+            for answer in searcher.search([QUERY], 9, windows=True).queries[0].answers
+            for window in answer.windows
+        }
+        assert ids == set(library.rows.tolist())
+        for like, row in ((str(windows[2].row), windows[2].row), (long, windows[0].row)):
+            (answered,) = searcher.search([], 9, like=like).queries
+            assert (answered.query, answered.by) == (like, "window")
+            vector = library.vector(row)
+            assert vector is not None
+            scores = library.matrix().astype(np.float32) @ vector.astype(np.float32)
+            best = {window.path: 0.0 for window in library.windows(library.rows.tolist())}
+            for score, window in zip(scores.tolist(), library.windows(library.rows.tolist()), strict=True):
+                best[window.path] = max(best[window.path], score)
+            del best[long]
+            assert [each.path for each in answered.answers] == sorted(best, key=lambda path: best[path], reverse=True)
+        both = searcher.search([QUERY], 9, like=long).queries
+        assert [each.by for each in both] == ["sentence", "window"]
+
+
+@pytest.mark.parametrize(
+    ("like", "what"),
+    [
+        ("999999", "there is no window 999999"),
+        ("9" * 40, "no vector of this video"),
+        ("clips/none.mp4", "no vector of this video"),
+        ("clips/b/broken.mp4", "no vector of this video: corrupt, "),
+    ],
+)
+def test_like_what_is_not_there_is_told(root: Path, monkeypatch: pytest.MonkeyPatch, like: str, what: str) -> None:
+    monkeypatch.chdir(root)
+    with pytest.raises(DataError, match=what):
+        search_index(root / "index", [], like=like, device="cpu")
+
+
+def test_like_needs_no_model(root: Path) -> None:
+    own_model(root)
+    (root / "student").rename(root / "moved")
+    long = str(root / "clips/long.mp4")
+    assert len(search_index(root / "index", [], like=long, device="cpu").queries[0].answers) == 3

@@ -19,7 +19,7 @@ from teachclip.cache.library import teacher_features
 from teachclip.cache.library.library import Library
 from teachclip.cache.library.rows import Window
 from teachclip.configs.schema import NetworkConfig, PrepareConfig
-from teachclip.errors import CheckpointError
+from teachclip.errors import CheckpointError, DataError
 from teachclip.stages.data.video.workers import Arrived, decode_in_parts
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.checkpoints.files import load_network, save_network
@@ -269,3 +269,10 @@ def test_what_is_no_teacher_is_said(root: Path) -> None:
     assert "X-CLIP" in str(caught.value.hint)
     with pytest.raises(CheckpointError, match="no teacher lies here"):
         answers(root, root / "nobody")
+
+
+def test_a_teacher_reads_sentences_alone(root: Path) -> None:
+    teacher = str(saved(root, "xclip"))
+    for asked_with in ({"queries": [root / "clips/a/brief.mp4"]}, {"queries": [], "like": "1"}):
+        with pytest.raises(DataError, match="re-orders what sentences find"):
+            search_index(root / "index", rerank=teacher, device="cpu", **asked_with)  # type: ignore[arg-type]
