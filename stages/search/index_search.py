@@ -8,8 +8,8 @@ from typing import Literal, Self
 from ...cache.library.rows import Hit
 from ...errors import DataError
 from ..runtime.reporting import Reporter, Silent
-from .questions import Question
-from .searcher import refuse_empty
+from .library.models import DeviceName
+from .questions import Question, refuse_empty
 from .serving.open_index import ALL, Answers, Filters, Found, OpenIndex, second_of
 from .serving.pictures import clip_frames
 from .serving.workbench import Workbench
@@ -70,7 +70,9 @@ class IndexSearched:
 
 
 class IndexSearcher:
-    """An index that is open and asked often, until it is closed.
+    """An index that is open and asked often, until it is closed; several threads may ask at once.
+
+    What is indexed meanwhile is found, too, some seconds later.
 
         with IndexSearcher.open(Path("index")) as searcher:
             searcher.search(["a dog runs on the beach", Path("dog.mp4")], top=3)
@@ -83,7 +85,7 @@ class IndexSearcher:
         self._index, self._bench = index, Workbench(1)
 
     @classmethod
-    def open(cls, folder: Path, model: str | None = None, device: Literal["auto", "cpu", "cuda"] = "auto") -> Self:
+    def open(cls, folder: Path, model: str | None = None, device: DeviceName = "auto") -> Self:
         """As `OpenIndex.open`."""
         return cls(OpenIndex.open(folder, model, device))
 
@@ -165,7 +167,7 @@ def search_index(
     like: str | None = None,
     model: str | None = None,
     windows: bool = False,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: DeviceName = "auto",
     reporter: Reporter | None = None,
 ) -> IndexSearched:
     """The `top` videos of an index whose best windows are nearest to each question; those whose file is gone are none.
