@@ -28,7 +28,7 @@ RECALL, TOP = 0.95, 10
 ASKED, TURNED, JOINED = 1024, 0.25, 0.1
 LEAST = 8  # lists that a search goes through; a few more than are needed cost next to nothing
 _PER_LIST, _STEPS, _SEED = 40, 10, 0  # of k-means: windows of its sample for each list, rounds
-_PIECE = 16_384  # windows that are held as float32 at once
+_PIECE = 4096  # windows that are held as float32 at once
 _NAMED = re.compile(r"lists-(\d+)-(\d+)-([0-9a-f]{16})\.npz")
 
 
@@ -128,17 +128,17 @@ def _made(matrix: Matrix) -> Lists:
     asked = vectors[own].astype(np.float32)
     asked[::2] = turned(asked[::2], random)
     list_of = np.empty(len(vectors), np.int32)
-    scores, nearest = np.full((len(own), 0), 0, np.float32), np.full((len(own), 0), 0, np.int64)
+    scores, nearest = np.empty((len(own), 0), np.float32), np.empty((len(own), 0), np.int64)
     for start in range(0, len(vectors), _PIECE):
         piece = vectors[start : start + _PIECE].astype(np.float32)
         list_of[start : start + _PIECE] = _nearest_lists(centres, piece)
         cosines = asked @ piece.T
         inside = np.flatnonzero((own >= start) & (own < start + len(piece)))
         cosines[inside, own[inside] - start] = -np.inf  # a window does not find itself
-        scores = np.concatenate([scores, cosines], 1)
-        places = np.broadcast_to(np.arange(start, start + len(piece)), cosines.shape)
-        nearest = np.concatenate([nearest, places], 1)
-        best = np.argpartition(-scores, min(TOP, scores.shape[1]) - 1, 1)[:, :TOP]
+        places = _best(cosines)
+        scores = np.concatenate([scores, np.take_along_axis(cosines, places, 1)], 1)
+        nearest = np.concatenate([nearest, start + places], 1)
+        best = _best(scores)
         scores, nearest = np.take_along_axis(scores, best, 1), np.take_along_axis(nearest, best, 1)
     ranks = np.argsort(np.argsort(-(asked @ centres.T), 1), 1)
     at = np.take_along_axis(ranks, list_of[nearest], 1)  # a window is found where its list is gone through
@@ -166,6 +166,11 @@ def _centres(vectors: NDArray[np.float16], random: np.random.Generator) -> NDArr
     )
     means.train(vectors[places].astype(np.float32))
     return np.ascontiguousarray(means.centroids, np.float32)
+
+
+def _best(scores: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Where the largest ten of each row stand, in any order."""
+    return np.argpartition(-scores, min(TOP, scores.shape[1]) - 1, 1)[:, :TOP]
 
 
 def _nearest_lists(centres: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.int32]:

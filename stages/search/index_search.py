@@ -10,9 +10,9 @@ from typing import Literal, Self
 from ...cache.library.rows import Hit
 from ...errors import DataError
 from ..runtime.reporting import Reporter, Silent
-from .questions import Question
+from .library.models import DeviceName
+from .questions import Question, refuse_empty
 from .rerank_windows import WindowReranker
-from .searcher import refuse_empty
 from .serving.open_index import ALL, Answers, Filters, Found, OpenIndex
 from .serving.pictures import clip_frames
 from .serving.workbench import Workbench
@@ -78,7 +78,9 @@ class IndexSearched:
 
 
 class IndexSearcher:
-    """An index that is open and asked often, until it is closed.
+    """An index that is open and asked often, until it is closed; several threads may ask at once.
+
+    What is indexed meanwhile is found, too, some seconds later.
 
         with IndexSearcher.open(Path("index")) as searcher:
             searcher.search(["a dog runs on the beach", Path("dog.mp4")], top=3)
@@ -96,7 +98,7 @@ class IndexSearcher:
         cls,
         folder: Path,
         model: str | None = None,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
+        device: DeviceName = "auto",
         *,
         rerank: str | None = None,
         reporter: Reporter | None = None,
@@ -220,7 +222,7 @@ def search_index(
     model: str | None = None,
     windows: bool = False,
     rerank: str | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: DeviceName = "auto",
     reporter: Reporter | None = None,
 ) -> IndexSearched:
     """The `top` videos of an index whose best windows are nearest to each question; those whose file is gone are none.

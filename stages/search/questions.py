@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...errors import DataError
+from ...remedies import Remedy, Search
 from ..data.readers.text_files import blank, decoded
 from .library.files import is_video_name, lines_of
 
@@ -21,6 +22,22 @@ def questions(words: Sequence[str], stdin: BinaryIO | None = None) -> list[Quest
         DataError: a list cannot be read, is not UTF-8 or empty; there is no such video.
     """
     return [question for word in words for question in _asked(word, stdin)]
+
+
+def refuse_empty(queries: Sequence[object]) -> None:
+    """Refuse what finds nothing.
+
+    Raises:
+        DataError: no sentence, or an empty one.
+    """
+    hint = Remedy("ask with words", Search())
+    if isinstance(queries, str):
+        raise DataError("a list of sentences is searched for, and this is one", hint=f"ask for [{queries!r}]")
+    if not queries:
+        raise DataError("nothing to search for", hint=hint)
+    empty = [f"sentence {number}" for number, query in enumerate(queries, start=1) if blank(str(query))]
+    if empty:
+        raise DataError("an empty sentence finds nothing", details=empty if len(queries) > 1 else (), hint=hint)
 
 
 def _asked(word: str, stdin: BinaryIO | None) -> Iterator[Question]:

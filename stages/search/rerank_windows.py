@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from ..data.video.workers import Decoded, decode_in_parts
 from ..models.frozen.teacher import NetworkTeacher, load_teacher
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter, Silent
-from .library.models import TIMEOUT
+from .library.models import TIMEOUT, DeviceName
 from .library.reading import read_frames_at
 from .rerank import CANDIDATES, Memory, plain, refuse_not_finite, stacked, teacher_at
 
@@ -73,7 +73,7 @@ class WindowReranker:
         cls,
         library: Library,
         teacher: str,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
+        device: DeviceName = "auto",
         reporter: Reporter | None = None,
     ) -> Self:
         """The teacher of a run folder or a checkpoint, loaded.

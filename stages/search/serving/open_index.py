@@ -31,7 +31,13 @@ _MANY = 4  # windows of a video that are looked at for each video wanted
 
 @dataclass(frozen=True)
 class Filters:
-    """What an answer must fit, as `Library.select`."""
+    """What an answer must fit, all of it.
+
+    Attributes:
+        under: a folder (or a file) that the video lies below.
+        since, until: the file's time, seconds since 1970, from and to inclusive.
+        tag: that the video has.
+    """
 
     under: str | None = None
     since: float | None = None

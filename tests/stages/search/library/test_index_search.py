@@ -2,12 +2,14 @@
 
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from teachclip import Filters, IndexSearcher, Searcher
 from teachclip.cache.library import library as of_library
 from teachclip.cache.library import lists
 from teachclip.cache.library.library import Library
@@ -19,9 +21,9 @@ from teachclip.stages.models.build import build_network
 from teachclip.stages.models.checkpoints.files import load_network, save_network
 from teachclip.stages.models.clip.tokens import tokenize
 from teachclip.stages.models.student import Student
-from teachclip.stages.search.index_search import IndexSearcher, VideoFound, search_index
+from teachclip.stages.search.index_search import VideoFound, search_index
 from teachclip.stages.search.library.stage import index_videos
-from teachclip.stages.search.serving.open_index import ALL, Filters, OpenIndex
+from teachclip.stages.search.serving.open_index import ALL, OpenIndex
 from teachclip.stages.search.serving.pictures import Clip
 
 from ..conftest import NETWORK, SIZE, Heard
@@ -272,3 +274,23 @@ def test_like_needs_no_model(root: Path) -> None:
     (root / "student").rename(root / "moved")
     long = str(root / "clips/long.mp4")
     assert len(search_index(root / "index", [], like=long, device="cpu").queries[0].answers) == 3
+
+
+def test_searcher_opens_an_index_by_its_folder(root: Path) -> None:
+    """As users do, from several threads, while the index is followed."""
+    wanted = search_index(root / "index", [QUERY], 3, Filters(under=str(root / "clips/a")), device="cpu").queries
+    with Searcher.open(str(root / "index"), device="cpu") as searcher:
+        assert isinstance(searcher, IndexSearcher)
+        assert searcher.search([QUERY], top=9).queries[0].answers == found(root)
+
+        def ask(_: int) -> object:
+            return searcher.search([QUERY], top=3, filters=Filters(under=str(root / "clips/a"))).queries
+
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(ask, range(20))) == [wanted] * 20
+    with pytest.raises(ValueError, match="closed"):
+        searcher.search([QUERY])
+    with pytest.raises(DataError, match="a list of sentences"), Searcher.open(root / "index", device="cpu") as again:
+        again.search("a dog")
+    with pytest.raises(CacheError, match="no index here"):
+        Searcher.open(root / "clips")
