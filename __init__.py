@@ -18,7 +18,9 @@ __all__ = [
     "DataError",
     "EncodedVideos",
     "Encoder",
+    "Filters",
     "FrameCache",
+    "IndexSearcher",
     "LabelProcess",
     "Labels",
     "PluginError",
@@ -84,8 +86,10 @@ _NAMES = {
     "stages.score.worker_part": ("WorkerPart",),
     "stages.search.encoder": ("EncodedVideos", "Encoder", "load"),
     "stages.search.index": ("index",),
+    "stages.search.index_search": ("IndexSearcher",),
     "stages.search.rerank": ("Reranker",),
     "stages.search.searcher": ("Searcher",),
+    "stages.search.serving.open_index": ("Filters",),
     "stages.search.stage": ("search",),
     "stages.train.stage": ("train",),
 }
@@ -127,8 +131,10 @@ if TYPE_CHECKING:
     from .stages.score.worker_part import WorkerPart
     from .stages.search.encoder import EncodedVideos, Encoder, load
     from .stages.search.index import index
+    from .stages.search.index_search import IndexSearcher
     from .stages.search.rerank import Reranker
     from .stages.search.searcher import Searcher
+    from .stages.search.serving.open_index import Filters
     from .stages.search.stage import search
     from .stages.train.stage import train
 else:  # a type checker must not believe that the package has every name

@@ -1,12 +1,17 @@
 """The store of vectors at size: what opening, asking, filtering, adding and deleting take.
 
-    python benchmarks/library.py [--windows 200000] [--width 512] [--out library.json]
+    python benchmarks/library.py [--windows 200000] [--width 512] [--lists] [--out library.json]
 
-Windows are of videos in 40 folders, 50 a video, with random unit vectors. `open`: a library whose matrix is there.
-`first`: the first question, for which the exact index is filled. Questions, filters: medians of 30, other vectors each;
-a filter lets a fortieth of the windows through. `bandwidth`: what reading the float16 matrix once would take at the
-speed of a copy in this run. Added and deleted: 1,000 windows of 20 videos, a transaction a video, or one for all.
-`refresh`: an open library takes that up. `anew`: the matrix made from the database alone. All on one thread.
+Windows are of videos in 40 folders, 50 a video, with random unit vectors and those of 12 frames. `open`: a library
+whose matrix is there. `first`: the first question, for which the exact index is filled. Questions, filters: medians of
+30, other vectors each; a filter lets a fortieth of the windows through. `frames`: those of ten windows, as an answer
+looks them up. `bandwidth`: what reading the float16 matrix once would take at the speed of a copy in this run. Added
+and deleted: 1,000 windows of 20 videos, a transaction a video, or one for all. `refresh`: an open library takes that
+up. `anew`: the matrix made from the database alone. All on one thread.
+
+With --lists: search through lists instead (cache/library/lists.py), whatever the size. Windows lie around the vector of
+their video, videos around one of 500 topics, questions as far from windows as sentences do. `lists`: k-means, putting
+windows in lists, measuring. `recall said`: what the library says; `recall`: of the ten nearest, of 200 other questions.
 """
 
 import argparse
@@ -22,6 +27,8 @@ from typing import Any
 import faiss
 import numpy as np
 from _machine import machine
+from teachclip.cache.library import library as of_library
+from teachclip.cache.library import lists
 from teachclip.cache.library.library import Library
 from teachclip.cache.library.rows import Model, NewWindow, Video
 from teachclip.cache.library.writer import LibraryWriter
@@ -37,7 +44,10 @@ def unit(random: np.random.Generator, count: int, width: int) -> np.ndarray:
 def put(writer: LibraryWriter, path: Path, vectors: np.ndarray, number: int) -> int:
     """A video with a window a vector."""
     times, weights = np.arange(12) * 2.5, np.full(12, 1 / 12)
-    windows = [NewWindow(15.0 * k, 15.0 * k + 30, 15.0 * k + times, weights, row) for k, row in enumerate(vectors)]
+    windows = [
+        NewWindow(15.0 * k, 15.0 * k + 30, 15.0 * k + times, weights, row, np.tile(row, (12, 1)))
+        for k, row in enumerate(vectors)
+    ]
     stamp = number.to_bytes(16, "little")
     return writer.keep(Video(0, str(path), number, number, stamp, 15.0 * len(vectors), "ok", "", 2), windows)
 
@@ -71,6 +81,9 @@ def measured(root: Path, count: int, width: int) -> dict[str, Any]:
     result["first_s"] = timed(lambda: library.search(unit(random, 1, width)[0], 10))
     result["query_ms"] = 1e3 * timed(lambda: library.search(unit(random, 1, width)[0], 10), REPEATS)
     folder = root / "clips/07"
+    rows = random.permutation(library.rows)[: 10 * REPEATS].reshape(REPEATS, -1)
+    asked = iter(rows.tolist())
+    result["frames_ms"] = 1e3 * timed(lambda: library.frames(next(asked)), REPEATS)
     result["prefix_select_ms"] = 1e3 * timed(lambda: library.select(under=folder), REPEATS)
     result["prefix_query_ms"] = 1e3 * timed(
         lambda: library.search(unit(random, 1, width)[0], 10, under=folder), REPEATS
@@ -95,17 +108,58 @@ def measured(root: Path, count: int, width: int) -> dict[str, Any]:
     return result
 
 
+def through_lists(root: Path, count: int, width: int) -> dict[str, Any]:
+    random, model = np.random.default_rng(0), Model("random", "0" * 64, width, 12)
+    lists.EXACT_UP_TO = of_library.EXACT_UP_TO = 0
+    topics = unit(random, 500, width)
+    with LibraryWriter.claim(root / "index", model) as writer:
+        for number in range(count // PER_VIDEO):
+            around = topics[number % len(topics)] + unit(random, 1, width)[0] + 0.7 * unit(random, PER_VIDEO, width)
+            put(writer, root / f"{number}.mp4", around / np.linalg.norm(around, axis=1, keepdims=True), number)
+        began = time.perf_counter()
+        kept = writer.finish()
+        seconds = time.perf_counter() - began
+    assert kept is not None
+    with Library.open(root / "index") as library:
+        near = library.matrix()[random.choice(count, 200)].astype(np.float32)
+        asked = lists.turned(near, random)
+        began = time.perf_counter()
+        nearest(library, asked[0])
+        first = time.perf_counter() - began
+        hits = [len(nearest(library, vector) & nearest(library, vector, True)) for vector in asked]
+        some = iter(np.concatenate([asked, asked]))
+        return {
+            "windows": count,
+            "width": width,
+            "lists": len(kept.centres),
+            "probes": kept.probes,
+            "lists_s": seconds,
+            "first_s": first,
+            "exact_ms": 1e3 * timed(lambda: nearest(library, next(some), True), REPEATS),
+            "query_ms": 1e3 * timed(lambda: nearest(library, next(some)), REPEATS),
+            "recall_said": kept.recall,
+            "recall": sum(hits) / 2000,
+        }
+
+
+def nearest(library: Library, vector: np.ndarray, exact: bool = False) -> set[int]:
+    """Numbers of the ten nearest windows, by the index alone: what is read of them from the database is not counted."""
+    state = library._searchable()
+    return {row for row, _ in of_library._nearest(state, vector.astype(np.float32), 10, None, exact)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--windows", type=int, nargs="+", default=[200_000])
     parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--lists", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     faiss.omp_set_num_threads(1)
     runs = []
     for count in given.windows:
         with tempfile.TemporaryDirectory() as name:
-            runs.append(measured(Path(name), count, given.width))
+            runs.append((through_lists if given.lists else measured)(Path(name), count, given.width))
     result = {"machine": machine(), "load": os.getloadavg()[0], "runs": runs}
     if given.out:
         given.out.write_text(json.dumps(result, indent=1))

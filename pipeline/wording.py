@@ -23,6 +23,11 @@ def latency(seconds: float) -> str:
     return duration(seconds)
 
 
+def found_of_ten(recall: float) -> str:
+    """Of a search that does not look through all windows."""
+    return f"through lists, which finds {100 * recall:.1f} % of the ten nearest windows"
+
+
 def size(count: float) -> str:
     """Bytes: `512 B`, `1.2 MB`, `18.1 GB` (powers of ten)."""
     return _scaled(count, (" B", " kB", " MB", " GB", " TB"))

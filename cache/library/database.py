@@ -17,7 +17,7 @@ from ...remedies import DeleteFile, Hint, IndexVideos, Remedy
 from .disks import network_disk
 
 DATABASE = "index.sqlite"
-APPLICATION, FORMAT = 0x74636C62, 1
+APPLICATION, FORMAT = 0x74636C62, 2
 PATIENCE = 30.0  # seconds to wait for another writer's transaction
 
 SCHEMA = """
@@ -44,6 +44,10 @@ CREATE TABLE tags(
     tag TEXT NOT NULL, video INTEGER NOT NULL REFERENCES videos ON DELETE CASCADE, PRIMARY KEY(tag, video)
     ) WITHOUT ROWID;
 CREATE INDEX tags_of_video ON tags(video);
+"""
+# Of single frames, beside the windows, so that whoever goes through these does not read them.
+FRAMES = """
+CREATE TABLE frames(window INTEGER PRIMARY KEY REFERENCES windows ON DELETE CASCADE, vectors BLOB NOT NULL)
 """
 
 _FULL = "free some space and give the same command again: what is finished is kept"
@@ -98,7 +102,7 @@ def to_read(folder: Path) -> sqlite3.Connection:
         except sqlite3.OperationalError as error:
             connection.close()
             # Write-ahead mode wants to make a file beside it; where nobody may, nobody writes either.
-            if error.sqlite_errorcode & 0xFF not in _REFUSED or _not_yet_in(path):
+            if not is_refusal(error) or _not_yet_in(path):
                 raise
             connection = _connected(f"{address}&immutable=1")
             _refuse_empty_and_other(connection, folder)
@@ -108,8 +112,27 @@ def to_read(folder: Path) -> sqlite3.Connection:
     return connection
 
 
+def has_frames(connection: sqlite3.Connection) -> bool:
+    """Whether there is a table of frames: format 1 has none."""
+    return bool(connection.execute("PRAGMA user_version").fetchone()[0] >= 2)
+
+
+def raise_format(connection: sqlite3.Connection, folder: Path) -> None:
+    """Bring a database of format 1, open for writing, to this one; its windows have no frames.
+
+    Raises:
+        As `transaction`.
+    """
+    if has_frames(connection):
+        return
+    with transaction(connection, folder):
+        if not has_frames(connection):  # nobody else has done it meanwhile
+            connection.execute(FRAMES)
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+
 def refuse_other(connection: sqlite3.Connection, folder: Path) -> None:
-    """Refuse a database that is not a library of this format.
+    """Refuse a database that is not a library, or of a later format.
 
     Raises:
         CacheError: it is not; says what it is.
@@ -119,8 +142,8 @@ def refuse_other(connection: sqlite3.Connection, folder: Path) -> None:
     if kind != APPLICATION:
         hint = "name another folder"
         raise CacheError("this database is none of teachclip's indexes", where=str(folder / DATABASE), hint=hint)
-    if found != FORMAT:
-        what = f"this index has format {found}, this version reads {FORMAT}"
+    if not 1 <= found <= FORMAT:
+        what = f"this index has format {found}, this version reads 1 to {FORMAT}"
         raise CacheError(what, where=str(folder), hint=_again(folder))
 
 
@@ -158,6 +181,11 @@ def snapshot(connection: sqlite3.Connection, folder: Path) -> Iterator[sqlite3.C
                 connection.execute("ROLLBACK")
 
 
+def is_refusal(error: sqlite3.Error) -> bool:
+    """Whether it may not be written, or opened."""
+    return error.sqlite_errorcode & 0xFF in _REFUSED
+
+
 def stored_path(path: str) -> bytes:
     """A path as SQL takes it: `CAST(? AS TEXT)`, for names that are not UTF-8, too."""
     return os.fsencode(path)
@@ -189,7 +217,7 @@ def _make(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if _is_new(connection):  # nobody else has made it meanwhile
-            for statement in SCHEMA.split(";\n"):
+            for statement in (*SCHEMA.split(";\n"), FRAMES):
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION}")
             connection.execute(f"PRAGMA user_version = {FORMAT}")

@@ -1,4 +1,4 @@
-"""A library open for reading: its windows, their matrix, exact search, filters, tags. Several threads may ask at once.
+"""A library open for reading: its windows, their matrix, search, filters, tags. Several threads may ask at once.
 
 Anybody may fill it meanwhile: what is open goes on answering from the windows that it knew, less those that are gone,
 until it is refreshed.
@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from ...errors import CacheError, DataError
 from ...remedies import IndexVideos, Remedy
 from ..vectors import exact_index
-from .database import DATABASE, snapshot, stored_path, to_read, to_write, told, transaction
-from .matrix import Matrix, generation_of, read_matrix
+from .database import DATABASE, has_frames, snapshot, stored_path, to_read, to_write, told, transaction
+from .lists import EXACT_UP_TO, Lists, carried, index_of, read_lists
+from .matrix import Matrix, generation_of, read_matrix, remembered
 from .rows import VIDEO, Hit, Known, Model, Video, Window, floats, known_videos, video_of
+from .tags import change_tags, tag_of
 
 _MODEL = "name, digest, width, frames, seconds, step, whole"
 _WINDOW = "w.id, w.video, v.path, w.start, w.stop, w.times, w.weights"
@@ -31,6 +33,7 @@ _MANY = 500  # rows of one statement
 class _State(NamedTuple):
     matrix: Matrix
     index: Any  # of faiss
+    lists: Lists | None
 
 
 class Library:
@@ -51,7 +54,7 @@ class Library:
         self._lock = threading.Lock()
         self._free = [connection]
         self._closed = False
-        self._matrix = self._read()
+        self._matrix, self._lists = self._read()
         self._state: _State | None = None
 
     @classmethod
@@ -92,15 +95,26 @@ class Library:
         """Unit vectors of the windows, in the order of `rows` [N, D]; memory-mapped."""
         return self._matrix.vectors
 
+    @property
+    def recall(self) -> float | None:
+        """The share of the ten nearest windows that a search without filters finds; None where it is exact."""
+        lists = self._lists
+        return None if lists is None else lists.recall
+
+    @property
+    def slow(self) -> bool:
+        """Whether searches are exact although there are many windows, since there are no lists of them yet."""
+        return len(self) > EXACT_UP_TO and self._lists is None
+
     def refresh(self) -> bool:
         """Take up what was written since; whether that was anything."""
         with self._connected() as connection:
             current = generation_of(connection, self._id) == self._matrix.generation
         if current:
             return False
-        matrix = self._read(self._matrix)
+        matrix, lists = self._read(self._matrix)
         with self._lock:
-            self._matrix, self._state = matrix, None
+            self._matrix, self._lists, self._state = matrix, lists, None
         return True
 
     def search(
@@ -112,13 +126,17 @@ class Library:
         since: float | None = None,
         until: float | None = None,
         tag: str | None = None,
+        exact: bool = False,
     ) -> list[Hit]:
-        """The windows with the largest cosines, best first; exact. Those whose file is gone are left out.
+        """The windows with the largest cosines, best first; those whose file is gone are left out.
+
+        Exact, but where `recall` says otherwise and nothing is filtered.
 
         Args:
             vector: unit length [D].
             top: how many at most.
             under, since, until, tag: as `select`.
+            exact: look through all windows, however many.
 
         Raises:
             DataError: the vector has another width; `top` is less than 1.
@@ -134,7 +152,7 @@ class Library:
         most = len(state.matrix.rows) if chosen is None else int(chosen.sum())
         there, count = cache(os.path.exists), min(top, most)
         while count:
-            found = _nearest(state, vector, count, chosen)
+            found = _nearest(state, vector, count, chosen, exact)
             windows = {window.row: window for window in self.windows([row for row, _ in found])}
             hits = [Hit(score, windows[row]) for row, score in found if row in windows and there(windows[row].path)]
             if len(hits) >= top or count == most:
@@ -208,6 +226,18 @@ class Library:
         place = int(np.searchsorted(matrix.rows, row))
         return matrix.vectors[place] if place < len(matrix.rows) and matrix.rows[place] == row else None
 
+    def frames(self, rows: Sequence[int]) -> dict[int, NDArray[np.float16]]:
+        """Unit vectors of the frames of windows [F, D], by the windows' numbers; of those that have none, none."""
+        found: dict[int, NDArray[np.float16]] = {}
+        with self._connected() as connection:
+            if not has_frames(connection):
+                return found
+            for row in map(int, rows):
+                query = "SELECT vectors FROM frames WHERE window = ?"
+                if kept := connection.execute(query, (row,)).fetchone():
+                    found[row] = np.frombuffer(kept[0], "<f2").reshape(-1, self.model.width)
+        return found
+
     def video(self, path: str | Path) -> Video | None:
         """What is known of a file; None where it was not looked at."""
         query = f"SELECT {VIDEO} FROM videos v WHERE v.path = CAST(? AS TEXT)"
@@ -249,16 +279,25 @@ class Library:
         with self._connected() as connection:
             return [tag for (tag,) in connection.execute(query, values)]
 
+    def tags_of(self, videos: Sequence[int]) -> dict[int, list[str]]:
+        """Tags of videos by their ids, in order; those without any are absent."""
+        found: dict[int, list[str]] = {}
+        with self._connected() as connection:
+            for start in range(0, len(videos), _MANY):
+                part = videos[start : start + _MANY]
+                query = f"SELECT video, tag FROM tags WHERE video IN ({','.join('?' * len(part))}) ORDER BY tag"
+                for video, tag in connection.execute(query, part):
+                    found.setdefault(video, []).append(tag)
+        return found
+
     def add_tag(self, path: str | Path, tag: str) -> None:
         """Give a video a tag; it keeps it when the file is moved or changed.
 
         Raises:
-            DataError: the video is not here, or the tag is empty.
+            DataError: the video is not here, or this cannot be a tag.
             CacheError: the library cannot be written.
         """
-        if not tag.strip():
-            raise DataError("an empty tag finds nothing")
-        self._tag(path, "INSERT OR IGNORE INTO tags(video, tag) VALUES (?, ?)", tag)
+        self._change_tags(path, add=[tag_of(tag)])
 
     def remove_tag(self, path: str | Path, tag: str) -> None:
         """Take a tag off a video; nothing when it does not have it.
@@ -266,7 +305,7 @@ class Library:
         Raises:
             As `add_tag`.
         """
-        self._tag(path, "DELETE FROM tags WHERE video = ? AND tag = ?", tag)
+        self._change_tags(path, remove=[tag_of(tag)])
 
     def close(self) -> None:
         """Let go of the database; what is under way ends as it should."""
@@ -282,26 +321,30 @@ class Library:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self, before: Matrix | None = None) -> Matrix:
+    def _read(self, before: Matrix | None = None) -> tuple[Matrix, Lists | None]:
         with self._connected() as connection, snapshot(connection, self.folder):
-            return read_matrix(self.folder, connection, self._id, self.model.width, before)
+            matrix = read_matrix(self.folder, connection, self._id, self.model.width, before)
+            lists = None
+            if before is not None and self._lists is not None and remembered(connection, self._id, before.generation):
+                lists = carried(self._lists, matrix)
+            return matrix, lists or read_lists(self.folder, connection, self._id, matrix)
 
-    def _tag(self, path: str | Path, statement: str, tag: str) -> None:
+    def _change_tags(self, path: str | Path, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
+        if self.video(path) is None:
+            raise DataError("this video is not in the index", where=str(path))
         connection = to_write(self.folder)
         try:
             with transaction(connection, self.folder):
-                query = "SELECT id FROM videos WHERE path = CAST(? AS TEXT)"
-                found = connection.execute(query, (_absolute(path),)).fetchone()
-                if found is None:
-                    raise DataError("this video is not in the index", where=str(path))
-                connection.execute(statement, (found[0], tag))
+                change_tags(connection, [os.path.abspath(path)], add, remove)
         finally:
             connection.close()
 
     def _searchable(self) -> _State:
         with self._lock:
             if self._state is None:
-                self._state = _State(self._matrix, exact_index(self._matrix.vectors))
+                vectors, lists = self._matrix.vectors, self._lists
+                index = exact_index(vectors) if lists is None else index_of(vectors, lists)
+                self._state = _State(self._matrix, index, lists)
             return self._state
 
     @staticmethod
@@ -337,18 +380,23 @@ class Library:
 
 
 def _nearest(
-    state: _State, vector: NDArray[np.floating], count: int, chosen: NDArray[np.bool_] | None
+    state: _State, vector: NDArray[np.floating], count: int, chosen: NDArray[np.bool_] | None, exact: bool
 ) -> list[tuple[int, float]]:
     """Numbers and cosines of the `count` nearest windows, of those chosen where some are."""
     import faiss
 
-    parameters: Any = None
+    exact = exact or chosen is not None
+    options: dict[str, Any] = {}
     if chosen is not None:
         bits = np.packbits(chosen, bitorder="little")
-        selector = faiss.IDSelectorBitmap(len(chosen), faiss.swig_ptr(bits))
-        parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+        options["sel"] = faiss.IDSelectorBitmap(len(chosen), faiss.swig_ptr(bits))
+    kind: Any = faiss.SearchParameters
+    if state.lists is not None:
+        kind, options["nprobe"] = faiss.SearchParametersIVF, state.index.nlist if exact else state.lists.probes
     asked = np.ascontiguousarray(vector, np.float32)[None]
-    scores, places = state.index.search(asked, count, params=parameters)
+    scores, places = state.index.search(asked, count, params=kind(**options))
+    if places[0, -1] < 0 and not exact:  # the lists gone through have fewer windows
+        return _nearest(state, vector, count, chosen, exact=True)
     rows = state.matrix.rows[places[0]]
     return [(int(row), float(score)) for row, score in zip(rows, scores[0], strict=True)]
 

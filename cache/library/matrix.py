@@ -71,7 +71,7 @@ def read_matrix(
     rows = np.fromiter(
         (row for (row,) in connection.execute("SELECT id FROM windows WHERE model = ? ORDER BY id", (model,))), np.int64
     )
-    if before is not None and _remembered(connection, model, before.generation):
+    if before is not None and remembered(connection, model, before.generation):
         return _held(generation, rows, before, connection, model, width)
     before = _earlier(folder, connection, model, width)
     path = _path(folder, "matrix", model, generation)
@@ -143,12 +143,12 @@ def _runs(places: NDArray[np.int64], origins: NDArray[np.int64]) -> list[tuple[i
 def _earlier(folder: Path, connection: sqlite3.Connection, model: int, width: int) -> Matrix | None:
     """The newest matrix of a generation that this database remembers."""
     for generation in sorted(_files(folder, model), reverse=True):
-        if _remembered(connection, model, generation) and (found := _load(folder, model, generation, width)):
+        if remembered(connection, model, generation) and (found := _load(folder, model, generation, width)):
             return found
     return None
 
 
-def _remembered(connection: sqlite3.Connection, model: int, generation: tuple[int, str]) -> bool:
+def remembered(connection: sqlite3.Connection, model: int, generation: tuple[int, str]) -> bool:
     known = "SELECT 1 FROM generations WHERE model = ? AND generation = ? AND stamp = ?"
     return connection.execute(known, (model, *generation)).fetchone() is not None
 

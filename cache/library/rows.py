@@ -90,13 +90,14 @@ class Hit:
 
 @dataclass(frozen=True)
 class NewWindow:
-    """A window to be kept: as `Window`, with its unit vector [D]."""
+    """A window to be kept: as `Window`, with its unit vector [D], and those of its frames [F, D] in the same space."""
 
     start: float
     stop: float
     times: NDArray[np.floating]
     weights: NDArray[np.floating] | None
     vector: NDArray[np.floating]
+    frames: NDArray[np.floating] | None = None
 
 
 class Known(NamedTuple):

@@ -5,7 +5,7 @@ import fcntl
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,10 +13,12 @@ import numpy as np
 
 from ...errors import CacheError
 from ..storage.publish import make_folder, remove_leftovers
-from .database import DATABASE, snapshot, stored_path, to_write, transaction
+from .database import DATABASE, raise_format, snapshot, stored_path, to_write, transaction
 from .disks import network_disk
+from .lists import Lists, keep_lists
 from .matrix import next_generation, read_matrix
 from .rows import UNKNOWN, VIDEO, Known, Model, NewWindow, Video, known_videos, video_of
+from .tags import change_tags
 
 LOCK = "index.lock"
 _NO_LOCKS = (errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK)  # file systems that have none
@@ -37,6 +39,7 @@ class LibraryWriter:
         self.folder, self.model = folder, model
         self.network_disk = network_disk(folder)
         self._connection = to_write(folder)
+        raise_format(self._connection, folder)
         self._id = self._claim_model()
 
     @classmethod
@@ -97,10 +100,15 @@ class LibraryWriter:
                 self._drop_windows(id)
             else:
                 connection.execute("DELETE FROM windows WHERE video = ? AND model = ?", (id, self._id))
-            connection.executemany(
-                "INSERT INTO windows(model, video, start, stop, times, weights, vector) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [(self._id, id, *_columns(window)) for window in windows],
-            )
+            for window in windows:
+                kept = connection.execute(
+                    "INSERT INTO windows(model, video, start, stop, times, weights, vector) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (self._id, id, *_columns(window)),
+                )
+                if window.frames is not None:
+                    frames = np.asarray(window.frames, "<f2").tobytes()
+                    connection.execute("INSERT INTO frames VALUES (?, ?)", (kept.lastrowid, frames))
             next_generation(connection, self._id)
         return id
 
@@ -128,11 +136,15 @@ class LibraryWriter:
                 "SELECT CAST(? AS TEXT), size, ?, blake2b, duration, status, reason, reader FROM videos WHERE id = ?",
                 (where, mtime_ns, id),
             )
-            connection.execute(
-                "INSERT INTO windows(model, video, start, stop, times, weights, vector) "
-                "SELECT model, ?, start, stop, times, weights, vector FROM windows WHERE video = ? ORDER BY id",
-                (made.lastrowid, id),
-            )
+            query = "SELECT id FROM windows WHERE video = ? ORDER BY id"
+            for (row,) in connection.execute(query, (id,)).fetchall():
+                kept = connection.execute(
+                    "INSERT INTO windows(model, video, start, stop, times, weights, vector) "
+                    "SELECT model, ?, start, stop, times, weights, vector FROM windows WHERE id = ?",
+                    (made.lastrowid, row),
+                )
+                frames = "INSERT INTO frames SELECT ?, vectors FROM frames WHERE window = ?"
+                connection.execute(frames, (kept.lastrowid, row))
             for model in self._models_of(id):
                 next_generation(connection, model)
 
@@ -145,14 +157,28 @@ class LibraryWriter:
                 self._drop_windows(id)
                 connection.execute("DELETE FROM videos WHERE id = ?", (id,))
 
-    def finish(self) -> None:
-        """Make the matrix of what is there now, and empty the write-ahead file."""
+    def change_tags(self, paths: Iterable[str], add: Sequence[str], remove: Sequence[str]) -> tuple[int, int]:
+        """Give the videos of these paths tags and take others away, in one transaction; how many were new, and gone."""
+        with transaction(self._connection, self.folder) as connection:
+            return change_tags(connection, paths, add, remove)
+
+    def finish(self, tell: Callable[[str], None] = lambda _: None) -> Lists | None:
+        """Make what searches need of what is there now, and empty the write-ahead file.
+
+        Args:
+            tell: is told of what takes minutes.
+
+        Returns:
+            The lists of a library that is too large for exact search; None where it is exact.
+        """
         with transaction(self._connection, self.folder) as connection:
             connection.execute("UPDATE models SET used = ? WHERE id = ?", (time.time(), self._id))
         with snapshot(self._connection, self.folder) as connection:
-            read_matrix(self.folder, connection, self._id, self.model.width)
+            matrix = read_matrix(self.folder, connection, self._id, self.model.width)
+            lists = keep_lists(self.folder, connection, self._id, matrix, tell)
         if self.network_disk is None:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return lists
 
     def _claim_model(self) -> int:
         model = self.model

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 
 from ...errors import ConfigError
 from ...plurals import counted
-from ..wording import duration, size
+from ..wording import duration, found_of_ten, size
 from .shell.options import refuse_options
 from .shell.remedies import joined
 from .shell.running import AsJson, Debug, Overrides, Quiet, examples, load_config, running
@@ -43,6 +43,12 @@ Estimate = Annotated[bool, typer.Option("--estimate", help="Only say how many fi
 Workers = Annotated[
     int | None, typer.Option("--workers", min=0, help="Decoding processes, by default one per core; 0 is the same.")
 ]
+Tags = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="NAME", help="Give these videos a tag; may be repeated.")
+]
+Untags = Annotated[
+    list[str] | None, typer.Option("--untag", metavar="NAME", help="Take a tag from these videos; may be repeated.")
+]
 OUT = Path("index")
 OF_VIDEOS = (
     "for videos, not for a configuration",
@@ -53,6 +59,7 @@ EXAMPLES = examples(
     "teachclip index clips/ --model runs/student",
     "teachclip index clips/ holidays/*.mkv --model openclip:ViT-B-32/openai --out index/",
     "teachclip index clips/ --model openclip:ViT-B-32/openai --estimate",
+    "teachclip index clips/ --tag sea --tag 2019 --untag unsorted",
     "teachclip index @files.txt --model runs/student --json --quiet",
     "teachclip index own_videos.yaml --set search.run=runs/student",
 )
@@ -64,6 +71,8 @@ def index(
     out: Out = None,
     estimate: Estimate = False,
     workers: Workers = None,
+    tags: Tags = None,
+    untags: Untags = None,
     sets: Overrides = None,
     json: AsJson = False,
     quiet: Quiet = False,
@@ -72,13 +81,21 @@ def index(
     """Make vectors of videos, to be searched.
 
     Long videos are cut into windows of 30 seconds, 15 from one to the next. Given again, only new and changed files are
-    decoded; what was moved is recognised, and what is gone leaves the index. Every file gets a status and a reason.
+    decoded; what was moved is recognised, and what is gone leaves the index. Every file gets a status and a reason, and
+    tags that searches can be limited to.
     """
     config = _config(videos)
     with running("index", json, quiet, debug, config, sets) as output:
         if config is not None:
-            given = {"--model": model, "--out": out, "--workers": workers, "--estimate": estimate or None}
-            refuse_options(given, config, *OF_VIDEOS)
+            options = {
+                "--model": model,
+                "--out": out,
+                "--workers": workers,
+                "--estimate": estimate or None,
+                "--tag": tags or None,
+                "--untag": untags or None,
+            }
+            refuse_options(options, config, *OF_VIDEOS)
             settings = load_config(config, sets or ())
             with output.waiting("loading"):
                 from ...stages.search.index import index as of_frames
@@ -89,7 +106,7 @@ def index(
         if sets:
             raise ConfigError(
                 "these videos are indexed without a configuration, and --set changes one",
-                hint="what can be chosen here: --model, --out, --workers, --estimate",
+                hint="what can be chosen here: --model, --out, --workers, --tag, --untag, --estimate",
             )
         with output.waiting("loading"):
             from ...stages.search.library.estimate import estimate_videos
@@ -97,12 +114,17 @@ def index(
 
         folder = out or OUT
         if estimate:
+            if tags or untags:
+                raise ConfigError("--estimate writes nothing, and no tags", hint="leave one of them away")
             with output.waiting("decoding a few videos"):
                 expected = estimate_videos(videos, folder, model, workers=workers or 0, reporter=output)
             output.result(expected, *_estimated(expected, folder))
         else:
-            result = index_videos(videos, folder, model, workers=workers or 0, reporter=output)
-            output.result(result, *_indexed(result))
+            given, taken = tags or (), untags or ()
+            result = index_videos(
+                videos, folder, model, workers=workers or 0, tags=given, untags=taken, reporter=output
+            )
+            output.result(result, *_indexed(result, bool(given or taken)))
 
 
 def _config(videos: list[str]) -> Path | None:
@@ -132,7 +154,7 @@ def _estimated(expected: "IndexEstimate", folder: Path) -> Iterator[RenderableTy
     )
 
 
-def _indexed(result: "VideosIndexed") -> Iterator[RenderableType]:
+def _indexed(result: "VideosIndexed", tagged: bool) -> Iterator[RenderableType]:
     counts = ", ".join(f"{count} {status}" for status, count in result.counts.items())
     decoded = f"{result.decoded} in {duration(result.seconds)}, {counted(result.windows, 'window')}"
     others = {"moved": result.moved, "copied": result.copied, "removed": result.removed}
@@ -144,6 +166,8 @@ def _indexed(result: "VideosIndexed") -> Iterator[RenderableType]:
         ("decoded", decoded if result.decoded else "none, all were there"),
         *([("renewed", renewed)] if result.renewed else []),
         *((name, str(count)) for name, count in others.items() if count),
+        *([("tags", f"{result.tags_added} given, {result.tags_removed} taken away")] if tagged else []),
+        *([] if result.recall is None else [("search", found_of_ten(result.recall))]),
     )
     if result.left_out:
         unusable = result.files - result.counts.get("ok", 0)

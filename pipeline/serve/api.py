@@ -12,7 +12,9 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
+from ...cache.library.library import Library
 from ...cache.library.rows import Window
+from ...cache.library.tags import LONGEST
 from ...errors import TeachclipError, printable
 from ...stages.search.serving.open_index import Answers, Filters, Found, OpenIndex, second_of
 from ...stages.search.serving.pictures import clip_frames, picture, strip
@@ -28,7 +30,8 @@ CACHED = "private, max-age=600"
 Row = Annotated[int, Path(ge=1, le=2**63 - 1, description="A window's number, as answers give it.")]
 Top = Annotated[int, Query(ge=1, le=MOST, description="How many videos at most.")]
 Under = Annotated[str | None, Query(max_length=4096, description="Only videos below this folder.")]
-Tag = Annotated[str | None, Query(max_length=200, description="Only videos with this tag.")]
+Tag = Annotated[str | None, Query(max_length=LONGEST, description="Only videos with this tag.")]
+Given = Annotated[str, Query(alias="tag", min_length=1, max_length=LONGEST, description="The tag.")]
 Time = Annotated[
     float | None, Query(allow_inf_nan=False, ge=0, le=1e11, description="Of the file, seconds since 1970.")
 ]
@@ -66,11 +69,12 @@ def routes(index: OpenIndex, bench: Workbench) -> APIRouter:
 
     @router.get("/info")
     def info() -> dict[str, Any]:
-        """The index: its model, how many videos and windows there are, videos by status, tags."""
+        """The index: its model, windows, videos by status, tags; `recall`, where a search does not look through all."""
         return {
             "model": printable(library.model.name),
             "asks": None if index.lacking is None else told(index.lacking),
             "windows": len(library),
+            "recall": library.recall,
             "videos": library.counts(),
             "tags": library.tags(),
             "folders": [printable(root) for root in library.roots()],
@@ -86,28 +90,36 @@ def routes(index: OpenIndex, bench: Workbench) -> APIRouter:
         until: Time = None,
     ) -> dict[str, Any]:
         """Videos that a sentence describes, best first, each with its best window."""
-        return _shown(index.sentence(q, top, Filters(under, since, until, tag)), len(library))
+        return _shown(index.sentence(q, top, Filters(under, since, until, tag)), library)
 
     @router.post("/search/clip")
-    async def clip(request: Request, top: Top = 12) -> dict[str, Any]:
+    async def clip(
+        request: Request,
+        top: Top = 12,
+        under: Under = None,
+        tag: Tag = None,
+        since: Time = None,
+        until: Time = None,
+    ) -> dict[str, Any]:
         """Videos like a clip that is handed in: multipart/form-data with one file, `clip`. It is not kept."""
         if not request.headers.get("content-type", "").startswith("multipart/form-data"):
             raise HTTPException(415, "a clip is handed in as multipart/form-data, in a field named clip")
         if index.lacking is not None:
             raise index.lacking
+        filters = Filters(under, since, until, tag)
         if handing_in.available_tokens <= 0:
             raise HTTPException(503, "too many clips are handed in at once; try again in a moment")
         async with handing_in, request.form(max_files=1, max_fields=4) as form:
             given = form.get("clip")
             if not isinstance(given, UploadFile):
                 raise HTTPException(422, "a clip is handed in as a file, in a field named clip")
-            return await to_thread.run_sync(lambda: _shown(like_clip(given.file, top), len(library)))
+            return await to_thread.run_sync(lambda: _shown(like_clip(given.file, top, filters), library))
 
-    def like_clip(file: BinaryIO, top: int) -> Answers:
+    def like_clip(file: BinaryIO, top: int, filters: Filters) -> Answers:
         path = media.path_of(file)  # puts what was held in memory on the disk, into a file that has no name
         file.flush()
         frames = bench.do(clip_frames, path, index.reading(CLIP_SECONDS), seconds=CLIP_SECONDS + 5)
-        return index.clip(frames, top)
+        return index.clip(frames, top, filters)
 
     @router.get("/windows/{row}")
     def window(row: Row) -> dict[str, Any]:
@@ -117,10 +129,26 @@ def routes(index: OpenIndex, bench: Workbench) -> APIRouter:
         return _window(found) | {"windows": others, "tags": library.tags(found.path)}
 
     @router.get("/windows/{row}/like")
-    def like(row: Row, top: Top = 12, under: Under = None, tag: Tag = None) -> dict[str, Any]:
+    def like(
+        row: Row, top: Top = 12, under: Under = None, tag: Tag = None, since: Time = None, until: Time = None
+    ) -> dict[str, Any]:
         """Videos like a window, without its own."""
         media.window_of(library, row)
-        return _shown(index.like(row, top, Filters(under, tag=tag)), len(library))
+        return _shown(index.like(row, top, Filters(under, since, until, tag)), library)
+
+    @router.put("/windows/{row}/tags")
+    def give_tag(row: Row, tag: Given) -> dict[str, Any]:
+        """Give the window's video a tag; its tags then."""
+        path = media.window_of(library, row).path
+        library.add_tag(path, tag)
+        return {"tags": library.tags(path)}
+
+    @router.delete("/windows/{row}/tags")
+    def take_tag(row: Row, tag: Given) -> dict[str, Any]:
+        """Take a tag from the window's video, where it has it; its tags then."""
+        path = media.window_of(library, row).path
+        library.remove_tag(path, tag)
+        return {"tags": library.tags(path)}
 
     @router.get("/windows/{row}/poster.jpg", response_class=Response)
     async def poster(row: Row) -> Response:
@@ -178,17 +206,19 @@ def told(error: TeachclipError) -> dict[str, Any]:
     return {"what": printable(what), "hint": None if error.hint is None else printable(str(error.hint))}
 
 
-def _shown(answers: Answers, windows: int) -> dict[str, Any]:
+def _shown(answers: Answers, library: Library) -> dict[str, Any]:
+    tags = library.tags_of([one.window.video for one in answers.found])
     return {
-        "answers": [_found(one) for one in answers.found],
-        "windows": windows,
+        "answers": [_found(one) | {"tags": tags.get(one.window.video, [])} for one in answers.found],
+        "windows": len(library),
         "seconds": round(answers.seconds, 6),
         "notes": list(answers.notes),
     }
 
 
 def _found(found: Found) -> dict[str, Any]:
-    return {"rank": found.rank, "cosine": round(found.cosine, 4), **_window(found.window)}
+    ranked = {"rank": found.rank, "cosine": round(found.cosine, 4)}
+    return ranked | _window(found.window) | {"second": round(found.second, 3)}
 
 
 def _window(window: Window) -> dict[str, Any]:

@@ -63,6 +63,8 @@ def _pages(app: FastAPI, index: OpenIndex | None, access: Access, lacking: Teach
             "model": "" if index is None else printable(index.library.model.name),
             "videos": 0 if index is None else index.library.counts().get("ok", 0),
             "ready": index is not None,
+            "tags": [] if index is None else index.library.tags(),
+            "folders": [] if index is None else [printable(root) for root in index.library.roots()],
             "asks": index is not None and index.lacking is None,
             "guarded": access.token is not None,
         }

@@ -50,9 +50,18 @@ class Student(VideoTextNetwork):
 
     def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
         """`vector` [V, D], unit length; with AFA also `raw_weights` [V, F], its scores before softmax."""
-        phi = self.over_time(self.frame_features(frames, mask), mask)
+        return self._pooled(self._phi(frames, mask), mask)
+
+    def encode_moments(self, frames: Tensor, mask: Tensor) -> Features:
+        """As `encode_videos`, and `frames` [V, F, D]: those behind the temporal transformer, unit length."""
+        phi = self._phi(frames, mask)
+        return self._pooled(phi, mask) | {"frames": functional.normalize(phi, dim=-1)}
+
+    def _phi(self, frames: Tensor, mask: Tensor) -> Tensor:
+        return self.over_time(self.frame_features(frames, mask), mask).to(self.trunk.dtype)
+
+    def _pooled(self, phi: Tensor, mask: Tensor) -> Features:
         with torch.autocast(phi.device.type, enabled=False):
-            phi = phi.to(self.trunk.dtype)
             if self.afa is None:
                 return {"vector": functional.normalize(self.pool(phi, mask), dim=-1)}
             raw = self.afa(phi)

@@ -66,8 +66,7 @@ class Reranker:
         self._reporter = reporter or Silent()
         identity = {"weights": teacher.weights_digest, "score_version": teacher.score_version, "frames": teacher.frames}
         self._kept = FeatureShards(folder, identity, shard_videos=1)
-        self._memory: OrderedDict[bytes, Arrays] = OrderedDict()
-        self._bytes = 0
+        self._memory = Memory()
         self._alone = threading.Lock()
 
     @classmethod
@@ -109,7 +108,7 @@ class Reranker:
             features = self._features(videos)
             found = self._teacher.score(self._teacher.encode_texts([sentence]), features)[0].float()
         scores: np.ndarray = found.cpu().numpy()
-        _refuse_not_finite(self.name, videos, np.isfinite(scores))
+        refuse_not_finite(self.name, videos, np.isfinite(scores))
         return scores
 
     @torch.inference_mode()
@@ -132,15 +131,14 @@ class Reranker:
         found = {digest: kept for digest in dict.fromkeys(digests.values()) if (kept := self._read(digest)) is not None}
         missing = [video for video, digest in digests.items() if digest not in found]
         self._make(missing, digests, found)
-        return _stacked([found[digests[video]] for video in videos], self._device)
+        return stacked([found[digests[video]] for video in videos], self._device)
 
     def _read(self, digest: bytes) -> Arrays | None:
-        if digest in self._memory:
-            self._memory.move_to_end(digest)
-            return self._memory[digest]
+        if (held := self._memory.get(digest)) is not None:
+            return held
         kept = self._kept.read([digest])
         if kept is not None:
-            self._remember(digest, kept)
+            self._memory.put(digest, kept)
         return kept
 
     def _make(self, videos: Sequence[str], digests: Mapping[str, bytes], found: dict[bytes, Arrays]) -> None:
@@ -151,22 +149,35 @@ class Reranker:
         with self._reporter.progress(f"videos through {self.name}", len(videos), "video") as progress:
             encode, several = self._teacher.encode_videos, may_be_shared(self._teacher)
             for part, features in encoded(inputs, index, encode, self._device, self._batch, several=several):
-                arrays = {key: _plain(value) for key, value in features.items()}
+                arrays = {key: plain(value) for key, value in features.items()}
                 finite = [np.isfinite(value.reshape(len(part), -1)).all(axis=1) for value in arrays.values()]
-                _refuse_not_finite(self.name, [videos[k] for k in part], np.logical_and.reduce(finite))
+                refuse_not_finite(self.name, [videos[k] for k in part], np.logical_and.reduce(finite))
                 for row, k in enumerate(part):
                     digest = digests[videos[k]]
                     found[digest] = {key: value[row : row + 1].copy() for key, value in arrays.items()}
                     self._kept.write([digest], found[digest])
-                    self._remember(digest, found[digest])
+                    self._memory.put(digest, found[digest])
                 progress.advance(len(part))
 
-    def _remember(self, digest: bytes, arrays: Arrays) -> None:
-        if digest not in self._memory:
-            self._memory[digest] = arrays
+
+class Memory:
+    """Features that were used last, by what they are known by, as long as they fit into `MEMORY`."""
+
+    def __init__(self) -> None:
+        self._arrays: OrderedDict[bytes, Arrays] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: bytes) -> Arrays | None:
+        if key in self._arrays:
+            self._arrays.move_to_end(key)
+        return self._arrays.get(key)
+
+    def put(self, key: bytes, arrays: Arrays) -> None:
+        if key not in self._arrays:
+            self._arrays[key] = arrays
             self._bytes += _size(arrays)
         while self._bytes > MEMORY:
-            self._bytes -= _size(self._memory.popitem(last=False)[1])
+            self._bytes -= _size(self._arrays.popitem(last=False)[1])
 
 
 def _settings(config: Config, teacher: str) -> TeacherConfig:
@@ -186,16 +197,23 @@ def _settings(config: Config, teacher: str) -> TeacherConfig:
                 Change({"score.teachers": "[{name: xclip, checkpoint: runs/teacher}]"}),
             ),
         )
-    plain = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in lies.stem).strip("-")
-    return TeacherConfig(name=plain or "teacher", checkpoint=lies)
+    return teacher_at(lies)
 
 
-def _plain(value: Tensor) -> np.ndarray:
+def teacher_at(path: Path) -> TeacherConfig:
+    """Of the teacher whose run folder or checkpoint lies there."""
+    name = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in path.stem).strip("-")
+    return TeacherConfig(name=name or "teacher", checkpoint=path)
+
+
+def plain(value: Tensor) -> np.ndarray:
+    """A feature as it is kept: floats in float32."""
     array: np.ndarray = (value.float() if value.is_floating_point() else value).cpu().numpy()
     return array
 
 
-def _stacked(parts: Sequence[Arrays], device: torch.device) -> Features:
+def stacked(parts: Sequence[Arrays], device: torch.device) -> Features:
+    """Features of videos one behind the other, on a device."""
     return {key: torch.from_numpy(np.concatenate([part[key] for part in parts])).to(device) for key in parts[0]}
 
 
@@ -203,7 +221,8 @@ def _size(arrays: Arrays) -> int:
     return sum(value.nbytes for value in arrays.values())
 
 
-def _refuse_not_finite(teacher: str, videos: Sequence[str], finite: np.ndarray) -> None:
+def refuse_not_finite(teacher: str, videos: Sequence[str], finite: np.ndarray) -> None:
+    """Raise a DataError that names the videos of which something is not finite."""
     if not finite.all():
         raise DataError(
             f"teacher {teacher!r} makes of these videos what is not finite",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple, Self, overload
 
 import numpy as np
 import torch
@@ -15,13 +15,15 @@ from ...configs.schema import Config
 from ...errors import CacheError, CacheMismatchError, CheckpointError, DataError
 from ...remedies import Change, Remedy, Search
 from ..data.dataset import locator
-from ..data.readers.text_files import blank
 from ..models.clip.tokens import tokenize_telling
 from ..models.common.network import VideoTextNetwork
 from ..models.named import named_model
 from ..runtime.device import choose_device, plain_float32
 from ..runtime.reporting import Reporter, Silent
 from .gone import Gone, Look
+from .index_search import IndexSearcher
+from .library.models import DeviceName
+from .questions import refuse_empty
 from .rerank import Reranker
 
 type Ranked = tuple[float, str]  # a video and its cosine
@@ -100,7 +102,7 @@ class Searcher:
     `stages.search.stage.open_searcher` brings the index up to date first, and leaves out videos that are gone;
     `Searcher.open` takes it as it is, and needs no frames and no videos; `Searcher.from_files` needs no configuration
     either. It goes on answering from the vectors that it was opened with: after the index has been changed, open
-    another.
+    another. `Searcher.open("index")`, of a folder that `index_videos` filled, is an `IndexSearcher` instead.
 
     Args:
         embedder: the student.
@@ -124,17 +126,33 @@ class Searcher:
         self._opened: _Opened | None = _Opened(embedder.network, self.videos, index, locate, look)
         tokenize_telling(["warm"], 3)  # reads the vocabulary now, not when the first sentence comes
 
+    @overload
     @classmethod
-    def open(cls, config: Config) -> Self:
-        """The student and the index that `config` names, as they are.
+    def open(cls, where: Config) -> Self: ...
+
+    @overload
+    @classmethod
+    def open(cls, where: str | Path, model: str | None = None, device: DeviceName = "auto") -> IndexSearcher: ...
+
+    @classmethod
+    def open(
+        cls, where: Config | str | Path, model: str | None = None, device: DeviceName = "auto"
+    ) -> Self | IndexSearcher:
+        """The student and the index that a configuration names, as they are; or any index folder, by its path.
+
+        Args:
+            model: of a folder, where its model lies now, or another that it has vectors of.
+            device: of a folder, where its model runs; a configuration says it itself.
 
         Raises:
             CheckpointError: the model cannot be loaded, or is a teacher.
             CacheError: there is no index, or it is damaged.
             CacheMismatchError: the index was made by another model.
         """
-        device = config.search.device
-        return cls.from_files(config.search_run, config.index_folder, device=device, locate=locator(config.data))
+        if not isinstance(where, Config):
+            return IndexSearcher.open(Path(where), model, device)
+        search = where.search
+        return cls.from_files(where.search_run, where.index_folder, device=search.device, locate=locator(where.data))
 
     @classmethod
     def from_files(
@@ -142,7 +160,7 @@ class Searcher:
         run: Path,
         index: Path,
         *,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
+        device: DeviceName = "auto",
         locate: Callable[[str], str] = str,
     ) -> Self:
         """As `open`, from files alone.
@@ -205,22 +223,6 @@ class Searcher:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def refuse_empty(queries: Sequence[str]) -> None:
-    """Refuse what finds nothing.
-
-    Raises:
-        DataError: no sentence, or an empty one.
-    """
-    hint = Remedy("ask with words", Search())
-    if isinstance(queries, str):
-        raise DataError("a list of sentences is searched for, and this is one", hint=f"ask for [{queries!r}]")
-    if not queries:
-        raise DataError("nothing to search for", hint=hint)
-    empty = [f"sentence {number}" for number, query in enumerate(queries, start=1) if blank(query)]
-    if empty:
-        raise DataError("an empty sentence finds nothing", details=empty if len(queries) > 1 else (), hint=hint)
 
 
 def _vectors_of(folder: Path, embedder: Embedder) -> Vectors:

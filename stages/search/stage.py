@@ -7,8 +7,9 @@ from ..data.dataset import locator
 from ..runtime.reporting import Reporter, Silent
 from .gone import look_in, nothing_left
 from .index import up_to_date
+from .questions import refuse_empty
 from .rerank import Reranker
-from .searcher import Searcher, SearchResult, refuse_empty
+from .searcher import Searcher, SearchResult
 
 
 def search(

@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = {  # a name that goes, or comes to mean something else, is a change that CHANGELOG.md tells of
     "__version__",
     *("load_config", "Config"),
-    *("prepare", "score", "train", "evaluate", "evaluate_sets", "index", "search", "Searcher"),
+    *("prepare", "score", "train", "evaluate", "evaluate_sets", "index", "search"),
+    *("Searcher", "IndexSearcher", "Filters"),
     *("load", "Encoder", "EncodedVideos", "Reranker"),
     *("Reporter", "StopRequest", "WorkerPart"),
     *("FrameCache", "ScoreStore", "ScoreCache", "ScoreReader", "Labels", "LabelProcess", "read_ahead", "text_digest"),

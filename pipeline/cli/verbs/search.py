@@ -1,9 +1,9 @@
-"""`teachclip search`: sentences -> videos."""
+"""`teachclip search`: sentences, or videos -> videos."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import RenderableType
@@ -11,7 +11,10 @@ from typer.core import TyperCommand
 
 from ....errors import ConfigError
 from ....plurals import counted
+from ...wording import found_of_ten
+from ..asking import ask_at_terminal, at_terminal, only_sentences, refuse_swapped, remark_on_words
 from ..shell.options import refuse_options, told_as_setting
+from ..shell.output import Output
 from ..shell.paths import settings_inside
 from ..shell.remedies import Given, joined
 from ..shell.running import AsJson, Debug, Overrides, Quiet, examples, load_config, running
@@ -20,6 +23,7 @@ from ..shell.tables import table
 if TYPE_CHECKING:
     from ....configs.schema import Config
     from ....stages.search.index_search import IndexSearched, VideoFound, WindowFound
+    from ....stages.search.questions import Question
     from ....stages.search.searcher import SearchResult
 
 Where = Annotated[
@@ -51,10 +55,23 @@ Rerank = Annotated[
     str | None,
     typer.Option(
         metavar="TEACHER",
-        help="Of a CONFIG: let a teacher re-order the 100 nearest: a name in score.teachers, a run or a checkpoint.",
+        help="Let a teacher re-order the 100 nearest: a run, a checkpoint, of a CONFIG also a name in score.teachers.",
     ),
 ]
-Queries = Annotated[list[str], typer.Argument(metavar="QUERY...", help="Sentences, each in quotes.")]
+Like = Annotated[
+    str | None,
+    typer.Option(
+        "--like", metavar="ID", help="Of an index: videos like a window, by an answer's id or the path of its video."
+    ),
+]
+Queries = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[QUERY]...",
+        help="Sentences, each in quotes; @FILE or - for one a line; of an index, also a video. On a terminal they are "
+        "asked for where none is given.",
+    ),
+]
 
 SHOWN = 5
 TOP = 5
@@ -62,6 +79,9 @@ TOP = 5
 EXAMPLES = examples(
     'teachclip search index/ "a dog runs on the beach"',
     'teachclip search index/ "a child laughs" --under holidays/2019 --top 20 --windows',
+    'teachclip search index/ "a child laughs" --rerank runs/teacher',
+    "teachclip search index/ @sentences.txt --json --quiet",
+    "teachclip search index/ --like 42",
     'teachclip search own_videos.yaml "a dog runs on the beach"',
     'teachclip search own_videos.yaml "a man cooks" "two teams play football" --set search.top=3',
     'teachclip search own_videos.yaml "a child laughs" --rerank runs/teacher',
@@ -91,12 +111,14 @@ class WithSentences(TyperCommand):
 
 
 def search(
+    context: typer.Context,
     where: Where,
-    queries: Queries,
+    queries: Queries = None,
     top: Top = None,
     under: Under = None,
     tag: Tag = None,
     windows: Windows = False,
+    like: Like = None,
     model: Named = None,
     rerank: Rerank = None,
     sets: Overrides = None,
@@ -104,39 +126,87 @@ def search(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Find the videos that sentences describe.
+    """Find the videos that sentences describe, or that are like a video.
 
     Of an index, a video's best window is told, and the second in it to look at first. Of a CONFIG, videos of the frame
     cache that have no vector yet, or another model's, are encoded first; that happens once. Videos that have no file
     any more, or that the data no longer names, are no answers. A teacher that re-orders them encodes the candidates of
-    a sentence, each video once.
+    a sentence, each video once; of an index it decodes their best windows, each once.
     """
+    words = queries or []
+    asks = not words and like is None
+    if asks and (json or not at_terminal()):
+        context.fail("Missing argument 'QUERY...': a sentence in quotes, @FILE or - for one a line, or --like ID.")
     where = settings_inside(where)
     with running("search", json, quiet, debug, where, sets) as output:
+        refuse_swapped(where, words)
         if where.is_dir() and _is_index(where):
-            refuse_options({"--rerank": rerank, "--set": sets or None}, where, *OF_CONFIG)
-            with output.waiting("loading"):
-                from ....stages.search.index_search import search_index
-                from ....stages.search.serving.open_index import Filters
-
-            filters = Filters(under, tag=tag)
-            found = search_index(where, queries, top or TOP, filters, model=model, windows=windows, reporter=output)
-            output.result(found, *_of_index(found))
-            return
-        settings = _settings(where, [*(sets or ()), *([f"search.top={top}"] if top else [])])
-        given = {"--under": under, "--tag": tag, "--windows": windows or None, "--model": model}
-        refuse_options(given, where, *OF_INDEX)
-        with output.waiting("loading"):
-            from ....stages.search.stage import search as run
-
-        result = run(settings, queries, output, rerank)
-        output.result(result, *answered(result), *_left_out(result, Given(where, sets or ())))
+            refuse_options({"--set": sets or None}, where, *OF_CONFIG)
+            options = {"top": top or TOP, "under": under, "tag": tag, "windows": windows}
+            _ask_index(where, words, output, model, like, rerank, options)
+        else:
+            settings = _settings(where, [*(sets or ()), *([f"search.top={top}"] if top else [])])
+            given = {"--under": under, "--tag": tag, "--windows": windows or None, "--like": like, "--model": model}
+            refuse_options(given, where, *OF_INDEX)
+            _ask_frames(settings, words, output, rerank, Given(where, sets or ()))
+        remark_on_words(output, where, words)
 
 
-OF_CONFIG = (
-    "for a CONFIG, not for an index",
-    "an index keeps vectors alone, and no frames for a teacher; leave it away, or name the CONFIG of prepared videos",
-)
+def _ask_index(
+    folder: Path,
+    words: Sequence[str],
+    output: Output,
+    model: str | None,
+    like: str | None,
+    rerank: str | None,
+    options: Mapping[str, Any],
+) -> None:
+    from ....stages.search.questions import questions
+
+    asked = questions(words)
+    with output.waiting("loading"):
+        from ....stages.search.index_search import IndexSearcher, search_index
+        from ....stages.search.serving.open_index import Filters
+
+    top, windows = options["top"], options["windows"]
+    filters = Filters(options["under"], tag=options["tag"])
+    if words or like is not None:
+        found = search_index(
+            folder, asked, top, filters, like=like, model=model, windows=windows, rerank=rerank, reporter=output
+        )
+        output.result(found, *_of_index(found))
+        return
+
+    def shown(more: "list[Question]") -> Iterator[RenderableType]:
+        return _of_index(searcher.search(more, top, filters, windows=windows, reporter=output))
+
+    with IndexSearcher.open(folder, model, rerank=rerank, reporter=output) as searcher:
+        ask_at_terminal(output, shown, Given())
+
+
+def _ask_frames(settings: "Config", words: Sequence[str], output: Output, rerank: str | None, given: Given) -> None:
+    from ....stages.search.questions import questions
+
+    asked = only_sentences(questions(words))
+    with output.waiting("loading"):
+        from ....stages.search.rerank import Reranker
+        from ....stages.search.stage import open_searcher
+        from ....stages.search.stage import search as run
+
+    def shown(result: "SearchResult") -> Iterator[RenderableType]:
+        yield from answered(result)
+        yield from _left_out(result, given)
+
+    if words:
+        result = run(settings, asked, output, rerank)
+        output.result(result, *shown(result))
+        return
+    teacher, top = None if rerank is None else Reranker.open(settings, rerank, output), settings.search.top
+    with open_searcher(settings, output) as searcher:
+        ask_at_terminal(output, lambda more: shown(searcher.search(only_sentences(more), top, output, teacher)), given)
+
+
+OF_CONFIG = ("for a CONFIG, not for an index", "leave it away, or name the CONFIG of prepared videos")
 OF_INDEX = ("for an index, not for a CONFIG", "leave it away, or name the folder that teachclip index filled")
 
 
@@ -161,22 +231,31 @@ def _settings(where: Path, sets: Sequence[str]) -> "Config":
 def _of_index(result: "IndexSearched") -> Iterator[RenderableType]:
     """Each sentence, its videos and when they show it."""
     for found in result.queries:
-        yield f'"{found.query}"'
+        yield f'"{found.query}"' if found.by == "sentence" else f"like {found.query}"
         if not found.answers:
             yield "no video of the index fits"
             continue
-        rows = [row for answer in found.answers for row in _rows(answer)]
-        yield table("rank", "cosine", "window", "look at", "video", rows=rows)
+        teacher = [] if result.rerank_seconds is None else ["teacher"]
+        rows = [row for answer in found.answers for row in _rows(answer, bool(teacher))]
+        yield table("rank", *teacher, "cosine", "id", "window", "look at", "video", rows=rows)
+    if result.recall is not None:
+        yield f"searched {result.windows:,} windows {found_of_ten(result.recall)}"
 
 
-def _rows(answer: "VideoFound") -> Iterator[tuple[object, ...]]:
-    """A row of each window, the best first, or of that alone."""
+def _rows(answer: "VideoFound", teacher: bool) -> Iterator[tuple[object, ...]]:
+    """A row of each window, the best first, or of that alone; the teacher's score is of the best."""
+    score = [_score(answer.teacher)] if teacher else []
     for window in answer.windows or (answer,):
-        yield (answer.rank, *_when(window), answer.path)
+        yield (answer.rank, *score, f"{window.cosine:.3f}", window.id, *_when(window), answer.path)
+        score = [""] if teacher else []
 
 
-def _when(window: "WindowFound") -> tuple[str, str, str]:
-    return f"{window.cosine:.3f}", f"{_clock(window.start)} to {_clock(window.stop)}", _clock(window.second)
+def _score(score: float | None) -> str:
+    return "-" if score is None else f"{score:.3f}"
+
+
+def _when(window: "WindowFound") -> tuple[str, str]:
+    return f"{_clock(window.start)} to {_clock(window.stop)}", _clock(window.second)
 
 
 def _clock(seconds: float) -> str:
@@ -194,10 +273,7 @@ def answered(result: "SearchResult") -> Iterator[RenderableType]:
             rows = [(answer.rank, f"{answer.cosine:.3f}", answer.path) for answer in found.answers]
             yield table("rank", "cosine", "video", rows=rows)
             continue
-        both = [
-            (one.rank, "-" if one.teacher is None else f"{one.teacher:.3f}", f"{one.cosine:.3f}", one.path)
-            for one in found.answers
-        ]
+        both = [(one.rank, _score(one.teacher), f"{one.cosine:.3f}", one.path) for one in found.answers]
         yield table("rank", "teacher", "cosine", "video", rows=both)
 
 

@@ -96,6 +96,11 @@ class VideoTextNetwork(nn.Module, ABC):
     def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
         """What is compared with texts, per video; first dimension V. `frames` as in `frame_features`."""
 
+    def encode_moments(self, frames: Tensor, mask: Tensor) -> Features:
+        """As `encode_videos`; where a video is one vector, `frames` [V, F, D] are those that were pooled to it, unit
+        length: how near a sentence is to each."""
+        return self.encode_videos(frames, mask)
+
     @abstractmethod
     def encode_texts(self, ids: Tensor) -> Features:
         """What is compared with videos, per text; first dimension T. `ids` are token ids [T, W]."""

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from ....cache.frames.record import VideoRecord
 from ....cache.library.rows import NewWindow, Video
 from ....errors import CheckpointError
 from ...data.video.workers import Arrived, Decoded
-from ...models.common.network import Features, VideoTextNetwork
+from ...models.common.network import VideoTextNetwork
 from ...models.student import Student
 from ...runtime.device import plain_float32
 from .windows import Cut, span
@@ -108,32 +109,45 @@ class WindowEncoder:
         places = list(self.cut.windows(len(times)))
         for start in range(0, len(places), WINDOWS_AT_ONCE):
             part = places[start : start + WINDOWS_AT_ONCE]
-            for (first, last), vector, weights in zip(part, *self._vectors(tokens, part), strict=True):
-                refuse_not_finite(vector, record.status.video)
-                own = None if weights is None else weights[: last - first]
-                made.append(NewWindow(*span(times, first, last, duration, self.cut), times[first:last], own, vector))
+            for (first, last), encoded in zip(part, self._encoded_windows(tokens, part), strict=True):
+                refuse_not_finite(encoded.vector, record.status.video)
+                where = span(times, first, last, duration, self.cut)
+                made.append(encoded.window(*where, times[first:last]))
         return made
 
-    def _vectors(
-        self, tokens: Tensor, places: list[tuple[int, int]]
-    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32] | None]]:
-        """Unit vectors [W, D] of windows, and what their frames weigh."""
+    def _encoded_windows(self, tokens: Tensor, places: list[tuple[int, int]]) -> list["Encoded"]:
+        """What the network makes of windows."""
         slots = torch.arange(self.network.config.frames, device=self.device)
         firsts, lasts = (torch.tensor(ends, device=self.device)[:, None] for ends in zip(*places, strict=True))
         places_of = firsts + slots
         mask = places_of < lasts
         padded = torch.cat([tokens, self._blank])
-        features = self.network.encode_videos(padded[places_of.masked_fill(~mask, len(tokens))], mask)
-        weights = weights_of(self.network, features, mask)
-        return features["vector"].float().cpu().numpy(), [None] * len(mask) if weights is None else list(weights)
+        return encoded_windows(self.network, padded[places_of.masked_fill(~mask, len(tokens))], mask)
 
 
-def weights_of(network: VideoTextNetwork, features: Features, mask: Tensor) -> NDArray[np.float32] | None:
-    """What each frame counts in its video's vector [V, F]; None where all count alike."""
-    if not isinstance(network, Student) or "raw_weights" not in features:
-        return None
-    weights: NDArray[np.float32] = network.pooling_weights(features, mask).float().cpu().numpy()
-    return weights
+class Encoded(NamedTuple):
+    """A window as a network sees it: its unit vector [D], those of its frame slots [S, D], what each slot counts in the
+    vector [S]; None where all count alike."""
+
+    vector: NDArray[np.float32]
+    frames: NDArray[np.float32]
+    weights: NDArray[np.float32] | None
+
+    def window(self, start: float, stop: float, times: NDArray[np.floating]) -> NewWindow:
+        """The window of these seconds, with frames at `times`."""
+        count = len(times)
+        weights = None if self.weights is None else self.weights[:count]
+        return NewWindow(start, stop, times, weights, self.vector, self.frames[:count])
+
+
+def encoded_windows(network: VideoTextNetwork, frames: Tensor, mask: Tensor) -> list[Encoded]:
+    """What a network makes of windows, of frames as `encode_videos` takes them."""
+    features = network.encode_moments(frames, mask)
+    vectors, vectors_of_frames = (features[name].float().cpu().numpy() for name in ("vector", "frames"))
+    weights: list[NDArray[np.float32] | None] = [None] * len(vectors)
+    if isinstance(network, Student) and "raw_weights" in features:
+        weights = list(network.pooling_weights(features, mask).float().cpu().numpy())
+    return [Encoded(*each) for each in zip(vectors, vectors_of_frames, weights, strict=True)]
 
 
 def refuse_not_finite(vector: NDArray[np.float32], video: str) -> None:

@@ -76,14 +76,15 @@ def estimate_videos(
     seen = _probed(probe, network, config, Cut.of(loaded.described))
     share = total_size(files) / max(1.0, seen.bytes)
     processes = min(config.workers or cores(), max(1, len(files)))
-    row = 2 * network.trunk.embed_dim + 8 * network.config.frames + 100
+    width, slots = network.trunk.embed_dim, network.config.frames
+    window = 2 * (2 * width + 8 * slots + 100) + 2 * slots * width  # in the database and the matrix; its frames
     return IndexEstimate(
         files=len(found.files),
         remaining=len(files),
         compared=len(plan.touched) + len(plan.like),
         gone=len(plan.gone),
         bytes=total_size(files),
-        disk=round(2 * share * seen.windows * row),
+        disk=round(share * seen.windows * window),
         seconds=share * (seen.decoding / processes + seen.encoding),
         workers=processes,
         probed=len(probe),

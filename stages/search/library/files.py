@@ -66,10 +66,8 @@ def find_files(words: Sequence[str], stdin: BinaryIO | None = None) -> Found:
     """
     found = Found()
     for word in words:
-        if word == "-":
-            _listed((stdin or sys.stdin.buffer).read().splitlines(), found)
-        elif word.startswith("@") and not os.path.exists(word):
-            _listed(_lines(word[1:]), found)
+        if (lines := lines_of(word, stdin)) is not None:
+            _listed(lines, found)
         elif os.path.isdir(word):
             _walk(Path(os.path.abspath(word)), found)
         elif os.path.exists(word):
@@ -81,6 +79,28 @@ def find_files(words: Sequence[str], stdin: BinaryIO | None = None) -> Found:
     if not any(file.size >= 0 for file in found.files.values()):
         raise _nothing(words, found)
     return found
+
+
+def lines_of(word: str, stdin: BinaryIO | None = None) -> list[bytes] | None:
+    """The lines of `@LIST` or `-`; None where the word is neither. A file whose own name begins with @ is no list.
+
+    Raises:
+        DataError: the list cannot be read.
+    """
+    if word == "-":
+        return (stdin or sys.stdin.buffer).read().splitlines()
+    if not word.startswith("@") or os.path.exists(word):
+        return None
+    try:
+        return Path(word[1:]).read_bytes().splitlines()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"this list cannot be read: {reason}", where=word[1:]) from error
+
+
+def is_video_name(path: str) -> bool:
+    """Whether it has a video's ending."""
+    return _ending(path) in IN_FOLDERS
 
 
 def total_size(files: Sequence[File]) -> int:
@@ -114,13 +134,6 @@ def _listed(lines: Iterable[bytes], found: Found) -> None:
             _add(os.path.abspath(path), found)
 
 
-def _lines(path: str) -> list[bytes]:
-    try:
-        return Path(path).read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(f"this list cannot be read: {error.strerror}", where=path) from error
-
-
 def _add(path: str, found: Found) -> None:
     try:
         there = os.stat(path)
@@ -131,8 +144,11 @@ def _add(path: str, found: Found) -> None:
 
 
 def _is_video(path: str) -> bool:
-    ending = os.path.splitext(path)[1][1:].lower()
-    return ending in IN_FOLDERS and (ending != "ts" or _begins_with(path, _SYNC))
+    return is_video_name(path) and (_ending(path) != "ts" or _begins_with(path, _SYNC))
+
+
+def _ending(path: str) -> str:
+    return os.path.splitext(path)[1][1:].lower()
 
 
 def _begins_with(path: str, start: bytes) -> bool:

@@ -1,11 +1,12 @@
 """Reads a video of any length in a worker process: its frames are handed over while the rest is decoded.
 
-A video that is one window has the frames that the frame cache would hold. A longer one is looked at in even steps.
+A video that is one window has the frames that the frame cache would hold. A longer one is looked at in even steps. Or
+the frames of one window are read again: the file is decoded up to its end as it was then, not sought.
 No worker waits for torch: nothing here leads to it.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from ...data.video.workers import Part
 from .windows import Cut
 
 SENT = 16  # frames of a part
+BEAT = 30.0  # seconds of a video after which a worker that has nothing to hand over says that it is at work
 
 
 def read_windows(
@@ -31,6 +33,60 @@ def read_windows(
         As `read_frames_of`.
     """
     return read_frames_of(id, source, _InParts(cut, config, hand_over))
+
+
+def read_frames_at(
+    seconds: Mapping[str, Sequence[float]],
+    id: str,
+    source: VideoSource,
+    config: PrepareConfig,
+    hand_over: Callable[[Part], None],
+) -> VideoRecord:
+    """Decode the frames at seconds, as a window has them; the record has them. Parts that are handed over are empty.
+
+    Args:
+        seconds: of each job, by its id.
+
+    Raises:
+        As `read_frames_of`.
+    """
+    return read_frames_of(id, source, _At(seconds[id], config, hand_over))
+
+
+class _At(Frames):
+    def __init__(self, seconds: Sequence[float], config: PrepareConfig, hand_over: Callable[[Part], None]) -> None:
+        super().__init__(config)
+        self.seconds, self.hand_over = seconds, hand_over
+        self.begin()
+
+    def numbers(self, count: int, contents: Contents) -> list[int]:
+        known = len(contents.times) == count
+        shown = np.array(contents.times) if known else np.arange(count) / contents.fps
+        self._wanted = {int(np.abs(shown - second).argmin()) for second in self.seconds}
+        beats = np.searchsorted(shown, np.arange(0.0, shown[max(self._wanted)], BEAT))
+        return sorted(self._wanted | set(beats.tolist()))
+
+    def begin(self) -> None:
+        super().begin()
+        self._count = 0
+
+    def keep(self, number: int, image: NDArray[np.uint8]) -> None:
+        self._count += 1
+        if number in self._wanted:
+            super().keep(number, image)
+        else:
+            self.hand_over(Part(image[None, :0], False))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def record(self, numbers: list[int], status: VideoStatus, times: list[float], read_by: ReadBy) -> VideoRecord:
+        own = [(number, second) for number, second in zip(numbers, times, strict=True) if number in self._wanted]
+        chosen, seconds = [number for number, _ in own], [second for _, second in own]
+        return super().record(chosen, replace(status, frames=len(own)), seconds, read_by)
+
+    def hashed_until(self, begun: float) -> float:
+        return begun  # nobody asks for the hash
 
 
 class _InParts(Frames):

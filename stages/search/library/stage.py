@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from ....cache.frames.record import FileStamp, VideoStatus
 from ....cache.library.rows import UNKNOWN, Known, Model, Video
+from ....cache.library.tags import tags_of
 from ....cache.library.writer import LibraryWriter
 from ....plurals import counted
 from ...data.video.content import read_again
@@ -46,6 +47,9 @@ class VideosIndexed:
         left_out: the first 20 files that cannot be used, those that failed first.
         videos: usable ones in the library, all_windows: of this model.
         seconds: that this took.
+        tags_added, tags_removed: of these files.
+        recall: share of the ten nearest windows that a search finds in a library so large that it does not look through
+            all; None where it does.
     """
 
     index: str
@@ -64,6 +68,9 @@ class VideosIndexed:
     videos: int
     all_windows: int
     seconds: float
+    tags_added: int = 0
+    tags_removed: int = 0
+    recall: float | None = None
 
 
 def index_videos(
@@ -73,6 +80,8 @@ def index_videos(
     *,
     device: DeviceName = "auto",
     workers: int = 0,
+    tags: Sequence[str] = (),
+    untags: Sequence[str] = (),
     reporter: Reporter | None = None,
     stdin: BinaryIO | None = None,
 ) -> VideosIndexed:
@@ -85,14 +94,17 @@ def index_videos(
         folder: of the library, made where there is none.
         model: a run folder, a checkpoint or `openclip:MODEL/WEIGHTS`; None for the one that the library had last.
         workers: decoding processes, 0 for one a core.
+        tags, untags: given to and taken from every file that is meant.
         stdin: what `-` reads.
 
     Raises:
-        DataError: there is no video, or a name means nothing; no model is named and the library has none.
+        DataError: there is no video, or a name means nothing; no model is named and the library has none;
+            what cannot be a tag.
         CheckpointError, ConfigError, UnreachableError: the model cannot be had, or is a teacher.
         CacheError: the library cannot be written, is of another format, or another process fills it.
     """
     reporter, begun = reporter or Silent(), time.perf_counter()
+    add, remove = tags_of(tags, untags)
     found = find_files(videos, stdin)
     tell_device(on := choose_device(device), reporter)
     found.tell(reporter)
@@ -103,9 +115,10 @@ def index_videos(
             reporter.info(f"{folder} is on a {writer.network_disk} disk: searches wait while a video is put down")
         writer.add_roots(found.roots)
         run.bring_up_to_date(found, writer)
-        writer.finish()
+        run.done["tagged"], run.done["untagged"] = writer.change_tags(found.files, add, remove)
+        lists = writer.finish(reporter.info)
         known = writer.known()
-    return run.result(found, known, folder, time.perf_counter() - begun)
+    return run.result(found, known, folder, time.perf_counter() - begun, None if lists is None else lists.recall)
 
 
 class Compared(NamedTuple):
@@ -230,7 +243,9 @@ class _Run:
         if finished:
             progress.advance(finished, windows=encoder.windows)
 
-    def result(self, found: Found, known: dict[str, Known], folder: Path, seconds: float) -> VideosIndexed:
+    def result(
+        self, found: Found, known: dict[str, Known], folder: Path, seconds: float, recall: float | None
+    ) -> VideosIndexed:
         own = [known[path].video for path in found.files if path in known]
         left_out = sorted((video for video in own if video.status != "ok"), key=lambda one: one.status != "failed")
         return VideosIndexed(
@@ -250,6 +265,9 @@ class _Run:
             videos=sum(each.windows > 0 for each in known.values()),
             all_windows=sum(each.windows for each in known.values()),
             seconds=seconds,
+            tags_added=self.done["tagged"],
+            tags_removed=self.done["untagged"],
+            recall=recall,
         )
 
 

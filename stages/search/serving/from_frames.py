@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ....cache.frames.cache import FrameCache
 from ....cache.library.database import is_library
-from ....cache.library.rows import UNKNOWN, Known, Model, NewWindow, Video
+from ....cache.library.rows import UNKNOWN, Known, Model, Video
 from ....cache.library.writer import LibraryWriter
 from ....configs.schema import Config
 from ....errors import CacheError, CheckpointError, DataError
@@ -23,11 +23,10 @@ from ...models.common.network import VideoTextNetwork
 from ...retrieval.fits import check_fits
 from ...runtime.device import choose_device, plain_float32
 from ...runtime.reporting import Reporter
-from ..library.encoding import refuse_not_finite, weights_of
+from ..library.encoding import Encoded, encoded_windows, refuse_not_finite
 from ..library.models import load_model
 
 FOLDER = "library"
-type _Made = tuple[np.ndarray, np.ndarray | None]
 
 
 def index_frames(config: Config, reporter: Reporter) -> Path:
@@ -78,31 +77,27 @@ def _fill(
     inputs = FrameInputs(frames, frames.usable)
     made = encoded(inputs, np.array(missing, np.int64), _encoder(network), network.logit_scale.device, VIDEOS_AT_ONCE)
     with torch.inference_mode(), reporter.progress("vectors of videos", len(missing), "video") as progress:
-        for part, (vectors, weights) in made:
-            for at, k in enumerate(part):
+        for part, windows in made:
+            for k, window in zip(part, windows, strict=True):
                 video = frames.usable[k]
-                refuse_not_finite(vectors[at], files[video])
-                _keep(writer, frames, video, files[video], vectors[at], None if weights is None else weights[at])
+                refuse_not_finite(window.vector, files[video])
+                _keep(writer, frames, video, files[video], window)
             progress.advance(len(part))
 
 
-def _keep(
-    writer: LibraryWriter, frames: FrameCache, id: str, path: str, vector: np.ndarray, weights: np.ndarray | None
-) -> None:
+def _keep(writer: LibraryWriter, frames: FrameCache, id: str, path: str, encoded: Encoded) -> None:
     times = frames.times([id])[0]
     times = times[np.isfinite(times)]
     status, stamp = frames.statuses[id], stamp_or_none(Path(path))
     video = Video(0, path, stamp.size, stamp.mtime_ns, UNKNOWN, status.duration, "ok", status.reason, READER)
     end = status.duration if status.duration is not None else float(times[-1])
-    shares = None if weights is None else weights[: len(times)]
-    writer.keep(video, [NewWindow(0.0, end, times, shares, vector)])
+    writer.keep(video, [encoded.window(0.0, end, times)])
 
 
-def _encoder(network: VideoTextNetwork) -> Callable[[Tensor, Tensor, Tensor], _Made]:
-    def encode(frames: Tensor, mask: Tensor, times: Tensor) -> _Made:
+def _encoder(network: VideoTextNetwork) -> Callable[[Tensor, Tensor, Tensor], list[Encoded]]:
+    def encode(frames: Tensor, mask: Tensor, times: Tensor) -> list[Encoded]:
         with plain_float32(frames.device):
-            features = network.encode_videos(frames, mask)
-        return features["vector"].float().cpu().numpy(), weights_of(network, features, mask)
+            return encoded_windows(network, frames, mask)
 
     return encode
 

@@ -3,8 +3,9 @@
 import os
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -30,7 +31,13 @@ _MANY = 4  # windows of a video that are looked at for each video wanted
 
 @dataclass(frozen=True)
 class Filters:
-    """What an answer must fit, as `Library.select`."""
+    """What an answer must fit, all of it.
+
+    Attributes:
+        under: a folder (or a file) that the video lies below.
+        since, until: the file's time, seconds since 1970, from and to inclusive.
+        tag: that the video has.
+    """
 
     under: str | None = None
     since: float | None = None
@@ -51,8 +58,7 @@ class Found:
 
     Attributes:
         rank: 1 is best; cosine: of the window.
-        second: from the video's beginning, where to look first: of the frame that counts most in the window's vector,
-            its beginning where all count alike.
+        second: from the video's beginning, where to look first: of the window's frame that is nearest.
         hits: the best window, and those of the same video that came near it.
     """
 
@@ -65,11 +71,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Answers:
-    """Videos, best first; `seconds` took the search, without making the vector that was asked with."""
+    """Videos, best first; `seconds` took the search, without making the vector [D] that was asked with."""
 
     found: tuple[Found, ...]
     seconds: float
     notes: tuple[str, ...] = ()
+    vector: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 class OpenIndex:
@@ -159,6 +166,17 @@ class OpenIndex:
             made = network.encode_videos(torch.from_numpy(frames).to(on), mask.to(on))["vector"]
         return self._nearest(_vector(made), top, filters)
 
+    def seconds(self, windows: Sequence[Window], vector: NDArray[np.float32]) -> list[float]:
+        """Of each window the second, from its video's beginning, of the frame that is nearest to a vector [D]; as
+        `second_of` where the index has no vectors of its frames."""
+        frames = self.library.frames([window.row for window in windows])
+        return [
+            window.times[int(np.argmax(frames[window.row].astype(np.float32) @ vector))]
+            if window.row in frames
+            else second_of(window)
+            for window in windows
+        ]
+
     def reading(self, seconds: float) -> PrepareConfig:
         """How frames of a clip that is asked with are read."""
         size = self._needed().network.trunk.sizes.image_size
@@ -206,15 +224,18 @@ class OpenIndex:
             if len(best) >= top or len(hits) < count:
                 break
             count *= _MANY
-        chosen = enumerate(list(best.values())[:top], start=1)
+        chosen = list(best.values())[:top]
+        seconds = self.seconds([own[0].window for own in chosen], vector)
         found = tuple(
-            Found(rank, own[0].score, own[0].window, second_of(own[0].window), tuple(own)) for rank, own in chosen
+            Found(rank, own[0].score, own[0].window, second, tuple(own))
+            for rank, (own, second) in enumerate(zip(chosen, seconds, strict=True), start=1)
         )
-        return Answers(found, time.perf_counter() - began, notes)
+        return Answers(found, time.perf_counter() - began, notes, vector)
 
 
 def second_of(window: Window) -> float:
-    """Where to look first, seconds from the video's beginning."""
+    """Where to look first whatever was asked, seconds from the video's beginning: of the frame that counts most in the
+    window's vector, its beginning where all count alike."""
     if window.weights is None or not window.times:
         return window.start
     return window.times[int(np.argmax(window.weights[: len(window.times)]))]

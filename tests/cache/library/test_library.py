@@ -136,10 +136,32 @@ def test_tags(folder: Path, clips: Path) -> None:
         assert library.tags(clips / "a/1.mp4") == []
         with pytest.raises(DataError, match="not in the index"):
             library.add_tag(clips / "none.mp4", "sea")
-        with pytest.raises(DataError, match="empty tag"):
-            library.add_tag(path, " ")
+        for wrong, said in (
+            (" ", "empty tag"),
+            ("a\nb", "one line"),
+            ("x" * 201, "201 letters"),
+            ("\udce9", "one line"),
+        ):
+            with pytest.raises(DataError, match=said):
+                library.add_tag(path, wrong)
+        other, last = (library.windows_of(clips / name)[0].video for name in ("a/1.mp4", "b/ü\udce9.mp4"))
+        library.add_tag(path, " sea ")
+        assert library.tags_of([other, last, 10**6]) == {last: ["sea", "Élan"]}
+        library.remove_tag(path, "sea")
         library.refresh()
         assert found(library, 6, top=1, tag="Élan") == [("ü\udce9.mp4", 15.0)]
+
+
+def test_tags_are_written_while_somebody_fills(folder: Path, clips: Path) -> None:
+    """Whoever fills has the lock of the folder, not of the database."""
+    with LibraryWriter.claim(folder, MODEL) as writer, Library.open(folder) as library:
+        library.add_tag(clips / "a/1.mp4", "sea")
+        writer.keep(video(clips / "new.mp4", content=9), some(40))
+        both = [str(clips / "a/1.mp4"), str(clips / "new.mp4"), str(clips / "none.mp4")]
+        assert writer.change_tags(both, ["sea", "dogs"], ["cats"]) == (3, 0)
+        library.remove_tag(clips / "new.mp4", "sea")
+        assert writer.change_tags(both, [], ["sea"]) == (0, 1)
+        assert library.tags() == library.tags(clips / "new.mp4") == ["dogs"]
 
 
 def test_a_file_that_is_gone_is_no_answer(folder: Path, clips: Path) -> None:
@@ -181,6 +203,104 @@ def test_replaced_moved_copied_removed(folder: Path, clips: Path) -> None:
         assert library.rows.tolist() == [1, 2, 3, 8, 9, 10, 11]
         np.testing.assert_array_equal(library.matrix(), np.float16([vector(seed) for seed in (1, 2, 3, 1, 2, 20, 21)]))
         assert library.video(clips / "b/ü\udce9.mp4") is None
+
+
+def test_frames_go_with_their_windows(folder: Path, clips: Path) -> None:
+    def framed(seed: int) -> NewWindow:
+        return replace(some(seed)[0], frames=np.stack([vector(seed + k) for k in range(4)]))
+
+    with Library.open(folder) as library, LibraryWriter.claim(folder, MODEL) as writer:
+        first = writer.keep(video(clips / "new.mp4", content=9), [framed(20), some(30)[0], framed(40)])
+        writer.copy(first, str(clips / "copy.mp4"), 79)
+        kept = library.frames([1, 8, 9, 10, 11, 12, 13])
+        assert sorted(kept) == [8, 10, 11, 13]
+        wanted = np.float16([vector(20 + k) for k in range(4)])
+        np.testing.assert_array_equal(kept[8], wanted)
+        np.testing.assert_array_equal(kept[11], wanted)
+        np.testing.assert_array_equal(kept[13], kept[10])
+        writer.move(first, str(clips / "moved.mp4"), 80)
+        assert sorted(library.frames([8, 9, 10])) == [8, 10]
+        writer.keep(video(clips / "copy.mp4", content=10, mtime=81), [framed(50)])
+        writer.remove([first])
+        assert [w.row for w in library.windows_of(clips / "copy.mp4")] == [14]
+    with sqlite3.connect(folder / DATABASE) as connection:
+        assert connection.execute("SELECT window FROM frames").fetchall() == [(14,)]
+    connection.close()
+
+
+FORMAT_1 = """
+CREATE TABLE models(
+    id INTEGER PRIMARY KEY, digest TEXT NOT NULL, name TEXT NOT NULL, width INTEGER NOT NULL, frames INTEGER NOT NULL,
+    seconds REAL NOT NULL, step REAL NOT NULL, whole REAL NOT NULL, used REAL NOT NULL,
+    UNIQUE(digest, frames, seconds, step, whole));
+CREATE TABLE generations(
+    model INTEGER NOT NULL REFERENCES models ON DELETE CASCADE, generation INTEGER NOT NULL, stamp TEXT NOT NULL,
+    PRIMARY KEY(model, generation)) WITHOUT ROWID;
+CREATE TABLE roots(path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE videos(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, path TEXT NOT NULL UNIQUE, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    blake2b BLOB, duration REAL, status TEXT NOT NULL, reason TEXT NOT NULL, reader INTEGER NOT NULL);
+CREATE INDEX videos_by_size ON videos(size);
+CREATE INDEX videos_by_time ON videos(mtime_ns);
+CREATE TABLE windows(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, model INTEGER NOT NULL REFERENCES models ON DELETE CASCADE,
+    video INTEGER NOT NULL REFERENCES videos ON DELETE CASCADE, start REAL NOT NULL, stop REAL NOT NULL,
+    times BLOB NOT NULL, weights BLOB, vector BLOB NOT NULL);
+CREATE INDEX windows_of_model ON windows(model);
+CREATE INDEX windows_of_video ON windows(video, model);
+CREATE TABLE tags(
+    tag TEXT NOT NULL, video INTEGER NOT NULL REFERENCES videos ON DELETE CASCADE, PRIMARY KEY(tag, video)
+    ) WITHOUT ROWID;
+CREATE INDEX tags_of_video ON tags(video);
+PRAGMA application_id = 0x74636c62;
+PRAGMA user_version = 1;
+"""
+"""What releases before frames made of an empty folder."""
+
+
+def of_format_1(folder: Path, clips: Path) -> None:
+    """A library with a window of a/1.mp4 that says 5, and a tag."""
+    folder.mkdir()
+    with sqlite3.connect(folder / DATABASE) as connection:
+        connection.executescript(FORMAT_1)
+        model = (1, MODEL.digest, MODEL.name, WIDTH, 4, 30.0, 15.0, 45.0, 1.0)
+        connection.execute("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", model)
+        connection.execute("INSERT INTO generations VALUES (1, 1, '0123456789abcdef')")
+        path = str(clips / "a/1.mp4")
+        connection.execute("INSERT INTO videos VALUES (1, ?, 10, 1, ?, 60.0, 'ok', '', 2)", (path, bytes([1]) * 16))
+        times, weights = np.float32([0, 1, 2, 3]).tobytes(), np.float32([0, 1, 0, 0]).tobytes()
+        window = (times, weights, np.float16(vector(5)).tobytes())
+        connection.execute("INSERT INTO windows VALUES (1, 1, 1, 0.0, 30.0, ?, ?, ?)", window)
+        connection.execute("INSERT INTO tags VALUES ('sea', 1)")
+    connection.close()
+
+
+def format_of(folder: Path) -> int:
+    connection = sqlite3.connect(folder / DATABASE)
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    connection.close()
+    return found
+
+
+def test_a_library_of_format_1_is_read_and_raised_by_who_writes(clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "before"
+    of_format_1(folder, clips)
+    with Library.open(folder) as library:
+        assert found(library, 5, tag="sea") == [("1.mp4", 0.0)]
+        assert library.frames([1]) == {}
+        library.add_tag(clips / "a/1.mp4", "holidays")
+        assert format_of(folder) == 1
+        with LibraryWriter.claim(folder, MODEL) as writer:
+            new = replace(some(6)[0], frames=np.stack([vector(k) for k in range(4)]))
+            writer.keep(video(clips / "a/2.mp4", content=2), [new])
+            writer.copy(1, str(clips / "ab/3.mp4"), 5)
+            writer.finish()
+        assert format_of(folder) == 2
+        assert library.refresh()
+        assert library.tags(clips / "a/1.mp4") == ["holidays", "sea"]
+        assert sorted(found(library, 5)) == [("1.mp4", 0.0), ("2.mp4", 0.0), ("3.mp4", 0.0)]
+        assert sorted(library.frames([1, 2, 3])) == [2]
+    _claimed(folder)
 
 
 def test_what_cannot_be_used_has_a_status_and_no_windows(folder: Path, clips: Path) -> None:
@@ -412,10 +532,10 @@ def test_no_write_ahead_file_on_network_disks(
 
 def test_others_databases_and_formats_are_refused(folder: Path, tmp_path: Path) -> None:
     connection = sqlite3.connect(folder / DATABASE)
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.close()
     for use in (Library.open, _claimed):
-        with pytest.raises(CacheError, match="format 2, this version reads 1"):
+        with pytest.raises(CacheError, match="format 3, this version reads 1 to 2"):
             use(folder)
     connection = sqlite3.connect(folder / DATABASE)
     connection.execute("PRAGMA application_id = 5")

@@ -96,9 +96,9 @@ INDEXED = VideosIndexed(
 INDEX_ESTIMATED = IndexEstimate(50_000, 49_000, 12, 3, 71 * 10**9, 120_000_000, 5000.0, 2, 6)
 IN_INDEX = IndexSearched(
     (VideosFound("a dog", (
-        VideoFound(0.31, 30.0, 60.0, 42.5, 1, "/v/a.mp4", (WindowFound(0.31, 30.0, 60.0, 42.5),
-                                                          WindowFound(0.1, 3600.0, 3630.0, 3605.0))),
-        VideoFound(0.2, 0.0, 8.4, 0.0, 2, "/v/b.mp4"),
+        VideoFound(12, 0.31, 30.0, 60.0, 42.5, 1, "/v/a.mp4", (WindowFound(12, 0.31, 30.0, 60.0, 42.5),
+                                                              WindowFound(250, 0.1, 3600.0, 3630.0, 3605.0))),
+        VideoFound(3, 0.2, 0.0, 8.4, 0.0, 2, "/v/b.mp4"),
     )),
      VideosFound("a cat", ())),
     "openclip:ViT-B-32/openai", 44, 0.1,
@@ -169,6 +169,7 @@ def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any
         (folder / other).write_text(f"work: {other}")
     (folder / "index").mkdir()
     (folder / "index/index.sqlite").touch()
+    (folder / "sentences.txt").write_text("a cat")
     result = invoke(*words)
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
@@ -179,10 +180,11 @@ def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any
         (_, (videos, out, model)) = stages[-1]
         assert videos == [word for word in words[1:] if word in ("clips/", "holidays/*.mkv", "@files.txt")]
         assert out == Path("index")
-        assert model == words[words.index("--model") + 1]
+        assert model == (words[words.index("--model") + 1] if "--model" in words else None)
     elif words[:2] == ["search", "index/"]:
         assert stages[-1][0] == "stages.search.index_search.search_index"
-        assert stages[-1][1][:2] == (Path("index"), words[2:3])
+        asked = [] if "--like" in words else words[2:3]
+        assert stages[-1][1][:2] == (Path("index"), ["a cat"] if asked == ["@sentences.txt"] else asked)
     elif words[0] not in ("config", "cost", "demo", "checkpoint", "docs"):
         assert stages
         config = stages[-1][1][0]
@@ -527,6 +529,23 @@ def test_index_shows_what_was_done(invoke: Invoke, stages: object, monkeypatch: 
     lines = shown(invoke("index", "my clips"))
     assert lines[3] == "decoded  none, all were there"
     assert lines[-1] == "What failed or ran out of time is tried again with: teachclip index 'my clips'"
+
+
+def test_index_gives_tags(invoke: Invoke, stages: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def run(*_: Any, **given: Any) -> VideosIndexed:
+        asked.update(given)
+        return replace(INDEXED, tags_added=3)
+
+    monkeypatch.setattr("teachclip.stages.search.library.stage.index_videos", run)
+    lines = shown(invoke("index", "clips", "--tag", "sea", "--tag", "2019", "--untag", "new"))
+    assert "tags     3 given, 0 taken away" in lines
+    assert (asked["tags"], asked["untags"]) == (["sea", "2019"], ["new"])
+    for words in (["clips", "--estimate", "--untag", "x"], ["own_videos.yaml", "--tag", "x"]):
+        result = invoke("index", *words)
+        assert result.exit_code == 2
+        assert "tag" in result.stderr
 
 
 def test_index_estimates(invoke: Invoke, stages: object) -> None:

@@ -25,10 +25,10 @@ SURFACE = {
     "denoise": CONFIGURED,
     "train": {"--accept", *CONFIGURED},
     "evaluate": {"--on", "--run", *CONFIGURED},
-    "index": {"VIDEOS...", "--model", "--out", "--estimate", "--workers", "--set", *COMMON},
+    "index": {"VIDEOS...", "--model", "--out", "--estimate", "--workers", "--tag", "--untag", "--set", *COMMON},
     "search": {
-        *("INDEX|CONFIG", "QUERY...", "--top", "--under", "--tag", "--windows", "--model", "--rerank", "--set"),
-        *COMMON,
+        *("INDEX|CONFIG", "[QUERY]...", "--top", "--under", "--tag", "--windows", "--like", "--model", "--rerank"),
+        *("--set", *COMMON),
     },
     "cost": {"[CONFIG]", "--checkpoint", "--measure", "--videos", "--repeats", "--out", "--set", *COMMON},
     "weights": {"RUN...", "--teacher", "--split", "--query", "--count", *CONFIGURED},

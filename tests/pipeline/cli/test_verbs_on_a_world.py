@@ -28,7 +28,7 @@ def mine(world: Any, folder: Path) -> Path:
     return Path(config.run_folder)
 
 
-@pytest.mark.parametrize("sentence", ["-query", "-q", "- a dog", "-set", "-"])
+@pytest.mark.parametrize("sentence", ["-query", "-q", "- a dog", "-set"])
 def test_a_sentence_may_begin_with_a_dash(mine: Path, invoke: Invoke, sentence: str) -> None:
     asked = ("--set", f"search.run={mine}", "--json")
     for words in (

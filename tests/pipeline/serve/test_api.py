@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from teachclip.cache.library import library as of_library
+from teachclip.cache.library.database import to_read
 from teachclip.cache.library.library import Library
 from teachclip.errors import CheckpointError
 from teachclip.pipeline.serve import media
@@ -39,9 +41,10 @@ def test_a_sentence_finds_what_the_network_says(served: Served) -> None:
     assert [one["row"] for one in answers] == best
     assert [one["rank"] for one in answers] == [1, 2, 3, 4]
     np.testing.assert_allclose([one["cosine"] for one in answers], np.sort(cosines)[::-1][:4], atol=1e-3)
+    frames = library.frames(best)
     for one in answers:
-        heaviest = one["weights"][one["times"].index(one["second"])]
-        assert heaviest == max(one["weights"])
+        nearest = int(np.argmax(frames[one["row"]].astype(np.float32) @ wanted))
+        assert one["second"] == one["times"][nearest]
         assert sum(one["weights"]) == pytest.approx(1, abs=1e-3)
         assert Path(one["path"]).is_file()
 
@@ -71,6 +74,7 @@ def test_the_index_is_described(served: Served, shelf: Shelf) -> None:
     assert said["videos"] == {"ok": 6}
     assert said["windows"] == 6
     assert said["asks"] is None
+    assert said["recall"] is None
     assert said["model"] == str(shelf.config.search_run)
     assert str(shelf.root) in said["folders"]
 
@@ -134,6 +138,52 @@ def test_filters(served: Served, shelf: Shelf) -> None:
     assert names(served.ask("/api/search?q=clip&under=/nowhere")) == []
     assert names(served.ask("/api/search?q=clip&tag=none")) == []
     assert names(served.ask("/api/search?q=clip&until=1")) == []
+
+
+def test_tags_are_given_found_and_taken(own_shelf: Shelf) -> None:
+    index = OpenIndex.open(own_shelf.folder)
+    row = own_shelf.row("clip-1.mp4")
+    address, tag = f"/api/windows/{row}/tags", "%C3%89lan%20%26%20%3Cb%3E%2F1"
+    with serving(index) as served:
+        assert served.ask(f"{address}?tag=sea", "PUT").json == {"tags": ["sea"]}
+        given = served.ask(f"{address}?tag={tag}", "PUT")
+        assert (given.status, given.json) == (200, {"tags": ["sea", "Élan & <b>/1"]})
+        found = served.ask(f"/api/search?q=clip&tag={tag}").json["answers"]
+        assert [(one["name"], one["tags"]) for one in found] == [("clip-1.mp4", ["sea", "Élan & <b>/1"])]
+        assert served.ask("/api/info").json["tags"] == ["sea", "Élan & <b>/1"]
+        others = served.ask("/api/search?q=clip&top=50").json["answers"]
+        assert [one["tags"] for one in others if one["name"] != "clip-1.mp4"] == [[]] * 5
+        alike = f"/api/windows/{own_shelf.row('clip-2.mp4')}/like?tag=sea"
+        assert names(served.ask(alike)) == ["clip-1.mp4"]
+        assert names(served.ask(f"{alike}&until=1")) == []
+        assert served.ask(f"{address}?tag=sea", "DELETE").json == {"tags": ["Élan & <b>/1"]}
+        assert served.ask(f"{address}?tag=sea", "DELETE").json == {"tags": ["Élan & <b>/1"]}
+        assert served.ask(f"{address}?tag=%20", "PUT").status == 400
+        assert served.ask(f"{address}?tag=a%0Ab", "PUT").status == 400
+        assert served.ask(f"{address}?tag={'x' * 201}", "PUT").status == 422
+        assert served.ask(address, "PUT").status == 422
+        assert served.ask("/api/windows/99999/tags?tag=x", "PUT").status == 404
+    index.close()
+    with Library.open(own_shelf.folder) as library:
+        assert library.tags() == ["Élan & <b>/1"]
+
+
+def test_an_index_that_cannot_be_written_says_so(own_shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite says the same of a disk that may only be read."""
+    index = OpenIndex.open(own_shelf.folder)
+    monkeypatch.setattr(of_library, "to_write", to_read)
+    with serving(index) as served:
+        refused = served.ask(f"/api/windows/{own_shelf.row('clip-1.mp4')}/tags?tag=x", "PUT")
+        assert refused.status == 503
+        assert "cannot be opened or written" in refused.what
+        assert "writable" in refused.json["error"]["hint"]
+    index.close()
+
+
+def test_a_clip_is_searched_with_filters(served: Served, shelf: Shelf) -> None:
+    content = (shelf.clips / "clip-2.mp4").read_bytes()
+    found = served.hand_in(content, under=f"{shelf.clips}/clip-1.mp4")
+    assert names(found) == ["clip-1.mp4"]
 
 
 def test_an_index_whose_model_is_gone_says_so_and_still_finds_what_is_alike(own_shelf: Shelf) -> None:

@@ -16,7 +16,7 @@ from .conftest import NASTY, TOKEN, Served, Shelf, multipart
 SAID = {"Authorization": f"Bearer {TOKEN}"}
 FORM = {"Content_Type": "application/x-www-form-urlencoded"}
 SENT = {**SAID, "Content_Type": "multipart/form-data; boundary=edge"}
-UPLOAD, VIDEO = "/api/search/clip", "/api/windows/1/video"
+UPLOAD, VIDEO, TAGS = "/api/search/clip", "/api/windows/1/video", "/api/windows/1/tags"
 NO_CLIP = multipart(b"<html>no</html>")
 EVIL = {**SAID, "Origin": "http://evil.example"}
 RAW = ("Content-Type: multipart/form-data; boundary=edge", f"Authorization: Bearer {TOKEN}")
@@ -77,6 +77,15 @@ TABLE: list[tuple[str, str, str, dict[str, str], bytes | None, int, str]] = [
      urlencode({"token": TOKEN}).encode(), 403, "another site"),
     ("a log-out from another site", "POST", "/logout", {**SAID, "Origin": "http://127.0.0.1.evil.example"}, b"", 403,
      "another site"),
+    ("a tag from another site", "PUT", f"{TAGS}?tag=x", EVIL, b"", 403, "another site"),
+    ("a tag taken by what a browser calls foreign", "DELETE", f"{TAGS}?tag=x",
+     {**SAID, "Sec_Fetch_Site": "same-site"}, None, 403, "another site"),
+    ("a tag without a token", "PUT", f"{TAGS}?tag=x", {}, b"", 401, "token"),
+    ("a tag to another Host", "DELETE", f"{TAGS}?tag=x", {**SAID, "Host": "evil.example"}, None, 421, "name"),
+    ("a tag by a form", "POST", f"{TAGS}?tag=x", {**SAID, **FORM}, b"tag=x", 405, "Method"),
+    ("a tag by a link", "GET", f"{TAGS}?tag=x", SAID, None, 405, "Method"),
+    ("a tag that is too long", "PUT", f"{TAGS}?tag={'x' * 5000}", SAID, b"", 422, "tag"),
+    ("a tag with a zero byte", "PUT", f"{TAGS}?tag=a%00b", SAID, b"", 400, "one line"),
     ("traversal by a row", "GET", "/api/windows/..%2f..%2fetc%2fpasswd/video", SAID, None, 404, "no such page"),
     ("traversal in a row", "GET", "/api/windows/../../../etc/passwd", SAID, None, 404, "no such page"),
     ("traversal of static files", "GET", "/static/..%2f..%2fapp.py", SAID, None, 404, "no such page"),

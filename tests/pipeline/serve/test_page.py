@@ -2,12 +2,21 @@
 
 import time
 from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+import av
 import pytest
+from teachclip.cache.library import library as of_library
+from teachclip.cache.library.database import to_read
+from teachclip.cache.library.library import Library
+from teachclip.cache.library.writer import LibraryWriter
+from teachclip.stages.search.library.stage import index_videos
+from teachclip.stages.search.serving.open_index import OpenIndex
 
 from ..report.conftest import Browser, Tab
-from .conftest import NASTY, TOKEN, Served, Shelf
+from .conftest import COLOURS, NASTY, TOKEN, Served, Shelf, pictures, serving, write_other
 
 NAMES = "[...document.querySelectorAll('.name')].map(n => n.textContent)"
 KEYS = {"Enter": 13, "ArrowDown": 40, "ArrowUp": 38, "Escape": 27, "Tab": 9}
@@ -56,6 +65,14 @@ def click(tab: Tab, selector: str) -> None:
     )
     for kind in ("mousePressed", "mouseReleased"):
         tab.call("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+
+
+def fill(tab: Tab, field: str, value: str) -> None:
+    """A filter, as it is chosen with its picker."""
+    tab.evaluate(
+        f"(e => {{ e.value = {value!r}; e.dispatchEvent(new Event('change', {{bubbles: true}})) }})"
+        f"(document.getElementById({field!r}))"
+    )
 
 
 def searched(tab: Tab, sentence: str = "clip number 2") -> None:
@@ -164,6 +181,55 @@ def test_what_no_browser_plays_shows_frames_and_path(browser: Browser, served: S
     quiet(tab)
 
 
+OTHERS = {  # codec, container, sound, whether it is a kind of file that browsers know
+    "hevc.mp4": ("libx265", "mp4", False, True),
+    "hevc with sound.mp4": ("libx265", "mp4", True, True),
+    "old.mov": ("mpeg4", "mov", True, True),
+    "hevc.mkv": ("libx265", "matroska", False, False),
+    "old.avi": ("mpeg4", "avi", True, False),
+    "tv.ts": ("mpeg2video", "mpegts", False, False),
+}
+
+
+@pytest.fixture(scope="module")
+def others(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips that browsers do not play, and their index."""
+    root = tmp_path_factory.mktemp("others")
+    (root / "clips").mkdir()
+    for (name, (codec, container, sound, _)), colour in zip(OTHERS.items(), COLOURS, strict=True):
+        if codec not in av.codecs_available:
+            pytest.skip(f"PyAV has no {codec}")
+        write_other(root / "clips" / name, pictures(colour), codec, container, sound)
+    made = index_videos([str(root / "clips")], root / "index", str(shelf.config.search_run), device="cpu", workers=1)
+    assert made.counts == {"ok": len(OTHERS)}
+    return root
+
+
+def test_what_a_browser_cannot_play_shows_frames_and_path(browser: Browser, others: Path) -> None:
+    """By its container, by its codec, and where it would play the sound alone."""
+    index = OpenIndex.open(others / "index")
+    with serving(index) as served:
+        answers = served.ask("/api/search?q=clip&top=50").json["answers"]
+        assert {one["name"]: one["playable"] for one in answers} == {name: kind[3] for name, kind in OTHERS.items()}
+        for one in answers:
+            film = served.ask(f"/api/windows/{one['row']}/video")
+            assert film.status == (200 if one["playable"] else 415)
+            assert served.ask(f"/api/windows/{one['row']}/strip.jpg").headers["content-type"] == "image/jpeg"
+        tab = visit(browser, f"{served.url}?q=clip")
+        until(tab, f"document.querySelectorAll('.result').length === {len(OTHERS)}")
+        for name in OTHERS:
+            tab.evaluate(f"({find(name)}).querySelector('.play').click()")
+            until(tab, "document.getElementById('video').hidden && !document.getElementById('unplayable').hidden")
+            assert "cannot play" in tab.evaluate("document.getElementById('unplayable').textContent")
+            until(tab, "document.querySelector('#frames img').naturalWidth > 0")
+            assert tab.evaluate("document.getElementById('path').textContent") == str(others / "clips" / name)
+            press(tab, "Escape")
+            until(
+                tab, "!document.getElementById('player').open && !document.getElementById('video').hasAttribute('src')"
+            )
+    index.close()
+
+
 def test_a_clip_that_is_handed_in(browser: Browser, served: Served, shelf: Shelf) -> None:
     tab = visit(browser, served.url)
     tab.call("DOM.enable")
@@ -175,6 +241,101 @@ def test_a_clip_that_is_handed_in(browser: Browser, served: Served, shelf: Shelf
     quiet(tab)
 
 
+def test_tags_and_filters_by_keys_alone(browser: Browser, own_shelf: Shelf) -> None:
+    """A tag is given, searched with, and taken away; the address keeps the filters."""
+    index = OpenIndex.open(own_shelf.folder)
+    with serving(index) as served:
+        tab = visit(browser, served.url)
+        searched(tab)
+        press(tab, "ArrowDown")
+        first = tab.evaluate("document.activeElement.closest('.result').found.name")
+        path = own_shelf.clips / first
+        press(tab, "t")
+        assert tab.evaluate("document.activeElement.className") == "newtag"
+        write(tab, "sea /m & <b>")
+        press(tab, "m")
+        press(tab, "Enter")
+        until(tab, "document.querySelector('.tag')")
+        assert tab.evaluate("document.querySelector('.tag button').textContent") == "sea /m & <b>m"
+        assert tab.evaluate("document.activeElement.className") == "tagger plain"
+        assert index.library.tags(path) == ["sea /m & <b>m"]
+        press(tab, "f")
+        assert tab.evaluate("document.activeElement.id") == "under"
+        for _ in range(20):
+            press(tab, "Tab")
+            if tab.evaluate("document.activeElement.id") == "tag":
+                break
+        write(tab, "sea /m & <b>m")
+        press(tab, "Enter")
+        until(tab, "document.querySelectorAll('.result').length === 1")
+        assert tab.evaluate(NAMES) == [first]
+        assert tab.evaluate("document.getElementById('narrowed').textContent") == "Filters: 1"
+        tab.call("Page.reload")
+        until(tab, "document.querySelectorAll('.result').length === 1")
+        assert tab.evaluate("document.getElementById('tag').value") == "sea /m & <b>m"
+        tab.evaluate("document.querySelector('.untag').focus()")
+        press(tab, "Enter")
+        until(tab, "!document.querySelector('.tag')")
+        assert tab.evaluate("document.activeElement.className") == "tagger plain"
+        assert index.library.tags() == []
+        press(tab, "t")
+        press(tab, "Escape")
+        assert tab.evaluate("document.querySelector('.tagging').hidden")
+        tab.evaluate("document.getElementById('clear').focus()")
+        press(tab, "Enter")
+        until(tab, "document.querySelectorAll('.result').length === 6")
+        quiet(tab)
+    index.close()
+
+
+def test_folder_and_dates_narrow_every_kind_of_search(browser: Browser, own_shelf: Shelf) -> None:
+    """Days count whole, by the clock of the browser."""
+    day = datetime(2020, 5, 17, 23, 59, 59)
+    with Library.open(own_shelf.folder) as library:
+        model = library.model
+    with LibraryWriter.claim(own_shelf.folder, model) as writer:
+        for path, known in writer.known().items():
+            if path.endswith(("clip-1.mp4", "clip-2.mp4")):
+                writer.renew(known.video.id, known.video.size, int(day.timestamp() * 1e9), known.video.content)
+    index = OpenIndex.open(own_shelf.folder)
+    with serving(index) as served:
+        tab = visit(browser, f"{served.url}?q=clip&since=2020-05-17&until=2020-05-17")
+        until(tab, "document.querySelectorAll('.result').length === 2")
+        assert sorted(tab.evaluate(NAMES)) == ["clip-1.mp4", "clip-2.mp4"]
+        press(tab, "ArrowDown")
+        press(tab, "m")
+        until(tab, "document.querySelectorAll('.result').length === 1")
+        fill(tab, "until", "2020-05-16")
+        until(tab, "document.getElementById('status').textContent.startsWith('no video')")
+        click(tab, "#clear")
+        until(tab, "document.querySelectorAll('.result').length === 5")
+        fill(tab, "under", str(own_shelf.clips / "clip-3.mp4"))
+        until(tab, "document.querySelectorAll('.result').length === 1")
+        assert tab.evaluate(NAMES) == ["clip-3.mp4"]
+        assert "filtered" in tab.evaluate("document.getElementById('status').textContent")
+        assert tab.evaluate("[...document.getElementById('folders').options].map(o => o.value)") == [
+            *index.library.roots()
+        ]
+        quiet(tab)
+    index.close()
+
+
+def test_a_tag_that_cannot_be_written_says_why(
+    browser: Browser, own_shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = OpenIndex.open(own_shelf.folder)
+    monkeypatch.setattr(of_library, "to_write", to_read)
+    with serving(index) as served:
+        tab = visit(browser, served.url)
+        searched(tab)
+        click(tab, ".tagger")
+        write(tab, "sea")
+        press(tab, "Enter")
+        until(tab, "document.getElementById('status').textContent.includes('make the folder readable and writable')")
+        assert tab.evaluate("document.querySelector('.newtag').value") == "sea"
+    index.close()
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 390])
 def test_it_fits_its_window(
@@ -182,6 +343,10 @@ def test_it_fits_its_window(
 ) -> None:
     tab = visit(browser, served.url, width, dark)
     searched(tab)
+    tab.evaluate(
+        "document.getElementById('filters').open = true; document.querySelectorAll('.tagging')[1].hidden = false"
+    )
+    tab.evaluate("const r = document.querySelector('.result'); r.found.tags = ['sea', 'x'.repeat(200)]; showTags(r)")
     fits = "document.documentElement.scrollWidth <= innerWidth"
     assert tab.evaluate(fits)
     inside = (

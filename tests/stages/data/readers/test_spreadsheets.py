@@ -10,7 +10,7 @@ from teachclip.configs.schema import DataConfig
 from teachclip.errors import DataError
 from teachclip.stages.data.dataset import Dataset, read_dataset
 from teachclip.stages.data.readers.text_files import blank
-from teachclip.stages.search.searcher import refuse_empty
+from teachclip.stages.search.questions import refuse_empty
 
 UNSEEN = ["\u200b", "\u00a0", "\ufeff", "\u2060\u200d", "\u00ad", "\u3164", "\u2800", "\ufe0f", "\x07\t", "\U000e0041"]
 

@@ -109,6 +109,30 @@ def test_again_nothing_is_decoded(index: Index, root: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_decoding")
+def test_tags_are_given_and_taken_without_decoding(index: Index, root: Path) -> None:
+    clips = root / "clips"
+    made = index(str(clips / "a"), tags=["sea", " 2019 "])
+    assert (made.tags_added, made.tags_removed, made.unchanged) == (4, 0, 2)
+    made = index(str(clips / "a/short.mp4"), str(clips / "long.mp4"), tags=["2019"], untags=["sea", "none"])
+    assert (made.tags_added, made.tags_removed) == (1, 1)
+    with Library.open(root / "index") as library:
+        tags = {Path(each.path).name: library.tags(each.path) for each in library.videos()}
+    assert {name: each for name, each in tags.items() if each} == {
+        "short.mp4": ["2019"], "brief.mp4": ["2019", "sea"], "long.mp4": ["2019"],
+    }  # fmt: skip
+    for wrong in ({"tags": [" "]}, {"tags": ["x"], "untags": ["x"]}):
+        with pytest.raises(DataError, match="tag"):
+            index(**wrong)
+
+
+def test_new_videos_are_tagged(index: Index, root: Path) -> None:
+    draw(root / "clips/new.mp4", 3, 9)
+    assert index(str(root / "clips/new.mp4"), tags=["sea"]).tags_added == 1
+    with Library.open(root / "index") as library:
+        assert library.tags(root / "clips/new.mp4") == ["sea"]
+
+
+@pytest.mark.usefixtures("no_decoding")
 def test_touched_moved_and_copied_files_are_recognised(index: Index, root: Path) -> None:
     clips = root / "clips"
     os.utime(clips / "long.mp4", (5, 5))
@@ -263,9 +287,10 @@ def test_mistakes_are_told_before_anything_is_done(index: Index, root: Path, tmp
 
 def test_a_model_of_no_numbers_is_told(index: Index, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: Student, frames: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"vector": torch.full((len(mask), 64), float("nan"))}
+        nothing = torch.full((len(mask), 64), float("nan"))
+        return {"vector": nothing, "frames": nothing[:, None]}
 
-    monkeypatch.setattr(Student, "encode_videos", broken)
+    monkeypatch.setattr(Student, "encode_moments", broken)
     draw(root / "clips/new.mp4", 3, 50)
     with pytest.raises(CheckpointError, match="not finite"):
         index()
