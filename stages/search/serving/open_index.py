@@ -26,6 +26,7 @@ from ..library.models import VideoModel, load_model
 from .pictures import Clip
 
 REFRESH_SECONDS = 2.0
+_REST = 10  # times as long as taking up took, before the next time
 _MANY = 4  # windows of a video that are looked at for each video wanted
 
 
@@ -89,7 +90,7 @@ class OpenIndex:
 
     def __init__(self, library: Library, model: VideoModel | None, lacking: TeachclipError | None = None) -> None:
         self.library, self.model, self.lacking = library, model, lacking
-        self._refreshed = time.monotonic()
+        self._next = time.monotonic() + REFRESH_SECONDS
         self._refreshing, self._encoding = threading.Lock(), threading.Lock()
         self._nearest(np.zeros(library.model.width, np.float32), 1, ALL)  # fills the exact index now
         if model is not None:
@@ -194,12 +195,14 @@ class OpenIndex:
 
     def _refresh(self) -> None:
         """Take up what was written meanwhile, now and then; one thread does, the others go on with what there is."""
-        if time.monotonic() - self._refreshed < REFRESH_SECONDS or not self._refreshing.acquire(blocking=False):
+        if time.monotonic() < self._next or not self._refreshing.acquire(blocking=False):
             return
+        began = time.monotonic()
         try:
             with suppress(CacheError):  # whoever writes may have it locked; the next one tries again
                 self.library.refresh()
-            self._refreshed = time.monotonic()
+            now = time.monotonic()
+            self._next = now + max(REFRESH_SECONDS, _REST * (now - began))
         finally:
             self._refreshing.release()
 
