@@ -72,7 +72,8 @@ class Answers:
 
     Attributes:
         notes: what is to be said of them.
-        fits: whether the best fits the sentence at all, None where that is not told: of clips, and of few windows.
+        fits: whether the best fits the sentence at all, None where that is not told: of clips, of single
+            words and among few windows.
     """
 
     found: tuple[Found, ...]
@@ -137,7 +138,8 @@ class OpenIndex:
         if cut[0]:
             notes.append("the sentence is longer than what the model reads: its end does not count")
         vector = _vector(made)
-        return self._judged(vector, self._nearest(vector, top, filters, notes=tuple(notes)))
+        answers = self._nearest(vector, top, filters, notes=tuple(notes))
+        return self._judged(vector, answers) if len(query.split()) > 1 else answers
 
     def like(self, row: int, top: int = 10, filters: Filters = ALL) -> Answers:
         """Videos like a window; that of the window itself is none of them.
