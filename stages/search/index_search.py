@@ -86,6 +86,15 @@ class IndexSearcher:
         """As `OpenIndex.open`."""
         return cls(OpenIndex.open(folder, model, device))
 
+    def refuse_lacking(self) -> None:
+        """Refuse, before anything is asked, what no sentence can be asked of.
+
+        Raises:
+            TeachclipError: the model cannot be loaded.
+        """
+        if self._index.lacking is not None:
+            raise self._index.lacking
+
     def search(
         self,
         queries: Sequence[Question],
