@@ -118,6 +118,15 @@ class IndexSearcher:
             index.close()
             raise
 
+    def refuse_lacking(self) -> None:
+        """Refuse, before anything is asked, what no sentence can be asked of.
+
+        Raises:
+            TeachclipError: the model cannot be loaded.
+        """
+        if self._index.lacking is not None:
+            raise self._index.lacking
+
     def search(
         self,
         queries: Sequence[Question],

@@ -181,6 +181,7 @@ def _ask_index(
         return _of_index(searcher.search(more, top, filters, windows=windows, reporter=output))
 
     with IndexSearcher.open(folder, model, rerank=rerank, reporter=output) as searcher:
+        searcher.refuse_lacking()
         ask_at_terminal(output, shown, Given())
 
 

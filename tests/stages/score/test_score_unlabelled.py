@@ -87,7 +87,7 @@ def test_every_caption_is_scored_with_them(process: Any, root: Path, fake_teache
     (expected,) = estimate_scores(config).teachers
     result = score(config, heard)
     (scores,) = result.teachers
-    assert heard.messages[0] == ("9 videos without captions; left out: 1 with the frames of a captioned video")
+    assert heard.messages[1] == "9 videos without captions; left out: 1 with the frames of a captioned video"
     assert (scores.texts, scores.videos, result.unlabelled) == (38, CAPTIONED + FURTHER, FURTHER)
     assert scores.new_pairs == expected.pairs == fake_teacher.pairs_scored == 38 * (CAPTIONED + FURTHER)
     assert (expected.texts, expected.videos) == (38, CAPTIONED + FURTHER)

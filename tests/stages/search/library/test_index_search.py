@@ -273,7 +273,10 @@ def test_like_needs_no_model(root: Path) -> None:
     own_model(root)
     (root / "student").rename(root / "moved")
     long = str(root / "clips/long.mp4")
-    assert len(search_index(root / "index", [], like=long, device="cpu").queries[0].answers) == 3
+    with IndexSearcher.open(root / "index", device="cpu") as searcher:
+        assert len(searcher.search([], like=long).queries[0].answers) == 3
+        with pytest.raises(CheckpointError, match="is gone"):
+            searcher.refuse_lacking()
 
 
 def test_searcher_opens_an_index_by_its_folder(root: Path) -> None:
