@@ -13,6 +13,7 @@ from ..runtime.reporting import Reporter, Silent
 from .library.models import DeviceName
 from .questions import Question, refuse_empty
 from .rerank_windows import WindowReranker
+from .serving.fit import NOTHING_FITS
 from .serving.open_index import ALL, Answers, Filters, Found, OpenIndex
 from .serving.pictures import clip_frames
 from .serving.workbench import Workbench
@@ -51,11 +52,13 @@ class VideoFound(WindowFound):
 
 @dataclass(frozen=True)
 class VideosFound:
-    """A sentence, or the path or number of what was asked with, and its videos, best first."""
+    """A sentence, or the path or number of what was asked with, and its videos, best first; whether the best fits the
+    sentence at all, None where that is not told."""
 
     query: str
     answers: tuple[VideoFound, ...]
     by: By = "sentence"
+    fits: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -144,14 +147,15 @@ class IndexSearcher:
         rerank_seconds = None if self._teacher is None else 0.0
         for query, by, answers in asked:
             for note in answers.notes:
-                reporter.warn(f"{note}: {query!r}")
+                if note != NOTHING_FITS:  # stands with the answers
+                    reporter.warn(f"{note}: {query!r}")
             seconds += answers.seconds
             scored: list[Scored] = [(one, None) for one in answers.found]
             if self._teacher is not None and rerank_seconds is not None:
                 began = time.perf_counter()
                 scored = _scored(answers, query, self._teacher)
                 rerank_seconds += time.perf_counter() - began
-            found.append(VideosFound(query, self._videos(answers, scored[:top], windows), by))
+            found.append(VideosFound(query, self._videos(answers, scored[:top], windows), by, answers.fits))
         recall = library.recall if filters == ALL else None
         return IndexSearched(tuple(found), library.model.name, len(library), seconds, recall, rerank_seconds)
 

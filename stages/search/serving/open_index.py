@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -23,9 +23,11 @@ from ...models.clip.tokens import tokenize_telling
 from ...models.named import OPENCLIP
 from ...runtime.device import choose_device
 from ..library.models import VideoModel, load_model
+from .fit import FEWEST, LEAST, MEANINGLESS, NOTHING_FITS, Usual
 from .pictures import Clip
 
 REFRESH_SECONDS = 2.0
+_CHANGED = 0.1  # of the windows, after which what is usual is measured again
 _MANY = 4  # windows of a video that are looked at for each video wanted
 
 
@@ -71,11 +73,18 @@ class Found:
 
 @dataclass(frozen=True)
 class Answers:
-    """Videos, best first; `seconds` took the search, without making the vector [D] that was asked with."""
+    """Videos, best first; `seconds` took the search, without making the vector that was asked with.
+
+    Attributes:
+        notes: what is to be said of them.
+        fits: whether the best fits the sentence at all, None where that is not told: of clips, and of few windows.
+        vector: that was asked with [D].
+    """
 
     found: tuple[Found, ...]
     seconds: float
     notes: tuple[str, ...] = ()
+    fits: bool | None = None
     vector: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
@@ -91,6 +100,7 @@ class OpenIndex:
         self.library, self.model, self.lacking = library, model, lacking
         self._refreshed = time.monotonic()
         self._refreshing, self._encoding = threading.Lock(), threading.Lock()
+        self._usual: Usual | None = None
         self._nearest(np.zeros(library.model.width, np.float32), 1, ALL)  # fills the exact index now
         if model is not None:
             tokenize_telling(["warm"], 3)  # reads the vocabulary
@@ -130,12 +140,11 @@ class OpenIndex:
         if blank(query):
             raise DataError("an empty sentence finds nothing", hint="ask with words")
         model, notes = self._needed(), []
-        with self._encoding, torch.inference_mode():
-            ids, cut = tokenize_telling([query], model.network.config.words)
-            made = model.network.encode_texts(ids.to(model.network.logit_scale.device))["vector"]
-        if bool(cut[0]):
+        made, cut = self._encoded(model, [query])
+        if cut[0]:
             notes.append("the sentence is longer than what the model reads: its end does not count")
-        return self._nearest(_vector(made), top, filters, notes=tuple(notes))
+        vector = _vector(made)
+        return self._judged(vector, self._nearest(vector, top, filters, notes=tuple(notes)))
 
     def like(self, row: int, top: int = 10, filters: Filters = ALL) -> Answers:
         """Videos like a window; that of the window itself is none of them.
@@ -186,6 +195,30 @@ class OpenIndex:
         """Let go of the database."""
         self.library.close()
 
+    def _encoded(self, model: VideoModel, sentences: Sequence[str]) -> tuple[torch.Tensor, list[bool]]:
+        """Vectors of T sentences [T, D], and which are longer than what the model reads [T]."""
+        with self._encoding, torch.inference_mode():
+            ids, cut = tokenize_telling(sentences, model.network.config.words)
+            return model.network.encode_texts(ids.to(model.network.logit_scale.device))["vector"], cut.tolist()
+
+    def _judged(self, vector: NDArray[np.float32], answers: Answers) -> Answers:
+        """The same answers to a sentence, and whether they fit it."""
+        if not answers.found or len(self.library) < FEWEST:
+            return answers
+        lead = self._usual_now().lead_of(vector, answers.found[0].cosine)
+        if lead < LEAST:
+            return replace(answers, notes=(*answers.notes, NOTHING_FITS), fits=False)
+        return replace(answers, fits=None if np.isnan(lead) else True)
+
+    def _usual_now(self) -> Usual:
+        """What is usual of the index, measured again when it has changed by much."""
+        windows, usual = len(self.library), self._usual
+        if usual is None or abs(windows - usual.windows) > _CHANGED * usual.windows:
+            sentences = self._encoded(self._needed(), MEANINGLESS)[0].float().cpu().numpy()
+            best = [hit.score for each in sentences for hit in self.library.search(each, 1)]
+            usual = self._usual = Usual.of(self.library.matrix(), sentences[: len(best)], best)
+        return usual
+
     def _needed(self) -> VideoModel:
         if self.model is None:
             assert self.lacking is not None
@@ -230,7 +263,7 @@ class OpenIndex:
             Found(rank, own[0].score, own[0].window, second, tuple(own))
             for rank, (own, second) in enumerate(zip(chosen, seconds, strict=True), start=1)
         )
-        return Answers(found, time.perf_counter() - began, notes, vector)
+        return Answers(found, time.perf_counter() - began, notes, vector=vector)
 
 
 def second_of(window: Window) -> float:
