@@ -53,7 +53,8 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p teachclip
 
-LONG := benchmarks/real.py benchmarks/teaching.py benchmarks/blocks_learning.py benchmarks/training.py
+LONG := benchmarks/real.py benchmarks/teaching.py benchmarks/blocks_learning.py benchmarks/training.py benchmarks/rerank.py \
+	benchmarks/nothing_fits.py
 bench: $(STAMP)
 	@for script in $(filter-out $(LONG),$(wildcard benchmarks/[!_]*.py)); do \
 		echo "$(BIN)/python $$script"; $(BIN)/python $$script || exit 1; done

@@ -10,6 +10,7 @@ from ...errors import DataError
 from ..runtime.reporting import Reporter, Silent
 from .library.models import DeviceName
 from .questions import Question, refuse_empty
+from .serving.fit import NOTHING_FITS
 from .serving.open_index import ALL, Answers, Filters, Found, OpenIndex, second_of
 from .serving.pictures import clip_frames
 from .serving.workbench import Workbench
@@ -45,11 +46,13 @@ class VideoFound(WindowFound):
 
 @dataclass(frozen=True)
 class VideosFound:
-    """A sentence, or the path or number of what was asked with, and its videos, best first."""
+    """A sentence, or the path or number of what was asked with, and its videos, best first; whether the best fits the
+    sentence at all, None where that is not told."""
 
     query: str
     answers: tuple[VideoFound, ...]
     by: By = "sentence"
+    fits: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -113,9 +116,11 @@ class IndexSearcher:
             asked.append((like, "window", self._index.like(self._row(like), top, filters)))
         for query, by, answers in asked:
             for note in answers.notes:
-                reporter.warn(f"{note}: {query!r}")
+                if note != NOTHING_FITS:  # stands with the answers
+                    reporter.warn(f"{note}: {query!r}")
             seconds += answers.seconds
-            found.append(VideosFound(query, tuple(_video(one, windows) for one in answers.found), by))
+            videos = tuple(_video(one, windows) for one in answers.found)
+            found.append(VideosFound(query, videos, by, answers.fits))
         recall = library.recall if filters == ALL else None
         return IndexSearched(tuple(found), library.model.name, len(library), seconds, recall)
 

@@ -224,6 +224,8 @@ def _settings(where: Path, sets: Sequence[str]) -> "Config":
 
 def _of_index(result: "IndexSearched") -> Iterator[RenderableType]:
     """Each sentence, its videos and when they show it."""
+    from ....stages.search.serving.fit import NOTHING_FITS
+
     for found in result.queries:
         yield f'"{found.query}"' if found.by == "sentence" else f"like {found.query}"
         if not found.answers:
@@ -231,6 +233,8 @@ def _of_index(result: "IndexSearched") -> Iterator[RenderableType]:
             continue
         rows = [row for answer in found.answers for row in _rows(answer)]
         yield table("rank", "cosine", "id", "window", "look at", "video", rows=rows)
+        if found.fits is False:
+            yield NOTHING_FITS
     if result.recall is not None:
         yield f"searched {result.windows:,} windows {found_of_ten(result.recall)}"
 

@@ -3,8 +3,9 @@
 import os
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,10 +23,12 @@ from ...models.clip.tokens import tokenize_telling
 from ...models.named import OPENCLIP
 from ...runtime.device import choose_device
 from ..library.models import VideoModel, load_model
+from .fit import FEWEST, LEAST, MEANINGLESS, NOTHING_FITS, Usual
 from .pictures import Clip
 
 REFRESH_SECONDS = 2.0
 _REST = 10  # times as long as taking up took, before the next time
+_CHANGED = 0.1  # of the windows, after which what is usual is measured again
 _MANY = 4  # windows of a video that are looked at for each video wanted
 
 
@@ -72,11 +75,18 @@ class Found:
 
 @dataclass(frozen=True)
 class Answers:
-    """Videos, best first; `seconds` took the search, without making the vector that was asked with."""
+    """Videos, best first; `seconds` took the search, without making the vector that was asked with.
+
+    Attributes:
+        notes: what is to be said of them.
+        fits: whether the best fits the sentence at all, None where that is not told: of clips, of single
+            words and among few windows.
+    """
 
     found: tuple[Found, ...]
     seconds: float
     notes: tuple[str, ...] = ()
+    fits: bool | None = None
 
 
 class OpenIndex:
@@ -91,6 +101,7 @@ class OpenIndex:
         self.library, self.model, self.lacking = library, model, lacking
         self._next = time.monotonic() + REFRESH_SECONDS
         self._refreshing, self._encoding = threading.Lock(), threading.Lock()
+        self._usual: Usual | None = None
         self._nearest(np.zeros(library.model.width, np.float32), 1, ALL)  # fills the exact index now
         if model is not None:
             tokenize_telling(["warm"], 3)  # reads the vocabulary
@@ -130,12 +141,12 @@ class OpenIndex:
         if blank(query):
             raise DataError("an empty sentence finds nothing", hint="ask with words")
         model, notes = self._needed(), []
-        with self._encoding, torch.inference_mode():
-            ids, cut = tokenize_telling([query], model.network.config.words)
-            made = model.network.encode_texts(ids.to(model.network.logit_scale.device))["vector"]
-        if bool(cut[0]):
+        made, cut = self._encoded(model, [query])
+        if cut[0]:
             notes.append("the sentence is longer than what the model reads: its end does not count")
-        return self._nearest(_vector(made), top, filters, notes=tuple(notes))
+        vector = _vector(made)
+        answers = self._nearest(vector, top, filters, notes=tuple(notes))
+        return self._judged(vector, answers) if len(query.split()) > 1 else answers
 
     def like(self, row: int, top: int = 10, filters: Filters = ALL) -> Answers:
         """Videos like a window; that of the window itself is none of them.
@@ -174,6 +185,30 @@ class OpenIndex:
     def close(self) -> None:
         """Let go of the database."""
         self.library.close()
+
+    def _encoded(self, model: VideoModel, sentences: Sequence[str]) -> tuple[torch.Tensor, list[bool]]:
+        """Vectors of T sentences [T, D], and which are longer than what the model reads [T]."""
+        with self._encoding, torch.inference_mode():
+            ids, cut = tokenize_telling(sentences, model.network.config.words)
+            return model.network.encode_texts(ids.to(model.network.logit_scale.device))["vector"], cut.tolist()
+
+    def _judged(self, vector: NDArray[np.float32], answers: Answers) -> Answers:
+        """The same answers to a sentence, and whether they fit it."""
+        if not answers.found or len(self.library) < FEWEST:
+            return answers
+        lead = self._usual_now().lead_of(vector, answers.found[0].cosine)
+        if lead < LEAST:
+            return replace(answers, notes=(*answers.notes, NOTHING_FITS), fits=False)
+        return replace(answers, fits=None if np.isnan(lead) else True)
+
+    def _usual_now(self) -> Usual:
+        """What is usual of the index, measured again when it has changed by much."""
+        windows, usual = len(self.library), self._usual
+        if usual is None or abs(windows - usual.windows) > _CHANGED * usual.windows:
+            sentences = self._encoded(self._needed(), MEANINGLESS)[0].float().cpu().numpy()
+            best = [hit.score for each in sentences for hit in self.library.search(each, 1)]
+            usual = self._usual = Usual.of(self.library.matrix(), sentences[: len(best)], best)
+        return usual
 
     def _needed(self) -> VideoModel:
         if self.model is None:

@@ -91,6 +91,16 @@ def test_what_is_asked_with_reaches_the_index(invoke: Invoke, asked: list[Any], 
     assert asked[1][0][1] == []
 
 
+def test_one_line_says_that_nothing_fits(invoke: Invoke, asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = IN_INDEX.queries
+    found = replace(IN_INDEX, queries=(replace(first, fits=False), replace(first, fits=True), second))
+    monkeypatch.setattr("teachclip.stages.search.index_search.search_index", lambda *_, **__: found)
+    lines = shown(invoke("search", "index", "a dog", "a cat"))
+    assert [k for k, line in enumerate(lines) if line.startswith("nothing fits well: ")] == [5]
+    document = json.loads(invoke("search", "index", "a dog", "--json").stdout)
+    assert [each["fits"] for each in document["queries"]] == [False, True, None]
+
+
 def test_a_configuration_is_asked_with_lists_of_sentences(invoke: Invoke, asked: list[Any], folder: Path) -> None:
     (folder / "asked.txt").write_text("a dog\n\na cat\n")
     assert invoke("search", "own_videos.yaml", "@asked.txt", "a cow").exit_code == 0
@@ -105,7 +115,7 @@ def test_other_questions_than_sentences_are_shown_as_such(
     monkeypatch.setattr("teachclip.stages.search.index_search.search_index", lambda *_, **__: found)
     assert shown(invoke("search", "index", "--like", "12")) == ["like 12", "no video of the index fits"]
     document = json.loads(invoke("search", "index", "--like", "12", "--json").stdout)
-    assert document["queries"] == [{"query": "12", "answers": [], "by": "window"}]
+    assert document["queries"] == [{"query": "12", "answers": [], "by": "window", "fits": None}]
 
 
 @pytest.mark.parametrize(
