@@ -10,11 +10,13 @@ the threshold of stages/search/serving/fit.py. `usual` is what sentences without
     z        the best cosine's distance from the mean of all, in deviations of the sentence's own cosines
     lead     the best cosine's distance from the mean of all, over the usual one
 
-`alarms`: test captions, whose own clip is there, that get a note, in percent. The others are sentences that nothing
-fits and that get none: `everyday` (people, animals, places), `random` words of CLIP's vocabulary; `shuffled` (test
-captions, whose words still tell what is there) and `near` (captions that name a colour, of an index without the clips
-of that colour) are as hard as it gets. AUC is for everyday and random together. Below: indexes of other sizes, five
-draws each: `alarms` of `best`, with the threshold from above, and of `lead*`; what `lead*` lets through of nonsense.
+`alarms`: test captions, whose own clip is there, that get a note, in percent; `words`: the names of colours and shapes,
+each alone, of all of which there are clips (a search judges no single word for that reason). The others are sentences
+that nothing fits and that get none: `everyday` (people, animals, places), `random` words of CLIP's vocabulary;
+`shuffled` (test captions, whose words still tell what is there) and `near` (captions that name a colour, of an index
+without the clips of that colour) are as hard as it gets. AUC is for everyday and random together. Below: indexes of
+other sizes, five draws each: `alarms` of `best`, with the threshold from above, and of `lead*`; what `lead*` lets
+through of nonsense.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from teachclip.configs.loading import load_config
 from teachclip.configs.schema import Config
 from teachclip.stages.data.dataset import read_dataset
 from teachclip.stages.demo.drawing import COLOURS
+from teachclip.stages.demo.shapes import WORDS
 from teachclip.stages.models.clip.tokens import tokenize
 from teachclip.stages.models.common.network import VideoTextNetwork
 from teachclip.stages.runtime.reporting import Silent
@@ -149,6 +152,7 @@ def compared(clips: Clips) -> list[dict[str, Any]]:
     meaningless = clips.encode(MEANINGLESS)
     fitting = {split: clips.of_split(split) for split in ("val", "test")}
     kinds = {kind: clips.encode(each) for kind, each in nonsense([text for _, text in clips.captions["test"]]).items()}
+    fitting["words"] = clips.encode([*COLOURS, *(name for names in WORDS.values() for name in names)])
     hard, rows = near(clips, meaningless), []
     for rule, number in rules(clips.matrix, meaningless).items():
         numbers = {kind: number(vectors) for kind, vectors in (fitting | kinds).items()} | {"near": hard[rule]}
@@ -156,8 +160,8 @@ def compared(clips: Clips) -> list[dict[str, Any]]:
         chosen = float(np.quantile(numbers["val"], ALARMS))
         for name, threshold in ((rule, chosen), *([("lead*", LEAST)] if rule == "lead" else [])):
             false = {kind: 100.0 - below(numbers[kind], threshold) for kind in (*kinds, "near")}
-            alarms = below(numbers["test"], threshold)
-            rows.append({"rule": name, "threshold": threshold, "auc": area, "alarms": alarms, **false})
+            alarms = {"alarms": below(numbers["test"], threshold), "words": below(numbers["words"], threshold)}
+            rows.append({"rule": name, "threshold": threshold, "auc": area, **alarms, **false})
     return rows
 
 

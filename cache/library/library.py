@@ -113,8 +113,9 @@ class Library:
         if current:
             return False
         matrix, lists = self._read(self._matrix)
+        state = None if self._state is None else _state_of(matrix, lists)  # made here: nobody who asks waits for it
         with self._lock:
-            self._matrix, self._lists, self._state = matrix, lists, None
+            self._matrix, self._lists, self._state = matrix, lists, state
         return True
 
     def search(
@@ -330,11 +331,12 @@ class Library:
             return matrix, lists or read_lists(self.folder, connection, self._id, matrix)
 
     def _change_tags(self, path: str | Path, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
-        if self.video(path) is None:
-            raise DataError("this video is not in the index", where=str(path))
         connection = to_write(self.folder)
         try:
             with transaction(connection, self.folder):
+                known = "SELECT 1 FROM videos WHERE path = CAST(? AS TEXT)"
+                if connection.execute(known, (_absolute(path),)).fetchone() is None:
+                    raise DataError("this video is not in the index", where=str(path))
                 change_tags(connection, [os.path.abspath(path)], add, remove)
         finally:
             connection.close()
@@ -342,9 +344,7 @@ class Library:
     def _searchable(self) -> _State:
         with self._lock:
             if self._state is None:
-                vectors, lists = self._matrix.vectors, self._lists
-                index = exact_index(vectors) if lists is None else index_of(vectors, lists)
-                self._state = _State(self._matrix, index, lists)
+                self._state = _state_of(self._matrix, self._lists)
             return self._state
 
     @staticmethod
@@ -377,6 +377,11 @@ class Library:
                 self._free.append(connection)
                 return
         connection.close()
+
+
+def _state_of(matrix: Matrix, lists: Lists | None) -> _State:
+    index = exact_index(matrix.vectors) if lists is None else index_of(matrix.vectors, lists)
+    return _State(matrix, index, lists)
 
 
 def _nearest(

@@ -27,6 +27,7 @@ from .fit import FEWEST, LEAST, MEANINGLESS, NOTHING_FITS, Usual
 from .pictures import Clip
 
 REFRESH_SECONDS = 2.0
+_REST = 10  # times as long as taking up took, before the next time
 _CHANGED = 0.1  # of the windows, after which what is usual is measured again
 _MANY = 4  # windows of a video that are looked at for each video wanted
 
@@ -77,7 +78,8 @@ class Answers:
 
     Attributes:
         notes: what is to be said of them.
-        fits: whether the best fits the sentence at all, None where that is not told: of clips, and of few windows.
+        fits: whether the best fits the sentence at all, None where that is not told: of clips, of single
+            words and among few windows.
         vector: that was asked with [D].
     """
 
@@ -98,7 +100,7 @@ class OpenIndex:
 
     def __init__(self, library: Library, model: VideoModel | None, lacking: TeachclipError | None = None) -> None:
         self.library, self.model, self.lacking = library, model, lacking
-        self._refreshed = time.monotonic()
+        self._next = time.monotonic() + REFRESH_SECONDS
         self._refreshing, self._encoding = threading.Lock(), threading.Lock()
         self._usual: Usual | None = None
         self._nearest(np.zeros(library.model.width, np.float32), 1, ALL)  # fills the exact index now
@@ -144,7 +146,8 @@ class OpenIndex:
         if cut[0]:
             notes.append("the sentence is longer than what the model reads: its end does not count")
         vector = _vector(made)
-        return self._judged(vector, self._nearest(vector, top, filters, notes=tuple(notes)))
+        answers = self._nearest(vector, top, filters, notes=tuple(notes))
+        return self._judged(vector, answers) if len(query.split()) > 1 else answers
 
     def like(self, row: int, top: int = 10, filters: Filters = ALL) -> Answers:
         """Videos like a window; that of the window itself is none of them.
@@ -227,12 +230,14 @@ class OpenIndex:
 
     def _refresh(self) -> None:
         """Take up what was written meanwhile, now and then; one thread does, the others go on with what there is."""
-        if time.monotonic() - self._refreshed < REFRESH_SECONDS or not self._refreshing.acquire(blocking=False):
+        if time.monotonic() < self._next or not self._refreshing.acquire(blocking=False):
             return
+        began = time.monotonic()
         try:
             with suppress(CacheError):  # whoever writes may have it locked; the next one tries again
                 self.library.refresh()
-            self._refreshed = time.monotonic()
+            now = time.monotonic()
+            self._next = now + max(REFRESH_SECONDS, _REST * (now - began))
         finally:
             self._refreshing.release()
 

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 from teachclip.cache.library import database, disks, matrix
+from teachclip.cache.library import library as of_library
 from teachclip.cache.library.database import DATABASE, is_library
 from teachclip.cache.library.library import Library
 from teachclip.cache.library.rows import Model, NewWindow, Video
 from teachclip.cache.library.writer import LibraryWriter
+from teachclip.cache.vectors import exact_index
 from teachclip.errors import CacheError, DataError
 
 from .spawned.filling_process import vector
@@ -487,6 +489,28 @@ def test_twenty_kills_lose_nothing(tmp_path: Path) -> None:
     connection.close()
     assert first > 20
     assert generations == sorted(generations)
+
+
+def test_nobody_waits_while_what_is_new_is_taken_up(folder: Path, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(vectors: np.ndarray) -> Any:
+        begun.set()
+        assert go_on.wait(20)
+        return exact_index(vectors)
+
+    with Library.open(folder) as library:
+        assert len(library.search(vector(5), 9)) == 7
+        with LibraryWriter.claim(folder, MODEL) as writer:
+            writer.keep(video(clips / "a/1.mp4", content=9, mtime=9), some(40, 41, 42))
+        monkeypatch.setattr(of_library, "exact_index", slowly)
+        taking = threading.Thread(target=library.refresh)
+        taking.start()
+        assert begun.wait(20)
+        assert len(library.search(vector(5), 9)) == 5
+        go_on.set()
+        taking.join()
+        assert len(library.search(vector(5), 9)) == 8
 
 
 def test_threads_ask_at_once(folder: Path) -> None:

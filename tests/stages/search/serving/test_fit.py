@@ -66,6 +66,7 @@ def test_an_answer_says_whether_it_fits(told: Path, monkeypatch: pytest.MonkeyPa
     assert (NOTHING_FITS in index.sentence("a dog").notes) is not fits
     assert index.like(int(index.library.rows[0])).fits is None
     assert index.sentence("a dog", filters=Filters(tag="none")).fits is None
+    assert index.sentence(" dog").fits is None
     index.close()
 
 
