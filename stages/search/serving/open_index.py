@@ -74,12 +74,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Answers:
-    """Videos, best first; `seconds` took the search, without making the vector [D] that was asked with.
+    """Videos, best first; `seconds` took the search, without making the vector that was asked with.
 
     Attributes:
         notes: what is to be said of them.
         fits: whether the best fits the sentence at all, None where that is not told: of clips, of single
             words and among few windows.
+        vector: that was asked with [D].
     """
 
     found: tuple[Found, ...]
