@@ -36,6 +36,7 @@ QUERIES = (
     "something white slides downwards",
 )
 STEPS = 9
+SIDE_BY_SIDE = 4  # processes at most; each takes a gigabyte
 TRUNK = Path("trunk.safetensors")  # below `work`
 # What every verb takes, so that a reader can go on from the demo. The student that was taught most searches.
 SETTINGS = f"""\
@@ -220,7 +221,7 @@ class Chain:
         self.folder, self.overrides = folder, overrides
         self.settings, self.teacher_settings = folder / "demo.yaml", folder / "teacher.yaml"
         self.page = folder / "report.html"
-        self.steps, self._crew = Steps(reporter, total=steps), Crew(cores())
+        self.steps, self._crew = Steps(reporter, total=steps), Crew(min(cores(), SIDE_BY_SIDE))
         if self.settings.exists() and not self.teacher_settings.exists():
             hint = Remedy("take another folder", MakeDemo(OTHER))
             what = "a demo of an earlier release, whose teacher had the student's own clips"
