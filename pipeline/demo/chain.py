@@ -269,7 +269,7 @@ class Chain:
 
         self.steps.run(
             "render captioned clips",
-            lambda output: render(config.shapes, self.folder, output),
+            lambda output: render(config.shapes, self.folder, output, _others()),
             lambda made: not made.drawn,
         )
         self.steps.run("prepare: clips to frames", self._prepare, lambda decoded: not decoded)
@@ -281,7 +281,10 @@ class Chain:
 
     def _prepare(self, output: Reporter) -> int:
         """How many videos had to be decoded, of the student's and of the teacher's data set."""
-        return sum(prepare(config, output).decoded for config in (self.config(), self.training_config()))
+        configs = self.config(), self.training_config()
+        workers = {"workers": configs[0].prepare.workers or _others()}
+        both = (one.model_copy(update={"prepare": one.prepare.model_copy(update=workers)}) for one in configs)
+        return sum(prepare(config, output).decoded for config in both)
 
     def train(self, title: str, recipes: Sequence[Recipe]) -> dict[Recipe, TrainResult]:
         """Networks that do not wait for each other."""
@@ -351,3 +354,8 @@ def _within(budget: int) -> Recipe:
 def _told(numbers: Iterable[int]) -> str:
     *first, last = map(str, numbers)
     return f"{', '.join(first)} and {last}"
+
+
+def _others() -> int:
+    """The cores but one, on which the trunk is trained meanwhile."""
+    return max(1, cores() - 1)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...cache.storage.publish import publish
 from ...configs.schema import ShapesConfig
+from ..runtime.cores import cores
 from ..runtime.reporting import Reporter, Silent
 from .shapes import CAPTIONS, make_clip
 from .write_h264 import write_h264
@@ -18,7 +19,6 @@ from .write_h264 import write_h264
 OWN, THEIRS = "captions.csv", "teacher.csv"
 UNCAPTIONED = "uncaptioned"
 CRF = 14  # nearly lossless: the clips are small
-THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,15 @@ class _Clip:
     theirs: int
 
 
-def render(config: ShapesConfig, folder: Path, reporter: Reporter | None = None) -> RenderResult:
+def render(
+    config: ShapesConfig, folder: Path, reporter: Reporter | None = None, threads: int | None = None
+) -> RenderResult:
     """Draw what is missing of the clips, then write `folder`/captions.csv and `folder`/teacher.csv.
 
     `folder`/clips holds the student's clips (train, val, test) and the teacher's, `folder`/uncaptioned clips of which
     there is no caption. The teacher's file names its own clips as train, and one caption of each val clip. Every clip
-    has a random generator of its own, so that a stopped run goes on to the same files.
+    has a random generator of its own, so that a stopped run goes on to the same files, drawn by any number of threads,
+    by default one a core.
     """
     reporter = reporter or Silent()
     clips, own, theirs = list(_clips(config)), folder / OWN, folder / THEIRS
@@ -64,7 +67,7 @@ def render(config: ShapesConfig, folder: Path, reporter: Reporter | None = None)
 
     rows: dict[Path, list[tuple[str, str, str]]] = {own: [], theirs: []}
     drawn = 0
-    with ThreadPoolExecutor(THREADS) as pool, reporter.progress("clips", len(clips), "clip") as progress:
+    with ThreadPoolExecutor(threads or cores()) as pool, reporter.progress("clips", len(clips), "clip") as progress:
         for clip, (captions, missing) in zip(clips, pool.map(draw, clips), strict=True):
             for path, count in ((own, clip.own), (theirs, clip.theirs)):
                 rows[path] += [(clip.name, caption, clip.split) for caption in captions[:count]]
