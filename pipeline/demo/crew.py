@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ...stages.runtime.child import end_with_parent
-from ...stages.runtime.reporting import Progress, Reporter, Silent
+from ...stages.runtime.reporting import Reporter, Silent
 from ...stages.runtime.threads import one_thread
 
 UNIT = "step"  # what is counted; other progress is not shown
@@ -57,6 +57,7 @@ class Crew:
         self._most = processes
         self._workers: list[_Worker] = []
         self._waiting: deque[Task[Any]] = deque()
+        self._failed: deque[Task[Any]] = deque()
         self._heard: queue.SimpleQueue[tuple[_Worker, str, Any]] = queue.SimpleQueue()
 
     def start(self, task: Task[Any]) -> None:
@@ -69,36 +70,38 @@ class Crew:
 
         What fails there, or whose process dies, is done once more here, where it can say why.
         """
+        while not self._heard.empty():  # what was done before anybody waited
+            self._hear(reporter, lambda steps: None)
         while not all(task.ended for task in tasks):
             done = sum(task.counted for task in tasks)
             with reporter.progress(title, sum(task.steps for task in tasks), UNIT, done) as progress:
-                failed = self._listen(tasks, progress, reporter)
-            if failed is not None:
+                while not self._failed and not all(task.ended for task in tasks):
+                    self._hear(reporter, progress.advance)
+            while self._failed:
+                failed = self._failed.popleft()
                 failed.result, failed.ended = _here(failed.job, reporter), True
         return [task.result for task in tasks]  # type: ignore[misc]  # all have ended
 
-    def _listen(self, tasks: Sequence[Task[Any]], progress: Progress, reporter: Reporter) -> Task[Any] | None:
-        """Until all have ended, or one has failed: that."""
-        while not all(task.ended for task in tasks):
-            worker, kind, value = self._heard.get()
-            task = worker.task
-            if kind == "gone":
-                self._workers.remove(worker)
-            if task is None:
-                continue
-            if kind == "steps":
-                progress.advance(task.rest(value))
-                continue
-            if kind in ("info", "warn"):
-                getattr(reporter, kind)(f"{task.name}: {value}")
-                continue
+    def _hear(self, reporter: Reporter, advance: Callable[[int], None]) -> None:
+        """One message of a process."""
+        worker, kind, value = self._heard.get()
+        task = worker.task
+        if kind == "gone":
+            self._workers.remove(worker)
+        if task is None:
+            return
+        if kind == "steps":
+            advance(task.rest(value))
+        elif kind in ("info", "warn"):
+            getattr(reporter, kind)(f"{task.name}: {value}")
+        else:
             worker.task = None
             self._assign()
             if kind != "done":
-                return task
+                self._failed.append(task)
+                return
             task.result, task.ended = value, True
-            progress.advance(task.rest(task.steps))
-        return None
+            advance(task.rest(task.steps))
 
     def close(self) -> None:
         """End the processes; what they had not finished is not done."""

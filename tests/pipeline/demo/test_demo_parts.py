@@ -168,6 +168,15 @@ def test_what_fails_in_a_crew_says_why_here_and_leaves_no_process() -> None:
     assert set(multiprocessing.active_children()) <= before
 
 
+def test_what_failed_before_anybody_waited_is_done_here() -> None:
+    lines, task = Counting(), Task("dies", partial(_dies, os.getpid()), 5)
+    with Crew(1) as crew:
+        crew.start(task)
+        crew._workers[0].process.join(60)
+        time.sleep(0.2)  # its end has been heard
+        assert crew.finish([task], "train", lines) == ["done here"]
+
+
 def test_a_process_that_dies_costs_its_task_alone() -> None:
     lines = Counting()
     tasks = [Task("dies", partial(_dies, os.getpid()), 1), Task("counts", partial(_counts, 3), 3)]
