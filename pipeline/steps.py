@@ -50,7 +50,6 @@ class _Announcing:
         self.heading, self.reporter = heading, reporter
         self.announced = False
         self.waiting: list[str] = []
-        self.told: set[str] = set()
 
     def announce(self) -> None:
         if not self.announced:
@@ -61,9 +60,6 @@ class _Announcing:
         self.waiting.clear()
 
     def info(self, message: str) -> None:
-        if message in self.told:  # each of several networks says where it computes
-            return
-        self.told.add(message)
         self.waiting.append(message)
         if self.announced:
             self.announce()

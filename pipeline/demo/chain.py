@@ -318,13 +318,17 @@ class Chain:
     def evaluate(self, results: Mapping[Recipe, TrainResult]) -> dict[Recipe, Model]:
         """Every network on the test clips."""
 
+        configs = [self.config(recipe) for recipe in results]
+        tasks = [Task(config.evaluate_run.name, partial(evaluate, config), 0) for config in configs]
+
         def measure(output: Reporter) -> dict[Recipe, Model]:
-            models = {}
-            for recipe, trained in results.items():
-                config = self.config(recipe)
-                evaluated = evaluate(config, output)
-                models[recipe] = Model(recipe.name, recipe.note, recipe.against, config, trained, evaluated)
-            return models
+            for task in tasks:
+                self._crew.start(task)
+            evaluated = self._crew.finish(tasks, "evaluate", output)
+            return {
+                recipe: Model(recipe.name, recipe.note, recipe.against, config, trained, found)
+                for (recipe, trained), config, found in zip(results.items(), configs, evaluated, strict=True)
+            }
 
         return self.steps.run("evaluate on clips that no model has seen", measure)
 

@@ -35,7 +35,7 @@ def demo(folder: Folder = Path("demo"), json: AsJson = False, quiet: Quiet = Fal
 
     It renders clips as video files, prepares them, trains a teacher on other people's and scores one's own with it,
     trains students without and with teaching, compares all on clips that none has seen, writes a page and searches.
-    This takes some ten minutes on two cores. Given again, it goes on where it was and shows what it has.
+    This takes some five minutes on two cores. Given again, it goes on where it was and shows what it has.
     """
     with running("demo", json, quiet, debug) as output:
         with output.waiting("loading"):
