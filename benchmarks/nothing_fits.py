@@ -4,7 +4,8 @@
 
 A demo folder with its students (teachclip demo demo). The index holds all captioned clips. A rule gives a sentence a
 number, and a note where it is below a threshold, that of the 4 % lowest captions of validation; `lead*` is `lead` with
-the threshold of stages/search/serving/fit.py. `usual` is what sentences without meaning have in the same index.
+the threshold of stages/search/serving/nothing_fits.py. `usual` is what sentences without meaning have in the same
+index.
 
     best     the best cosine, over the usual one
     z        the best cosine's distance from the mean of all, in deviations of the sentence's own cosines
@@ -40,7 +41,7 @@ from teachclip.stages.models.clip.tokens import tokenize
 from teachclip.stages.models.common.network import VideoTextNetwork
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.search.index import up_to_date
-from teachclip.stages.search.serving.fit import LEAST, MEANINGLESS, Usual
+from teachclip.stages.search.serving.nothing_fits import LEAST, MEANINGLESS, Usual
 
 ALARMS = 0.04  # of the validation captions, so that there are at most 5 % of others
 SIZES = (20, 50, 100, 400)

@@ -70,7 +70,7 @@ def to_write(folder: Path) -> sqlite3.Connection:
     """
     path = folder / DATABASE
     with told(path):
-        connection = _connected(f"file:{quote(os.fsencode(path.absolute()))}?mode=rwc")
+        connection = connected(path, "rwc")
         try:
             if _is_new(connection):
                 _make(connection)
@@ -94,9 +94,8 @@ def to_read(folder: Path) -> sqlite3.Connection:
     path = folder / DATABASE
     if not path.is_file():
         raise _absent(folder)
-    address = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro"
     with told(path):
-        connection = _connected(address)
+        connection = connected(path, "ro")
         try:
             _refuse_empty_and_other(connection, folder)
         except sqlite3.OperationalError as error:
@@ -104,7 +103,7 @@ def to_read(folder: Path) -> sqlite3.Connection:
             # Write-ahead mode wants to make a file beside it; where nobody may, nobody writes either.
             if not is_refusal(error) or _not_yet_in(path):
                 raise
-            connection = _connected(f"{address}&immutable=1")
+            connection = connected(path, "ro&immutable=1")
             _refuse_empty_and_other(connection, folder)
         except BaseException:
             connection.close()
@@ -154,15 +153,21 @@ def transaction(connection: sqlite3.Connection, folder: Path) -> Iterator[sqlite
     Raises:
         CacheError: the disk is full or cannot be written, another process writes for long, the database is damaged.
     """
-    with told(folder / DATABASE):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):  # a full disk has ended it already
-                connection.execute("ROLLBACK")
-            raise
+    with told(folder / DATABASE), atomic(connection):
+        yield connection
+
+
+@contextmanager
+def atomic(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """As `transaction`, with sqlite's own errors."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        with suppress(sqlite3.Error):  # a full disk has ended it already
+            connection.execute("ROLLBACK")
+        raise
 
 
 @contextmanager
@@ -191,7 +196,9 @@ def stored_path(path: str) -> bytes:
     return os.fsencode(path)
 
 
-def _connected(address: str) -> sqlite3.Connection:
+def connected(path: Path, mode: str) -> sqlite3.Connection:
+    """A database that several threads may use in turn, opened in a mode of SQLite's addresses."""
+    address = f"file:{quote(os.fsencode(path.absolute()))}?mode={mode}"
     connection = sqlite3.connect(address, uri=True, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
     connection.text_factory = os.fsdecode
     return connection

@@ -9,17 +9,16 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
 
 import numpy as np
 
 from ...errors import CacheError
 from ...remedies import DeleteFile, Remedy
 from ..features import Arrays
-from .database import PATIENCE, is_refusal, stored_path
+from .database import atomic, connected, is_refusal
 from .library import Library
 from .rows import Window
 
@@ -57,9 +56,9 @@ class TeacherFeatures:
         path = library.folder / f"teacher-{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.sqlite"
         with _told(path):
             try:
-                connection = _connected(path, "rwc")
+                connection = connected(path, "rwc")
                 try:
-                    with _transaction(connection):
+                    with atomic(connection):
                         _make(connection)
                         _refuse_other(connection, path)
                         connection.execute(f"PRAGMA user_version = {FORMAT}")  # tells whether it may be written
@@ -73,7 +72,7 @@ class TeacherFeatures:
                     raise
             if not path.is_file():
                 return cls(path, None, False)
-            connection = _connected(path, "ro")
+            connection = connected(path, "ro")
             try:
                 _refuse_other(connection, path)
             except BaseException:
@@ -112,7 +111,7 @@ class TeacherFeatures:
         for name, value in arrays.items():
             plain = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
             rows.append((row, key, name, plain.dtype.str, json.dumps(value.shape), plain.tobytes()))
-        with _told(self.path), _transaction(self._connection) as connection:
+        with _told(self.path), atomic(self._connection) as connection:
             connection.execute("DELETE FROM features WHERE window = ?", (row,))
             connection.executemany("INSERT INTO features VALUES (?, ?, ?, ?, ?, ?)", rows)
 
@@ -130,23 +129,6 @@ def key_of(library: Library, window: Window) -> bytes:
     vector = library.vector(window.row)
     total.update(b"" if vector is None else np.asarray(vector, "<f2").tobytes())
     return total.digest()
-
-
-def _connected(path: Path, mode: str) -> sqlite3.Connection:
-    address = f"file:{quote(stored_path(str(path.absolute())))}?mode={mode}"
-    return sqlite3.connect(address, uri=True, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield connection
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):  # a full disk has ended it already
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _make(connection: sqlite3.Connection) -> None:

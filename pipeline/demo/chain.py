@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ...cache.storage.publish import publish
 from ...configs.loading import load_config
@@ -178,7 +178,7 @@ def run_demo(folder: Path, reporter: Reporter | None = None, overrides: Sequence
     """
     began = time.perf_counter()
     try:
-        with Chain(folder, reporter or Silent(), tuple(overrides)) as chain:
+        with closing(Chain(folder, reporter or Silent(), tuple(overrides))) as chain:
             models, searches = _run(chain, began)
     except CacheMismatchError as error:
         another = Remedy("take another folder", MakeDemo(OTHER))
@@ -230,12 +230,8 @@ class Chain:
             if not path.exists():
                 publish(path, text.encode())
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the processes that train."""
         self._crew.close()
 
     def config(self, recipe: Recipe = TAUGHT) -> Config:
@@ -269,29 +265,26 @@ class Chain:
 
         self.steps.run(
             "render captioned clips",
-            lambda output: render(config.shapes, self.folder, output, _others()),
+            lambda output: render(config.shapes, self.folder, output, _cores_but_one()),
             lambda made: not made.drawn,
         )
         self.steps.run("prepare: clips to frames", self._prepare, lambda decoded: not decoded)
         self.steps.run("pre-train a small CLIP on pictures", trunk_of, lambda made: made.already_done)
 
-    def _training(self, recipe: Recipe) -> Task[TrainResult]:
-        config = self.training_config(recipe)
-        return Task(config.run_folder.name, partial(train, config), config.train.max_steps or 0)
-
     def _prepare(self, output: Reporter) -> int:
         """How many videos had to be decoded, of the student's and of the teacher's data set."""
         configs = self.config(), self.training_config()
-        workers = {"workers": configs[0].prepare.workers or _others()}
+        workers = {"workers": configs[0].prepare.workers or _cores_but_one()}
         both = (one.model_copy(update={"prepare": one.prepare.model_copy(update=workers)}) for one in configs)
         return sum(prepare(config, output).decoded for config in both)
 
     def train(self, title: str, recipes: Sequence[Recipe]) -> dict[Recipe, TrainResult]:
         """Networks that do not wait for each other."""
-        tasks = [self._training(recipe) for recipe in recipes]
+        configs = [self.training_config(recipe) for recipe in recipes]
+        tasks = [Task(each.run_folder.name, partial(train, each), each.train.max_steps or 0) for each in configs]
 
         def work(output: Reporter) -> list[TrainResult]:
-            if all(RunFolder(self.training_config(recipe).run_folder).result for recipe in recipes):
+            if all(RunFolder(each.run_folder).result for each in configs):  # not worth a process
                 return [task.job(output) for task in tasks]
             for task in tasks:
                 self._crew.start(task)
@@ -317,7 +310,6 @@ class Chain:
 
     def evaluate(self, results: Mapping[Recipe, TrainResult]) -> dict[Recipe, Model]:
         """Every network on the test clips."""
-
         configs = [self.config(recipe) for recipe in results]
         tasks = [Task(config.evaluate_run.name, partial(evaluate, config), 0) for config in configs]
 
@@ -351,15 +343,15 @@ class Chain:
 def _within(budget: int) -> Recipe:
     """The student alone, trained for `budget` steps."""
     steps = (f"train.max_steps={budget}", f"train.validate_every={BUDGETS[budget]}")
-    note = f"{ALONE.note}; {budget} steps, of {_told(BUDGETS)} the best on validation"
+    note = f"{ALONE.note}; {budget} steps, of {_listed(BUDGETS)} the best on validation"
     return replace(ALONE, note=note, run=f"{ALONE.run}-{budget}", overrides=(*ALONE.overrides, *steps))
 
 
-def _told(numbers: Iterable[int]) -> str:
+def _listed(numbers: Iterable[int]) -> str:
     *first, last = map(str, numbers)
     return f"{', '.join(first)} and {last}"
 
 
-def _others() -> int:
-    """The cores but one, on which the trunk is trained meanwhile."""
+def _cores_but_one() -> int:
+    """On the one the trunk is trained meanwhile."""
     return max(1, cores() - 1)

@@ -14,11 +14,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ...stages.runtime.child import end_with_parent
-from ...stages.runtime.reporting import Reporter, Silent
+from ...stages.runtime.reporting import NoProgress, Progress, Reporter, Silent
 from ...stages.runtime.threads import one_thread
 
 UNIT = "step"  # what is counted; other progress is not shown
@@ -51,7 +50,7 @@ class Task[R]:
 
 
 class Crew:
-    """At most `processes` processes, started when they are needed and kept until the `with` block ends."""
+    """At most `processes` processes, started when they are needed and kept until it is closed."""
 
     def __init__(self, processes: int) -> None:
         self._most = processes
@@ -114,14 +113,6 @@ class Crew:
         self._workers.clear()
         self._waiting.clear()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _assign(self) -> None:
         while self._waiting:
             worker = next((each for each in self._workers if each.task is None), None)
@@ -169,7 +160,6 @@ class _Relay(Silent):
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._steps, self._told = 0, 0.0
 
     def info(self, message: str) -> None:
         self._connection.send(("info", message))
@@ -177,25 +167,22 @@ class _Relay(Silent):
     def warn(self, message: str) -> None:
         self._connection.send(("warn", message))
 
-    def progress(self, title: str, total: int | None, unit: str, done: int = 0) -> "_Relay":
-        """Itself where steps are counted, else nobody."""
-        relay = self if unit == UNIT else _Relay(self._connection)
-        relay._steps, relay._told = done, 0.0 if unit == UNIT else float("inf")
-        return relay
+    def progress(self, title: str, total: int | None, unit: str, done: int = 0) -> Progress:
+        return _Steps(self._connection, done) if unit == UNIT else NoProgress()
+
+
+class _Steps(NoProgress):
+    """Tells how many steps there are more, now and then."""
+
+    def __init__(self, connection: Connection, done: int) -> None:
+        self._connection = connection
+        self._untold, self._told = done, 0.0
 
     def advance(self, n: int = 1, **fields: float | str) -> None:
-        self._steps += n
+        self._untold += n
         if time.monotonic() - self._told > TOLD_EVERY:
-            self._connection.send(("steps", self._steps))
-            self._steps, self._told = 0, time.monotonic()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
+            self._connection.send(("steps", self._untold))
+            self._untold, self._told = 0, time.monotonic()
 
 
 def _work(connection: Connection) -> None:

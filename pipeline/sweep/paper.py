@@ -1,6 +1,7 @@
 """The paper's tables: sweeps that are shipped, run on a user's data set or on the demo's rendered clips."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -141,7 +142,7 @@ def demo_ground(
     names = _demo_teachers(sweep)
     scored = _scored(names)
     steps = 3 + len(names) + bool(names) + sweep.settings.elsewhere
-    with Chain(folder, reporter, (*making, scored), steps=steps) as chain:
+    with closing(Chain(folder, reporter, (*making, scored), steps=steps)) as chain:
         chain.make_data()
         for name in names:
             chain.train_teacher(name)

@@ -52,7 +52,7 @@ class Student(VideoTextNetwork):
         """`vector` [V, D], unit length; with AFA also `raw_weights` [V, F], its scores before softmax."""
         return self._pooled(self._phi(frames, mask), mask)
 
-    def encode_moments(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_with_frames(self, frames: Tensor, mask: Tensor) -> Features:
         """As `encode_videos`, and `frames` [V, F, D]: those behind the temporal transformer, unit length."""
         phi = self._phi(frames, mask)
         return self._pooled(phi, mask) | {"frames": functional.normalize(phi, dim=-1)}

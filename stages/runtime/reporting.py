@@ -29,7 +29,9 @@ class Reporter(Protocol):
         ...
 
 
-class _NoProgress:
+class NoProgress:
+    """A count that nobody sees."""
+
     def advance(self, n: int = 1, **fields: float | str) -> None:
         pass
 
@@ -52,4 +54,4 @@ class Silent:
         pass
 
     def progress(self, title: str, total: int | None, unit: str, done: int = 0) -> Progress:
-        return _NoProgress()
+        return NoProgress()

@@ -266,8 +266,9 @@ class OneTeacher:
                 self.reporter.progress(f"scores of {self.name}", total, "pair", before) as progress,
                 BackgroundWriter("write-shard") as writer,
             ):
-                others_left = (shard for shard in missing if problem(tile, shard))  # another worker may have made it
-                for shard, rows in scorer.score(others_left, progress.advance):
+                # What another worker has made meanwhile is left out.
+                still = (shard for shard in missing if problem(tile, shard))
+                for shard, rows in scorer.score(still, progress.advance):
                     # Of what was scored, a kill costs one shard, and the blocks that were computed ahead.
                     writer.start(partial(write_shard, tile, shard, *rows))
                     done += 1

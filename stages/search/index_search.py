@@ -13,7 +13,7 @@ from ..runtime.reporting import Reporter, Silent
 from .library.models import DeviceName
 from .questions import Question, refuse_empty
 from .rerank_windows import WindowReranker
-from .serving.fit import NOTHING_FITS
+from .serving.nothing_fits import NOTHING_FITS
 from .serving.open_index import ALL, Answers, Filters, Found, OpenIndex
 from .serving.pictures import clip_frames
 from .serving.workbench import Workbench

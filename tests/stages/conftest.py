@@ -1,4 +1,4 @@
-"""Clips whose frames show their own number, in many containers and codecs, and their damaged forms."""
+"""Clips whose frames show their own number, in many containers and codecs, and their damaged forms; who hears it."""
 
 import csv
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 from teachclip.configs.schema import Config, DataConfig, PrepareConfig
+from teachclip.stages.runtime.reporting import Silent
 
 SIDE = 96
 
@@ -124,3 +125,25 @@ class Collection:
 @pytest.fixture
 def collection(tmp_path: Path) -> Collection:
     return Collection(tmp_path)
+
+
+class Heard:
+    """A reporter that remembers."""
+
+    def __init__(self) -> None:
+        self.infos: list[str] = []
+        self.warnings: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.infos.append(message)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def progress(self, title: str, total: int | None, unit: str, done: int = 0) -> Any:
+        return Silent().progress(title, total, unit, done)
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()

@@ -231,7 +231,7 @@ def _settings(where: Path, sets: Sequence[str]) -> "Config":
 
 def _of_index(result: "IndexSearched") -> Iterator[RenderableType]:
     """Each sentence, its videos and when they show it."""
-    from ....stages.search.serving.fit import NOTHING_FITS
+    from ....stages.search.serving.nothing_fits import NOTHING_FITS
 
     for found in result.queries:
         yield f'"{found.query}"' if found.by == "sentence" else f"like {found.query}"

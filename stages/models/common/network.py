@@ -96,7 +96,7 @@ class VideoTextNetwork(nn.Module, ABC):
     def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
         """What is compared with texts, per video; first dimension V. `frames` as in `frame_features`."""
 
-    def encode_moments(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_with_frames(self, frames: Tensor, mask: Tensor) -> Features:
         """As `encode_videos`; where a video is one vector, `frames` [V, F, D] are those that were pooled to it, unit
         length: how near a sentence is to each."""
         return self.encode_videos(frames, mask)

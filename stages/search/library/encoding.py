@@ -142,7 +142,7 @@ class Encoded(NamedTuple):
 
 def encoded_windows(network: VideoTextNetwork, frames: Tensor, mask: Tensor) -> list[Encoded]:
     """What a network makes of windows, of frames as `encode_videos` takes them."""
-    features = network.encode_moments(frames, mask)
+    features = network.encode_with_frames(frames, mask)
     vectors, vectors_of_frames = (features[name].float().cpu().numpy() for name in ("vector", "frames"))
     weights: list[NDArray[np.float32] | None] = [None] * len(vectors)
     if isinstance(network, Student) and "raw_weights" in features:

@@ -21,9 +21,9 @@ from ....remedies import IndexVideos, Remedy
 from ...data.readers.text_files import blank
 from ...models.clip.tokens import tokenize_telling
 from ...models.named import OPENCLIP
-from ...runtime.device import choose_device
+from ...runtime.device import choose_device, plain_float32
 from ..library.models import VideoModel, load_model
-from .fit import FEWEST, LEAST, MEANINGLESS, NOTHING_FITS, Usual
+from .nothing_fits import FEWEST, LEAST, MEANINGLESS, NOTHING_FITS, Usual
 from .pictures import Clip
 
 REFRESH_SECONDS = 2.0
@@ -173,8 +173,8 @@ class OpenIndex:
         frames = np.zeros((1, slots, *clip.frames.shape[1:]), np.uint8)
         frames[0, :count] = clip.frames
         mask = torch.arange(slots)[None] < count
-        with self._encoding, torch.inference_mode():
-            on = network.logit_scale.device
+        on = network.logit_scale.device
+        with self._encoding, torch.inference_mode(), plain_float32(on):
             made = network.encode_videos(torch.from_numpy(frames).to(on), mask.to(on))["vector"]
         return self._nearest(_vector(made), top, filters)
 
@@ -200,9 +200,10 @@ class OpenIndex:
 
     def _encoded(self, model: VideoModel, sentences: Sequence[str]) -> tuple[torch.Tensor, list[bool]]:
         """Vectors of T sentences [T, D], and which are longer than what the model reads [T]."""
-        with self._encoding, torch.inference_mode():
+        device = model.network.logit_scale.device
+        with self._encoding, torch.inference_mode(), plain_float32(device):
             ids, cut = tokenize_telling(sentences, model.network.config.words)
-            return model.network.encode_texts(ids.to(model.network.logit_scale.device))["vector"], cut.tolist()
+            return model.network.encode_texts(ids.to(device))["vector"], cut.tolist()
 
     def _judged(self, vector: NDArray[np.float32], answers: Answers) -> Answers:
         """The same answers to a sentence, and whether they fit it."""

@@ -7,6 +7,7 @@ from ....errors import TrainingError
 from ....remedies import Change, Remedy
 from ...models.common.network import VideoTextNetwork
 
+# All blocks share one code object, and each tower, training or not, in chunks or at once, is a variant of it.
 VARIANTS = 32
 
 
@@ -37,7 +38,6 @@ def _compile(network: VideoTextNetwork) -> None:
     trunk, temporal = network.trunk, network.temporal
     lists = [trunk.visual.transformer.resblocks, trunk.transformer.resblocks]
     lists += [] if temporal is None else [temporal.resblocks]
-    # All blocks share one code object, and each tower, training or not, in chunks or at once, is a variant of it.
     from torch import _dynamo  # slow to load, and hardly ever needed
 
     _dynamo.config.recompile_limit = max(_dynamo.config.recompile_limit, VARIANTS)

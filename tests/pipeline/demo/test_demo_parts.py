@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import time
+from contextlib import closing
 from functools import partial
 from typing import Self
 
@@ -143,7 +144,7 @@ class Counting(Lines):
 
 def test_a_crew_does_tasks_side_by_side_with_one_thread_each_and_counts_their_steps() -> None:
     lines = Counting()
-    with Crew(2) as crew:
+    with closing(Crew(2)) as crew:
         tasks = [Task(f"run {k}", partial(_counts, steps), steps) for k, steps in enumerate((5, 7, 9))]
         for task in tasks:
             crew.start(task)
@@ -159,7 +160,7 @@ def test_a_crew_does_tasks_side_by_side_with_one_thread_each_and_counts_their_st
 def test_what_fails_in_a_crew_says_why_here_and_leaves_no_process() -> None:
     lines, before = Counting(), set(multiprocessing.active_children())
     tasks = [Task("bad", _fails, 1), Task("long", _takes_long, 1)]
-    with Crew(2) as crew:
+    with closing(Crew(2)) as crew:
         for task in tasks:
             crew.start(task)
         with pytest.raises(DataError, match="the data are no good"):
@@ -170,7 +171,7 @@ def test_what_fails_in_a_crew_says_why_here_and_leaves_no_process() -> None:
 
 def test_what_failed_before_anybody_waited_is_done_here() -> None:
     lines, task = Counting(), Task("dies", partial(_dies, os.getpid()), 5)
-    with Crew(1) as crew:
+    with closing(Crew(1)) as crew:
         crew.start(task)
         crew._workers[0].process.join(60)
         time.sleep(0.2)  # its end has been heard
@@ -180,7 +181,7 @@ def test_what_failed_before_anybody_waited_is_done_here() -> None:
 def test_a_process_that_dies_costs_its_task_alone() -> None:
     lines = Counting()
     tasks = [Task("dies", partial(_dies, os.getpid()), 1), Task("counts", partial(_counts, 3), 3)]
-    with Crew(2) as crew:
+    with closing(Crew(2)) as crew:
         for task in tasks:
             crew.start(task)
         died, counted = crew.finish(tasks, "train", lines)

@@ -1,30 +1,17 @@
 """Where a stage computes is said, and a GPU that torch cannot use is not passed over in silence."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from teachclip.stages.runtime import device as device_module
 from teachclip.stages.runtime.device import tell_device
-from teachclip.stages.runtime.reporting import Silent
 
+CPU = torch.device("cpu")
 DRIVER = """NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024
 GCC version:  gcc version 11.4.0
 """
-
-
-class Lines(Silent):
-    """A reporter that remembers what it is told."""
-
-    def __init__(self) -> None:
-        self.infos: list[str] = []
-        self.warnings: list[str] = []
-
-    def info(self, message: str) -> None:
-        self.infos.append(message)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
 
 
 @pytest.fixture
@@ -37,41 +24,39 @@ def cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "version"
 
 
-def told() -> Lines:
-    lines = Lines()
-    tell_device(torch.device("cpu"), lines)
-    return lines
-
-
-def test_a_cpu_and_its_threads_are_said(cpu: Path) -> None:
+def test_a_cpu_and_its_threads_are_said(cpu: Path, heard: Any) -> None:
     assert not cpu.exists()
     threads = torch.get_num_threads()
-    assert told().infos == [f"on the CPU, {threads} thread{'s' * (threads != 1)}"]
-    assert told().warnings == []
+    tell_device(CPU, heard)
+    assert (heard.infos, heard.warnings) == ([f"on the CPU, {threads} thread{'s' * (threads != 1)}"], [])
 
 
-def test_a_driver_that_is_too_old_is_told_with_both_versions(cpu: Path) -> None:
+def test_a_driver_that_is_too_old_is_told_with_both_versions(cpu: Path, heard: Any) -> None:
     cpu.write_text(DRIVER)
-    [warning] = told().warnings
+    tell_device(CPU, heard)
+    [warning] = heard.warnings
     assert "535.183.01" in warning
     assert "CUDA 13.2" in warning
 
 
 @pytest.mark.parametrize("hidden", ["", "-1"])
-def test_gpus_that_the_user_hides_are_not_missed(cpu: Path, monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
+def test_gpus_that_the_user_hides_are_not_missed(
+    cpu: Path, heard: Any, monkeypatch: pytest.MonkeyPatch, hidden: str
+) -> None:
     cpu.write_text(DRIVER)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-    assert told().warnings == []
+    tell_device(CPU, heard)
+    assert heard.warnings == []
 
 
-def test_a_torch_without_cuda_misses_none(cpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torch_without_cuda_misses_none(cpu: Path, heard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu.write_text(DRIVER)
     monkeypatch.setattr(torch.version, "cuda", None)
-    assert told().warnings == []
+    tell_device(CPU, heard)
+    assert heard.warnings == []
 
 
-def test_a_gpu_is_said_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_said_by_its_name(heard: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA H200 ({device})")
-    lines = Lines()
-    tell_device(torch.device("cuda", 1), lines)
-    assert (lines.infos, lines.warnings) == (["on cuda:1, NVIDIA H200 (cuda:1)"], [])
+    tell_device(torch.device("cuda", 1), heard)
+    assert (heard.infos, heard.warnings) == (["on cuda:1, NVIDIA H200 (cuda:1)"], [])

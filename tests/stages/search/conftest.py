@@ -16,7 +16,6 @@ from teachclip.stages.models.build import build_network
 from teachclip.stages.models.checkpoints.files import load_network, save_network
 from teachclip.stages.models.clip.tokens import tokenize
 from teachclip.stages.prepare.stage import prepare
-from teachclip.stages.runtime.reporting import Silent
 
 FRAMES, SIZE = 4, 32
 NETWORK = {
@@ -29,23 +28,6 @@ NETWORK = {
     },
     "words": 10, "frames": FRAMES, "temporal_layers": 1,
 }  # fmt: skip
-
-
-class Heard:
-    """A reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.infos: list[str] = []
-        self.warnings: list[str] = []
-
-    def info(self, message: str) -> None:
-        self.infos.append(message)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-    def progress(self, title: str, total: int | None, unit: str, done: int = 0) -> Any:
-        return Silent().progress(title, total, unit, done)
 
 
 class Place:
@@ -115,8 +97,3 @@ def place(prepared: Place, tmp_path: Path) -> Place:
     """A copy of its own for each test."""
     shutil.copytree(prepared.root, tmp_path, dirs_exist_ok=True)
     return Place(tmp_path, prepared.names)
-
-
-@pytest.fixture
-def heard() -> Heard:
-    return Heard()

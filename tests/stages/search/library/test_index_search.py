@@ -26,7 +26,8 @@ from teachclip.stages.search.library.stage import index_videos
 from teachclip.stages.search.serving.open_index import ALL, OpenIndex
 from teachclip.stages.search.serving.pictures import Clip
 
-from ..conftest import NETWORK, SIZE, Heard
+from ...conftest import Heard
+from ..conftest import NETWORK, SIZE
 from .conftest import Index
 
 QUERY = "a dog runs on the beach"
@@ -105,7 +106,7 @@ def test_the_second_is_of_the_scene_that_was_asked_for(
 
     def understood(self: Student, ids: torch.Tensor) -> dict[str, torch.Tensor]:
         frames = torch.from_numpy(plain(asked, 12).copy()).permute(0, 3, 1, 2)[None]
-        features = self.encode_moments(frames, torch.ones(1, 12, dtype=torch.bool))
+        features = self.encode_with_frames(frames, torch.ones(1, 12, dtype=torch.bool))
         return {"vector": features["frames"].mean(1)}
 
     monkeypatch.setattr(Student, "encode_texts", understood)

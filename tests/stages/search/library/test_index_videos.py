@@ -290,7 +290,7 @@ def test_a_model_of_no_numbers_is_told(index: Index, root: Path, monkeypatch: py
         nothing = torch.full((len(mask), 64), float("nan"))
         return {"vector": nothing, "frames": nothing[:, None]}
 
-    monkeypatch.setattr(Student, "encode_moments", broken)
+    monkeypatch.setattr(Student, "encode_with_frames", broken)
     draw(root / "clips/new.mp4", 3, 50)
     with pytest.raises(CheckpointError, match="not finite"):
         index()

@@ -31,7 +31,8 @@ from teachclip.stages.search.library.windows import Cut
 from teachclip.stages.search.rerank_windows import WindowReranker
 from teachclip.stages.search.serving.open_index import OpenIndex
 
-from ..conftest import NETWORK, Heard
+from ...conftest import Heard
+from ..conftest import NETWORK
 from .conftest import FRAMES, Index, draw
 
 QUERY = "clip number 2"
@@ -239,15 +240,15 @@ def test_an_index_that_may_only_be_read_keeps_features_in_memory(
 ) -> None:
     """First without features, then with those of an earlier day."""
     teacher = saved(root, "xclip")
-    connected = teacher_features._connected
-    monkeypatch.setattr(teacher_features, "_connected", lambda path, mode: connected(path, "ro"))
+    connected = teacher_features.connected
+    monkeypatch.setattr(teacher_features, "connected", lambda path, mode: connected(path, "ro"))
     result = search_index(root / "index", [QUERY, QUERY], 9, rerank=str(teacher), device="cpu")
     assert result.queries[0] == result.queries[1]
     assert len(decoded) == 4
     assert list((root / "index").glob("teacher-*")) == []
     monkeypatch.undo()
     answers(root, teacher)
-    monkeypatch.setattr(teacher_features, "_connected", lambda path, mode: connected(path, "ro"))
+    monkeypatch.setattr(teacher_features, "connected", lambda path, mode: connected(path, "ro"))
     monkeypatch.setattr(rerank_windows, "decode_in_parts", None)
     assert answers(root, teacher) == result.queries[0].answers
 

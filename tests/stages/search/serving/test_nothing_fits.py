@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from teachclip.stages.search.index_search import VideosFound, search_index
 from teachclip.stages.search.serving import open_index
-from teachclip.stages.search.serving.fit import FEWEST, LEAST, NOTHING_FITS, Usual
+from teachclip.stages.search.serving.nothing_fits import FEWEST, LEAST, NOTHING_FITS, Usual
 from teachclip.stages.search.serving.open_index import Filters, OpenIndex
 
 from ..library.conftest import Index, draw
