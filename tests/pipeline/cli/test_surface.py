@@ -21,7 +21,7 @@ SURFACE = {
     "docs": {"[PAGE]", *COMMON},
     "demo": {"FOLDER", *COMMON},
     "prepare": {"--estimate", "--prune", *CONFIGURED},
-    "score": {"--shard", *CONFIGURED},
+    "score": {"--shard", "--devices", *CONFIGURED},
     "denoise": CONFIGURED,
     "train": {"--accept", *CONFIGURED},
     "evaluate": {"--on", "--run", *CONFIGURED},
