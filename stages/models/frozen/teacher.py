@@ -4,8 +4,9 @@ A teacher takes uint8 frames, their times and captions as strings; tokens, resol
 A network of ours, an open_clip model as it is, or a class of the user's own (own.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -97,10 +98,17 @@ class NetworkTeacher:
         with plain_float32(self.network.logit_scale.device):
             return self.network.encode_videos(frames, mask)
 
-    @torch.no_grad()
     def encode_texts(self, captions: Sequence[str]) -> Features:
         """See `Teacher`."""
-        ids, _ = tokenize(captions, self.words)
+        return self.encode_ids(self.tokens(captions))
+
+    def tokens(self, captions: Sequence[str]) -> Tensor:
+        """Token ids [T, W] of T captions, on the CPU."""
+        return tokenize(captions, self.words)[0]
+
+    @torch.no_grad()
+    def encode_ids(self, ids: Tensor) -> Features:
+        """Features of T texts with these token ids [T, W]."""
         with plain_float32(self.network.logit_scale.device):
             return self.network.encode_texts(ids.to(self.network.logit_scale.device))
 
@@ -120,6 +128,17 @@ class NetworkTeacher:
 def may_be_shared(teacher: Teacher) -> bool:
     """Whether several threads may call it at a time: of a class of the user's own nobody has promised that."""
     return not isinstance(teacher, OwnTeacher)
+
+
+def texts_encoder(teacher: Teacher) -> Callable[[Sequence[str]], Callable[[], Features]]:
+    """What begins to encode captions, as far as the teacher's device is not needed, and gives what ends it."""
+
+    def begin(captions: Sequence[str]) -> Callable[[], Features]:
+        if isinstance(teacher, NetworkTeacher):
+            return partial(teacher.encode_ids, teacher.tokens(captions))
+        return partial(teacher.encode_texts, captions)
+
+    return begin
 
 
 def load_teacher(config: TeacherConfig, checkpoint: Path | None, device: str | torch.device = "cpu") -> Teacher:
