@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
+import torch
 
+from ... import __version__
 from ...cache.frames.cache import FrameCache
 from ...cache.scores.lookup import Held, renumbered
+from ...cache.scores.makers import Maker, makers, note_maker
 from ...cache.scores.reading.tile_rows import TileRows
 from ...cache.scores.shard import missing_shards, problem, sweep, write_shard
 from ...cache.scores.store import ScoreCache, ScoreStore
@@ -24,7 +27,7 @@ from ..labels.frame_scores import gives_frame_logits
 from ..models.checkpoints.files import checkpoint_digest
 from ..models.frozen.teacher import Teacher, load_teacher, trained_alone
 from ..runtime.background import BackgroundWriter
-from ..runtime.device import choose_device
+from ..runtime.device import choose_device, device_name, precision_of
 from ..runtime.reporting import Reporter
 from .chance_check import OwnRanks, own_ranks
 from .scorer import Scorer
@@ -36,6 +39,7 @@ _OTHER_STORE = Remedy(
     "undo the change, give the teacher another name, or keep both", Change({"score.store": "OTHER.zarr"})
 )
 _SHOWN = 5
+_WRITTEN_AT_ONCE = 2  # shards: a fast teacher makes one in less time than its codes and hashes take
 _SAME_SCALE = 1e-6  # devices differ in the last bit of exp
 _TEACHER = ("weights", "score_version", "words", "frames")
 
@@ -250,7 +254,7 @@ class OneTeacher:
 
     def _score(self, cache: ScoreCache, work: Sequence[_Work], ranks: OwnRanks | None) -> tuple[int, OwnRanks | None]:
         """Make this worker's shards that are missing; how many, and the ranks in the first."""
-        batch = self.config.score.video_batch
+        batch, maker = self.config.score.video_batch, self._maker(cache)
         done, encoder = 0, None
         for each in work:
             tile, missing = each.tile, [shard for shard in each.missing() if shard in each.mine]
@@ -264,18 +268,27 @@ class OneTeacher:
             before = total - sum(len(tile.spec.rows(shard)) for shard in missing) * tile.spec.videos
             with (
                 self.reporter.progress(f"scores of {self.name}", total, "pair", before) as progress,
-                BackgroundWriter("write-shard") as writer,
+                BackgroundWriter("write-shard", _WRITTEN_AT_ONCE) as writer,
             ):
                 # What another worker has made meanwhile is left out.
                 still = (shard for shard in missing if problem(tile, shard))
                 for shard, rows in scorer.score(still, progress.advance):
-                    # Of what was scored, a kill costs one shard, and the blocks that were computed ahead.
-                    writer.start(partial(write_shard, tile, shard, *rows))
+                    # Of what was scored, a kill costs these shards, and the blocks that were computed ahead.
+                    writer.start(partial(_write, tile, shard, *rows, maker))
                     done += 1
                     if ranks is None:
                         writer.finish()
                         ranks = self._check_ranks(work)
         return done, ranks
+
+    def _maker(self, cache: ScoreCache) -> Maker:
+        """What makes shards now; shards that are there in another precision are told."""
+        maker = Maker(device_name(self.device), precision_of(self.device), torch.__version__, __version__)
+        for other, count in makers(cache.tiles).items():
+            if other.precision != maker.precision:
+                made = counted(count, "shard was", "shards were")
+                self.reporter.warn(f"{self.name}: {made} made in {other.precision}; now it is {maker.precision}")
+        return maker
 
     def _captions(self, work: _Work, shards: Sequence[int]) -> list[str]:
         """Captions of a tile's rows; "" for those that are gone and not needed for these shards.
@@ -338,3 +351,8 @@ class OneTeacher:
                 ),
             )
         return ranks
+
+
+def _write(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | None, maker: Maker) -> None:
+    write_shard(tile, shard, coarse, fine)
+    note_maker(tile, shard, maker)

@@ -100,9 +100,9 @@ class NetworkTeacher:
 
     def encode_texts(self, captions: Sequence[str]) -> Features:
         """See `Teacher`."""
-        return self.encode_ids(self.tokens(captions))
+        return self.encode_ids(self.tokenize(captions))
 
-    def tokens(self, captions: Sequence[str]) -> Tensor:
+    def tokenize(self, captions: Sequence[str]) -> Tensor:
         """Token ids [T, W] of T captions, on the CPU."""
         return tokenize(captions, self.words)[0]
 
@@ -135,7 +135,7 @@ def texts_encoder(teacher: Teacher) -> Callable[[Sequence[str]], Callable[[], Fe
 
     def begin(captions: Sequence[str]) -> Callable[[], Features]:
         if isinstance(teacher, NetworkTeacher):
-            return partial(teacher.encode_ids, teacher.tokens(captions))
+            return partial(teacher.encode_ids, teacher.tokenize(captions))
         return partial(teacher.encode_texts, captions)
 
     return begin
