@@ -8,7 +8,8 @@ average. They are there before the clock starts, as they are when a teacher scor
 video or text. Pairs are scored as `teachclip score` does it: 128 texts at a time with 1,024 videos, on a CPU each such
 block by one thread and several at a time.
 
-    us, pairs/s   of a pair; medians over rounds, in which all ways take turns
+    us, pairs/s   of a pair; medians over rounds, in which all ways take turns; of one CPU thread in processor time,
+                  which a neighbour disturbs less
     published     the published form (specs) in blocks of the same size, and its time over ours: X-CLIP and TS2-Net in
                   the order of the formulas, X-Pool pools the frames for every pair, DRL compares all word slots
     products      share of the time that the pair's multiplications take at the rate of one large product, measured in
@@ -192,11 +193,13 @@ def _valid_words(texts: int) -> Tensor:
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
     _wait_for(device)
-    begun = time.perf_counter()
+    begun = clock()
     work()
     _wait_for(device)
-    return time.perf_counter() - begun
+    return clock() - begun
 
 
 def _wait_for(device: torch.device) -> None:
