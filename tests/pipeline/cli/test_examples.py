@@ -30,6 +30,8 @@ from teachclip.stages.prepare.stage import PrepareResult
 from teachclip.stages.score.chance_check import OwnRanks
 from teachclip.stages.score.one_teacher import TeacherScores
 from teachclip.stages.score.stage import ScoreResult
+from teachclip.stages.search.export.encoded import Encoded
+from teachclip.stages.search.export.stage import Exported
 from teachclip.stages.search.gone import Gone
 from teachclip.stages.search.index import IndexResult
 from teachclip.stages.search.index_search import IndexSearched, VideoFound, VideosFound, WindowFound
@@ -93,6 +95,8 @@ VECTORS = IndexResult("work/index", 28, 512, 3, 25, 1, None, 4.0)
 INDEXED = VideosIndexed(
     "index", "openclip:ViT-B-32/openai", 512, 29, {"ok": 28, "corrupt": 1}, 5, 7, 20, 2, 1, 1, 3, (BROKEN,), 30, 44, 9.0
 )
+EXPORTED = Exported("vectors.parquet", "runs/student", 512, 44, 3, 1, 41, 0.5)
+ENCODED = Encoded("texts.npy", "runs/student: TeachCLIP student", 512, 2, (BROKEN,), 0.5)
 INDEX_ESTIMATED = IndexEstimate(50_000, 49_000, 12, 3, 71 * 10**9, 120_000_000, 5000.0, 2, 6)
 IN_INDEX = IndexSearched(
     (VideosFound("a dog", (
@@ -142,6 +146,9 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
     stand_in("stages.search.index.index", VECTORS)
     stand_in("stages.search.library.stage.index_videos", INDEXED)
     stand_in("stages.search.library.estimate.estimate_videos", INDEX_ESTIMATED)
+    stand_in("stages.search.export.stage.export_index", EXPORTED)
+    stand_in("stages.search.export.encoded.encode_texts", ENCODED)
+    stand_in("stages.search.export.encoded.encode_videos", ENCODED)
     stand_in("stages.analysis.cost.table.cost", COSTED)
     stand_in("stages.analysis.frame_weights.frame_weights", LOOKED)
     stand_in("stages.models.checkpoints.inspect.inspect", INSPECTED)
@@ -154,6 +161,7 @@ def test_there_are_examples_of_every_verb() -> None:
     assert verbs == {
         "demo", "prepare", "score", "denoise", "train", "evaluate", "index", "search", "cost", "weights",
         "cache", "data", "config", "checkpoint", "reproduce", "sweep", "report", "serve", "docs",
+        "encode", "export",
     }  # fmt: skip
 
 
@@ -185,7 +193,7 @@ def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any
         assert stages[-1][0] == "stages.search.index_search.search_index"
         asked = [] if "--like" in words else words[2:3]
         assert stages[-1][1][:2] == (Path("index"), ["a cat"] if asked == ["@sentences.txt"] else asked)
-    elif words[0] not in ("config", "cost", "demo", "checkpoint", "docs"):
+    elif words[0] not in ("config", "cost", "demo", "checkpoint", "docs", "encode", "export"):
         assert stages
         config = stages[-1][1][0]
         assert isinstance(config, Config)

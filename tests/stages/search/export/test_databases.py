@@ -24,6 +24,7 @@ from teachclip.stages.search.export.tables import Made, Table, open_table, shown
 
 from .conftest import MODEL, WIDTH, Fill, unit
 
+pytestmark = pytest.mark.extras
 ENGINES = {"qdrant": "qdrant_client", "lancedb": "lancedb", "postgresql": "psycopg"}
 
 
@@ -168,7 +169,8 @@ def test_a_server_that_is_not_there_is_told(index: Path) -> None:
 
 
 def test_what_is_not_installed_is_named_with_its_extra(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ENGINES.values() else find(name))
     for where, extra in (("qdrant:f", "qdrant"), ("postgresql://x", "pgvector"), ("lancedb:f", "lancedb")):
         with pytest.raises(ConfigError, match="not installed") as refused:
             export_index(index, where)
