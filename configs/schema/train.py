@@ -99,6 +99,9 @@ class TrainConfig(Section):
         5.0, description="Stop when the loss is above so many times the median of 100 steps, for 20 steps; null: never."
     )
     tensorboard: bool = Field(True, description="Curves for TensorBoard in the run folder, beside metrics.jsonl.")
+    logger: str | None = Field(
+        None, description="A logger of one's own, module:Class or an entry point of teachclip.loggers; null: none."
+    )
     validate_every: Positive = Field(1, description="Epochs between validations.")
     select_by: Literal["sumr", "r1", "mean-rank"] = Field("sumr", description="Validation metric that picks the best.")
 
