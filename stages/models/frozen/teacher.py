@@ -102,7 +102,7 @@ class NetworkTeacher:
         """See `Teacher`."""
         ids, _ = tokenize(captions, self.words)
         with plain_float32(self.network.logit_scale.device):
-            return self.network.encode_texts(ids.to(self.network.logit_scale.device))
+            return self.network.encode_texts(self.network.take_ids(ids))
 
     @torch.no_grad()
     def score(self, texts: Features, videos: Features) -> Tensor:

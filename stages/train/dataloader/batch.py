@@ -11,10 +11,29 @@ from torch import Tensor
 from ....cache.scores.reading.labels import Labels, LabelSource
 from ...data.video_inputs import DeviceFrames, VideoInputs
 from ...labels.online import UintFrames
+from ...models.clip.tokens import lengths
+from ...models.common.valid_frames import Frames, ValidFrames, valid_places
 from ...runtime.launch import rank_rows
 from .unlabelled import UnlabelledSampler
 
 _NONE = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What of a batch's ids and mask is known where the batch is made; a GPU would have to be waited for.
+
+    Attributes:
+        words: of each text, EOT too [r]; frames: valid ones of each video [r + s].
+    """
+
+    words: np.ndarray
+    frames: np.ndarray
+
+    @classmethod
+    def of(cls, ids: Tensor, mask: Tensor) -> "Known":
+        """Of token ids [r, W] and valid frames [r + s, F] on the CPU."""
+        return cls(lengths(ids).numpy(), mask.sum(1).numpy())
 
 
 @dataclass(frozen=True)
@@ -24,7 +43,8 @@ class Batch:
     Attributes:
         texts: indices of the texts [b]; videos: indices of their videos [b]; of all ranks.
         rows: which of them are this rank's own, and so the r rows of what follows; all b in a single process.
-        ids: token ids [r, W]; frames: what `VideoInputs.read` gives of `encoded`; mask: valid frames [r + s, F].
+        ids: token ids [r, W]; frames: what `VideoInputs.read` gives of `encoded`; mask: valid frames [r + s, F];
+            places: `valid_places` of the mask; known: sizes of all these.
         labels: of each teacher whose scores are cached: coarse [r, b + u], own texts with `columns`; frame logits
             [r, F] of own pairs.
         uint8_frames: for teachers that run inside the step, by frame cache: of `columns`, whatever the rank.
@@ -40,6 +60,8 @@ class Batch:
     ids: Tensor
     frames: Tensor
     mask: Tensor
+    places: Tensor
+    known: Known
     labels: tuple[Labels[Tensor], ...]
     uint8_frames: Mapping[Path, UintFrames]
     resident: DeviceFrames | None = None
@@ -55,6 +77,20 @@ class Batch:
     def encoded(self) -> np.ndarray:
         """Indices of the videos that this rank encodes [r + s]: those of its pairs, then its unlabelled ones."""
         return np.concatenate([self.videos[self.rows], self.unlabelled[self.unlabelled_rows]])
+
+    def texts_of(self, rows: slice, *, padded: bool) -> Tensor:
+        """Token ids of this process's texts at `rows`: with all columns, or `padded` not, up to their longest's EOT."""
+        words = self.known.words[rows]
+        return self.ids[rows] if padded or not len(words) else self.ids[rows, : int(words.max())]
+
+    def frames_of(self, rows: slice) -> Frames:
+        """Frames of this process's videos at `rows`, as networks take them."""
+        if self.frames.dtype != torch.uint8:
+            return self.frames[rows]
+        start, stop, _ = rows.indices(len(self.mask))
+        ends = np.concatenate([[0], self.known.frames.cumsum()])
+        places = self.places[ends[start] : ends[stop]] - start * self.mask.shape[1]
+        return ValidFrames(self.frames[rows], places)
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with the network's inputs and the labels on `device`."""
@@ -73,8 +109,8 @@ class Batch:
         self._each(lambda tensor: tensor.record_stream(stream) or tensor)  # type: ignore[func-returns-value]
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        labels = tuple(each.map(change) for each in self.labels)
-        return replace(self, ids=change(self.ids), frames=change(self.frames), mask=change(self.mask), labels=labels)
+        tensors = {name: change(getattr(self, name)) for name in ("ids", "frames", "mask", "places")}
+        return replace(self, **tensors, labels=tuple(each.map(change) for each in self.labels))
 
 
 @dataclass(frozen=True)
@@ -108,15 +144,18 @@ class BatchLoader:
         unlabelled_rows = rank_rows(len(unlabelled), self.rank, self.ranks)
         columns = np.concatenate([videos, unlabelled])
         labels = self.labels.start(texts[rows], columns)  # read while the frames are
+        ids = self.ids[torch.from_numpy(texts[rows])]
         frames, mask, _ = self.inputs.read(np.concatenate([videos[rows], unlabelled[unlabelled_rows]]))
         batch = Batch(
             step,
             texts,
             videos,
             rows,
-            ids=self.ids[torch.from_numpy(texts[rows])],
+            ids=ids,
             frames=frames,
             mask=mask,
+            places=valid_places(mask),
+            known=Known.of(ids, mask),
             uint8_frames={folder: inputs.read(columns) for folder, inputs in self.teacher_frames.items()},
             labels=tuple(each.map(torch.from_numpy) for each in labels.result()),
             resident=self.inputs if isinstance(self.inputs, DeviceFrames) else None,

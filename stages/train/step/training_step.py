@@ -30,7 +30,7 @@ from ...models.common.network import Features, VideoTextNetwork
 from ...retrieval.encode import join_features
 from ...runtime.device import autocast
 from ...runtime.processes import World
-from ..dataloader.batch import Batch
+from ..dataloader.batch import Batch, Known
 from ..losses.combined import Losses, LossParts
 from .optimizer import ScheduledOptimizer
 from .shared_gradients import SharedGradients
@@ -120,9 +120,9 @@ class TrainingStep:
         chunk = (self.world.rank, number)
         self._seed(batch.step, *(chunk if any(chunk) else ()))
         with autocast(self.device, self.settings.precision):
-            ids = batch.ids[rows]
+            ids = batch.texts_of(rows, padded=self.network.reads_padding)
             texts = self.network.encode_texts(ids) if len(ids) else {}
-            return texts, self.network.encode_videos(batch.frames[rows], batch.mask[rows])
+            return texts, self.network.encode_videos(batch.frames_of(rows), batch.mask[rows])
 
     def _seed(self, step: int, *place: int) -> None:
         """Noise that a resumed run draws again, and a chunk in its second pass."""
@@ -187,7 +187,10 @@ def _with_a_row(batch: Batch) -> Batch:
         return batch
     ids, frames, mask = (t.new_zeros((1, *t.shape[1:])) for t in (batch.ids, batch.frames, batch.mask))
     frames, mask = torch.cat([frames, batch.frames]), torch.cat([torch.ones_like(mask), batch.mask])
-    return replace(batch, ids=ids, frames=frames, mask=mask)
+    slots = mask.shape[1]
+    places = torch.cat([torch.arange(slots, device=mask.device), batch.places + slots])
+    known = Known(np.ones(1, np.int64), np.concatenate([[slots], batch.known.frames]))
+    return replace(batch, ids=ids, frames=frames, mask=mask, places=places, known=known)
 
 
 def _leaves(features: Features) -> Features:
