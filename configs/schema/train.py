@@ -86,7 +86,8 @@ class TrainConfig(Section):
     frames: Literal["auto", "stream", "host", "device"] = Field(
         "auto",
         description="Frames are read batch by batch, or kept in host memory (one copy a machine) or on the GPU; auto: "
-        "on the GPU, or JPEG decoded in host memory, if that takes a quarter of what is free; else batch by batch.",
+        "on the GPU, if they fit beside a step, or JPEG decoded in host memory, if that takes a quarter of what is "
+        "free; else batch by batch.",
     )
     checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(
         60.0, description="A checkpoint to go on from is written at least this often, and after every epoch."

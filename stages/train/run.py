@@ -25,7 +25,7 @@ from ..models.clip.tokens import tokenize
 from ..models.common.network import VideoTextNetwork
 from ..retrieval.encode import measure
 from ..retrieval.fits import check_fits
-from ..runtime.device import choose_device, tell_device
+from ..runtime.device import choose_device, resolved, tell_device
 from ..runtime.processes import World
 from ..runtime.reporting import Progress, Reporter, Silent
 from ..runtime.run_folder import RunFolder
@@ -38,6 +38,7 @@ from .dataloader.to_device import on_device
 from .record.checkpoints import Checkpointer
 from .record.environment import environment
 from .record.monitor import Monitor
+from .step.memory import count_step, encoded_at_once
 from .step.optimizer import build_optimizer
 from .step.speed import prepare_for_speed
 from .step.training_step import TrainingStep
@@ -230,11 +231,16 @@ class TrainRun:
         frames, train_videos, val_videos = self.data.frames, self.data.train.videos, self.data.val.videos
         if self.settings.trunk == "full":
             where, every = self.settings.frames, self.data.videos
-            train = frame_inputs(where, frames, every, self.device, self.world, self.reporter)
+            train = frame_inputs(where, frames, every, self.device, self.world, self.reporter, self._step_bytes)
             return train, FrameInputs(frames, val_videos)
         tokens, edge = self._tokens(train_videos + val_videos), len(train_videos)
         own, val = tokens.part(0, edge), tokens.part(edge, edge + len(val_videos))
         return (own.beside(self._tokens(more)) if (more := self.data.unlabelled.videos) else own), val
+
+    def _step_bytes(self) -> int:
+        """What a step takes in this process, counted."""
+        encoded = encoded_at_once(self.settings, self.world.ranks)
+        return count_step(encoded, resolved(self.settings.precision, self.device)).total
 
     def _tokens(self, videos: Sequence[str]) -> MemoryInputs:
         return frozen_inputs(self.network, self.data.frames, videos, self.config.features_folder, self.reporter)
