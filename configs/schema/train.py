@@ -52,6 +52,9 @@ class TrainConfig(Section):
     teaching: Literal["cached", "online"] = Field(
         "cached", description="Scores from the store, or from the teachers inside the training step (published way)."
     )
+    online_precision: Literal["float32", "bf16"] = Field(
+        "float32", description="Of the encoders of teachers inside the step; scores are float32, as is what is cached."
+    )
     unlabelled: Annotated[int, Field(ge=0)] = Field(
         0, description="Videos without captions that the coarse loss sees beside the pairs of a step; 0: none."
     )

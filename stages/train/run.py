@@ -113,7 +113,7 @@ class TrainRun:
         self.steps = _total_steps(self.settings, self.sampler)
         optimiser = build_optimizer(self.network, self.settings.optim, self.steps)
         self.online = self._online_teachers()
-        self.step = TrainingStep(self.network, optimiser, self.settings, split.captions, self.online)
+        self.step = TrainingStep(self.network, optimiser, self.settings, self.online)
         self.checkpointer = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter)
         self.monitor = Monitor(folder, self.sampler, data.videos, self.settings, self.device, reporter)
         self.val_ids = tokenize(data.val.captions, self.settings.network.words)[0]
@@ -252,14 +252,16 @@ class TrainRun:
         return online_teachers(self.config, data.train, data.frames, data.seen, self.device, self.reporter)
 
     def _batch_loader(self) -> BatchLoader:
-        split = self.data.train
+        split, pin = self.data.train, self.device.type == "cuda"
         return BatchLoader(
             ids=tokenize(split.captions, self.settings.network.words)[0],
             text_video=split.text_video,
             inputs=self.train_inputs,
             labels=LabelThreads([teacher.reader for teacher in self.data.cached]),
-            teacher_frames=teacher_inputs(self.online, self.data.seen, self.data.videos),
-            pin=self.device.type == "cuda",
+            teacher_frames=teacher_inputs(self.online, self.data.seen, self.data.videos, pin),
+            students=self.config.frames_folder if self.settings.trunk == "full" else None,
+            teacher_ids={teacher.name: teacher.ids_of for teacher in self.online},
+            pin=pin,
             rank=self.world.rank,
             ranks=self.world.ranks,
             unlabelled=self.data.draws,

@@ -109,9 +109,13 @@ class VideoTextNetwork(nn.Module, ABC):
         length: how near a sentence is to each."""
         return self.encode_videos(frames, mask)
 
+    def needed_ids(self, ids: Tensor) -> Tensor:
+        """Token ids [T, W] on the CPU without columns that this network would not read."""
+        return ids if self.reads_padding else without_padding(ids)
+
     def take_ids(self, ids: Tensor) -> Tensor:
-        """Token ids [T, W] from the CPU on this network's device, without columns that it would not read."""
-        return (ids if self.reads_padding else without_padding(ids)).to(self.logit_scale.device)
+        """Token ids [T, W] from the CPU on this network's device, as `needed_ids` gives them."""
+        return self.needed_ids(ids).to(self.logit_scale.device)
 
     @abstractmethod
     def encode_texts(self, ids: Tensor) -> Features:

@@ -55,7 +55,6 @@ class TrainingStep:
     """Trains a network by one batch at a time.
 
     Args:
-        captions: of all training texts.
         online: teachers that run inside the step; the labels of the others come with the batch.
         world: the processes that take the step together; by default the current one.
     """
@@ -65,12 +64,10 @@ class TrainingStep:
         network: VideoTextNetwork,
         optimiser: ScheduledOptimizer,
         settings: TrainConfig,
-        captions: Sequence[str],
         online: Sequence[OnlineTeacher],
         world: World | None = None,
     ) -> None:
-        self.network, self.optimiser, self.settings, self.captions = network, optimiser, settings, captions
-        self.online = online
+        self.network, self.optimiser, self.settings, self.online = network, optimiser, settings, online
         self.world = world or World.current()
         self.losses = Losses(settings.loss, settings.teachers)
         self.device = network.logit_scale.device
@@ -175,9 +172,15 @@ class TrainingStep:
     def _labels(self, batch: Batch) -> list[Labels[Tensor]]:
         """Of each teacher, of the whole batch: scores [b, b + u] and frame-text logits [b, F]."""
         cached = [labels.map(lambda rows: self._gather(rows, batch)) for labels in batch.labels]
-        captions = [self.captions[k] for k in batch.texts]
         return cached + [
-            teacher.labels(captions, batch.videos, batch.uint8_frames, self.device) for teacher in self.online
+            teacher.labels(
+                batch.texts,
+                batch.videos,
+                batch.uint8_frames[teacher.folder],
+                batch.teacher_ids.get(teacher.name),
+                self.device,
+            )
+            for teacher in self.online
         ]
 
 

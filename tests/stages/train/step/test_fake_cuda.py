@@ -65,7 +65,7 @@ def batch(teachers: int = 1) -> Batch:
 
 
 def step_of(network: VideoTextNetwork, config: TrainConfig) -> TrainingStep:
-    return TrainingStep(network.train(), build_optimizer(network, config.optim, 10), config, [""] * PAIRS, ())
+    return TrainingStep(network.train(), build_optimizer(network, config.optim, 10), config, ())
 
 
 def with_zeros_as_gradients(network: VideoTextNetwork, monkeypatch: pytest.MonkeyPatch) -> None:

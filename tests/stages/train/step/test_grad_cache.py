@@ -74,7 +74,7 @@ def taken(
         network = build_network(config.network).train()
         taught = bool(config.teachers)
         optimiser = build_optimizer(network, config.optim, 10)
-        step = TrainingStep(network, optimiser, config, [""] * pairs, ())
+        step = TrainingStep(network, optimiser, config, ())
         if watch is not None:
             watch(network)
         return network, [step(batch(number, taught, pairs, unlabelled)) for number in range(steps)]
