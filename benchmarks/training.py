@@ -101,11 +101,11 @@ def take_steps(run: TrainRun, first: int, count: int) -> tuple[float, float]:
         batches = on_device(ahead, run.device)
         run.step(next(batches))
         _finish(run)
-        begun, waited = time.perf_counter(), ahead.waited
+        begun, waited = time.perf_counter(), batches.waited
         for batch in batches:
             run.step(batch)
         _finish(run)
-        return (time.perf_counter() - begun) / count, (ahead.waited - waited) / count
+        return (time.perf_counter() - begun) / count, (batches.waited - waited) / count
 
 
 def _finish(run: TrainRun) -> None:

@@ -34,7 +34,7 @@ from .dataloader.batch import Batch, BatchLoader
 from .dataloader.frozen_tokens import frozen_inputs
 from .dataloader.resident_frames import frame_inputs
 from .dataloader.sampler import BatchSampler
-from .dataloader.to_device import on_device
+from .dataloader.to_device import DeviceBatches, on_device
 from .record.checkpoints import Checkpointer
 from .record.environment import environment
 from .record.monitor import Monitor
@@ -45,6 +45,7 @@ from .step.training_step import TrainingStep
 from .training_data import TrainingData
 
 LOG_EVERY = 20  # steps between readings of the losses, each of which waits for the GPU
+AGREE_EVERY = 4  # steps after which several processes ask each other whether to stop, which makes all wait for one
 
 
 @dataclass(frozen=True)
@@ -139,11 +140,11 @@ class TrainRun:
             self.batches(start, self.steps) as batches,
             self.reporter.progress(title, self.steps, "step", done=start) as progress,
         ):
-            for batch in on_device(batches, self.device):
+            moved = on_device(batches, self.device)
+            for batch in moved:
                 self.monitor.add(self.step(batch))
-                self._after(batch.step + 1, batches, progress, stop)
-            waited = batches.waited
-        return self._result(waited)
+                self._after(batch.step + 1, moved, progress, stop)
+        return self._result(moved.waited)
 
     @contextmanager
     def batches(self, start: int, stop: int) -> Iterator[ReadAhead[Any, Batch]]:
@@ -182,14 +183,15 @@ class TrainRun:
         captions = counted(texts, "caption")
         return f"{left:,} of {captions} of an epoch {'is' if left == 1 else 'are'} left to others" if left else ""
 
-    def _after(self, done: int, batches: ReadAhead[Any, Batch], progress: Progress, stop: StopRequest) -> None:
+    def _after(self, done: int, batches: DeviceBatches, progress: Progress, stop: StopRequest) -> None:
         """What follows when `done` steps are done: log, validation, checkpoint."""
         ends_epoch = done % self.sampler.steps_per_epoch == 0 or done == self.steps
         if ends_epoch:
             self._read(batches, progress)
             with self.monitor.paused():
                 self._validate(done)
-        stopping = done < self.steps and self.world.agree(stop.signal is not None)
+        asked = ends_epoch or self.world.ranks == 1 or done % AGREE_EVERY == 0
+        stopping = asked and done < self.steps and self.world.agree(stop.signal is not None)
         due = ends_epoch or stopping or time.perf_counter() - self.saved > self.settings.checkpoint_seconds
         if due or len(self.monitor.unread) >= LOG_EVERY:
             self._read(batches, progress)
@@ -200,7 +202,7 @@ class TrainRun:
             self.checkpointer.finish()
             raise StoppedEarly(done, self.steps, stop.signal)
 
-    def _read(self, batches: ReadAhead[Any, Batch], progress: Progress) -> None:
+    def _read(self, batches: DeviceBatches, progress: Progress) -> None:
         steps = len(self.monitor.unread)
         progress.advance(steps, **self.monitor.read(self._seconds(), batches.waited))
         self.checkpointer.check()
