@@ -125,6 +125,11 @@ class VideoTextNetwork(nn.Module, ABC):
     def score(self, texts: Features, videos: Features) -> Tensor:
         """Raw scores [T, V], without exp(logit_scale); no pair depends on another."""
 
+    @property
+    def has_auxiliary_loss(self) -> bool:
+        """Whether `auxiliary_loss` gives one: texts' features are gathered for nothing else."""
+        return False
+
     def auxiliary_loss(self, texts: Features, videos: Features) -> Tensor | None:
         """What this network's own training adds to the losses, weighted, for b texts and, in order, their videos."""
         return None

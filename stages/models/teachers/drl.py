@@ -146,6 +146,10 @@ class Drl(VideoTextNetwork):
             frames = videos["frames" if self.config.drl.frame_scores == "temporal" else "clip_frames"]
             return torch.einsum("td,tfd->tf", texts["sentence"], frames)
 
+    @property
+    def has_auxiliary_loss(self) -> bool:
+        return self.config.drl.cdcr > 0
+
     def auxiliary_loss(self, texts: Features, videos: Features) -> Tensor | None:
         """CDCR times `cdcr_weight`; None for `cdcr: 0`."""
         drl = self.config.drl

@@ -144,9 +144,9 @@ class TrainingStep:
                 self._same_video(batch.videos) if settings.loss.mask_same_video else None,
                 student_scale=scale,
             )
-            if (auxiliary := self.network.auxiliary_loss(self._gathered(texts, batch), videos)) is not None:
-                parts = parts.with_auxiliary(auxiliary)
-        return parts
+            texts = self._gathered(texts, batch) if self.network.has_auxiliary_loss else texts
+            auxiliary = self.network.auxiliary_loss(texts, videos)
+        return parts if auxiliary is None else parts.with_auxiliary(auxiliary)
 
     def _gather(self, own: Tensor, batch: Batch) -> Tensor:
         """Rows [b, ...] of all processes."""
