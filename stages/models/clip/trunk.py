@@ -19,6 +19,8 @@ from ....errors import CheckpointError, ConfigError
 from ....remedies import Change, Remedy
 from ..weights.files import listed, load_into, read_weights
 from .catalog import named_sizes, weights_file
+from .quick_gelu import use_light_quick_gelu
+from .tokens import without_padding
 
 HEAD_WIDTH = 64
 SHIFT_PARTS = 7  # one token in so many comes from the previous frame, another from the next
@@ -65,6 +67,7 @@ class ClipTrunk(nn.Module):
             ),
             quick_gelu=sizes.quick_gelu,
         )
+        use_light_quick_gelu(clip)
         self.sizes = sizes
         self.visual: Any = clip.visual
         self.token_embedding: nn.Embedding = clip.token_embedding
@@ -137,10 +140,13 @@ class ClipTrunk(nn.Module):
         return words, words[torch.arange(len(ids), device=ids.device), ids.argmax(-1)]
 
     def encode_sentences(self, ids: Tensor) -> Tensor:
-        """Sentence features [T, D], as `encode_words` gives them, without computing what follows the last EOT."""
-        ends = ids.argmax(-1)
-        hidden = self._hidden_words(ids[:, : int(ends.max()) + 1])
-        sentences = hidden[torch.arange(len(ids), device=ids.device), ends]
+        """Sentence features [T, D], as `encode_words` gives them, without computing what follows the last EOT.
+
+        On a GPU, which would have to be waited for, `ids` come without such columns (`tokens.without_padding`).
+        """
+        if ids.device.type == "cpu":
+            ids = without_padding(ids)
+        sentences = self._hidden_words(ids)[torch.arange(len(ids), device=ids.device), ids.argmax(-1)]
         return cast(Tensor, self.ln_final(sentences) @ self.text_projection).to(self.dtype)
 
     def freeze_class_tokens(self) -> None:
