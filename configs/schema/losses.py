@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticKnownError
 
-from .section import Fraction, Name, Section, Weight
+from .section import Fraction, Name, Positive, Section, Weight
 
 _OWN = re.compile(r"entry:\S+|\w+(\.\w+)*:[^\W\d]\w*")  # a loss of the user's own
 
@@ -66,6 +66,9 @@ class LossConfig(Section):
     )
     one_scale: Literal["raw", "standardised"] = Field(
         "raw", description="For `mean-similarity`: scores without logit scale, or each batch's brought to one spread."
+    )
+    matryoshka: tuple[Positive, ...] = Field(
+        (), description="Lengths to which vectors may be cut: they are trained beside the whole ones, all alike."
     )
     label_smoothing: Fraction = Field(0.0, description="Label smoothing of InfoNCE (published: none).")
     mask_same_video: bool = Field(

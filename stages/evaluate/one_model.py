@@ -22,6 +22,7 @@ from ..data.usable_split import UsableSplit, usable_split
 from ..data.video_inputs import FrameInputs
 from ..models.checkpoints.files import load_network
 from ..models.clip.tokens import tokenize
+from ..models.shortened import shorten, split_width
 from ..retrieval.confidence import Intervals, confidence
 from ..retrieval.encode import comparing
 from ..retrieval.fits import check_fits
@@ -87,8 +88,10 @@ class OneModel:
     def __init__(self, config: Config, run: Path, reporter: Reporter) -> None:
         self.config, self.run, self.reporter = config, run, reporter
         self.settings = config.evaluate
-        self.network = load_network(run).to(choose_device(self.settings.device))
-        self.folder = RunFolder(run) if run.is_dir() else None
+        name, self.width = split_width(run)
+        self.network = load_network(Path(name)).to(choose_device(self.settings.device))
+        shorten(self.network, self.width, str(run))
+        self.folder = RunFolder(Path(name)) if Path(name).is_dir() else None
         result = self.folder.result if self.folder else None
         self.chosen_by: str | None = result["best"].get("chosen_by") if result else None
 
@@ -192,7 +195,8 @@ class OneModel:
         if self.folder is None:
             return None
         kind = () if self.settings.rerank == "none" else (self.settings.rerank,)
-        end = "-".join((*((name,) if name else ()), split, *kind))
+        short = () if self.width is None else (f"at-{self.width}",)
+        end = "-".join((*((name,) if name else ()), split, *kind, *short))
         folder = self.folder.folder
         return folder / f"evaluation-{end}.json", folder / f"ranks-{end}.npz"
 

@@ -21,6 +21,7 @@ from .clip.catalog import named_sizes
 from .clip.hub import HUB
 from .clip.tokens import VOCABULARY, tokenize_telling
 from .common.network import VideoTextNetwork
+from .shortened import shorten, split_width
 from .weights.files import read_weights
 
 OPENCLIP = "openclip:"
@@ -64,7 +65,7 @@ def named_model(
     Args:
         name: a run folder, a checkpoint (ours or a published one), or `openclip:MODEL/TAG` or `openclip:MODEL/PATH`, an
             open_clip model as it is with the mean of a video's frames; an absolute path stands behind two slashes, and
-            `-quickgelu` is understood where the tag needs it.
+            `-quickgelu` is understood where the tag needs it. `@64` behind it cuts vectors to their first 64 numbers.
         reporter: is told what a published checkpoint is, and of tensors that are left out.
         instead: what helps where it is a teacher; elsewhere: where it is not there and nothing near it is; by default
             it is to be trained.
@@ -75,22 +76,25 @@ def named_model(
         ConfigError: open_clip has no such model, or no such weights of it.
         UnreachableError: it is a model of the hub, which does not answer.
     """
-    plain = str(name).startswith(OPENCLIP)
-    network = _plain_clip(str(name)) if plain else _checkpoint(Path(name), reporter, elsewhere)
+    asked, (name, width) = str(name), split_width(name)
+    plain = name.startswith(OPENCLIP)
+    network = _plain_clip(name) if plain else _checkpoint(Path(name), reporter, elsewhere)
     config, sizes = network.config, network.trunk.sizes
     if not network.one_vector:
         raise CheckpointError(
             f"this is a network of kind {config.kind}: it compares every word with every frame and has no "
             "single vector per video, so it cannot search",
-            where=str(name),
+            where=name,
             hint=instead,
         )
+    shorten(network, width, asked)
     if sizes.vocab_size != VOCABULARY:
-        raise CheckpointError(f"it knows {sizes.vocab_size} tokens, sentences have {VOCABULARY}", where=str(name))
+        raise CheckpointError(f"it knows {sizes.vocab_size} tokens, sentences have {VOCABULARY}", where=name)
     network = network.to(device).eval()  # weights that require no gradient would be multiplied to other last bits
-    takes = f"{config.frames} frames of {sizes.image_size} pixels, {sizes.embed_dim} numbers a vector"
-    description = f"{name}: {title_of(config)}; {takes}"
-    return NamedModel(network, partial(tokenize_telling, words=config.words), network_digest(network), description)
+    takes = f"{config.frames} frames of {sizes.image_size} pixels, {network.vector_width} numbers a vector"
+    description = f"{asked}: {title_of(config)}; {takes}"
+    digest = network_digest(network) if width is None else f"{network_digest(network)}@{width}"
+    return NamedModel(network, partial(tokenize_telling, words=config.words), digest, description)
 
 
 def _checkpoint(path: Path, reporter: Reporter | None, elsewhere: Hint | None) -> VideoTextNetwork:

@@ -109,7 +109,7 @@ class Encoder:
 
     def get_sentence_embedding_dimension(self) -> int:
         """D, the numbers of a vector, of a sentence's or a video's."""
-        return self._network.trunk.embed_dim
+        return self._network.vector_width
 
     @overload
     def encode_texts(

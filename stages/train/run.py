@@ -23,6 +23,7 @@ from ..models.build import build_network
 from ..models.checkpoints.files import load_network, trained_with
 from ..models.clip.tokens import tokenize
 from ..models.common.network import VideoTextNetwork
+from ..models.shortened import check_widths
 from ..retrieval.encode import measure
 from ..retrieval.fits import check_fits
 from ..runtime.device import choose_device, resolved, tell_device
@@ -90,6 +91,7 @@ def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTex
                 where=str(init),
             )
     check_fits(network, frames, config.frames_folder)
+    check_widths(network, settings.loss.matryoshka, "train.loss.matryoshka")
     if settings.trunk == "frozen":
         network.freeze_class_tokens()
     network = network.to(device)

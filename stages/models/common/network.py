@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ....configs.schema import NetworkConfig, TrunkConfig, TrunkSizes
 from ....errors import ConfigError
@@ -29,12 +30,14 @@ class VideoTextNetwork(nn.Module, ABC):
         config: the network's configuration, the trunk's sizes resolved.
         score_version: raised by hand whenever the same weights give other scores than before.
         one_vector: texts and videos are one unit vector each, the feature `vector`, and a score is their dot product.
+        width: to which a `vector` is cut, for networks of one vector; None: it is whole.
         reads_padding: what a text's features are depends on how many word slots there are, used or not.
     """
 
     score_version: ClassVar[int] = 1
     one_vector: ClassVar[bool] = False
     reads_padding: ClassVar[bool] = False
+    width: int | None = None
 
     def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
         super().__init__()
@@ -56,6 +59,15 @@ class VideoTextNetwork(nn.Module, ABC):
     def logit_scale(self) -> nn.Parameter:
         """The logarithm of the scale: logits = exp(logit_scale) x score."""
         return self.trunk.logit_scale
+
+    @property
+    def vector_width(self) -> int:
+        """Numbers of a `vector`."""
+        return self.width or int(self.trunk.embed_dim)
+
+    def unit(self, vectors: Tensor) -> Tensor:
+        """Vectors [..., D] at unit length, cut to `width` where it is set."""
+        return functional.normalize(vectors[..., : self.width], dim=-1)
 
     def freeze_class_tokens(self) -> None:
         """Train only what lies behind the visual trunk's class tokens, which can then be cached."""

@@ -39,7 +39,7 @@ class VideoModel:
     def described(self) -> Model:
         """As a library has it: runs and files by their whole path."""
         name = self.name if self.name.startswith(OPENCLIP) else str(Path(self.name).absolute())
-        return Model(name, self.digest, self.network.trunk.embed_dim, self.network.config.frames)
+        return Model(name, self.digest, self.network.vector_width, self.network.config.frames)
 
 
 def load_model(name: str, device: torch.device) -> VideoModel:

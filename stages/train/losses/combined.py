@@ -92,6 +92,18 @@ class Losses:
         total = config.infonce * contrastive + config.coarse * coarse + config.fine * fine
         return LossParts(total, contrastive, coarse, fine, contrastive.new_zeros(()))
 
+    def mean_over_widths(self, whole: LossParts, shorter: Sequence[LossParts]) -> LossParts:
+        """The same with the mean over whole vectors and those cut short in place of InfoNCE and of the coarse loss
+        (Matryoshka Representation Learning, NeurIPS 2022, equation 1, all weights 1); the fine one has no vectors."""
+        if not shorter:
+            return whole
+        infonce, coarse = (
+            torch.stack([getattr(parts, name) for parts in (whole, *shorter)]).mean() for name in ("infonce", "coarse")
+        )
+        config = self.config
+        total = config.infonce * infonce + config.coarse * coarse + config.fine * whole.fine
+        return whole._replace(total=total, infonce=infonce, coarse=coarse)
+
     def _contrastive(self, student_logits: Tensor, scale: Scale, same_video: Tensor | None) -> Tensor:
         if self.config.contrastive == "infonce":
             return info_nce(student_logits, same_video, self.config.label_smoothing)

@@ -112,6 +112,40 @@ def test_videos_without_captions_come_in_chunks_too(kind: str, chunk: int) -> No
     assert float(alone[0].parts.coarse) != pytest.approx(float(done[0].parts.coarse), rel=1e-3)
 
 
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_losses_of_vectors_cut_short_are_averaged_with_those_of_whole_ones(chunk: int | None) -> None:
+    loss = {"mask_same_video": True, "infonce": 0.3, "coarse": 0.7, "fine": 1.1}
+    encoded: list[dict[str, Tensor]] = []
+
+    def watch(network: VideoTextNetwork) -> None:
+        score = network.score
+
+        def watched(texts: dict[str, Tensor], videos: dict[str, Tensor]) -> Tensor:
+            encoded.append({"texts": texts["vector"].detach().clone(), "videos": videos["vector"].detach().clone()})
+            return score(texts, videos)
+
+        network.score = watched  # type: ignore[method-assign]
+
+    config = settings(NETWORKS["student"], loss={**loss, "matryoshka": (24, 8)}, chunk=chunk)
+    network, (done,) = taken(config, 1, watch)
+    _, (whole,) = taken(settings(NETWORKS["student"], loss=loss, chunk=chunk), 1)
+    scale, own = float(network.logit_scale.detach().exp()), torch.arange(PAIRS)
+    vectors = encoded[0]
+    infonce = []
+    for width in (64, 24, 8):
+        texts, videos = (torch.nn.functional.normalize(vectors[name][:, :width], dim=-1) for name in vectors)
+        logits = scale * texts @ videos.T
+        logits[0, -1] = logits[-1, 0] = float("-inf")  # the two pairs of one video
+        cross_entropy = torch.nn.functional.cross_entropy
+        infonce.append(float(cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2)
+    assert float(done.parts.infonce) == pytest.approx(np.mean(infonce), rel=1e-3)  # one step has moved the scale
+    assert float(done.parts.fine) == pytest.approx(float(whole.parts.fine), rel=1e-12)
+    assert float(done.parts.coarse) != pytest.approx(float(whole.parts.coarse), rel=1e-3)
+    parts = done.parts
+    total = 0.3 * parts.infonce + 0.7 * parts.coarse + 1.1 * parts.fine
+    assert float(parts.total) == pytest.approx(float(total), rel=1e-12)
+
+
 def test_a_chunk_draws_the_same_noise_in_both_passes() -> None:
     encoded: list[Tensor] = []
 
