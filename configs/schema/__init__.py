@@ -1,6 +1,6 @@
 """What can be configured: one file per section of the YAML."""
 
-from .config import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, Config
+from .config import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, SHARED, Config
 from .data import DataConfig
 from .demo import ShapesConfig
 from .denoise import DenoiseConfig
@@ -15,6 +15,7 @@ __all__ = [
     "CHECKPOINT_PATHS",
     "FILE_PATHS",
     "READ_PATHS",
+    "SHARED",
     "Config",
     "DataConfig",
     "DenoiseConfig",

@@ -10,7 +10,7 @@ import open_clip
 import torch
 from torch import Tensor
 
-from ...configs.schema import NetworkConfig, TrunkConfig
+from ...configs.schema import SHARED, NetworkConfig, TrunkConfig
 from ...errors import CheckpointError, ConfigError, TeachclipError, UnreachableError
 from ...remedies import Hint, Remedy
 from ..runtime.reporting import Reporter
@@ -113,7 +113,10 @@ def _checkpoint(path: Path, reporter: Reporter | None, elsewhere: Hint | None) -
 
 
 def _as_plain_clip(path: Path) -> str | None:
-    """What a path that is not there may mean: an open_clip model without `openclip:` before it."""
+    """What a path that is not there may mean: an open_clip model without `openclip:` before it, or another hub name."""
+    if str(path).startswith(HUB):
+        name = str(path).removeprefix(HUB)
+        return f"a teachclip model on the hub is named {SHARED}{name}, an open_clip model {OPENCLIP}{HUB}{name}/FILE"
     return f"plain CLIP is named {FORM}" if path.parts[:1] and path.parts[0] in open_clip.list_models() else None
 
 

@@ -21,6 +21,7 @@ from ..build import build_network, score_versions
 from ..common.network import VideoTextNetwork
 from ..weights.files import Weights, absent, listed, load_into, read_weights, refuse_not_utf_8
 from .published import Pooling, PublishedCheckpoint, check_slots, findings, read_published, title_of
+from .shared import fetched, is_shared
 
 FORMAT = 1
 METADATA = "teachclip"
@@ -229,11 +230,14 @@ def _digest(settings: list[object], tensors: Iterable[tuple[str, Tensor]]) -> st
 
 
 def checkpoint_file(path: Path) -> Path:
-    """The checkpoint file: `path` itself, or a run folder's best.
+    """The checkpoint file: `path` itself, a run folder's best, or a shared model's, which is fetched.
 
     Raises:
-        CheckpointError: a folder without one.
+        CheckpointError: a folder without one; a shared model that is not there.
+        UnreachableError: a shared model's hub does not answer.
     """
+    if is_shared(path):
+        return fetched(str(path))
     if not path.is_dir():
         return path
     if not (path / BEST).is_file():

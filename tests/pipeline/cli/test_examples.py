@@ -21,6 +21,7 @@ from teachclip.stages.analysis.cost.table import CostReport
 from teachclip.stages.analysis.frame_weights import FrameWeights, QueryWeights
 from teachclip.stages.data.check import DataCheck, SplitCheck, Wanted
 from teachclip.stages.evaluate.one_model import EvaluateResult
+from teachclip.stages.evaluate.share import Shared
 from teachclip.stages.evaluate.stage import Evaluations
 from teachclip.stages.labels.denoise import DenoiseResult, RankedCaption
 from teachclip.stages.models.checkpoints.convert import Converted
@@ -95,6 +96,7 @@ VECTORS = IndexResult("work/index", 28, 512, 3, 25, 1, None, 4.0)
 INDEXED = VideosIndexed(
     "index", "openclip:ViT-B-32/openai", 512, 29, {"ok": 28, "corrupt": 1}, 5, 7, 20, 2, 1, 1, 3, (BROKEN,), 30, 44, 9.0
 )
+SHARED = Shared("hf:me/video-search", "video-search", 350_000_000, None, ())
 EXPORTED = Exported("vectors.parquet", "runs/student", 512, 44, 3, 1, 41, 0.5)
 ENCODED = Encoded("texts.npy", "runs/student: TeachCLIP student", 512, 2, (BROKEN,), 0.5)
 INDEX_ESTIMATED = IndexEstimate(50_000, 49_000, 12, 3, 71 * 10**9, 120_000_000, 5000.0, 2, 6)
@@ -147,6 +149,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
     stand_in("stages.search.library.stage.index_videos", INDEXED)
     stand_in("stages.search.library.estimate.estimate_videos", INDEX_ESTIMATED)
     stand_in("stages.search.export.stage.export_index", EXPORTED)
+    stand_in("stages.evaluate.share.share", SHARED)
     stand_in("stages.search.export.encoded.encode_texts", ENCODED)
     stand_in("stages.search.export.encoded.encode_videos", ENCODED)
     stand_in("stages.analysis.cost.table.cost", COSTED)
@@ -161,7 +164,7 @@ def test_there_are_examples_of_every_verb() -> None:
     assert verbs == {
         "demo", "prepare", "score", "denoise", "train", "evaluate", "index", "search", "cost", "weights",
         "cache", "data", "config", "checkpoint", "reproduce", "sweep", "report", "serve", "docs",
-        "encode", "export",
+        "encode", "export", "push",
     }  # fmt: skip
 
 
@@ -193,7 +196,7 @@ def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any
         assert stages[-1][0] == "stages.search.index_search.search_index"
         asked = [] if "--like" in words else words[2:3]
         assert stages[-1][1][:2] == (Path("index"), ["a cat"] if asked == ["@sentences.txt"] else asked)
-    elif words[0] not in ("config", "cost", "demo", "checkpoint", "docs", "encode", "export"):
+    elif words[0] not in ("config", "cost", "demo", "checkpoint", "docs", "encode", "export", "push"):
         assert stages
         config = stages[-1][1][0]
         assert isinstance(config, Config)
