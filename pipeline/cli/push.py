@@ -22,7 +22,7 @@ Licenses = Annotated[
     typer.Option(
         "--license-of",
         metavar="SOURCE=ID",
-        help="Of the data (`data`), the `trunk` or a teacher, by its name; may be repeated.",
+        help="Of the `data`, the `trunk` or a teacher by its name; may be repeated.",
     ),
 ]
 OnlyWrite = Annotated[bool, typer.Option("--only-write", help="Write the files and push nothing.")]
