@@ -25,7 +25,7 @@ def made_from(run: Path) -> Config | None:
 
 
 def sources(config: Config | None) -> list[str]:
-    """What a run's model was made from, by the names that its licences go by: data set, teachers, the trunk's weights."""
+    """What a run's model was made from, by the names that licences go by: data set, teachers, the trunk's weights."""
     if config is None:
         return []
     begun = [] if config.train.network.trunk.weights is None else [_TRUNK]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import RenderableType
 
 from ....plurals import counted
 from ...wording import duration
@@ -76,7 +77,7 @@ def videos(
 def _tell(done: "Encoded", what: str, output: "Output") -> None:
     rows = [("out", done.out), ("model", done.model)]
     rows.append(("vectors", f"{counted(done.vectors, what)}, {done.width} numbers each, in {duration(done.seconds)}"))
-    left_out = []
+    left_out: list[RenderableType] = []
     if done.left_out:
         left_out = [
             f"{counted(len(done.left_out), 'video is', 'videos are')} left out:",

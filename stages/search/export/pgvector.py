@@ -43,8 +43,8 @@ class PgvectorTable:
 
     def __init__(self, connection: "psycopg.Connection[Any]", where: str, name: str) -> None:
         self._connection, self._where, self._name = connection, where, sql.Identifier(name)
-        (oid,) = connection.execute(_FIND, (self._name.as_string(connection),)).fetchone()  # type: ignore[misc]
-        comment, kind = connection.execute(_DESCRIBE, (oid, oid)).fetchone()  # type: ignore[misc]
+        (oid,) = connection.execute(_FIND, (self._name.as_string(connection),)).fetchone()
+        comment, kind = connection.execute(_DESCRIBE, (oid, oid)).fetchone()
         self.made = Made.read(comment)
         number = str(kind or "").removeprefix("vector(").removesuffix(")")
         self.width = int(number) if number.isdigit() else 0
@@ -93,7 +93,8 @@ class PgvectorTable:
             "SELECT id, -(vector <#> %(asked)s::vector) FROM {} ORDER BY vector <#> %(asked)s::vector LIMIT %(top)s"
         ).format(self._name)
         with _told(self._where):
-            return self._connection.execute(query, {"asked": _vector(vector), "top": top}).fetchall()
+            found = self._connection.execute(query, {"asked": _vector(vector), "top": top}).fetchall()
+        return [(int(row), float(score)) for row, score in found]
 
     def close(self) -> None:
         """As `Table.close`."""

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Self
 
 import numpy as np
@@ -64,7 +64,7 @@ class QdrantTable:
             while True:
                 points, offset = self._client.scroll(
                     self._name, limit=_READ, offset=offset, with_payload=[_STAMP], with_vectors=False
-                )  # type: ignore[assignment, arg-type]
+                )
                 found.update((int(point.id), str((point.payload or {}).get(_STAMP))) for point in points)
                 if offset is None:
                     return found
@@ -98,7 +98,7 @@ class QdrantTable:
         """As `Table.close`."""
         self._client.close()
 
-    def _told(self) -> "contextmanager[None]":  # type: ignore[valid-type]
+    def _told(self) -> AbstractContextManager[None]:
         return _told(self._where)
 
 
