@@ -4,8 +4,18 @@ from .config import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, Config
 from .data import DataConfig
 from .demo import ShapesConfig
 from .denoise import DenoiseConfig
+from .evaluate import EvaluateConfig
 from .losses import LossConfig
-from .network import DrlConfig, NetworkConfig, TrunkConfig, TrunkSizes, Ts2NetConfig
+from .network import (
+    DrlConfig,
+    ExpertsConfig,
+    ModalityConfig,
+    NetworkConfig,
+    TrunkConfig,
+    TrunkSizes,
+    Ts2NetConfig,
+    WordsConfig,
+)
 from .prepare import PrepareConfig
 from .score import ScoreConfig, TeacherConfig
 from .section import Name, Section
@@ -19,7 +29,10 @@ __all__ = [
     "DataConfig",
     "DenoiseConfig",
     "DrlConfig",
+    "EvaluateConfig",
+    "ExpertsConfig",
     "LossConfig",
+    "ModalityConfig",
     "Name",
     "NetworkConfig",
     "OptimConfig",
@@ -32,4 +45,5 @@ __all__ = [
     "TrunkConfig",
     "TrunkSizes",
     "Ts2NetConfig",
+    "WordsConfig",
 ]

@@ -126,7 +126,9 @@ class Config(Section):
         if self.train.unlabelled and (mistake := self._unlabelled_mistake):
             raise ValueError(f"train.unlabelled: {mistake}")
         network = self.train.network
-        if network.kind != "student" and self.train.teachers:
+        if network.on_experts and (mistake := self._experts_mistake):
+            raise ValueError(mistake)
+        if network.kind != "student" and not network.on_experts and self.train.teachers:
             raise ValueError(
                 f"train.teachers: a teacher is trained by itself; leave `teachers` empty for kind {network.kind}"
             )
@@ -138,6 +140,32 @@ class Config(Section):
                 "set train.loss.fine to 0 or train.network.pooling to afa"
             )
         return self
+
+    @property
+    def _experts_mistake(self) -> str | None:
+        """What does not fit a network on expert features; begins with the key it is about."""
+        train, kind = self.train, self.train.network.kind
+        of_trunks = {
+            "trunk": train.trunk == "frozen",
+            "compile": train.compile,
+            "channels_last": train.channels_last,
+            "recompute": train.recompute,
+        }
+        for key, asked in of_trunks.items():
+            if asked:
+                return f"train.{key}: {kind} has no trunk; leave it as it is by default"
+        if train.chunk is not None:
+            return f"train.chunk: {kind} normalises over the batch, which cannot be cut into chunks; set it to null"
+        if not train.teachers:
+            return None
+        if train.loss.fine > 0:
+            return f"train.loss.fine: {kind} has no frame weights to teach; set train.loss.fine to 0"
+        if train.loss.coarse_kind == "huber" and train.loss.coarse_on == "logits":
+            return (
+                f"train.loss.coarse_on: Huber compares numbers, and logits of teachers are some 100 times the "
+                f"scores of {kind}; set train.loss.coarse_on to cosines or standardised"
+            )
+        return None
 
     @property
     def _unlabelled_mistake(self) -> str | None:

@@ -34,6 +34,12 @@ class UsableSplit:
         """The same split without these texts, by id, and without the videos that lose all theirs."""
         return _split([text for text in self.texts if text.id not in texts], self.left_out)
 
+    def one_text_each(self) -> "UsableSplit":
+        """The same videos, each with the first of its texts, in the order of the videos."""
+        _, first = np.unique(self.text_video, return_index=True)
+        texts = tuple(self.texts[k] for k in first)
+        return replace(self, texts=texts, text_video=np.arange(len(self.videos)))
+
     def beside(self, videos: Iterable[str]) -> "UsableSplit":
         """The same texts and videos, and behind these others that have no text."""
         return replace(self, videos=(*self.videos, *videos))

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +13,14 @@ from torch import Tensor
 
 from ...cache.frames.cache import FrameCache
 from ...cache.storage.publish import publish
-from ...configs.schema import Config
+from ...configs.schema import Config, EvaluateConfig
 from ...errors import DataError
 from ...plurals import counted
 from ...remedies import Change, Remedy
 from ..data.dataset import read_dataset
 from ..data.usable_split import UsableSplit, usable_split
 from ..data.video_inputs import FrameInputs
-from ..models.checkpoints.files import load_network
+from ..models.checkpoints.files import load_clip_network
 from ..models.clip.tokens import tokenize
 from ..retrieval.confidence import Intervals, confidence
 from ..retrieval.encode import comparing
@@ -28,6 +28,7 @@ from ..retrieval.fits import check_fits
 from ..retrieval.metrics import Ranking, Scores, rank
 from ..retrieval.query_ranks import TOP, QueryRanks, save_query_ranks
 from ..retrieval.rerank import BANK_TEMPERATURE, dual_softmax, query_bank
+from ..retrieval.teachtext import averaged_captions
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter
 from ..runtime.run_folder import RunFolder
@@ -87,7 +88,7 @@ class OneModel:
     def __init__(self, config: Config, run: Path, reporter: Reporter) -> None:
         self.config, self.run, self.reporter = config, run, reporter
         self.settings = config.evaluate
-        self.network = load_network(run).to(choose_device(self.settings.device))
+        self.network = load_clip_network(run).to(choose_device(self.settings.device))
         self.folder = RunFolder(run) if run.is_dir() else None
         result = self.folder.result if self.folder else None
         self.chosen_by: str | None = result["best"].get("chosen_by") if result else None
@@ -98,7 +99,9 @@ class OneModel:
         split = self._split(of, frames)
         check_fits(self.network, frames, of.frames_folder)
         found, rerank_mark = self._rank(split, frames)
-        marks = tuple(mark for mark in (_mark_of_choice(self.chosen_by), rerank_mark) if mark)
+        if self.settings.captions == "mean":
+            split = split.one_text_each()
+        marks = tuple(filter(None, (_mark_of_choice(self.chosen_by), rerank_mark, *_marks_of_queries(self.settings))))
         queries = QueryRanks(
             run=str(self.run),
             split=of.evaluate.split,
@@ -108,7 +111,7 @@ class OneModel:
             video_ids=split.videos,
             text_video=split.text_video,
             texts=found.texts,
-            videos=found.videos,
+            videos=found.videos_by(self.settings.ties),
             first=found.first,
             data=name,
         )
@@ -139,17 +142,20 @@ class OneModel:
 
     def _rank(self, split: UsableSplit, frames: FrameCache) -> tuple[Ranking, str | None]:
         """Ranks, and what to say of scores that were changed."""
-        videos = len(split.videos)
+        videos, together = len(split.videos), self.settings.captions == "mean"
 
         def ranked(scores: Scores) -> Ranking:
-            return rank(scores, split.text_video, videos, block=self.settings.block, top=TOP)
+            own = np.arange(videos) if together else split.text_video
+            scores = averaged_captions(scores, split.text_video) if together else scores
+            return rank(scores, own, videos, block=self.settings.block, top=TOP)
 
         with comparing(self.network, FrameInputs(frames, split.videos), self.reporter) as scores_of:
             scores = scores_of(self._tokens(split.captions))
             texts_ask, videos_ask, mark = self._changed(scores, scores_of, len(split.texts), videos)
             found = ranked(texts_ask)
             if videos_ask is not texts_ask:
-                found = replace(found, videos=ranked(videos_ask).videos)
+                other = ranked(videos_ask)
+                found = replace(found, videos=other.videos, captions=other.captions)
         return found, mark
 
     def _changed(
@@ -213,6 +219,14 @@ def _mark_of_choice(chosen_by: str | None) -> str | None:
     if not chosen_by or "on the test split" not in chosen_by:
         return None
     return f"the network was chosen by {chosen_by}, of the data set it was trained on"
+
+
+def _marks_of_queries(settings: EvaluateConfig) -> Iterator[str]:
+    """What to say of numbers whose queries, or their ranks, are counted as TeachText does."""
+    if settings.captions == "mean":
+        yield "a query is all captions of a video, whose scores are averaged"
+    if settings.ties == "teachtext":
+        yield "video to text, a video's best caption is ranked among all captions, as TeachText does"
 
 
 def _plain(intervals: Intervals) -> dict[str, Any]:

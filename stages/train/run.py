@@ -19,12 +19,14 @@ from ...plurals import counted
 from ..data.video_inputs import DeviceFrames, FrameInputs, MemoryInputs, VideoInputs
 from ..labels.cached import label_source
 from ..labels.online import OnlineTeacher, online_teachers, teacher_inputs
-from ..models.build import build_network
-from ..models.checkpoints.files import load_network, trained_with
+from ..models.build import build_clip_network
+from ..models.checkpoints.files import load_clip_network, trained_with
 from ..models.clip.tokens import tokenize
 from ..models.common.network import VideoTextNetwork
 from ..retrieval.encode import measure
 from ..retrieval.fits import check_fits
+from ..retrieval.metrics import Metrics
+from ..retrieval.teachtext import geometric_mean
 from ..runtime.device import choose_device, tell_device
 from ..runtime.processes import World
 from ..runtime.reporting import Progress, Reporter, Silent
@@ -77,10 +79,10 @@ def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTex
     settings = config.train
     torch.manual_seed(settings.seed)
     if (init := config.init_checkpoint) is None:
-        network = build_network(settings.network)
+        network = build_clip_network(settings.network)
     else:
         with trained_with({"train.init": "null"}):
-            network = load_network(init)
+            network = load_clip_network(init)
         wanted = settings.network.model_copy(update={"trunk": network.config.trunk})
         if network.config != wanted:
             raise ConfigError(
@@ -110,7 +112,7 @@ class TrainRun:
         texts = len(split.texts)
         self.sampler = BatchSampler(texts, min(self.settings.batch_size, texts), self.settings.seed, data.groups)
         self.steps = _total_steps(self.settings, self.sampler)
-        optimiser = build_optimizer(self.network, self.settings.optim, self.steps)
+        optimiser = build_optimizer(self.network, self.settings.optim, self.steps, self.sampler.steps_per_epoch)
         self.online = self._online_teachers()
         self.step = TrainingStep(self.network, optimiser, self.settings, split.captions, self.online)
         self.checkpointer = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter)
@@ -215,8 +217,10 @@ class TrainRun:
             return
         metrics = measure(self.network, self.val_ids, self.data.val.text_video, self.val_inputs, Silent(), ties="fair")
         by = self.settings.select_by
-        value = -metrics["t2v"].mnr if by == "mean-rank" else getattr(metrics["t2v"], by)
-        better = self.world.broadcast(not self.checkpointer.best or value > self.checkpointer.best["value"])
+        value = _chosen_by(by, metrics["t2v"])
+        best = self.checkpointer.best
+        later = bool(best) and by == "geometric-mean" and value == best["value"]
+        better = self.world.broadcast(not best or value > best["value"] or later)
         if better:
             self.checkpointer.choose(done, epoch, f"{by} (text to video) on {self.data.validated_on}", value)
         measured = {way: asdict(result) for way, result in metrics.items()}
@@ -288,6 +292,14 @@ class TrainRun:
             seed=self.settings.seed,
             left_over=self.sampler.left_over,
         )
+
+
+def _chosen_by(by: str, metrics: Metrics) -> float:
+    """The number, more of which is better, that `train.select_by` chooses a network by."""
+    if by == "geometric-mean":
+        return geometric_mean(metrics)
+    value: float = -metrics.mnr if by == "mean-rank" else getattr(metrics, by)
+    return value
 
 
 def _total_steps(settings: TrainConfig, order: BatchSampler) -> int:

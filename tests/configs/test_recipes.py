@@ -39,6 +39,7 @@ UNUSED = {  # keys of the losses that act only beside another choice than the re
     "train.loss.fix_norm",
     "train.loss.one_scale",
     "train.loss.teacher_weights",
+    "train.optim.epoch_factor",
 }
 RECIPES = ("official", "paper", "default")
 PAGE = Path(__file__).resolve().parents[2] / "docs/guide/recipes.md"

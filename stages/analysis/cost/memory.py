@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ....cache.scores.reading.labels import Labels
 from ....configs.schema import TrainConfig
-from ...models.build import build_network
+from ...models.build import build_clip_network
 from ...models.common.network import VideoTextNetwork
 from ...runtime.device import autocast
 from ...train.losses.combined import Losses
@@ -160,7 +160,7 @@ def _measured(settings: TrainConfig, precision: Precision, device: torch.device)
 
 def _largest_allocation(settings: TrainConfig, precision: Precision, device: torch.device) -> int:
     trunk = settings.network.trunk.model_copy(update={"weights": None})
-    network = build_network(settings.network.model_copy(update={"trunk": trunk})).to(device)
+    network = build_clip_network(settings.network.model_copy(update={"trunk": trunk})).to(device)
     network = _prepared(network, settings)
     optimiser = build_optimizer(network, settings.optim, total_steps=2)
     before = torch.cuda.memory_allocated(device) - _bytes_of(network)
