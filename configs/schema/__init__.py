@@ -6,7 +6,7 @@ from .demo import ShapesConfig
 from .denoise import DenoiseConfig
 from .losses import LossConfig
 from .network import DrlConfig, NetworkConfig, TrunkConfig, TrunkSizes, Ts2NetConfig
-from .prepare import PrepareConfig
+from .prepare import ExpertConfig, FeaturesConfig, PrepareConfig, TextEncoderConfig
 from .score import ScoreConfig, TeacherConfig
 from .section import Name, Section
 from .train import OptimConfig, TrainConfig
@@ -19,6 +19,8 @@ __all__ = [
     "DataConfig",
     "DenoiseConfig",
     "DrlConfig",
+    "ExpertConfig",
+    "FeaturesConfig",
     "LossConfig",
     "Name",
     "NetworkConfig",
@@ -28,6 +30,7 @@ __all__ = [
     "Section",
     "ShapesConfig",
     "TeacherConfig",
+    "TextEncoderConfig",
     "TrainConfig",
     "TrunkConfig",
     "TrunkSizes",
