@@ -16,7 +16,7 @@ from .network import (
     Ts2NetConfig,
     WordsConfig,
 )
-from .prepare import PrepareConfig
+from .prepare import ExpertConfig, FeaturesConfig, PrepareConfig, TextEncoderConfig
 from .score import ScoreConfig, TeacherConfig
 from .section import Name, Section
 from .train import OptimConfig, TrainConfig
@@ -30,7 +30,9 @@ __all__ = [
     "DenoiseConfig",
     "DrlConfig",
     "EvaluateConfig",
+    "ExpertConfig",
     "ExpertsConfig",
+    "FeaturesConfig",
     "LossConfig",
     "ModalityConfig",
     "Name",
@@ -41,6 +43,7 @@ __all__ = [
     "Section",
     "ShapesConfig",
     "TeacherConfig",
+    "TextEncoderConfig",
     "TrainConfig",
     "TrunkConfig",
     "TrunkSizes",

@@ -10,7 +10,7 @@ from .data import DataConfig
 from .demo import ShapesConfig
 from .denoise import DenoiseConfig
 from .evaluate import EvaluateConfig
-from .prepare import PrepareConfig
+from .prepare import FeaturesConfig, PrepareConfig
 from .score import ScoreConfig, TeacherConfig
 from .search import SearchConfig
 from .section import Section
@@ -18,9 +18,13 @@ from .train import TrainConfig
 
 # Where a relative path in a YAML file starts. The first kind: at the file's folder. The second, checkpoints that are
 # read: at the file's folder when there is such a file or folder, else at `work`. Every other path lies below `work`.
-FILE_PATHS = ("work", "data.captions", "data.annotations", "data.videos", "data.unlabelled")
-READ_PATHS = FILE_PATHS[1:]  # these may be not UTF-8
+FILE_PATHS = (
+    *("work", "data.captions", "data.annotations", "data.videos", "data.unlabelled"),
+    *("features.experts.*.file", "features.texts.*.file", "features.texts.*.captions"),
+)
+READ_PATHS = FILE_PATHS[1:5]  # these may be not UTF-8
 CHECKPOINT_PATHS = (
+    "features.texts.*.huggingface",
     "train.init",
     "train.network.trunk.weights",
     "score.teachers.*.checkpoint",
@@ -36,6 +40,9 @@ class Config(Section):
     work: Path = Field(Path("work"), description="Folder where everything made is kept.")
     data: DataConfig = Field(default_factory=DataConfig, description="Your captions and videos.")
     prepare: PrepareConfig = Field(default_factory=PrepareConfig, description="Videos -> frame cache.")
+    features: FeaturesConfig = Field(
+        default_factory=FeaturesConfig, description="Experts and text encoders -> feature caches."
+    )
     score: ScoreConfig = Field(default_factory=ScoreConfig, description="Frozen teachers -> score cache.")
     denoise: DenoiseConfig = Field(
         default_factory=DenoiseConfig, description="Score cache -> mask of captions to leave out."
@@ -49,6 +56,14 @@ class Config(Section):
     def frames_folder(self) -> Path:
         """The frame cache."""
         return self.work / self.prepare.frames
+
+    def expert_folder(self, name: str) -> Path:
+        """The feature cache of an expert."""
+        return self.work / self.features.folder / "videos" / name
+
+    def words_folder(self, name: str) -> Path:
+        """The feature cache of a text encoder."""
+        return self.work / self.features.folder / "captions" / name
 
     @property
     def score_store(self) -> Path | str:
