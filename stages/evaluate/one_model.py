@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from ...cache.frames.cache import FrameCache
 from ...cache.storage.publish import publish
@@ -17,11 +16,13 @@ from ...configs.schema import Config, EvaluateConfig
 from ...errors import DataError
 from ...plurals import counted
 from ...remedies import Change, Remedy
-from ..data.dataset import read_dataset
+from ..data.dataset import Text
 from ..data.usable_split import UsableSplit, usable_split
-from ..data.video_inputs import FrameInputs
-from ..models.checkpoints.files import load_clip_network
+from ..data.video_inputs import TextInputs
+from ..data.views import ExpertView, VideoView, network_experts, open_words, texts_of, view_inputs
+from ..models.checkpoints.files import load_network
 from ..models.clip.tokens import tokenize
+from ..models.common.network import VideoTextNetwork
 from ..retrieval.confidence import Intervals, confidence
 from ..retrieval.encode import comparing
 from ..retrieval.fits import check_fits
@@ -64,14 +65,14 @@ class EvaluateResult:
     not_kept: str = ""
 
 
-def measured_split(config: Config, frames: FrameCache) -> UsableSplit:
+def measured_split(config: Config, frames: VideoView) -> UsableSplit:
     """The videos and captions of `config.evaluate.split`.
 
     Raises:
         DataError: none of its captions has a video with frames.
     """
     name = config.evaluate.split
-    split = usable_split(read_dataset(config.data), [name], frames)
+    split = usable_split(texts_of(config), [name], frames)
     if not split.texts:
         other = "test" if name == "val" else "val"
         raise DataError(
@@ -88,17 +89,16 @@ class OneModel:
     def __init__(self, config: Config, run: Path, reporter: Reporter) -> None:
         self.config, self.run, self.reporter = config, run, reporter
         self.settings = config.evaluate
-        self.network = load_clip_network(run).to(choose_device(self.settings.device))
+        self.network = load_network(run).to(choose_device(self.settings.device))
         self.folder = RunFolder(run) if run.is_dir() else None
         result = self.folder.result if self.folder else None
         self.chosen_by: str | None = result["best"].get("chosen_by") if result else None
 
     def measure(self, of: Config, name: str = "") -> EvaluateResult:
         """Metrics on the test set of a configuration; written down when it is a run that is measured and can be."""
-        frames = FrameCache.open(of.frames_folder)
+        frames = self._view(of)
         split = self._split(of, frames)
-        check_fits(self.network, frames, of.frames_folder)
-        found, rerank_mark = self._rank(split, frames)
+        found, rerank_mark = self._rank(of, split, frames)
         if self.settings.captions == "mean":
             split = split.one_text_each()
         marks = tuple(filter(None, (_mark_of_choice(self.chosen_by), rerank_mark, *_marks_of_queries(self.settings))))
@@ -134,13 +134,22 @@ class OneModel:
         )
         return _kept(result, queries, kept) if kept else result
 
-    def _split(self, of: Config, frames: FrameCache) -> UsableSplit:
+    def _view(self, of: Config) -> FrameCache | ExpertView:
+        """What the network sees of a test set."""
+        if not isinstance(self.network, VideoTextNetwork):
+            experts = self.network.config.experts
+            return network_experts(of, experts, open_words(of, experts, texts_of(of), self.settings.text))
+        frames = FrameCache.open(of.frames_folder)
+        check_fits(self.network, frames, of.frames_folder)
+        return frames
+
+    def _split(self, of: Config, frames: FrameCache | ExpertView) -> UsableSplit:
         split = measured_split(of, frames)
         if split.left_out:
             self.reporter.warn(f"{split.left_out} {of.evaluate.split} videos have no usable frames and are left out")
         return split
 
-    def _rank(self, split: UsableSplit, frames: FrameCache) -> tuple[Ranking, str | None]:
+    def _rank(self, of: Config, split: UsableSplit, frames: FrameCache | ExpertView) -> tuple[Ranking, str | None]:
         """Ranks, and what to say of scores that were changed."""
         videos, together = len(split.videos), self.settings.captions == "mean"
 
@@ -149,8 +158,8 @@ class OneModel:
             scores = averaged_captions(scores, split.text_video) if together else scores
             return rank(scores, own, videos, block=self.settings.block, top=TOP)
 
-        with comparing(self.network, FrameInputs(frames, split.videos), self.reporter) as scores_of:
-            scores = scores_of(self._tokens(split.captions))
+        with comparing(self.network, view_inputs(frames, split.videos), self.reporter) as scores_of:
+            scores = scores_of(self._texts(of, split.texts))
             texts_ask, videos_ask, mark = self._changed(scores, scores_of, len(split.texts), videos)
             found = ranked(texts_ask)
             if videos_ask is not texts_ask:
@@ -159,7 +168,7 @@ class OneModel:
         return found, mark
 
     def _changed(
-        self, scores: Scores, scores_of: Callable[[Tensor], Scores], texts: int, videos: int
+        self, scores: Scores, scores_of: Callable[[TextInputs], Scores], texts: int, videos: int
     ) -> tuple[Scores, Scores, str | None]:
         """The scores when texts ask and when videos ask, and what to say of them."""
         settings = self.settings
@@ -174,24 +183,28 @@ class OneModel:
             "text to video re-ranked with a bank of "
             f"{counted(len(bank), 'training caption')} at temperature {temperature:.3g}"
         )
-        of_bank = scores_of(self._tokens(bank))
+        of_bank = scores_of(self._texts(self.config, bank))
         return query_bank(scores, texts, of_bank, len(bank), videos, temperature, settings.block), scores, mark
 
     @cached_property
-    def _bank(self) -> list[str]:
+    def _bank(self) -> list[Text]:
         """Training captions, of the data that the configuration names."""
-        captions = [text.caption for text in read_dataset(self.config.data).texts_of("train")]
-        if not captions:
+        texts = texts_of(self.config).texts_of("train")
+        if not texts:
             raise DataError(
                 "there are no training captions to make a query bank of",
                 where=str(self.config.data.origin),
                 hint=Remedy("evaluate as it is", Change({"evaluate.rerank": "none"})),
             )
-        size = min(self.settings.bank_captions, len(captions))
-        return [captions[k] for k in np.sort(np.random.default_rng(0).permutation(len(captions))[:size])]
+        size = min(self.settings.bank_captions, len(texts))
+        return [texts[k] for k in np.sort(np.random.default_rng(0).permutation(len(texts))[:size])]
 
-    def _tokens(self, captions: Sequence[str]) -> Tensor:
-        return tokenize(captions, self.network.config.words)[0]
+    def _texts(self, of: Config, texts: Sequence[Text]) -> TextInputs:
+        """Token ids of texts, or their words."""
+        config = self.network.config
+        if config.on_experts:
+            return open_words(of, config.experts, texts_of(of), self.settings.text).inputs(texts)
+        return tokenize([text.caption for text in texts], config.words)[0]
 
     def _file_names(self, split: str, name: str) -> tuple[Path, Path] | None:
         """Where metrics and ranks are kept; nowhere for a checkpoint file."""

@@ -16,13 +16,15 @@ from ...cache.scores.reading.label_threads import LabelThreads
 from ...configs.schema import Config, TrainConfig
 from ...errors import ConfigError, StoppedEarly
 from ...plurals import counted
-from ..data.video_inputs import DeviceFrames, FrameInputs, MemoryInputs, VideoInputs
+from ..data.usable_split import UsableSplit
+from ..data.video_inputs import DeviceFrames, FrameInputs, MemoryInputs, TextInputs, VideoInputs
+from ..data.views import ExpertView, view_inputs
 from ..labels.cached import label_source
 from ..labels.online import OnlineTeacher, online_teachers, teacher_inputs
-from ..models.build import build_clip_network
-from ..models.checkpoints.files import load_clip_network, trained_with
+from ..models.build import build_network
+from ..models.checkpoints.files import load_network, trained_with
 from ..models.clip.tokens import tokenize
-from ..models.common.network import VideoTextNetwork
+from ..models.common.network import RetrievalNetwork, VideoTextNetwork
 from ..retrieval.encode import measure
 from ..retrieval.fits import check_fits
 from ..retrieval.metrics import Metrics
@@ -75,28 +77,36 @@ class TrainResult:
     left_over: int = 0
 
 
-def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTextNetwork:
+def _build(config: Config, frames: FrameCache | ExpertView, device: torch.device) -> RetrievalNetwork:
     settings = config.train
     torch.manual_seed(settings.seed)
     if (init := config.init_checkpoint) is None:
-        network = build_clip_network(settings.network)
+        network = build_network(settings.network)
     else:
         with trained_with({"train.init": "null"}):
-            network = load_clip_network(init)
+            network = load_network(init)
         wanted = settings.network.model_copy(update={"trunk": network.config.trunk})
         if network.config != wanted:
             raise ConfigError(
                 f"train.init holds another network: {network.config!r}, but train.network asks for {wanted!r}",
                 where=str(init),
             )
+    if isinstance(network, VideoTextNetwork):
+        assert isinstance(frames, FrameCache)
+        _fitted(network, frames, config)
+    return network.to(device)
+
+
+def _fitted(network: VideoTextNetwork, frames: FrameCache, config: Config) -> None:
+    """Refuse frames that do not fit, and set the trunk as training wants it."""
+    settings = config.train
     check_fits(network, frames, config.frames_folder)
     if settings.trunk == "frozen":
         network.freeze_class_tokens()
-    network = network.to(device)
+    network.to(choose_device(settings.device))
     prepare_for_speed(
         network, recompute=settings.recompute, channels_last=settings.channels_last, compile=settings.compile
     )
-    return network
 
 
 class TrainRun:
@@ -117,7 +127,7 @@ class TrainRun:
         self.step = TrainingStep(self.network, optimiser, self.settings, split.captions, self.online)
         self.checkpointer = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter)
         self.monitor = Monitor(folder, self.sampler, data.videos, self.settings, self.device, reporter)
-        self.val_ids = tokenize(data.val.captions, self.settings.network.words)[0]
+        self.val_ids = self._texts(data.val)
         self.read = self._batch_loader()
         self.began = time.perf_counter()
 
@@ -232,6 +242,8 @@ class TrainRun:
     def _inputs(self) -> tuple[VideoInputs | DeviceFrames, VideoInputs]:
         """What the network sees of the training and of the validation videos."""
         frames, train_videos, val_videos = self.data.frames, self.data.train.videos, self.data.val.videos
+        if isinstance(frames, ExpertView):
+            return view_inputs(frames, self.data.videos), view_inputs(frames, val_videos)
         if self.settings.trunk == "full":
             where, every = self.settings.frames, self.data.videos
             train = frame_inputs(where, frames, every, self.device, self.world, self.reporter)
@@ -240,19 +252,27 @@ class TrainRun:
         own, val = tokens.part(0, edge), tokens.part(edge, edge + len(val_videos))
         return (own.beside(self._tokens(more)) if (more := self.data.unlabelled.videos) else own), val
 
+    def _texts(self, split: UsableSplit) -> TextInputs:
+        """Token ids [T, W] of a split's captions, or their words [T, W, D], read when they are asked for."""
+        words = self.data.words
+        return tokenize(split.captions, self.settings.network.words)[0] if words is None else words.inputs(split.texts)
+
     def _tokens(self, videos: Sequence[str]) -> MemoryInputs:
+        assert isinstance(self.network, VideoTextNetwork)
+        assert isinstance(self.data.frames, FrameCache)
         return frozen_inputs(self.network, self.data.frames, videos, self.config.features_folder, self.reporter)
 
     def _online_teachers(self) -> tuple[OnlineTeacher, ...]:
         if self.settings.teaching == "cached":
             return ()
         data = self.data
+        assert isinstance(data.frames, FrameCache)
         return online_teachers(self.config, data.train, data.frames, data.seen, self.device, self.reporter)
 
     def _batch_loader(self) -> BatchLoader:
         split = self.data.train
         return BatchLoader(
-            ids=tokenize(split.captions, self.settings.network.words)[0],
+            ids=self._texts(split),
             text_video=split.text_video,
             inputs=self.train_inputs,
             labels=LabelThreads([teacher.reader for teacher in self.data.cached]),
