@@ -68,6 +68,10 @@ class TrainConfig(Section):
     optim: OptimConfig = Field(default_factory=OptimConfig, description="Optimiser and schedule.")
     batch_size: Annotated[int, Field(gt=1)] = Field(120, description="Pairs per step (code: 120, paper: 240).")
     epochs: Positive = Field(10, description="Passes over the captions.")
+    epoch_of: Literal["captions", "videos"] = Field(
+        "captions",
+        description="An epoch has every caption once, or every video once with one of its captions (TeachText).",
+    )
     max_steps: Positive | None = Field(None, description="Stop after this many steps; the schedule ends there.")
     seed: Seed = Field(42, description="Seed of weights, order and everything random.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where training runs.")

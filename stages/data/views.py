@@ -24,22 +24,14 @@ class VideoView(Protocol):
     """What is kept of videos for a network to see; a frame cache is one.
 
     Attributes:
-        identity: what it was made from; usable: ids of the videos that can be seen.
-        max_frames: frame slots of a video.
+        usable: ids of the videos that can be seen.
     """
 
-    identity: Mapping[str, JSON]
-    max_frames: int
-
     @property
-    def usable(self) -> Sequence[str]: ...
+    def usable(self) -> Collection[str]: ...
 
     def digest(self, video: str) -> bytes:
         """Stands for all that can be seen of a video."""
-        ...
-
-    def times(self, videos: Sequence[str]) -> np.ndarray[Any, Any]:
-        """When the frames of videos were taken [V, F]."""
         ...
 
 

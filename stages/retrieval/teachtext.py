@@ -23,6 +23,7 @@ def averaged_captions(scores: Scores, text_video: Array) -> Scores:
         starts = np.cumsum([0, *(len(of_video[video]) for video in videos[:-1])])
         counts = np.array([len(of_video[video]) for video in videos])
         sums: Array = np.add.reduceat(np.asarray(scores(texts, columns), np.float64), starts, axis=0)
-        return sums / counts[:, None]
+        mean: Array = sums / counts[:, None]
+        return mean
 
     return averaged

@@ -37,7 +37,7 @@ from ..runtime.stopping import StopRequest
 from .dataloader.batch import Batch, BatchLoader
 from .dataloader.frozen_tokens import frozen_inputs
 from .dataloader.resident_frames import frame_inputs
-from .dataloader.sampler import BatchSampler
+from .dataloader.sampler import BatchSampler, VideoSampler
 from .dataloader.to_device import on_device
 from .record.checkpoints import Checkpointer
 from .record.environment import environment
@@ -119,8 +119,7 @@ class TrainRun:
         self.network = _build(config, data.frames, self.device)
         self.train_inputs, self.val_inputs = self._inputs()
         split = data.train
-        texts = len(split.texts)
-        self.sampler = BatchSampler(texts, min(self.settings.batch_size, texts), self.settings.seed, data.groups)
+        self.sampler = _sampler(self.settings, split, data.groups)
         self.steps = _total_steps(self.settings, self.sampler)
         optimiser = build_optimizer(self.network, self.settings.optim, self.steps, self.sampler.steps_per_epoch)
         self.online = self._online_teachers()
@@ -322,6 +321,13 @@ def _chosen_by(by: str, metrics: Metrics) -> float:
     return value
 
 
-def _total_steps(settings: TrainConfig, order: BatchSampler) -> int:
+def _sampler(settings: TrainConfig, split: UsableSplit, groups: np.ndarray | None) -> BatchSampler | VideoSampler:
+    if settings.epoch_of == "videos":
+        return VideoSampler(split.text_video, min(settings.batch_size, len(split.videos)), settings.seed, groups)
+    texts = len(split.texts)
+    return BatchSampler(texts, min(settings.batch_size, texts), settings.seed, groups)
+
+
+def _total_steps(settings: TrainConfig, order: BatchSampler | VideoSampler) -> int:
     steps = settings.epochs * order.steps_per_epoch
     return min(steps, settings.max_steps) if settings.max_steps else steps

@@ -68,7 +68,7 @@ def unpacked(values: Tensor, available: Tensor, shapes: Mapping[str, ExpertShape
     sizes = [shapes[name].numbers for name in names]
     if values.shape[1:] != (sum(sizes),) or available.shape[1:] != (len(names),):
         raise ValueError(f"{list(values.shape)} and {list(available.shape)} are not of {', '.join(names)}")
-    parts = values.split(sizes, dim=1)
+    parts = values.split_with_sizes(sizes, dim=1)
     features = {name: part.reshape(len(values), *shapes[name].shape) for name, part in zip(names, parts, strict=True)}
     return ExpertBatch(features, available)
 

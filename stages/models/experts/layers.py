@@ -36,7 +36,7 @@ class NetVlad(nn.Module):
 
     def assignment(self, values: Tensor) -> Tensor:
         """How much of each row [B, N, width] belongs to each cluster [B, N, clusters], ghosts left out."""
-        scores = self.norm((values @ self.clusters).flatten(0, 1)).view(*values.shape[:2], -1)
+        scores: Tensor = self.norm((values @ self.clusters).flatten(0, 1)).view(*values.shape[:2], -1)
         return scores.softmax(dim=-1)[..., : self.centres.shape[-1]]
 
     def forward(self, values: Tensor) -> Tensor:

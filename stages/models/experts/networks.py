@@ -165,7 +165,7 @@ class CollaborativeExperts(ExpertNetwork):
     def signal(self, expert: int, current: Sequence[Tensor], available: Tensor) -> Tensor:
         """What the experts of a video say of one of them [V, S]: the mean over those that it has; 0 if it lacks it."""
         partners = [k for k in range(len(current)) if k != expert or self.experts.include_self]
-        said = self.pairs(current[expert], torch.stack([current[k] for k in partners]))
+        said: Tensor = self.pairs(current[expert], torch.stack([current[k] for k in partners]))
         both = (available[:, partners] & available[:, [expert]]).T.to(said.dtype)  # [P, V]
         return (said * both[..., None]).sum(dim=0) / both.sum(dim=0).clamp(min=1)[:, None]
 

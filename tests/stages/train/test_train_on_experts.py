@@ -72,6 +72,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "device": "cpu",
             "batch_size": 6,
             "epochs": 2,
+            "epoch_of": "videos",
             "tensorboard": False,
             "optim": {
                 "optimiser": "radam",
