@@ -4,9 +4,19 @@ from .config import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, SHARED, Config
 from .data import DataConfig
 from .demo import ShapesConfig
 from .denoise import DenoiseConfig
+from .evaluate import EvaluateConfig
 from .losses import LossConfig
-from .network import DrlConfig, NetworkConfig, TrunkConfig, TrunkSizes, Ts2NetConfig
-from .prepare import PrepareConfig
+from .network import (
+    DrlConfig,
+    ExpertsConfig,
+    ModalityConfig,
+    NetworkConfig,
+    TrunkConfig,
+    TrunkSizes,
+    Ts2NetConfig,
+    WordsConfig,
+)
+from .prepare import ExpertConfig, FeaturesConfig, PrepareConfig, TextEncoderConfig
 from .score import ScoreConfig, TeacherConfig
 from .section import Name, Section
 from .train import OptimConfig, TrainConfig
@@ -20,7 +30,12 @@ __all__ = [
     "DataConfig",
     "DenoiseConfig",
     "DrlConfig",
+    "EvaluateConfig",
+    "ExpertConfig",
+    "ExpertsConfig",
+    "FeaturesConfig",
     "LossConfig",
+    "ModalityConfig",
     "Name",
     "NetworkConfig",
     "OptimConfig",
@@ -29,8 +44,10 @@ __all__ = [
     "Section",
     "ShapesConfig",
     "TeacherConfig",
+    "TextEncoderConfig",
     "TrainConfig",
     "TrunkConfig",
     "TrunkSizes",
     "Ts2NetConfig",
+    "WordsConfig",
 ]

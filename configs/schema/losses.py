@@ -44,8 +44,10 @@ class LossConfig(Section):
     coarse_target: Literal["teacher", "one-hot"] = Field(
         "teacher", description="`one-hot` is a control: the same loss against each text's own video, without a teacher."
     )
-    coarse_on: Literal["logits", "cosines"] = Field(
-        "logits", description="The coarse loss compares scores times exp(logit scale) (code) or raw scores (paper)."
+    coarse_on: Literal["logits", "cosines", "standardised"] = Field(
+        "logits",
+        description="The coarse loss compares scores times exp(logit scale) (code), raw scores (paper), or raw scores "
+        "at mean 0 and deviation 1 in each batch.",
     )
     fine_kind: Annotated[str, _or_own("ce", "pearson", "huber")] = Field(
         "ce", description="Form of the fine loss: ce, pearson, huber, or your own as module:function."

@@ -26,6 +26,9 @@ class TeacherConfig(Section):
     prepared: Path | None = Field(
         None, description="Frame cache that this teacher sees, below `work`; by default prepare.frames."
     )
+    text: Name | None = Field(
+        None, description="Text encoder of features.texts, for a teacher on experts whose checkpoint names none."
+    )
     frames: Positive | None = Field(
         None, description="Frame slots, for checkpoints that do not record them (default 12) and openclip."
     )

@@ -9,7 +9,7 @@ import typer
 
 from ... import __version__
 from ...stages.runtime.cores import cores
-from . import docs, export, index, push, serve
+from . import docs, export, features, index, push, serve
 from .groups import checkpoint, config, data, encode
 from .groups.cache import verbs as cache
 from .shell.options import Verbs
@@ -49,6 +49,7 @@ def teachclip(
 
 app.command(epilog=demo.EXAMPLES)(demo.demo)
 app.command(epilog=prepare.EXAMPLES)(prepare.prepare)
+app.command(epilog=features.EXAMPLES)(features.features)
 app.command(epilog=score.EXAMPLES)(score.score)
 app.command(epilog=denoise.EXAMPLES)(denoise.denoise)
 app.command(epilog=train.EXAMPLES)(train.train)

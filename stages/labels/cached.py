@@ -21,6 +21,7 @@ from ...errors import CacheError, CacheMismatchError
 from ...remedies import Remedy, RemoveScores, Score
 from ..data.teacher_frames import TeacherFrames
 from ..data.usable_split import UsableSplit
+from ..data.views import ExpertView
 from ..runtime.reporting import Reporter
 from .frame_scores import carrier_of, no_frame_scores, tell_without
 from .named_teachers import told_how_to_score
@@ -48,7 +49,7 @@ class CachedTeacher:
 def cached_teachers(
     config: Config,
     split: UsableSplit,
-    frames: FrameCache,
+    frames: FrameCache | ExpertView,
     seen: TeacherFrames,
     reporter: Reporter,
     unlabelled: Sequence[str] = (),
@@ -76,6 +77,7 @@ def cached_teachers(
         if fine and logits is None:
             tell_without(name, reporter)
         if logits is not None:
+            assert isinstance(frames, FrameCache)  # a student on experts has no fine loss
             carrier = carrier_of(config, name, split, reader.frame_times[: len(split.videos)], frames, reporter)
             logits = carrier(logits, split.text_video) if carrier else logits
         carried = reader.with_frame_logits(logits)

@@ -100,7 +100,8 @@ def online_teachers(
         checkpoint = config.teacher_checkpoint(known[name])
         teacher = load_teacher(known[name], checkpoint, device, config.train.online_precision)
         video, caption = split.videos[0], split.texts[0].caption
-        has = fine and gives_frame_logits(teacher, seen[name], video, caption, device)
+        shown = seen.caches[seen.folders[name]]
+        has = fine and gives_frame_logits(teacher, shown, video, caption, device)
         if fine and not has:
             tell_without(name, reporter)
         carrier = carrier_of(config, name, split, seen[name].times(split.videos), frames, reporter) if has else None

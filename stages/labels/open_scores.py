@@ -11,13 +11,14 @@ from ...cache.scores.store import ScoreCache
 from ...cache.storage.identity import refuse_difference, text_digest
 from ...plurals import counted
 from ..data.usable_split import UsableSplit
+from ..data.views import ExpertView
 from ..runtime.reporting import Reporter
 
 
 def open_reader(
     cache: ScoreCache,
     split: UsableSplit,
-    frames: FrameCache,
+    frames: FrameCache | ExpertView,
     accept: Sequence[Literal["pixels"]],
     reporter: Reporter,
 ) -> tuple[ScoreReader, np.ndarray]:
@@ -36,7 +37,7 @@ def open_reader(
     texts = [(text.id, text_digest(text.caption)) for text in split.texts]
     videos = [(video, frames.digest(video)) for video in split.videos]
     other = cache.changed_videos(videos)
-    if "pixels" not in accept or not other.any():
+    if "pixels" not in accept or not other.any() or isinstance(frames, ExpertView):
         return cache.reader(texts, videos), other
     refuse_difference(
         {f"prepare.{key}": value for key, value in frames.identity.items()},

@@ -14,8 +14,8 @@ from ...configs.schema import SHARED, NetworkConfig, TrunkConfig
 from ...errors import CheckpointError, ConfigError, TeachclipError, UnreachableError
 from ...remedies import Hint, Remedy
 from ..runtime.reporting import Reporter
-from .build import build_network
-from .checkpoints.files import load_network, network_digest
+from .build import build_clip_network
+from .checkpoints.files import load_clip_network, network_digest
 from .checkpoints.published import FRAMES, title_of
 from .clip.catalog import named_sizes
 from .clip.hub import HUB
@@ -99,7 +99,7 @@ def named_model(
 
 def _checkpoint(path: Path, reporter: Reporter | None, elsewhere: Hint | None) -> VideoTextNetwork:
     try:
-        return load_network(path, reporter=reporter)
+        return load_clip_network(path, reporter=reporter)
     except CheckpointError as error:
         hint: Hint | None = None
         if not path.exists():
@@ -142,7 +142,9 @@ def _plain_clip(name: str) -> VideoTextNetwork:
             model += _QUICK
         trunk = TrunkConfig(model=model, weights=weights)
         words = named_sizes(model).context_length
-        return build_network(NetworkConfig(kind="openclip", trunk=trunk, frames=FRAMES, words=words, temporal_layers=0))
+        return build_clip_network(
+            NetworkConfig(kind="openclip", trunk=trunk, frames=FRAMES, words=words, temporal_layers=0)
+        )
     except TeachclipError as error:  # which may speak of the network that is trained
         where = name if error.where is None or error.where.startswith(_TRAINED) else error.where
         hint = error.hint

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...cache.frames.cache import MANIFEST, FrameCache
+from ...cache.frames.cache import MANIFEST
 from ...cache.scores.format.arrays import TileSpec
 from ...cache.scores.format.sizes import tile_bytes
 from ...cache.scores.lookup import look_up
@@ -17,8 +17,10 @@ from ...cache.storage.locations import folder as local_folder
 from ...configs.schema import Config, TeacherConfig
 from ...errors import ConfigError, DataError
 from ...remedies import Change, Remedy
-from ..data.dataset import Dataset, read_dataset
+from ..data.dataset import Dataset
 from ..data.readers.video_folder import file_there
+from ..data.views import student_view, texts_of
+from ..labels.teacher_view import teacher_experts, teacher_view
 from .scored_split import scored_split
 from .tile_plan import Layout, block_tiles, choose_layout, plan_tiles, tile_layout
 
@@ -85,8 +87,10 @@ def estimate_scores(config: Config, like: ScoreCache | None = None) -> ScoreEsti
             "score.teachers is empty: there is nobody to score",
             hint=Remedy("name one", Change({"score.teachers": "[{name: xclip, checkpoint: runs/teacher}]"})),
         )
-    dataset = read_dataset(config.data)
-    folders = {config.frames_folder, *map(config.teacher_frames, config.score.teachers)}
+    dataset = texts_of(config)
+    of_frames = [each for each in config.score.teachers if teacher_experts(config, each) is None]
+    students = [] if config.train.network.on_experts else [config.frames_folder]
+    folders = {*students, *map(config.teacher_frames, of_frames)}
     prepared = all((folder / MANIFEST).exists() for folder in folders)
     folder = local_folder(config.score_store, WRITTEN)
     store = ScoreStore.open(folder) if folder.exists() else None
@@ -109,10 +113,10 @@ class _Asked(NamedTuple):
 
 def _asked(config: Config, teacher: TeacherConfig, dataset: Dataset) -> tuple[_Asked, int]:
     """Texts and videos that are scored, and the frame slots of the cache that the teacher sees."""
-    folders = dict.fromkeys((config.frames_folder, config.teacher_frames(teacher)))
-    caches = [FrameCache.open(folder) for folder in folders]
-    split, _ = scored_split(config, dataset, *caches)
-    return _Asked([text.id for text in split.texts], list(split.videos), split.text_video), caches[-1].max_frames
+    students = student_view(config, dataset)
+    own = teacher_view(config, teacher, students, dataset)
+    split, _ = scored_split(config, dataset, students, own)
+    return _Asked([text.id for text in split.texts], list(split.videos), split.text_video), own.max_frames
 
 
 def _asked_of_all(config: Config, dataset: Dataset) -> tuple[_Asked, int]:

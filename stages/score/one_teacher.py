@@ -19,8 +19,11 @@ from ...configs.schema import Config, TeacherConfig
 from ...errors import CacheError, CacheMismatchError
 from ...plurals import counted
 from ...remedies import Change, Remedy
+from ..data.dataset import Dataset
 from ..data.usable_split import UsableSplit
+from ..data.views import ExpertView, view_identity
 from ..labels.frame_scores import gives_frame_logits
+from ..labels.teacher_view import teacher_words
 from ..models.checkpoints.files import checkpoint_digest
 from ..models.frozen.teacher import Teacher, load_teacher, trained_alone
 from ..runtime.background import BackgroundWriter
@@ -87,20 +90,21 @@ class _Work:
 
 
 class OneTeacher:
-    """One teacher's part of the stage: `frames` is the cache that it sees, `split` what it scores."""
+    """One teacher's part of the stage: `frames` is what it sees, `split` what it scores, of `dataset`."""
 
     def __init__(
         self,
         config: Config,
         settings: TeacherConfig,
         split: UsableSplit,
-        frames: FrameCache,
+        frames: FrameCache | ExpertView,
         store: ScoreStore,
         reporter: Reporter,
         part: WorkerPart,
+        dataset: Dataset,
     ) -> None:
         self.config, self.settings, self.split, self.frames = config, settings, split, frames
-        self.store, self.reporter, self.part = store, reporter, part
+        self.store, self.reporter, self.part, self.dataset = store, reporter, part, dataset
         self.name = settings.name
         self.checkpoint = config.teacher_checkpoint(settings)
         self.device = choose_device(config.score.device)
@@ -111,7 +115,8 @@ class OneTeacher:
     @cached_property
     def teacher(self) -> Teacher:
         """Loaded when it is first needed: a finished store never needs it."""
-        return load_teacher(self.settings, self.checkpoint, self.device)
+        words = teacher_words(self.config, self.settings, self.dataset)
+        return load_teacher(self.settings, self.checkpoint, self.device, words=words)
 
     def run(self) -> TeacherScores:
         begun = time.monotonic()
@@ -236,9 +241,15 @@ class OneTeacher:
             teacher.scale,
             self.config.score.coarse,
             teacher.frames,
-            gives_frame_logits(teacher, self.frames, self.split.videos[0], self.split.texts[0].caption, self.device),
+            self._gives_frame_logits(teacher),
             checkpoint,
         )
+
+    def _gives_frame_logits(self, teacher: Teacher) -> bool:
+        if isinstance(self.frames, ExpertView):
+            return False
+        video, caption = self.split.videos[0], self.split.texts[0].caption
+        return gives_frame_logits(teacher, self.frames, video, caption, self.device)
 
     def _teacher_identity(self) -> dict[str, JSON]:
         teacher = self.teacher
@@ -246,7 +257,7 @@ class OneTeacher:
         return dict(zip(_TEACHER, values, strict=True))
 
     def _frames_identity(self) -> dict[str, JSON]:
-        return {f"prepare.{key}": value for key, value in self.frames.identity.items()}
+        return view_identity(self.frames)
 
     def _score(self, cache: ScoreCache, work: Sequence[_Work], ranks: OwnRanks | None) -> tuple[int, OwnRanks | None]:
         """Make this worker's shards that are missing; how many, and the ranks in the first."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ....configs.schema import TrainConfig
-from ...models.build import build_network
+from ...models.build import build_clip_network
 from ...models.common.network import VideoTextNetwork
 from ...runtime.device import autocast
 from ...train.step.memory import count_step, loss_of, prepared
@@ -99,7 +99,7 @@ def _measured(settings: TrainConfig, precision: Precision, device: torch.device)
 
 def _largest_allocation(settings: TrainConfig, precision: Precision, device: torch.device) -> int:
     trunk = settings.network.trunk.model_copy(update={"weights": None})
-    network = build_network(settings.network.model_copy(update={"trunk": trunk})).to(device)
+    network = build_clip_network(settings.network.model_copy(update={"trunk": trunk})).to(device)
     network = prepared(network, settings)
     optimiser = build_optimizer(network, settings.optim, total_steps=2)
     before = torch.cuda.memory_allocated(device) - _bytes_of(network)

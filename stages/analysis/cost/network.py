@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ....configs.schema import NetworkConfig
-from ...models.build import build_network
+from ...models.build import build_clip_network
 from ...models.common.network import Features, VideoTextNetwork
 from ...models.teachers.drl import Drl
 
@@ -95,7 +95,7 @@ def count_network(config: NetworkConfig, *, published_form: bool = False) -> Net
 def fake_network(config: NetworkConfig) -> VideoTextNetwork:
     """The network in evaluation mode, without weights; call it inside a FakeTensorMode."""
     trunk = config.trunk.model_copy(update={"weights": None})
-    return build_network(config.model_copy(update={"trunk": trunk})).eval()
+    return build_clip_network(config.model_copy(update={"trunk": trunk})).eval()
 
 
 def encode_fake_videos(network: VideoTextNetwork, count: int, tokens: bool = False) -> Features:

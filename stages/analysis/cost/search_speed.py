@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from ....cache.vectors import exact_index
 from ....configs.schema import NetworkConfig, TrunkConfig, TrunkSizes
-from ...models.build import build_network
+from ...models.build import build_clip_network
 from ...models.clip.catalog import named_sizes
 from ...models.common.network import Features, VideoTextNetwork
 from ...runtime.reporting import Reporter, Silent
@@ -148,7 +148,7 @@ def _small(config: NetworkConfig) -> VideoTextNetwork:
     )  # fmt: skip
     changed: dict[str, object] = {"trunk": TrunkConfig(sizes=sizes, weights=None), "temporal_layers": 0}
     changed["ts2net"] = config.ts2net.model_copy(update={"shift_layers": (), "selected": 1, "samples": 1})
-    return build_network(config.model_copy(update=changed))
+    return build_clip_network(config.model_copy(update=changed))
 
 
 def _features(network: VideoTextNetwork, device: torch.device) -> tuple[Features, Features]:

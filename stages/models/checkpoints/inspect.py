@@ -17,6 +17,7 @@ from ....plurals import counted
 from ....remedies import Hint
 from ..clip.tokens import VOCABULARY
 from ..clip.trunk import CLIP_NOTES, ClipTrunk, head_count, trunk_tensors
+from ..experts.published import is_published_experts
 from ..weights.files import Weights, listed, load_into, read_weights
 from ..weights.names import to_openai
 from ..weights.sizes import block_numbers, trunk_sizes
@@ -107,6 +108,7 @@ def inspect(path: Path) -> Inspection:
         if (
             METADATA not in weights.metadata
             and family_of(weights.tensors) is None
+            and not is_published_experts(weights.tensors)
             and _is_trunk(weights.tensors, str(path))
         ):
             _look_at_trunk(weights, seen, str(path))
@@ -191,6 +193,11 @@ def _look_at_trunk(weights: Weights, seen: _Seen, where: str) -> None:
 
 
 def _sizes(config: NetworkConfig) -> dict[str, int]:
+    if config.on_experts:
+        experts = config.experts
+        text = {f"text_{name}": size for name, size in experts.text.model_dump().items()}
+        shared = {"shared": experts.shared} if config.kind == "ce" else {}
+        return {"experts": len(experts.modalities), **shared, **text}
     sizes = config.trunk.sizes
     assert sizes is not None  # a saved network's are resolved
     told = {
@@ -226,6 +233,8 @@ def _with_heads(sizes: dict[str, int]) -> dict[str, int]:
 
 def _settings(config: NetworkConfig) -> dict[str, Any]:
     """Settings of this kind of network."""
+    if config.on_experts:
+        return _expert_settings(config)
     shared: dict[str, Any] = {"mask_padding": config.mask_padding}
     if config.kind == "student":
         return shared | {
@@ -235,6 +244,16 @@ def _settings(config: NetworkConfig) -> dict[str, Any]:
         }
     own: dict[str, Any] = getattr(config, config.kind).model_dump() if config.kind in ("ts2net", "xpool", "drl") else {}
     return shared | own
+
+
+def _expert_settings(config: NetworkConfig) -> dict[str, Any]:
+    dumped = config.experts.model_dump(exclude={"modalities", "text", "shared"})
+    if config.kind == "moee":
+        dumped = {name: dumped[name] for name in ("fixed_weights", "keep_missing")}
+    for name, expert in sorted(config.experts.modalities.items()):
+        sequence = f", {expert.tokens} rows in {counted(expert.clusters, 'cluster')}" if expert.tokens else ""
+        dumped[name] = f"{expert.width} numbers{sequence}"
+    return dumped
 
 
 def _dtypes(tensors: dict[str, Tensor]) -> dict[str, int]:
@@ -262,7 +281,7 @@ def _odd_network(found: PublishedCheckpoint) -> Iterator[str]:
     if found.unused:
         first = ", ".join(list(found.unused)[:NAMED])
         more = f" and {len(found.unused) - NAMED} more" if len(found.unused) > NAMED else ""
-        place = "kept aside" if found.clip_names == "ours" else "left out"
+        place = "kept aside" if found.clip_names == "ours" and not found.their_names else "left out"
         yield f"{counted(len(found.unused), 'tensor is', 'tensors are')} not used and {place}: {first}{more}"
     if found.clip_names == "Hugging Face":
         yield "CLIP has Hugging Face's names: q, k, v are packed and both projections transposed for ours"
@@ -275,5 +294,5 @@ def _odd_network(found: PublishedCheckpoint) -> Iterator[str]:
         yield "heads and dropout of the pooling are not recorded: 1 and 0.3 are assumed"
     if config.kind == "drl" and found.clip_names != "ours":
         yield "no released code takes frame-text scores from DRL; which are taken is a setting of ours"
-    if config.trunk.sizes is not None and config.trunk.sizes.vocab_size != VOCABULARY:
+    if not config.on_experts and config.trunk.sizes is not None and config.trunk.sizes.vocab_size != VOCABULARY:
         yield f"its vocabulary has {config.trunk.sizes.vocab_size} tokens, CLIP's {VOCABULARY}: it cannot read captions"

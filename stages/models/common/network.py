@@ -1,4 +1,4 @@
-"""What every network that compares texts with videos offers: the student and the teachers."""
+"""What every network that compares texts with videos offers: students and teachers, with a CLIP trunk and without."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,14 +20,11 @@ from .valid_frames import Frames, ValidFrames, valid_places
 Features = dict[str, Tensor]
 
 
-class VideoTextNetwork(nn.Module, ABC):
-    """A CLIP trunk, a temporal transformer, and a score between T texts and V videos.
-
-    Notation: F frame slots, W word slots, D embed_dim, S image size. A mask is True (or 1) where a frame is valid;
-    padded slots come last. With `temporal_layers: 0` there is no temporal transformer (published header `meanP`).
+class RetrievalNetwork(nn.Module, ABC):
+    """Encodes T texts and V videos, and scores every pair of them.
 
     Attributes:
-        config: the network's configuration, the trunk's sizes resolved.
+        config: the network's configuration.
         score_version: raised by hand whenever the same weights give other scores than before.
         one_vector: texts and videos are one unit vector each, the feature `vector`, and a score is their dot product.
         width: to which a `vector` is cut, for networks of one vector; None: it is whole.
@@ -39,21 +36,73 @@ class VideoTextNetwork(nn.Module, ABC):
     reads_padding: ClassVar[bool] = False
     width: int | None = None
 
-    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
+        self.config = config
+
+    def settings(self) -> Sequence[Any]:
+        """Settings that change what the same weights compute, as JSON values; part of the network's digest."""
+        return ()
+
+    @property
+    @abstractmethod
+    def logit_scale(self) -> Tensor:
+        """The logarithm of the scale: logits = exp(logit_scale) x score."""
+
+    @abstractmethod
+    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+        """What is compared with texts, per video; first dimension V. What `frames` and `mask` are is the network's."""
+
+    @abstractmethod
+    def encode_texts(self, ids: Tensor) -> Features:
+        """What is compared with videos, per text; first dimension T. `ids` are token ids [T, W], or words [T, W, D]."""
+
+    @abstractmethod
+    def score(self, texts: Features, videos: Features) -> Tensor:
+        """Raw scores [T, V], without exp(logit_scale); no pair depends on another."""
+
+    def needed_ids(self, ids: Tensor) -> Tensor:
+        """`ids` on the CPU without columns that this network would not read."""
+        return ids
+
+    def take_ids(self, ids: Tensor) -> Tensor:
+        """`ids` from the CPU on this network's device, as `needed_ids` gives them."""
+        return self.needed_ids(ids).to(self.logit_scale.device)
+
+    @property
+    def has_auxiliary_loss(self) -> bool:
+        """Whether `auxiliary_loss` gives one: texts' features are gathered for nothing else."""
+        return False
+
+    def auxiliary_loss(self, texts: Features, videos: Features) -> Tensor | None:
+        """What this network's own training adds to the losses, weighted, for b texts and, in order, their videos."""
+        return None
+
+    @abstractmethod
+    def frame_logits(self, texts: Features, videos: Features) -> Tensor | None:
+        """Frame-text scores [T, F] of text i with video i, before softmax; None when there are none."""
+
+
+class VideoTextNetwork(RetrievalNetwork):
+    """A CLIP trunk, a temporal transformer, and a score between T texts and V videos.
+
+    Notation: F frame slots, W word slots, D embed_dim, S image size. A mask is True (or 1) where a frame is valid;
+    padded slots come last. With `temporal_layers: 0` there is no temporal transformer (published header `meanP`).
+
+    Attributes:
+        config: the network's configuration, the trunk's sizes resolved.
+    """
+
+    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
         check_words(config.words, trunk.sizes)
         resolved = TrunkConfig(model=config.trunk.model, sizes=trunk.sizes, weights=None)
-        self.config = config.model_copy(update={"trunk": resolved})
+        super().__init__(config.model_copy(update={"trunk": resolved}))
         self.trunk = trunk
         self.temporal: TemporalTransformer | None = None
         if config.temporal_layers:
             positions = max(trunk.sizes.context_length, config.frames)
             self.temporal = TemporalTransformer(trunk.embed_dim, config.temporal_layers, positions)
             self.temporal.initialise(trunk)
-
-    def settings(self) -> Sequence[Any]:
-        """Settings that change what the same weights compute, as JSON values; part of the network's digest."""
-        return ()
 
     @property
     def logit_scale(self) -> nn.Parameter:
@@ -114,7 +163,7 @@ class VideoTextNetwork(nn.Module, ABC):
 
     @abstractmethod
     def encode_videos(self, frames: Frames, mask: Tensor) -> Features:
-        """What is compared with texts, per video; first dimension V. `frames` as in `frame_features`."""
+        """See `RetrievalNetwork`; `frames` as in `frame_features`, `mask` of valid frames [V, F]."""
 
     def encode_with_frames(self, frames: Frames, mask: Tensor) -> Features:
         """As `encode_videos`; where a video is one vector, `frames` [V, F, D] are those that were pooled to it, unit
@@ -122,33 +171,8 @@ class VideoTextNetwork(nn.Module, ABC):
         return self.encode_videos(frames, mask)
 
     def needed_ids(self, ids: Tensor) -> Tensor:
-        """Token ids [T, W] on the CPU without columns that this network would not read."""
+        """See `RetrievalNetwork`."""
         return ids if self.reads_padding else without_padding(ids)
-
-    def take_ids(self, ids: Tensor) -> Tensor:
-        """Token ids [T, W] from the CPU on this network's device, as `needed_ids` gives them."""
-        return self.needed_ids(ids).to(self.logit_scale.device)
-
-    @abstractmethod
-    def encode_texts(self, ids: Tensor) -> Features:
-        """What is compared with videos, per text; first dimension T. `ids` are token ids [T, W]."""
-
-    @abstractmethod
-    def score(self, texts: Features, videos: Features) -> Tensor:
-        """Raw scores [T, V], without exp(logit_scale); no pair depends on another."""
-
-    @property
-    def has_auxiliary_loss(self) -> bool:
-        """Whether `auxiliary_loss` gives one: texts' features are gathered for nothing else."""
-        return False
-
-    def auxiliary_loss(self, texts: Features, videos: Features) -> Tensor | None:
-        """What this network's own training adds to the losses, weighted, for b texts and, in order, their videos."""
-        return None
-
-    @abstractmethod
-    def frame_logits(self, texts: Features, videos: Features) -> Tensor | None:
-        """Frame-text scores [T, F] of text i with video i, before softmax; None when there are none."""
 
 
 def check_words(words: int, sizes: TrunkSizes) -> None:

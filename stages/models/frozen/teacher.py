@@ -4,7 +4,7 @@ A teacher takes uint8 frames, their times and captions as strings; tokens, resol
 A network of ours, an open_clip model as it is, or a class of the user's own (own.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, Protocol
@@ -12,17 +12,20 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from ....configs.schema import NetworkConfig, TeacherConfig
+from ....configs.schema import ExpertsConfig, NetworkConfig, TeacherConfig
 from ....errors import CheckpointError, ConfigError, TeachclipError
 from ....remedies import OTHER, Prepare, Remedy
 from ...runtime.device import autocast, plain_float32
-from ..build import KINDS, network_class
+from ..build import KINDS
 from ..checkpoints.files import load_network, network_digest, trained_with
-from ..checkpoints.published import FRAMES, WORDS
+from ..checkpoints.published import FRAMES, WORDS, title_of
 from ..clip.catalog import named_sizes
 from ..clip.tokens import VOCABULARY, tokenize
 from ..clip.trunk import build_trunk
 from ..common.network import Features, VideoTextNetwork
+from ..experts.networks import ExpertNetwork
+from ..teachers.openclip import OpenClip
+from .experts import ExpertTeacher
 from .own import OwnTeacher
 
 
@@ -141,11 +144,16 @@ def may_be_shared(teacher: Teacher) -> bool:
     return not isinstance(teacher, OwnTeacher)
 
 
+type Words = Callable[[ExpertsConfig], tuple[Callable[[Sequence[str]], Tensor], str]]
+"""For a network on experts, what gives the words [T, W, D] of captions, and what stands for their text encoder."""
+
+
 def load_teacher(
     config: TeacherConfig,
     checkpoint: Path | None,
     device: str | torch.device = "cpu",
     precision: Precision = "float32",
+    words: Words | None = None,
 ) -> Teacher:
     """The teacher that `config` describes.
 
@@ -153,6 +161,7 @@ def load_teacher(
         checkpoint: where `config.checkpoint` lies: a run folder (a trained student teaches, too), a file of ours, or
             a published one.
         precision: of a network of ours; a class of the user's own has its own.
+        words: of captions, which a teacher on experts needs.
 
     Raises:
         CheckpointError: the checkpoint, or the open_clip model's weights, cannot be loaded.
@@ -165,8 +174,22 @@ def load_teacher(
         network = _zero_shot(config).to(device)
     else:
         assert checkpoint is not None
-        network = load_network(checkpoint, device, frames=config.frames, words=config.words)
+        found = load_network(checkpoint, device, frames=config.frames, words=config.words)
+        if isinstance(found, ExpertNetwork):
+            return _on_experts(config, found, words)
+        assert isinstance(found, VideoTextNetwork)
+        network = found
     return NetworkTeacher(config.name, network, precision)
+
+
+def _on_experts(config: TeacherConfig, network: ExpertNetwork, words: Words | None) -> Teacher:
+    if words is None:
+        raise ConfigError(
+            f"teacher {config.name!r} is {title_of(network.config)}: it sees no frames and works from the score store "
+            "alone",
+            where="score.teachers",
+        )
+    return ExpertTeacher(config.name, network, *words(network.experts))
 
 
 def trained_alone(name: str) -> AbstractContextManager[None]:
@@ -195,4 +218,4 @@ def _zero_shot(config: TeacherConfig) -> VideoTextNetwork:
         hint = error.hint.replace("train.network.trunk", key) if isinstance(error.hint, str) else error.hint
         raise type(error)(error.what, where=where, hint=hint, details=error.details) from error
     settings = NetworkConfig(kind="openclip", trunk=config.openclip, frames=frames, words=words, temporal_layers=0)
-    return network_class("openclip")(settings, trunk)
+    return OpenClip(settings, trunk)

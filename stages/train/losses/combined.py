@@ -17,7 +17,7 @@ from ....cache.scores.reading.labels import Labels
 from ....configs.schema import LossConfig
 from .contrastive import info_nce, max_margin
 from .own import OwnLoss, is_own
-from .teaching import coarse_loss, fine_loss, mean_similarity, valid_weights, wide
+from .teaching import coarse_loss, fine_loss, mean_similarity, standardised, valid_weights, wide
 
 type Scale = Tensor | float
 ONE_HOT = 1e4  # a logit whose softmax is 1
@@ -110,18 +110,23 @@ class Losses:
         return max_margin(student_logits / scale, self.config.margin, self.config.fix_norm, same_video)
 
     def _coarse(self, student: Tensor, student_scale: Scale, labels: Sequence[Labels[Tensor]]) -> Tensor:
-        on_cosines = self.config.coarse_on == "cosines"
-        if on_cosines:
+        on_logits = self.config.coarse_on == "logits"
+        if not on_logits:
             student = student / student_scale
+        if self.config.coarse_on == "standardised":
+            student = standardised(student)
         if self.config.coarse_target == "one-hot":
             own = torch.eye(*student.shape, device=student.device, dtype=student.dtype)
             return self._coarse_loss(student, own * ONE_HOT)
         if self.config.teachers == "mean-similarity":
             target = mean_similarity([_cosines(each) for each in labels], self.config.one_scale)
             mean_scale = sum(each.scale for each in labels) / len(labels)
-            return self._coarse_loss(student, target if on_cosines else target * mean_scale)
-        taught = [_cosines(each) if on_cosines else wide(each.logits) for each in labels]
+            return self._coarse_loss(student, target * mean_scale if on_logits else self._on_scale(target))
+        taught = [wide(each.logits) if on_logits else self._on_scale(_cosines(each)) for each in labels]
         return self._combined([self._coarse_loss(student, target) for target in taught])
+
+    def _on_scale(self, cosines: Tensor) -> Tensor:
+        return standardised(cosines) if self.config.coarse_on == "standardised" else cosines
 
     def _coarse_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         if self._own_coarse is not None:

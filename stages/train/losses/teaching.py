@@ -29,6 +29,12 @@ def mean_similarity(teacher_scores: Sequence[Tensor], one_scale: OneScale) -> Te
     return scores.mean(dim=0)
 
 
+def standardised(scores: Tensor) -> Tensor:
+    """A batch's scores [b, v] at mean 0 and deviation 1, over all its pairs."""
+    centred = scores - scores.mean()
+    return centred / centred.square().mean().sqrt().clamp(min=FLAT)
+
+
 def coarse_loss(kind: str, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """How far the student's video-text scores [b, v] are from one teacher's.
 

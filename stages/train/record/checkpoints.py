@@ -16,7 +16,7 @@ from ....cache.training_state import HostCopy, HostState, load_state, save_state
 from ....errors import CheckpointError, TrainingError
 from ....remedies import DeleteFolder, Remedy, Train
 from ...models.checkpoints.files import save_network
-from ...models.common.network import VideoTextNetwork
+from ...models.common.network import RetrievalNetwork
 from ...runtime.background import BackgroundWriter
 from ...runtime.processes import World
 from ...runtime.reporting import Reporter
@@ -38,7 +38,7 @@ class Checkpointer:
     """
 
     def __init__(
-        self, folder: RunFolder, network: VideoTextNetwork, optimiser: ScheduledOptimizer, keep: int, reporter: Reporter
+        self, folder: RunFolder, network: RetrievalNetwork, optimiser: ScheduledOptimizer, keep: int, reporter: Reporter
     ) -> None:
         self.folder, self.network, self.optimiser = folder, network, optimiser
         self.keep, self.reporter = keep, reporter

@@ -17,7 +17,7 @@ from ....plurals import counted
 from ...runtime.processes import World
 from ...runtime.reporting import Reporter
 from ...runtime.run_folder import RunFolder
-from ..dataloader.sampler import BatchSampler
+from ..dataloader.sampler import BatchSampler, VideoSampler
 from ..losses.combined import LossParts
 from ..step.training_step import Done
 from .own_logger import OwnLogger
@@ -43,7 +43,7 @@ class Monitor:
     def __init__(
         self,
         folder: RunFolder,
-        sampler: BatchSampler,
+        sampler: BatchSampler | VideoSampler,
         videos: Sequence[str],
         settings: TrainConfig,
         device: torch.device,

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from ....cache.scores.reading.labels import Labels
 from ....configs.schema import TrainConfig
-from ...models.build import build_network
+from ...models.build import build_clip_network
 from ...models.common.network import VideoTextNetwork
 from ..losses.combined import Losses
 from .optimizer import freeze
@@ -61,7 +61,7 @@ def count_step(settings: TrainConfig, precision: Literal["float32", "bf16"]) -> 
     """
     with FakeTensorMode(), torch.device("cuda"), efficient_attention():
         trunk = settings.network.trunk.model_copy(update={"weights": None})
-        network = prepared(build_network(settings.network.model_copy(update={"trunk": trunk})), settings)
+        network = prepared(build_clip_network(settings.network.model_copy(update={"trunk": trunk})), settings)
         parameters = list(network.parameters())
         saved = Saved(parameters)
         with torch.autograd.graph.saved_tensors_hooks(saved.keep, _back):

@@ -27,7 +27,7 @@ from torch.nn import functional
 from ....cache.scores.reading.labels import Labels
 from ....configs.schema import TrainConfig
 from ...labels.online import OnlineTeacher
-from ...models.common.network import Features, VideoTextNetwork
+from ...models.common.network import Features, RetrievalNetwork
 from ...retrieval.encode import join_features
 from ...runtime.device import autocast
 from ...runtime.processes import World
@@ -62,7 +62,7 @@ class TrainingStep:
 
     def __init__(
         self,
-        network: VideoTextNetwork,
+        network: RetrievalNetwork,
         optimiser: ScheduledOptimizer,
         settings: TrainConfig,
         online: Sequence[OnlineTeacher],

@@ -162,15 +162,15 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
 def test_there_are_examples_of_every_verb() -> None:
     verbs = {line.split()[1] for line in examples()}
     assert verbs == {
-        "demo", "prepare", "score", "denoise", "train", "evaluate", "index", "search", "cost", "weights",
+        "demo", "prepare", "features", "score", "denoise", "train", "evaluate", "index", "search", "cost", "weights",
         "cache", "data", "config", "checkpoint", "reproduce", "sweep", "report", "serve", "docs",
         "encode", "export", "push",
     }  # fmt: skip
 
 
 # Those of `cache` run on real stores, in test_cache_verbs.py; those of sweeps in test_sweep_verbs.py, of reports on
-# runs in test_run_report.py, of `serve` in test_serve_verb.py.
-ELSEWHERE = ("teachclip cache ", "teachclip sweep ", "teachclip reproduce ", "teachclip report ", "teachclip serve ")
+# runs in test_run_report.py, of `serve` in test_serve_verb.py, of `features` on real features in test_features_verb.py.
+ELSEWHERE = tuple(f"teachclip {verb} " for verb in ("cache", "sweep", "reproduce", "report", "serve", "features"))
 
 
 @pytest.mark.parametrize("command", [line for line in examples() if not line.startswith(ELSEWHERE)])
