@@ -16,7 +16,7 @@ class QuickGELU(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, _QuickGELU.apply(x))  # type: ignore[no-untyped-call]
+        return cast(Tensor, _QuickGELU.apply(x))
 
 
 class _QuickGELU(torch.autograd.Function):

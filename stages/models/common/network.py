@@ -145,7 +145,10 @@ class VideoTextNetwork(RetrievalNetwork):
         if every.dtype != torch.uint8:
             return every, torch.arange(mask.numel(), device=mask.device).view_as(mask)
         valid = mask.bool()
-        pixels = normalise(every[valid_places(valid) if places is None else places], self.trunk.dtype)
+        places = valid_places(valid) if places is None else places
+        if len(places) == len(every) and every.is_cuda:  # on a CPU last bits would be others, of very few images
+            return normalise(every, self.trunk.dtype), torch.arange(len(every), device=mask.device).view_as(mask)
+        pixels = normalise(every[places], self.trunk.dtype)
         blank = pixels.new_zeros((1, *pixels.shape[1:]))
         slots = valid.flatten().cumsum(0).view_as(valid) - 1
         return torch.cat([pixels, blank]), slots.masked_fill(~valid, len(pixels))

@@ -126,7 +126,10 @@ class Batch:
 
         return replace(
             self,
-            **{name: once(getattr(self, name)) for name in ("ids", "frames", "mask", "places")},
+            ids=once(self.ids),
+            frames=once(self.frames),
+            mask=once(self.mask),
+            places=once(self.places),
             labels=tuple(each.map(change) for each in self.labels),
             uint8_frames={
                 folder: (once(frames), once(mask), once(times))
@@ -188,7 +191,7 @@ class BatchLoader:
                 folder: own if folder == shared else inputs.read(columns)
                 for folder, inputs in self.teacher_frames.items()
             },
-            teacher_ids={name: ids for name, give in self.teacher_ids.items() if (ids := give(texts)) is not None},
+            teacher_ids={name: given for name, give in self.teacher_ids.items() if (given := give(texts)) is not None},
             labels=tuple(each.map(torch.from_numpy) for each in labels.result()),
             resident=self.inputs if isinstance(self.inputs, DeviceFrames) else None,
             unlabelled=unlabelled,

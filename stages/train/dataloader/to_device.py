@@ -68,7 +68,7 @@ class _GpuWaits(_Waits):
 
     def seconds(self) -> float:
         """So far, as far as the GPU has come; nobody waits for it."""
-        while self._pending and self._pending[0][1].query():
+        while self._pending and self._pending[0][1].query():  # type: ignore[no-untyped-call]
             idle_since, came, waited = self._pending.popleft()
             self._seconds += min(waited, idle_since.elapsed_time(came) / 1000)
         return self._seconds

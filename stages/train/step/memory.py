@@ -15,8 +15,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
 
 from ....cache.scores.reading.labels import Labels
 from ....configs.schema import TrainConfig
@@ -146,15 +144,20 @@ def _fake(settings: TrainConfig, network: VideoTextNetwork) -> tuple[Tensor, Ten
     return torch.empty(*slots, *shape), torch.ones(slots, dtype=torch.bool)
 
 
-class efficient_attention(TorchFunctionMode):
+@contextmanager
+def efficient_attention() -> Iterator[None]:
     """Inside, attention takes the memory-efficient kernel; which one there is would be asked of a GPU."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return (_attention if func is scaled_dot_product_attention else func)(*args, **(kwargs or {}))
+    functional: Any = torch.nn.functional
+    usual = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = _attention
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = usual
 
 
 def _attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, **_: Any
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, *_: Any
 ) -> Tensor:
     bias = None
     if attn_mask is not None:

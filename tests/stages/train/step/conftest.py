@@ -20,7 +20,7 @@ CUDA = torch.device("cuda", 0)
 NO_KERNELS = {
     *(aten.detach.default, aten.empty.memory_format, aten.empty_like.default, aten.empty_strided.default),
     *(aten.new_empty.default, aten.new_empty_strided.default, aten.lift_fresh.default),
-    *(aten._local_scalar_dense.default, aten.is_pinned.default, aten.is_same_size.default),
+    *(aten._local_scalar_dense.default, aten.is_pinned.default, aten._unsafe_view.default),
 }
 BY_INDEX = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 
@@ -58,12 +58,13 @@ class Watched(TorchDispatchMode):
             if fake:
                 return args[0].new_zeros((args[0].numel(), args[0].ndim), dtype=torch.int64)
         result = func(*args, **kwargs)
-        where |= {value.device.type for value in tree_leaves(result) if isinstance(value, Tensor)}
+        made = {value.device.type for value in tree_leaves(result) if isinstance(value, Tensor)}
+        where |= made
         if func in (aten._to_copy.default, aten.copy_.default) and where == {"cpu", "cuda"}:
             ahead = kwargs.get("non_blocking", args[2] if len(args) > 2 else False)
             self.stalls["a copy"] += not ahead
         views = any(each.alias_info and not each.alias_info.is_write for each in func._schema.returns)
-        self.kernels += not views and func not in NO_KERNELS and "cuda" in where
+        self.kernels += not views and func not in NO_KERNELS and "cuda" in made
         return result
 
 
