@@ -7,7 +7,7 @@ from .denoise import DenoiseConfig
 from .losses import LossConfig
 from .network import DrlConfig, NetworkConfig, TrunkConfig, TrunkSizes, Ts2NetConfig
 from .prepare import PrepareConfig
-from .score import ScoreConfig, TeacherConfig
+from .score import CrossEncoderConfig, ScoreConfig, TeacherConfig, TransformersConfig
 from .section import Name, Section
 from .train import OptimConfig, TrainConfig
 
@@ -16,6 +16,7 @@ __all__ = [
     "FILE_PATHS",
     "READ_PATHS",
     "Config",
+    "CrossEncoderConfig",
     "DataConfig",
     "DenoiseConfig",
     "DrlConfig",
@@ -29,6 +30,7 @@ __all__ = [
     "ShapesConfig",
     "TeacherConfig",
     "TrainConfig",
+    "TransformersConfig",
     "TrunkConfig",
     "TrunkSizes",
     "Ts2NetConfig",

@@ -35,6 +35,7 @@ from .dataloader.frozen_tokens import frozen_inputs
 from .dataloader.resident_frames import frame_inputs
 from .dataloader.sampler import BatchSampler
 from .dataloader.to_device import on_device
+from .losses.combined import Losses
 from .record.checkpoints import Checkpointer
 from .record.environment import environment
 from .record.monitor import Monitor
@@ -97,6 +98,13 @@ def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTex
     return network
 
 
+def _losses(settings: TrainConfig, device: torch.device) -> Losses:
+    """The losses; parameters of one of the user's own are drawn by the run's seed, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return Losses(settings.loss, settings.teachers).to(device)
+
+
 class TrainRun:
     """The steps of one run."""
 
@@ -110,10 +118,11 @@ class TrainRun:
         texts = len(split.texts)
         self.sampler = BatchSampler(texts, min(self.settings.batch_size, texts), self.settings.seed, data.groups)
         self.steps = _total_steps(self.settings, self.sampler)
-        optimiser = build_optimizer(self.network, self.settings.optim, self.steps)
+        losses = _losses(self.settings, self.device)
+        optimiser = build_optimizer(self.network, self.settings.optim, self.steps, losses)
         self.online = self._online_teachers()
-        self.step = TrainingStep(self.network, optimiser, self.settings, split.captions, self.online)
-        self.checkpointer = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter)
+        self.step = TrainingStep(self.network, optimiser, self.settings, split.captions, self.online, losses=losses)
+        self.checkpointer = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter, losses)
         self.monitor = Monitor(folder, self.sampler, data.videos, self.settings, self.device, reporter)
         self.val_ids = tokenize(data.val.captions, self.settings.network.words)[0]
         self.read = self._batch_loader()
@@ -142,6 +151,10 @@ class TrainRun:
                 self.monitor.add(self.step(batch))
                 self._after(batch.step + 1, batches, progress, stop)
             waited = batches.waited
+        if self.world.main and (untaught := sum("untaught" in line for line in self.folder.metrics())):
+            self.reporter.info(
+                f"{untaught:,} of {counted(self.steps, 'step')} had no pairs of a sparse teacher's to learn from"
+            )
         return self._result(waited)
 
     @contextmanager

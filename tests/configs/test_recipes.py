@@ -39,6 +39,8 @@ UNUSED = {  # keys of the losses that act only beside another choice than the re
     "train.loss.fix_norm",
     "train.loss.one_scale",
     "train.loss.teacher_weights",
+    "train.loss.coarse_options",
+    "train.loss.fine_options",
 }
 RECIPES = ("official", "paper", "default")
 PAGE = Path(__file__).resolve().parents[2] / "docs/guide/recipes.md"
@@ -193,7 +195,8 @@ def test_every_path_says_where_it_starts() -> None:
     below_work = {"prepare.frames", "score.store", "score.teachers.prepared", "train.run", "search.index"}
     below_work |= {"denoise.mask", "train.captions_mask"}
     paths = {key for key, kind in typed() if kind is Path}
-    stated = {*FILE_PATHS, *(key.replace(".*", "") for key in CHECKPOINT_PATHS if not key.endswith(".weights"))}
+    of_work = (key for key in CHECKPOINT_PATHS if not key.endswith((".weights", ".model")))  # others may be names
+    stated = {*FILE_PATHS, *(key.replace(".*", "") for key in of_work)}
     assert paths == stated | below_work
 
 

@@ -27,7 +27,7 @@ PUBLISHED_FROZEN = (
     "trunk.positional_embedding",
 )
 
-ParameterPart = Literal["trunk", "rest", "afa"]
+ParameterPart = Literal["trunk", "rest", "afa", "loss"]
 
 
 class BertAdam(torch.optim.Optimizer):
@@ -68,10 +68,13 @@ class ScheduledOptimizer:
     """An optimiser over a network's groups, with its schedule and its gradient clips.
 
     Attributes:
-        lrs: learning rates of the last step, per part of the network (trunk, rest, afa).
+        lrs: learning rates of the last step, per part of the network (trunk, rest, afa), and of a loss that has
+            parameters.
     """
 
-    def __init__(self, network: VideoTextNetwork, config: OptimConfig, total_steps: int) -> None:
+    def __init__(
+        self, network: VideoTextNetwork, config: OptimConfig, total_steps: int, losses: nn.Module | None = None
+    ) -> None:
         if config.optimiser == "adam" and config.weight_decay:
             raise ConfigError(
                 "train.optim.weight_decay: Adam has no decoupled weight decay",
@@ -85,6 +88,8 @@ class ScheduledOptimizer:
         self.config, self.total_steps, self.done = config, total_steps, 0
         self._logit_scale = network.logit_scale
         groups = parameter_groups(network, config)
+        if own := [parameter for parameter in losses.parameters() if parameter.requires_grad] if losses else []:
+            groups.append({"params": own, "part": "loss", "peak_lr": config.lr, "lr": config.lr, "weight_decay": 0.0})
         self._parameters = [parameter for group in groups for parameter in group["params"]]
         self._optimiser = _optimiser(config, groups)
         self.lrs: dict[str, float] = {}
@@ -131,13 +136,17 @@ class ScheduledOptimizer:
         return norm
 
 
-def build_optimizer(network: VideoTextNetwork, config: OptimConfig, total_steps: int) -> ScheduledOptimizer:
+def build_optimizer(
+    network: VideoTextNetwork, config: OptimConfig, total_steps: int, losses: nn.Module | None = None
+) -> ScheduledOptimizer:
     """Freeze what `config.freeze` says and make the optimiser of the rest, for a run of `total_steps`.
+
+    Parameters of `losses` train at `config.lr`, without decay.
 
     Raises:
         ConfigError: weight decay asked of Adam.
     """
-    return ScheduledOptimizer(network, config, total_steps)
+    return ScheduledOptimizer(network, config, total_steps, losses)
 
 
 def freeze(network: nn.Module, config: OptimConfig) -> None:
