@@ -104,7 +104,8 @@ class CrossEncoder:
         return made
 
     def _wrong(self, count: int, what: str) -> PluginError:
-        return PluginError(f"{self._title}: predict returns {what} instead of a number for each of {counted(count, 'pair')}")
+        wanted = f"a number for each of {counted(count, 'pair')}"
+        return PluginError(f"{self._title}: predict returns {what} instead of {wanted}")
 
 
 def _model(files: ModelFiles, device: torch.device, where: str) -> Any:
