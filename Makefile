@@ -58,7 +58,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p teachclip
 
-LONG := benchmarks/real.py benchmarks/teaching.py benchmarks/blocks_learning.py benchmarks/training.py benchmarks/rerank.py \
+LONG := benchmarks/real.py benchmarks/sparse_labels.py benchmarks/teaching.py benchmarks/blocks_learning.py benchmarks/training.py benchmarks/rerank.py \
 	benchmarks/nothing_fits.py benchmarks/loss_gradients.py benchmarks/neighbour.py
 bench: $(STAMP)
 	@for script in $(filter-out $(LONG),$(wildcard benchmarks/[!_]*.py)); do \

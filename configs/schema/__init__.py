@@ -17,7 +17,7 @@ from .network import (
     WordsConfig,
 )
 from .prepare import ExpertConfig, FeaturesConfig, PrepareConfig, TextEncoderConfig
-from .score import ScoreConfig, TeacherConfig
+from .score import CrossEncoderConfig, ScoreConfig, TeacherConfig, TransformersConfig
 from .section import Name, Section
 from .train import OptimConfig, TrainConfig
 
@@ -27,6 +27,7 @@ __all__ = [
     "READ_PATHS",
     "SHARED",
     "Config",
+    "CrossEncoderConfig",
     "DataConfig",
     "DenoiseConfig",
     "DrlConfig",
@@ -46,6 +47,7 @@ __all__ = [
     "TeacherConfig",
     "TextEncoderConfig",
     "TrainConfig",
+    "TransformersConfig",
     "TrunkConfig",
     "TrunkSizes",
     "Ts2NetConfig",

@@ -29,6 +29,8 @@ CHECKPOINT_PATHS = (
     "train.network.trunk.weights",
     "score.teachers.*.checkpoint",
     "score.teachers.*.openclip.weights",
+    "score.teachers.*.transformers.model",
+    "score.teachers.*.cross_encoder.model",
     "evaluate.run",
     "search.run",
 )

@@ -25,12 +25,13 @@ from ..data.views import ExpertView, view_identity
 from ..labels.frame_scores import gives_frame_logits
 from ..labels.teacher_view import teacher_words
 from ..models.checkpoints.files import checkpoint_digest
+from ..models.frozen.dual_encoder import DualEncoder
 from ..models.frozen.teacher import Teacher, load_teacher, trained_alone
 from ..runtime.background import BackgroundWriter
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter
 from .chance_check import OwnRanks, own_ranks
-from .scorer import Scorer
+from .scorer import BlockScorer, Scorer
 from .tile_plan import Layout, NewTile, TilePlan, block_tiles, choose_layout, plan_tiles, tile_layout
 from .video_encoder import VideoEncoder
 from .worker_part import WHOLE, WorkerPart
@@ -111,12 +112,17 @@ class OneTeacher:
         self.captions = {text.id: text.caption for text in split.texts}
         self.texts: list[Key] = [(text.id, text_digest(text.caption)) for text in split.texts]
         self.videos: list[Key] = [(video, frames.digest(video)) for video in split.videos]
+        self._encoder: VideoEncoder | None = None
 
     @cached_property
     def teacher(self) -> Teacher:
         """Loaded when it is first needed: a finished store never needs it."""
         words = teacher_words(self.config, self.settings, self.dataset)
-        return load_teacher(self.settings, self.checkpoint, self.device, words=words)
+        teacher = load_teacher(self.settings, self.checkpoint, self.device, words=words)
+        if isinstance(teacher, DualEncoder):
+            stored = f"the stored {self.frames.identity['image_size']}-pixel frames, cut to their middle"
+            self.reporter.info(f"{self.name} sees {teacher.pixels}; made from {stored}")
+        return teacher
 
     def run(self) -> TeacherScores:
         begun = time.monotonic()
@@ -168,8 +174,8 @@ class OneTeacher:
             where=str(cache.folder),
             hint=_OTHER_STORE,
         )
-        if not same_file and not math.isclose(self.teacher.scale, cache.scale, rel_tol=_SAME_SCALE):
-            now, then = {"scale": self.teacher.scale}, {"scale": cache.scale}
+        if not same_file and not math.isclose(self._scale(), cache.scale, rel_tol=_SAME_SCALE):
+            now, then = {"scale": self._scale()}, {"scale": cache.scale}
             refuse_difference(now, then, where=str(cache.folder), hint=_OTHER_STORE)
         return cache
 
@@ -251,6 +257,9 @@ class OneTeacher:
         video, caption = self.split.videos[0], self.split.texts[0].caption
         return gives_frame_logits(teacher, self.frames, video, caption, self.device)
 
+    def _scale(self) -> float:
+        return self.teacher.scale
+
     def _teacher_identity(self) -> dict[str, JSON]:
         teacher = self.teacher
         values = (teacher.weights_digest, teacher.score_version, teacher.words, teacher.frames)
@@ -261,18 +270,14 @@ class OneTeacher:
 
     def _score(self, cache: ScoreCache, work: Sequence[_Work], ranks: OwnRanks | None) -> tuple[int, OwnRanks | None]:
         """Make this worker's shards that are missing; how many, and the ranks in the first."""
-        batch = self.config.score.video_batch
-        done, encoder = 0, None
+        done = 0
         for each in work:
             tile, missing = each.tile, [shard for shard in each.missing() if shard in each.mine]
             if not missing:
                 continue
-            captions = self._captions(each, missing)
-            encoder = encoder or VideoEncoder(self.teacher, cache, self.frames, self.device, batch, self.part)
-            features = encoder.encode(tile.video_ids, self.reporter)
-            scorer = Scorer(self.teacher, tile, features, captions, self.config.score.text_batch)
-            total = tile.spec.texts * tile.spec.videos
-            before = total - sum(len(tile.spec.rows(shard)) for shard in missing) * tile.spec.videos
+            scorer = self._scorer(cache, tile, self._captions(each, missing))
+            total = tile.spec.texts * tile.spec.per_text
+            before = total - sum(len(tile.spec.rows(shard)) for shard in missing) * tile.spec.per_text
             with (
                 self.reporter.progress(f"scores of {self.name}", total, "pair", before) as progress,
                 BackgroundWriter("write-shard") as writer,
@@ -287,6 +292,14 @@ class OneTeacher:
                         writer.finish()
                         ranks = self._check_ranks(work)
         return done, ranks
+
+    def _scorer(self, cache: ScoreCache, tile: Tile, captions: Sequence[str]) -> BlockScorer:
+        """What scores a tile, its videos encoded."""
+        if self._encoder is None:
+            batch = self.config.score.video_batch
+            self._encoder = VideoEncoder(self.teacher, cache, self.frames, self.device, batch, self.part)
+        features = self._encoder.encode(tile.video_ids, self.reporter)
+        return Scorer(self.teacher, tile, features, captions, self.config.score.text_batch)
 
     def _captions(self, work: _Work, shards: Sequence[int]) -> list[str]:
         """Captions of a tile's rows; "" for those that are gone and not needed for these shards.
@@ -341,7 +354,7 @@ class OneTeacher:
         if ranks.near_chance and self.config.score.chance_check:
             raise CacheError(
                 f"teacher {self.name!r} ranks the captions' own videos near chance: was it loaded rightly?",
-                where=str(self.checkpoint or self.settings.plugin or f"score.teachers.{self.name}.openclip"),
+                where=str(self.checkpoint or self.settings.plugin or f"score.teachers.{self.name}"),
                 details=[found],
                 hint=Remedy(
                     "check it, and how its frames were prepared",

@@ -40,6 +40,7 @@ from .dataloader.frozen_tokens import frozen_inputs
 from .dataloader.resident_frames import frame_inputs
 from .dataloader.sampler import BatchSampler, VideoSampler
 from .dataloader.to_device import DeviceBatches, on_device
+from .losses.combined import Losses
 from .record.checkpoints import Checkpointer
 from .record.environment import environment
 from .record.monitor import Monitor
@@ -113,6 +114,13 @@ def _fitted(network: VideoTextNetwork, frames: FrameCache, config: Config) -> No
     )
 
 
+def _losses(settings: TrainConfig, device: torch.device) -> Losses:
+    """The losses; parameters of one of the user's own are drawn by the run's seed, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return Losses(settings.loss, settings.teachers).to(device)
+
+
 class TrainRun:
     """The steps of one run."""
 
@@ -125,10 +133,11 @@ class TrainRun:
         split = data.train
         self.sampler = _sampler(self.settings, split, data.groups)
         self.steps = _total_steps(self.settings, self.sampler)
-        optimiser = build_optimizer(self.network, self.settings.optim, self.steps, self.sampler.steps_per_epoch)
+        losses, steps_per_epoch = _losses(self.settings, self.device), self.sampler.steps_per_epoch
+        optimiser = build_optimizer(self.network, self.settings.optim, self.steps, steps_per_epoch, losses)
         self.online = self._online_teachers()
-        self.step = TrainingStep(self.network, optimiser, self.settings, self.online)
-        self.checkpointer = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter)
+        self.step = TrainingStep(self.network, optimiser, self.settings, self.online, losses=losses)
+        self.checkpointer = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter, losses)
         self.monitor = Monitor(folder, self.sampler, data.videos, self.settings, self.device, reporter)
         self.val_ids = self._texts(data.val)
         self.read = self._batch_loader()
@@ -157,6 +166,10 @@ class TrainRun:
             for batch in moved:
                 self.monitor.add(self.step(batch))
                 self._after(batch.step + 1, moved, progress, stop)
+        if self.world.main and (untaught := sum("untaught" in line for line in self.folder.metrics())):
+            self.reporter.info(
+                f"{untaught:,} of {counted(self.steps, 'step')} had no pairs of a sparse teacher's to learn from"
+            )
         return self._result(moved.waited)
 
     @contextmanager

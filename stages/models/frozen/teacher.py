@@ -1,7 +1,8 @@
 """Frozen teachers: what stage one scores with and online teaching runs.
 
 A teacher takes uint8 frames, their times and captions as strings; tokens, resolution and normalisation are its own.
-A network of ours, an open_clip model as it is, or a class of the user's own (own.py).
+A network of ours, an open_clip model as it is, one of transformers (dual_encoder.py), or a class of the user's own
+(own.py). A re-ranker is none: it scores pairs, not all of them (pair_teacher.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from ..clip.trunk import build_trunk
 from ..common.network import Features, VideoTextNetwork
 from ..experts.networks import ExpertNetwork
 from ..teachers.openclip import OpenClip
+from .dual_encoder import DualEncoder
 from .experts import ExpertTeacher
 from .own import OwnTeacher
 
@@ -140,8 +142,8 @@ class NetworkTeacher:
 
 
 def may_be_shared(teacher: Teacher) -> bool:
-    """Whether several threads may call it at a time: of a class of the user's own nobody has promised that."""
-    return not isinstance(teacher, OwnTeacher)
+    """Whether several threads may call it at a time: of others' code nobody has promised that."""
+    return not isinstance(teacher, OwnTeacher | DualEncoder)
 
 
 type Words = Callable[[ExpertsConfig], tuple[Callable[[Sequence[str]], Tensor], str]]
@@ -165,11 +167,19 @@ def load_teacher(
 
     Raises:
         CheckpointError: the checkpoint, or the open_clip model's weights, cannot be loaded.
-        ConfigError: there is no such open_clip model, or no such class.
+        ConfigError: there is no such model, no such class, a library is not installed, or it is a re-ranker.
         PluginError: the class is not what a teacher should be.
     """
     if config.plugin is not None:
         return OwnTeacher(config, torch.device(device))
+    if config.transformers is not None:
+        return DualEncoder(config, torch.device(device))
+    if config.cross_encoder is not None:
+        raise ConfigError(
+            f"teacher {config.name!r} is a re-ranker, which scores few pairs and gives no features: its scores teach "
+            "from the store, and nothing else can be asked of it",
+            where=f"score.teachers.{config.name}.cross_encoder",
+        )
     if config.openclip is not None:
         network = _zero_shot(config).to(device)
     else:

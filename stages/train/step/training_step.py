@@ -58,6 +58,7 @@ class TrainingStep:
     Args:
         online: teachers that run inside the step; the labels of the others come with the batch.
         world: the processes that take the step together; by default the current one.
+        losses: what is minimised, on the network's device; the optimiser knows its parameters.
     """
 
     def __init__(
@@ -67,12 +68,13 @@ class TrainingStep:
         settings: TrainConfig,
         online: Sequence[OnlineTeacher],
         world: World | None = None,
+        losses: Losses | None = None,
     ) -> None:
         self.network, self.optimiser, self.settings, self.online = network, optimiser, settings, online
         self.world = world or World.current()
-        self.losses = Losses(settings.loss, settings.teachers)
+        self.losses = losses or Losses(settings.loss, settings.teachers)
         self.device = network.logit_scale.device
-        self._shared = SharedGradients(network, self.world, in_parts=settings.chunk is not None)
+        self._shared = SharedGradients(network, self.losses, self.world, in_parts=settings.chunk is not None)
 
     def __call__(self, batch: Batch) -> Done:
         """One optimiser step."""
