@@ -25,6 +25,7 @@ from ...plurals import counted
 from ...remedies import Remedy, Score
 from ..data.teacher_frames import TeacherFrames
 from ..data.usable_split import UsableSplit
+from ..data.views import VideoView, student_view
 from ..models.frozen.cross_encoder import CrossEncoder, Document
 from ..runtime.device import choose_device
 from .one_teacher import OneTeacher
@@ -90,9 +91,17 @@ class Pictures:
         return [shown[video] for _, video in pairs]
 
 
-def documents_of(settings: CrossEncoderConfig, split: UsableSplit, frames: FrameCache, where: str) -> Documents:
-    """What the videos of a split are to a re-ranker."""
-    return OtherCaptions(split, where) if settings.video == "captions" else Pictures(frames)
+def documents_of(settings: CrossEncoderConfig, split: UsableSplit, frames: VideoView, where: str) -> Documents:
+    """What the videos of a split are to a re-ranker.
+
+    Raises:
+        ConfigError: it is to see pictures, and there are features alone.
+    """
+    if settings.video == "captions":
+        return OtherCaptions(split, where)
+    if not isinstance(frames, FrameCache):
+        raise ConfigError("there are no frames for it to see, features alone", where=f"{where}.video")
+    return Pictures(frames)
 
 
 class SparseTeacher(OneTeacher):
@@ -164,13 +173,10 @@ class SparseTeacher(OneTeacher):
 
     def _chooser_of(self, tile: Tile) -> ScoreReader:
         """The other teacher's scores of a tile's texts and videos, by the frames that it saw."""
-        seen = TeacherFrames(self.config, [self._asked.by], self._students)[self._asked.by]
+        by, students = self._asked.by, student_view(self.config, self.dataset)
+        seen = TeacherFrames(self.config, [by], students, {by: self.chooser.identity})[by]
         texts = list(zip(tile.text_ids, map(bytes, tile.text_digests), strict=True))
         return self.chooser.reader(texts, [(video, seen.digest(video)) for video in tile.video_ids])
-
-    @property
-    def _students(self) -> FrameCache:
-        return FrameCache.open(self.config.frames_folder)
 
     def _tell_hours(self) -> None:
         """Say once what is ahead, before anything is scored."""
@@ -186,7 +192,7 @@ class SparseTeacher(OneTeacher):
         )
 
 
-def time_reranker(config: Config, teacher: TeacherConfig, split: UsableSplit, frames: FrameCache) -> float:
+def time_reranker(config: Config, teacher: TeacherConfig, split: UsableSplit, frames: VideoView) -> float:
     """Pairs per second of a re-ranker, which is loaded for it."""
     assert teacher.cross_encoder is not None
     documents = documents_of(teacher.cross_encoder, split, frames, f"score.teachers.{teacher.name}.cross_encoder")
