@@ -5,7 +5,7 @@ from .data import DataConfig
 from .demo import ShapesConfig
 from .denoise import DenoiseConfig
 from .losses import LossConfig
-from .network import DrlConfig, NetworkConfig, TrunkConfig, TrunkSizes, Ts2NetConfig
+from .network import DrlConfig, NetworkConfig, PixelConfig, TrunkConfig, TrunkSizes, Ts2NetConfig
 from .prepare import PrepareConfig
 from .score import ScoreConfig, TeacherConfig
 from .section import Name, Section
@@ -23,6 +23,7 @@ __all__ = [
     "Name",
     "NetworkConfig",
     "OptimConfig",
+    "PixelConfig",
     "PrepareConfig",
     "ScoreConfig",
     "Section",

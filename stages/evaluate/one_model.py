@@ -21,7 +21,6 @@ from ..data.dataset import read_dataset
 from ..data.usable_split import UsableSplit, usable_split
 from ..data.video_inputs import FrameInputs
 from ..models.checkpoints.files import load_network
-from ..models.clip.tokens import tokenize
 from ..retrieval.confidence import Intervals, confidence
 from ..retrieval.encode import comparing
 from ..retrieval.fits import check_fits
@@ -185,7 +184,7 @@ class OneModel:
         return [captions[k] for k in np.sort(np.random.default_rng(0).permutation(len(captions))[:size])]
 
     def _tokens(self, captions: Sequence[str]) -> Tensor:
-        return tokenize(captions, self.network.config.words)[0]
+        return self.network.tokenize(captions)
 
     def _file_names(self, split: str, name: str) -> tuple[Path, Path] | None:
         """Where metrics and ranks are kept; nowhere for a checkpoint file."""

@@ -77,14 +77,15 @@ def online_teachers(
         CacheMismatchError: frame scores that cannot be carried to the student's frames.
         ConfigError: there is a fine loss, and no teacher with frame scores.
     """
-    from ..models.frozen.teacher import load_teacher  # training from the cache knows no teacher
+    from ..models.frozen.teacher import load_teacher, refuse_resized  # training from the cache knows no teacher
     from .frame_scores import gives_frame_logits
 
     known = {teacher.name: teacher for teacher in config.score.teachers}
     fine = config.train.loss.fine > 0
     teachers = []
     for name in config.train.teachers:
-        teacher = load_teacher(known[name], config.teacher_checkpoint(known[name]), device)
+        teacher = load_teacher(known[name], config.teacher_checkpoint(known[name]), device, reporter)
+        refuse_resized(teacher, seen[name].resize_mode, seen[name].interpolation)
         video, caption = split.videos[0], split.texts[0].caption
         has = fine and gives_frame_logits(teacher, seen[name], video, caption, device)
         if fine and not has:

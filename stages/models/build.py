@@ -3,9 +3,10 @@
 from importlib import import_module
 
 from ...configs.schema import NetworkConfig
-from .clip.catalog import named_sizes
-from .clip.trunk import build_trunk
-from .common.network import VideoTextNetwork, check_words
+from ..runtime.reporting import Reporter
+from .clip.catalog import description, resolved
+from .clip.loading import build_trunk
+from .common.network import VideoTextNetwork, check_words, refuse_without
 
 # Module and class of each kind.
 KINDS = {
@@ -18,15 +19,22 @@ KINDS = {
 }
 
 
-def build_network(config: NetworkConfig) -> VideoTextNetwork:
+def build_network(config: NetworkConfig, reporter: Reporter | None = None) -> VideoTextNetwork:
     """A network with fresh weights behind its trunk, drawn from torch's global generator.
+
+    Args:
+        reporter: is told where a trunk is built with the activation of its weights.
 
     Raises:
         ConfigError: the trunk is unknown or cannot be used, or settings do not fit each other.
         CheckpointError: the trunk's weights cannot be had.
     """
-    check_words(config.words, config.trunk.sizes or named_sizes(config.trunk.model))  # before weights are fetched
-    return network_class(config.kind)(config, build_trunk(config.trunk))
+    trunk = resolved(config.trunk, reporter)
+    kind, told = network_class(config.kind), description(trunk)
+    if not told.reads_all:  # before weights are fetched
+        check_words(config.words, told.context_length)
+    refuse_without(config.kind, kind.needs, told, trunk.model)
+    return kind(config.model_copy(update={"trunk": trunk}), build_trunk(trunk))
 
 
 def network_class(kind: str) -> type[VideoTextNetwork]:

@@ -22,7 +22,7 @@ from ...remedies import Change, Remedy
 from ..data.usable_split import UsableSplit
 from ..labels.frame_scores import gives_frame_logits
 from ..models.checkpoints.files import checkpoint_digest
-from ..models.frozen.teacher import Teacher, load_teacher, trained_alone
+from ..models.frozen.teacher import Teacher, load_teacher, refuse_resized, trained_alone
 from ..runtime.background import BackgroundWriter
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter
@@ -111,7 +111,9 @@ class OneTeacher:
     @cached_property
     def teacher(self) -> Teacher:
         """Loaded when it is first needed: a finished store never needs it."""
-        return load_teacher(self.settings, self.checkpoint, self.device)
+        teacher = load_teacher(self.settings, self.checkpoint, self.device, self.reporter)
+        refuse_resized(teacher, self.frames.resize_mode, self.frames.interpolation)
+        return teacher
 
     def run(self) -> TeacherScores:
         begun = time.monotonic()

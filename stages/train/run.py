@@ -21,7 +21,6 @@ from ..labels.cached import label_source
 from ..labels.online import OnlineTeacher, online_teachers, teacher_inputs
 from ..models.build import build_network
 from ..models.checkpoints.files import load_network, trained_with
-from ..models.clip.tokens import tokenize
 from ..models.common.network import VideoTextNetwork
 from ..retrieval.encode import measure
 from ..retrieval.fits import check_fits
@@ -73,15 +72,16 @@ class TrainResult:
     left_over: int = 0
 
 
-def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTextNetwork:
+def _build(config: Config, frames: FrameCache, device: torch.device, reporter: Reporter) -> VideoTextNetwork:
     settings = config.train
     torch.manual_seed(settings.seed)
     if (init := config.init_checkpoint) is None:
-        network = build_network(settings.network)
+        network = build_network(settings.network, reporter)
     else:
         with trained_with({"train.init": "null"}):
             network = load_network(init)
-        wanted = settings.network.model_copy(update={"trunk": network.config.trunk})
+        words = network.trunk.word_slots(settings.network.words)
+        wanted = settings.network.model_copy(update={"trunk": network.config.trunk, "words": words})
         if network.config != wanted:
             raise ConfigError(
                 f"train.init holds another network: {network.config!r}, but train.network asks for {wanted!r}",
@@ -104,7 +104,7 @@ class TrainRun:
         self.config, self.settings, self.data = config, config.train, data
         self.folder, self.reporter, self.world = folder, reporter, World.current()
         self.device = choose_device(self.settings.device)
-        self.network = _build(config, data.frames, self.device)
+        self.network = _build(config, data.frames, self.device, reporter)
         self.train_inputs, self.val_inputs = self._inputs()
         split = data.train
         texts = len(split.texts)
@@ -115,7 +115,7 @@ class TrainRun:
         self.step = TrainingStep(self.network, optimiser, self.settings, split.captions, self.online)
         self.checkpointer = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter)
         self.monitor = Monitor(folder, self.sampler, data.videos, self.settings, self.device, reporter)
-        self.val_ids = tokenize(data.val.captions, self.settings.network.words)[0]
+        self.val_ids = self.network.tokenize(data.val.captions)
         self.read = self._batch_loader()
         self.began = time.perf_counter()
 
@@ -248,7 +248,7 @@ class TrainRun:
     def _batch_loader(self) -> BatchLoader:
         split = self.data.train
         return BatchLoader(
-            ids=tokenize(split.captions, self.settings.network.words)[0],
+            ids=self.network.tokenize(split.captions),
             text_video=split.text_video,
             inputs=self.train_inputs,
             labels=LabelThreads([teacher.reader for teacher in self.data.cached]),

@@ -66,7 +66,7 @@ def training_memory(name: str, settings: TrainConfig, precision: Precision, devi
         network = _prepared(fake_network(settings.network), settings)
         parameters = list(network.parameters())
         saved = _Saved(parameters)
-        with torch.autograd.graph.saved_tensors_hooks(saved.keep, _back), longest(settings.network.words - 1):
+        with torch.autograd.graph.saved_tensors_hooks(saved.keep, _back), longest(network.config.words - 1):
             _loss(network, settings, precision, None)
     numbers = sum(parameter.numel() for parameter in parameters)
     trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
@@ -120,7 +120,7 @@ def _loss(
             texts = network.encode_texts(torch.zeros(batch, config.words, dtype=torch.long))
             videos = encode_fake_videos(network, columns, tokens=settings.trunk == "frozen")
         else:
-            vocabulary = network.trunk.sizes.vocab_size
+            vocabulary = network.trunk.vocab_size
             ids = torch.randint(vocabulary - 1, (batch, config.words), device=device)
             ids[:, -1] = vocabulary - 1  # the largest one ends a text: all slots are in use
             mask = torch.ones(columns, config.frames, dtype=torch.bool, device=device)
@@ -142,7 +142,7 @@ def _loss(
 
 def _frames(network: VideoTextNetwork, settings: TrainConfig, device: torch.device) -> Tensor:
     """Random uint8 frames, or class tokens of a frozen trunk."""
-    slots, size = (settings.batch_size + settings.unlabelled, network.config.frames), network.trunk.sizes.image_size
+    slots, size = (settings.batch_size + settings.unlabelled, network.config.frames), network.trunk.image_size
     if settings.trunk == "frozen":
         return torch.randn(*slots, network.trunk.width, device=device)
     return torch.randint(256, (*slots, 3, size, size), dtype=torch.uint8, device=device)

@@ -185,9 +185,7 @@ def _tell(found: PublishedCheckpoint, where: str, reporter: Reporter | None) -> 
 
 def network_digest(network: VideoTextNetwork) -> str:
     """A hash of the weights, their names, and the settings that change what the same weights compute."""
-    config, sizes = network.config, network.trunk.sizes
-    settings: list[object] = [config.kind, network.trunk.visual.transformer.resblocks[0].attn.num_heads]
-    settings += [network.trunk.transformer.resblocks[0].attn.num_heads, sizes.quick_gelu, *network.settings()]
+    settings = [network.config.kind, *network.trunk.identity, *network.settings()]
     return _digest(settings, network.state_dict().items())
 
 
@@ -212,11 +210,8 @@ def checkpoint_digest(path: Path) -> str:
 
 
 def class_token_digest(network: VideoTextNetwork) -> str:
-    """A hash of the weights and settings that class tokens depend on: the visual trunk up to its last block."""
-    visual = network.trunk.visual
-    settings = [visual.transformer.resblocks[0].attn.num_heads, network.trunk.sizes.quick_gelu]
-    behind = ("ln_post.", "proj")
-    return _digest(settings, ((k, v) for k, v in visual.state_dict().items() if not k.startswith(behind)))
+    """A hash of the weights and settings that class tokens depend on: those of the visual trunk."""
+    return _digest(network.trunk.frame_identity, network.trunk.frame_weights())
 
 
 def _digest(settings: list[object], tensors: Iterable[tuple[str, Tensor]]) -> str:

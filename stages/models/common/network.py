@@ -2,19 +2,26 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ....configs.schema import NetworkConfig, TrunkConfig, TrunkSizes
+from ....configs.schema import NetworkConfig
 from ....errors import ConfigError
 from ....remedies import Change, Remedy
+from ..clip.base import Trunk
+from ..clip.described import Described
 from ..clip.pixels import normalise
-from ..clip.trunk import ClipTrunk
 from .temporal import TemporalTransformer
 
 Features = dict[str, Tensor]
+Need = Literal["words", "patches"]
+_GIVEN = {  # by which trunks, in words
+    "words": "a plain ViT, or a model whose text tower reads from left to right and ends at CLIP's end of text: EVA, "
+    "ViTamin, PE-Core, ConvNeXt and ResNet have one",
+    "patches": "a plain ViT, such as ViT-B-32-quickgelu",
+}
 
 
 class VideoTextNetwork(nn.Module, ABC):
@@ -24,23 +31,25 @@ class VideoTextNetwork(nn.Module, ABC):
     padded slots come last. With `temporal_layers: 0` there is no temporal transformer (published header `meanP`).
 
     Attributes:
-        config: the network's configuration, the trunk's sizes resolved.
+        config: the network's configuration, the trunk's make resolved, and the word slots that it reads.
         score_version: raised by hand whenever the same weights give other scores than before.
         one_vector: texts and videos are one unit vector each, the feature `vector`, and a score is their dot product.
+        needs: what of a trunk it cannot do without, beside features of frames and sentences.
     """
 
     score_version: ClassVar[int] = 1
     one_vector: ClassVar[bool] = False
+    needs: ClassVar[tuple[Need, ...]] = ()
 
-    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
+    def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__()
-        check_words(config.words, trunk.sizes)
-        resolved = TrunkConfig(model=config.trunk.model, sizes=trunk.sizes, weights=None)
-        self.config = config.model_copy(update={"trunk": resolved})
+        words = trunk.word_slots(config.words)
+        check_words(words, trunk.context_length)
+        self.config = config.model_copy(update={"trunk": trunk.recorded(config.trunk), "words": words})
         self.trunk = trunk
         self.temporal: TemporalTransformer | None = None
         if config.temporal_layers:
-            positions = max(trunk.sizes.context_length, config.frames)
+            positions = max(trunk.context_length, config.frames)
             self.temporal = TemporalTransformer(trunk.embed_dim, config.temporal_layers, positions)
             self.temporal.initialise(trunk)
 
@@ -52,6 +61,19 @@ class VideoTextNetwork(nn.Module, ABC):
     def logit_scale(self) -> nn.Parameter:
         """The logarithm of the scale: logits = exp(logit_scale) x score."""
         return self.trunk.logit_scale
+
+    def tokenize(self, captions: Sequence[str]) -> Tensor:
+        """Token ids int64 [T, W] of captions, cut and padded to the network's slots."""
+        return self.trunk.tokenizer(captions, self.config.words)
+
+    def tokenize_telling(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids [T, W] of sentences that people ask with, and which of them are longer than the slots hold [T]."""
+        return self.trunk.tokenizer.telling(sentences, self.config.words)
+
+    @property
+    def reads_captions(self) -> bool:
+        """Whether its text tower knows the tokens that captions are made of."""
+        return self.trunk.vocab_size >= self.trunk.tokenizer.vocabulary
 
     def freeze_class_tokens(self) -> None:
         """Train only what lies behind the visual trunk's class tokens, which can then be cached."""
@@ -77,7 +99,7 @@ class VideoTextNetwork(nn.Module, ABC):
         if frames.dtype != torch.uint8:
             return frames.flatten(0, 1), torch.arange(mask.numel(), device=mask.device).view_as(mask)
         valid = mask.bool()
-        pixels = normalise(frames[valid], self.trunk.dtype)
+        pixels = normalise(frames[valid], self.trunk.dtype, self.trunk.pixels)
         blank = pixels.new_zeros((1, *frames.shape[2:]))
         slots = valid.flatten().cumsum(0).view_as(valid) - 1
         return torch.cat([pixels, blank]), slots.masked_fill(~valid, len(pixels))
@@ -118,19 +140,34 @@ class VideoTextNetwork(nn.Module, ABC):
         """Frame-text scores [T, F] of text i with video i, before softmax; None when there are none."""
 
 
-def check_words(words: int, sizes: TrunkSizes) -> None:
-    """Refuse more word slots than the trunk's text tower has positions for.
+def check_words(words: int, most: int) -> None:
+    """Refuse more word slots than the `most` that the trunk's text tower has positions for.
 
     Raises:
         ConfigError: naming both.
     """
-    most = sizes.context_length
     if words > most:
         raise ConfigError(
             f"{words} words are asked for; this trunk's text tower has {most} positions",
             where="train.network.words",
             hint=Remedy("ask for fewer words", Change({"train.network.words": most})),
         )
+
+
+def refuse_without(kind: str, needs: Sequence[Need], trunk: Described, model: str) -> None:
+    """Refuse a trunk that does not give what a kind of network compares.
+
+    Raises:
+        ConfigError: naming what, and which trunks do.
+    """
+    for need in needs:
+        if not getattr(trunk, need):
+            raise ConfigError(
+                f"{kind} compares {need}, and the trunk {model} ({trunk.family}) gives features of "
+                f"{'sentences' if need == 'words' else 'frames'} alone",
+                where="train.network.trunk.model",
+                hint=f"take {_GIVEN[need]}; or the kind student, xpool or openclip",
+            )
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -16,12 +16,12 @@ from ....configs.schema import NetworkConfig, TeacherConfig
 from ....errors import CheckpointError, ConfigError, TeachclipError
 from ....remedies import OTHER, Prepare, Remedy
 from ...runtime.device import plain_float32
-from ..build import KINDS, network_class
+from ...runtime.reporting import Reporter
+from ..build import KINDS, build_network
 from ..checkpoints.files import load_network, network_digest, trained_with
 from ..checkpoints.published import FRAMES, WORDS
-from ..clip.catalog import named_sizes
-from ..clip.tokens import VOCABULARY, tokenize
-from ..clip.trunk import build_trunk
+from ..clip.catalog import description, resolved
+from ..clip.tokens import VOCABULARY
 from ..common.network import Features, VideoTextNetwork
 from .own import OwnTeacher
 
@@ -71,9 +71,9 @@ class NetworkTeacher:
         self.frames, self.words = network.config.frames, network.config.words
         self.scale = float(network.logit_scale.exp())
         self.weights_digest = network_digest(network)
-        if network.trunk.sizes.vocab_size != VOCABULARY:
+        if not network.reads_captions:
             raise CheckpointError(
-                f"teacher {name!r} knows {network.trunk.sizes.vocab_size} tokens, captions have {VOCABULARY}"
+                f"teacher {name!r} knows {network.trunk.vocab_size} tokens, captions have {VOCABULARY}"
             )
 
     @torch.no_grad()
@@ -83,16 +83,12 @@ class NetworkTeacher:
         Raises:
             CheckpointError: frames of another number or size than the network takes.
         """
-        size = self.network.trunk.sizes.image_size
+        size = self.network.trunk.image_size
         if frames.shape[1] != self.frames or frames.shape[-1] != size:
             raise CheckpointError(
                 f"teacher {self.name!r} takes {self.frames} frames of {size} pixels; "
                 f"these are {frames.shape[1]} of {frames.shape[-1]}",
-                hint=Remedy(
-                    "set its `frames`, where its checkpoint does not record how many, or prepare others for it and "
-                    "name them as its `prepared`",
-                    Prepare({"prepare.max_frames": self.frames, "prepare.image_size": size, "prepare.frames": OTHER}),
-                ),
+                hint=self._other_frames,
             )
         with plain_float32(self.network.logit_scale.device):
             return self.network.encode_videos(frames, mask)
@@ -100,7 +96,7 @@ class NetworkTeacher:
     @torch.no_grad()
     def encode_texts(self, captions: Sequence[str]) -> Features:
         """See `Teacher`."""
-        ids, _ = tokenize(captions, self.words)
+        ids = self.network.tokenize(captions)
         with plain_float32(self.network.logit_scale.device):
             return self.network.encode_texts(ids.to(self.network.logit_scale.device))
 
@@ -116,13 +112,51 @@ class NetworkTeacher:
         with plain_float32(self.network.logit_scale.device):
             return self.network.frame_logits(texts, videos)
 
+    def refuse_resized(self, resize_mode: str, interpolation: str) -> None:
+        """Refuse frames that were resized otherwise than its trunk wants them.
+
+        Raises:
+            CheckpointError: naming both.
+        """
+        wanted = self.network.trunk.pixels
+        if (resize_mode, interpolation) != (wanted.resize_mode, wanted.interpolation):
+            raise CheckpointError(
+                f"teacher {self.name!r} takes frames resized by {wanted.resize_mode}, {wanted.interpolation}; "
+                f"these are by {resize_mode}, {interpolation}",
+                hint=self._other_frames,
+            )
+
+    @property
+    def _other_frames(self) -> Remedy:
+        own = {f"prepare.{key}": value for key, value in self.network.trunk.prepared.items()}
+        return Remedy(
+            "set its `frames`, where its checkpoint does not record how many, or prepare others for it and "
+            "name them as its `prepared`",
+            Prepare({"prepare.max_frames": self.frames, **own, "prepare.frames": OTHER}),
+        )
+
+
+def refuse_resized(teacher: Teacher, resize_mode: str, interpolation: str) -> None:
+    """Refuse frames that were resized otherwise than a network of ours wants them; others see to their frames alone.
+
+    Raises:
+        CheckpointError: naming both.
+    """
+    if isinstance(teacher, NetworkTeacher):
+        teacher.refuse_resized(resize_mode, interpolation)
+
 
 def may_be_shared(teacher: Teacher) -> bool:
     """Whether several threads may call it at a time: of a class of the user's own nobody has promised that."""
     return not isinstance(teacher, OwnTeacher)
 
 
-def load_teacher(config: TeacherConfig, checkpoint: Path | None, device: str | torch.device = "cpu") -> Teacher:
+def load_teacher(
+    config: TeacherConfig,
+    checkpoint: Path | None,
+    device: str | torch.device = "cpu",
+    reporter: Reporter | None = None,
+) -> Teacher:
     """The teacher that `config` describes.
 
     Args:
@@ -137,7 +171,7 @@ def load_teacher(config: TeacherConfig, checkpoint: Path | None, device: str | t
     if config.plugin is not None:
         return OwnTeacher(config, torch.device(device))
     if config.openclip is not None:
-        network = _zero_shot(config).to(device)
+        network = _zero_shot(config, reporter).to(device)
     else:
         assert checkpoint is not None
         network = load_network(checkpoint, device, frames=config.frames, words=config.words)
@@ -150,24 +184,23 @@ def trained_alone(name: str) -> AbstractContextManager[None]:
     return trained_with({"train.network.kind": kind, "train.teachers": "[]", "train.init": "null"})
 
 
-def _zero_shot(config: TeacherConfig) -> VideoTextNetwork:
+def _zero_shot(config: TeacherConfig, reporter: Reporter | None) -> VideoTextNetwork:
     """An open_clip model as it is (network kind `openclip`)."""
     assert config.openclip is not None
     key = f"score.teachers.{config.name}.openclip"
     if config.openclip.weights is None:
         raise ConfigError("an open_clip model without weights knows nothing", where=f"{key}.weights")
     try:
-        most = (config.openclip.sizes or named_sizes(config.openclip.model)).context_length
+        trunk = resolved(config.openclip, reporter)
+        most = description(trunk).context_length
         frames, words = config.frames or FRAMES, config.words or min(WORDS, most)
         if words > most:  # told before any weights are fetched
             raise ConfigError(
                 f"{words} words are asked for; this model has {most} at most",
                 where=f"score.teachers.{config.name}.words",
             )
-        trunk = build_trunk(config.openclip)
+        return build_network(NetworkConfig(kind="openclip", trunk=trunk, frames=frames, words=words, temporal_layers=0))
     except TeachclipError as error:  # which speaks of the network that is trained
         where = error.where and error.where.replace("train.network.trunk", key)
         hint = error.hint.replace("train.network.trunk", key) if isinstance(error.hint, str) else error.hint
         raise type(error)(error.what, where=where, hint=hint, details=error.details) from error
-    settings = NetworkConfig(kind="openclip", trunk=config.openclip, frames=frames, words=words, temporal_layers=0)
-    return network_class("openclip")(settings, trunk)

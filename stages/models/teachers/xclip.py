@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from ....configs.schema import NetworkConfig
 from ....errors import CheckpointError
-from ..clip.trunk import ClipTrunk
+from ..clip.base import Trunk
 from ..common.network import Features, VideoTextNetwork, masked_mean
 from ..common.pair_blocks import score_in_blocks
 
@@ -36,7 +36,9 @@ class XClip(VideoTextNetwork):
     the score, whatever `mask_padding` says.
     """
 
-    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
+    needs = ("words",)
+
+    def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__(config, trunk)
         width, words, frames = trunk.embed_dim, config.words, config.frames
         self.global_mat_weight = _identity(width)

@@ -135,14 +135,22 @@ def load_into(
     ]
     if details:
         raise CheckpointError("these weights are of another network", where=where, details=details)
-    whole = [f"{named(name)}: {value.dtype}" for name, value in tensors.items() if not value.is_floating_point()]
+    counts = {name for name, value in module.state_dict().items() if not value.is_floating_point()}  # of BatchNorms
+    whole = [
+        f"{named(name)}: {value.dtype}"
+        for name, value in tensors.items()
+        if value.is_floating_point() == (name in counts)
+    ]
     if whole:
         raise CheckpointError("weights are no floating numbers", where=where, details=listed("of another type", whole))
     broken = [named(name) for name, value in tensors.items() if not value.isfinite().all()]
     if broken:
         raise CheckpointError("weights are not finite", where=where, details=listed("not finite", broken))
     if assign:
-        tensors = {name: value.to(torch.float32, copy=True).contiguous() for name, value in tensors.items()}
+        tensors = {
+            name: value.to(value.dtype if name in counts else torch.float32, copy=True).contiguous()
+            for name, value in tensors.items()
+        }
     module.load_state_dict(tensors, assign=assign)
 
 
