@@ -11,7 +11,7 @@ from ...configs.loading import load_config
 from ...configs.schema import Config
 from ...errors import TeachclipError
 from ..models.checkpoints.published import title_of
-from ..models.common.network import VideoTextNetwork
+from ..models.common.network import RetrievalNetwork, VideoTextNetwork
 from ..runtime.run_folder import RunFolder
 
 UNKNOWN = "not known to teachclip: ask its publisher"
@@ -33,7 +33,7 @@ def sources(config: Config | None) -> list[str]:
 
 
 def card(
-    run: Path, network: VideoTextNetwork, digest: str, name: str, license: str | None, licenses: Mapping[str, str]
+    run: Path, network: RetrievalNetwork, digest: str, name: str, license: str | None, licenses: Mapping[str, str]
 ) -> str:
     """A model card in Markdown, with the front matter that a hub reads.
 
@@ -56,15 +56,18 @@ def card(
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _what(network: VideoTextNetwork, digest: str) -> Iterator[str]:
+def _what(network: RetrievalNetwork, digest: str) -> Iterator[str]:
     config = network.config
     yield f"{title_of(config)}, for finding videos by a sentence, made with teachclip."
     yield ""
-    yield f"* sees {config.frames} frames of {network.trunk.sizes.image_size} pixels, reads {config.words} tokens"
-    if network.one_vector:
+    if not isinstance(network, VideoTextNetwork):
+        yield f"* sees features made beforehand: {', '.join(sorted(config.experts.modalities))}"
+    else:
+        yield f"* sees {config.frames} frames of {network.trunk.image_size} pixels, reads {config.words} tokens"
+    if isinstance(network, VideoTextNetwork) and network.one_vector:
         yield f"* makes one vector of {network.vector_width} numbers of a video and of a sentence, compared by cosine"
     else:
-        yield "* compares every word with every frame: it re-orders what a student finds, and teaches students"
+        yield "* has no single vector of a video: it re-orders what a student finds, and teaches students"
     yield f"* {sum(parameter.numel() for parameter in network.parameters()):,} parameters, digest `{digest[:16]}`"
 
 

@@ -21,7 +21,6 @@ from ..data.usable_split import UsableSplit, usable_split
 from ..data.video_inputs import TextInputs
 from ..data.views import ExpertView, VideoView, network_experts, open_words, texts_of, view_inputs
 from ..models.checkpoints.files import load_network
-from ..models.clip.tokens import tokenize
 from ..models.common.network import VideoTextNetwork
 from ..models.shortened import shorten, split_width
 from ..retrieval.confidence import Intervals, confidence
@@ -204,10 +203,10 @@ class OneModel:
 
     def _texts(self, of: Config, texts: Sequence[Text]) -> TextInputs:
         """Token ids of texts, or their words."""
-        config = self.network.config
-        if config.on_experts:
-            return open_words(of, config.experts, texts_of(of), self.settings.text).inputs(texts)
-        return tokenize([text.caption for text in texts], config.words)[0]
+        network = self.network
+        if not isinstance(network, VideoTextNetwork):
+            return open_words(of, network.config.experts, texts_of(of), self.settings.text).inputs(texts)
+        return network.tokenize([text.caption for text in texts])
 
     def _file_names(self, split: str, name: str) -> tuple[Path, Path] | None:
         """Where metrics and ranks are kept; nowhere for a checkpoint file."""

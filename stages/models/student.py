@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...configs.schema import NetworkConfig
-from .clip.trunk import ClipTrunk
+from .clip.base import Trunk
 from .common.network import Features, VideoTextNetwork, masked_mean
 from .common.temporal import INIT_STD
 from .common.valid_frames import Frames
@@ -41,7 +41,7 @@ class Student(VideoTextNetwork):
 
     one_vector = True
 
-    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
+    def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__(config, trunk)
         self.afa = AttentionalAggregation(trunk.embed_dim) if config.pooling == "afa" else None
 

@@ -26,7 +26,7 @@ from ..labels.frame_scores import gives_frame_logits
 from ..labels.teacher_view import teacher_words
 from ..models.checkpoints.files import checkpoint_digest
 from ..models.frozen.dual_encoder import DualEncoder
-from ..models.frozen.teacher import Teacher, load_teacher, trained_alone
+from ..models.frozen.teacher import Teacher, load_teacher, refuse_resized, trained_alone
 from ..runtime.background import BackgroundWriter
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter
@@ -118,7 +118,10 @@ class OneTeacher:
     def teacher(self) -> Teacher:
         """Loaded when it is first needed: a finished store never needs it."""
         words = teacher_words(self.config, self.settings, self.dataset)
-        teacher = load_teacher(self.settings, self.checkpoint, self.device, words=words)
+        teacher = load_teacher(self.settings, self.checkpoint, self.device, self.reporter, words=words)
+        if isinstance(self.frames, ExpertView):
+            return teacher
+        refuse_resized(teacher, self.frames.resize_mode, self.frames.interpolation)
         if isinstance(teacher, DualEncoder):
             stored = f"the stored {self.frames.identity['image_size']}-pixel frames, cut to their middle"
             self.reporter.info(f"{self.name} sees {teacher.pixels}; made from {stored}")

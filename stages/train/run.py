@@ -23,7 +23,6 @@ from ..labels.cached import label_source
 from ..labels.online import OnlineTeacher, online_teachers, teacher_inputs
 from ..models.build import build_network
 from ..models.checkpoints.files import load_network, trained_with
-from ..models.clip.tokens import tokenize
 from ..models.common.network import RetrievalNetwork, VideoTextNetwork
 from ..models.shortened import check_widths
 from ..retrieval.encode import measure
@@ -81,15 +80,18 @@ class TrainResult:
     left_over: int = 0
 
 
-def _build(config: Config, frames: FrameCache | ExpertView, device: torch.device) -> RetrievalNetwork:
+def _build(
+    config: Config, frames: FrameCache | ExpertView, device: torch.device, reporter: Reporter
+) -> RetrievalNetwork:
     settings = config.train
     torch.manual_seed(settings.seed)
     if (init := config.init_checkpoint) is None:
-        network = build_network(settings.network)
+        network = build_network(settings.network, reporter)
     else:
         with trained_with({"train.init": "null"}):
             network = load_network(init)
-        wanted = settings.network.model_copy(update={"trunk": network.config.trunk})
+        words = network.trunk.word_slots(settings.network.words)
+        wanted = settings.network.model_copy(update={"trunk": network.config.trunk, "words": words})
         if network.config != wanted:
             raise ConfigError(
                 f"train.init holds another network: {network.config!r}, but train.network asks for {wanted!r}",
@@ -128,7 +130,7 @@ class TrainRun:
         self.config, self.settings, self.data = config, config.train, data
         self.folder, self.reporter, self.world = folder, reporter, World.current()
         self.device = choose_device(self.settings.device)
-        self.network = _build(config, data.frames, self.device)
+        self.network = _build(config, data.frames, self.device, reporter)
         self.train_inputs, self.val_inputs = self._inputs()
         split = data.train
         self.sampler = _sampler(self.settings, split, data.groups)
@@ -276,8 +278,10 @@ class TrainRun:
 
     def _texts(self, split: UsableSplit) -> TextInputs:
         """Token ids [T, W] of a split's captions, or their words [T, W, D], read when they are asked for."""
-        words = self.data.words
-        return tokenize(split.captions, self.settings.network.words)[0] if words is None else words.inputs(split.texts)
+        if self.data.words is not None:
+            return self.data.words.inputs(split.texts)
+        assert isinstance(self.network, VideoTextNetwork)
+        return self.network.tokenize(split.captions)
 
     def _tokens(self, videos: Sequence[str]) -> MemoryInputs:
         assert isinstance(self.network, VideoTextNetwork)

@@ -70,7 +70,7 @@ def training_memory(name: str, settings: TrainConfig, precision: Precision, devi
 
 def _loss(network: VideoTextNetwork, settings: TrainConfig, precision: Precision, device: torch.device) -> Tensor:
     """The loss of one batch of random frames and words."""
-    batch, config, vocabulary = settings.batch_size, network.config, network.trunk.sizes.vocab_size
+    batch, config, vocabulary = settings.batch_size, network.config, network.trunk.vocab_size
     ids = torch.randint(vocabulary - 1, (batch, config.words), device=device)
     ids[:, -1] = vocabulary - 1  # the largest one ends a text: all slots are in use
     mask = torch.ones(batch + settings.unlabelled, config.frames, dtype=torch.bool, device=device)
@@ -81,7 +81,7 @@ def _loss(network: VideoTextNetwork, settings: TrainConfig, precision: Precision
 
 def _frames(network: VideoTextNetwork, settings: TrainConfig, device: torch.device) -> Tensor:
     """Random uint8 frames, or class tokens of a frozen trunk."""
-    slots, size = (settings.batch_size + settings.unlabelled, network.config.frames), network.trunk.sizes.image_size
+    slots, size = (settings.batch_size + settings.unlabelled, network.config.frames), network.trunk.image_size
     if settings.trunk == "frozen":
         return torch.randn(*slots, network.trunk.width, device=device)
     return torch.randint(256, (*slots, 3, size, size), dtype=torch.uint8, device=device)

@@ -229,10 +229,7 @@ def load_clip_network(
 
 def network_digest(network: RetrievalNetwork) -> str:
     """A hash of the weights, their names, and the settings that change what the same weights compute."""
-    trunk: list[object] = []
-    if isinstance(network, VideoTextNetwork):
-        towers = (network.trunk.visual.transformer, network.trunk.transformer)
-        trunk = [*(tower.resblocks[0].attn.num_heads for tower in towers), network.trunk.sizes.quick_gelu]
+    trunk = network.trunk.identity if isinstance(network, VideoTextNetwork) else []
     return _digest([network.config.kind, *trunk, *network.settings()], network.state_dict().items())
 
 
@@ -257,11 +254,8 @@ def checkpoint_digest(path: Path) -> str:
 
 
 def class_token_digest(network: VideoTextNetwork) -> str:
-    """A hash of the weights and settings that class tokens depend on: the visual trunk up to its last block."""
-    visual = network.trunk.visual
-    settings = [visual.transformer.resblocks[0].attn.num_heads, network.trunk.sizes.quick_gelu]
-    behind = ("ln_post.", "proj")
-    return _digest(settings, ((k, v) for k, v in visual.state_dict().items() if not k.startswith(behind)))
+    """A hash of the weights and settings that class tokens depend on: those of the visual trunk."""
+    return _digest(network.trunk.frame_identity, network.trunk.frame_weights())
 
 
 def _digest(settings: list[object], tensors: Iterable[tuple[str, Tensor]]) -> str:

@@ -17,15 +17,14 @@ from ....configs.schema import ExpertsConfig, NetworkConfig, TeacherConfig
 from ....errors import CheckpointError, ConfigError, TeachclipError
 from ....remedies import OTHER, Prepare, Remedy
 from ...runtime.device import autocast, plain_float32
-from ..build import KINDS
+from ...runtime.reporting import Reporter
+from ..build import KINDS, build_clip_network
 from ..checkpoints.files import load_network, network_digest, trained_with
 from ..checkpoints.published import FRAMES, WORDS, title_of
-from ..clip.catalog import named_sizes
-from ..clip.tokens import VOCABULARY, tokenize
-from ..clip.trunk import build_trunk
+from ..clip.catalog import description, resolved
+from ..clip.tokens import VOCABULARY
 from ..common.network import Features, VideoTextNetwork
 from ..experts.networks import ExpertNetwork
-from ..teachers.openclip import OpenClip
 from .dual_encoder import DualEncoder
 from .experts import ExpertTeacher
 from .own import OwnTeacher
@@ -83,9 +82,9 @@ class NetworkTeacher:
         self.frames, self.words = network.config.frames, network.config.words
         self.scale = float(network.logit_scale.exp())
         self.weights_digest = network_digest(network)
-        if network.trunk.sizes.vocab_size != VOCABULARY:
+        if not network.reads_captions:
             raise CheckpointError(
-                f"teacher {name!r} knows {network.trunk.sizes.vocab_size} tokens, captions have {VOCABULARY}"
+                f"teacher {name!r} knows {network.trunk.vocab_size} tokens, captions have {VOCABULARY}"
             )
 
     @torch.no_grad()
@@ -95,16 +94,12 @@ class NetworkTeacher:
         Raises:
             CheckpointError: frames of another number or size than the network takes.
         """
-        size = self.network.trunk.sizes.image_size
+        size = self.network.trunk.image_size
         if frames.shape[1] != self.frames or frames.shape[-1] != size:
             raise CheckpointError(
                 f"teacher {self.name!r} takes {self.frames} frames of {size} pixels; "
                 f"these are {frames.shape[1]} of {frames.shape[-1]}",
-                hint=Remedy(
-                    "set its `frames`, where its checkpoint does not record how many, or prepare others for it and "
-                    "name them as its `prepared`",
-                    Prepare({"prepare.max_frames": self.frames, "prepare.image_size": size, "prepare.frames": OTHER}),
-                ),
+                hint=self._other_frames,
             )
         with self._encoding():
             return self.network.encode_videos(frames, mask)
@@ -116,7 +111,7 @@ class NetworkTeacher:
 
     def tokenize(self, captions: Sequence[str]) -> Tensor:
         """Token ids of captions [T, W], on the CPU."""
-        return tokenize(captions, self.words)[0]
+        return self.network.tokenize(captions)
 
     @torch.no_grad()
     def encode_ids(self, ids: Tensor) -> Features:
@@ -140,6 +135,39 @@ class NetworkTeacher:
         with plain_float32(self.network.logit_scale.device):
             return self.network.frame_logits(texts, videos)
 
+    def refuse_resized(self, resize_mode: str, interpolation: str) -> None:
+        """Refuse frames that were resized otherwise than its trunk wants them.
+
+        Raises:
+            CheckpointError: naming both.
+        """
+        wanted = self.network.trunk.pixels
+        if (resize_mode, interpolation) != (wanted.resize_mode, wanted.interpolation):
+            raise CheckpointError(
+                f"teacher {self.name!r} takes frames resized by {wanted.resize_mode}, {wanted.interpolation}; "
+                f"these are by {resize_mode}, {interpolation}",
+                hint=self._other_frames,
+            )
+
+    @property
+    def _other_frames(self) -> Remedy:
+        own = {f"prepare.{key}": value for key, value in self.network.trunk.prepared.items()}
+        return Remedy(
+            "set its `frames`, where its checkpoint does not record how many, or prepare others for it and "
+            "name them as its `prepared`",
+            Prepare({"prepare.max_frames": self.frames, **own, "prepare.frames": OTHER}),
+        )
+
+
+def refuse_resized(teacher: Teacher, resize_mode: str, interpolation: str) -> None:
+    """Refuse frames that were resized otherwise than a network of ours wants them; others see to their frames alone.
+
+    Raises:
+        CheckpointError: naming both.
+    """
+    if isinstance(teacher, NetworkTeacher):
+        teacher.refuse_resized(resize_mode, interpolation)
+
 
 def may_be_shared(teacher: Teacher) -> bool:
     """Whether several threads may call it at a time: of others' code nobody has promised that."""
@@ -154,6 +182,7 @@ def load_teacher(
     config: TeacherConfig,
     checkpoint: Path | None,
     device: str | torch.device = "cpu",
+    reporter: Reporter | None = None,
     precision: Precision = "float32",
     words: Words | None = None,
 ) -> Teacher:
@@ -181,7 +210,7 @@ def load_teacher(
             where=f"score.teachers.{config.name}.cross_encoder",
         )
     if config.openclip is not None:
-        network = _zero_shot(config).to(device)
+        network = _zero_shot(config, reporter).to(device)
     else:
         assert checkpoint is not None
         found = load_network(checkpoint, device, frames=config.frames, words=config.words)
@@ -208,24 +237,24 @@ def trained_alone(name: str) -> AbstractContextManager[None]:
     return trained_with({"train.network.kind": kind, "train.teachers": "[]", "train.init": "null"})
 
 
-def _zero_shot(config: TeacherConfig) -> VideoTextNetwork:
+def _zero_shot(config: TeacherConfig, reporter: Reporter | None) -> VideoTextNetwork:
     """An open_clip model as it is (network kind `openclip`)."""
     assert config.openclip is not None
     key = f"score.teachers.{config.name}.openclip"
     if config.openclip.weights is None:
         raise ConfigError("an open_clip model without weights knows nothing", where=f"{key}.weights")
     try:
-        most = (config.openclip.sizes or named_sizes(config.openclip.model)).context_length
+        trunk = resolved(config.openclip, reporter)
+        most = description(trunk).context_length
         frames, words = config.frames or FRAMES, config.words or min(WORDS, most)
         if words > most:  # told before any weights are fetched
             raise ConfigError(
                 f"{words} words are asked for; this model has {most} at most",
                 where=f"score.teachers.{config.name}.words",
             )
-        trunk = build_trunk(config.openclip)
+        settings = NetworkConfig(kind="openclip", trunk=trunk, frames=frames, words=words, temporal_layers=0)
+        return build_clip_network(settings)
     except TeachclipError as error:  # which speaks of the network that is trained
         where = error.where and error.where.replace("train.network.trunk", key)
         hint = error.hint.replace("train.network.trunk", key) if isinstance(error.hint, str) else error.hint
         raise type(error)(error.what, where=where, hint=hint, details=error.details) from error
-    settings = NetworkConfig(kind="openclip", trunk=config.openclip, frames=frames, words=words, temporal_layers=0)
-    return OpenClip(settings, trunk)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ....configs.schema import NetworkConfig
 from ....errors import CheckpointError
-from ..clip.trunk import ClipTrunk
+from ..clip.base import Trunk
 from ..common.network import Features, VideoTextNetwork, masked_mean
 from ..common.pair_blocks import block_bytes, blocks
 from ..common.temporal import INIT_STD
@@ -29,9 +29,10 @@ class Drl(VideoTextNetwork):
     the dot product of a sentence with the mean frame (dp); the latter two have no weight networks.
     """
 
-    reads_padding = True
+    reads_slots = True
+    needs = ("words",)
 
-    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
+    def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__(config, trunk)
         self.text_weight_fc: nn.Module | None = None
         self.video_weight_fc: nn.Module | None = None

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from ....configs.schema import NetworkConfig
 from ....errors import CheckpointError
-from ..clip.trunk import ClipTrunk
+from ..clip.base import Trunk
 from ..common.network import Features, VideoTextNetwork, masked_mean
 from ..common.pair_blocks import score_in_blocks
 from ..common.valid_frames import Frames
@@ -37,9 +37,10 @@ class XClip(VideoTextNetwork):
     the score, whatever `mask_padding` says.
     """
 
-    reads_padding = True
+    reads_slots = True
+    needs = ("words",)
 
-    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
+    def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__(config, trunk)
         width, words, frames = trunk.embed_dim, config.words, config.frames
         self.global_mat_weight = _identity(width)

@@ -139,7 +139,7 @@ def _words(settings: TrainConfig, network: VideoTextNetwork) -> Tensor:
 
 def _fake(settings: TrainConfig, network: VideoTextNetwork) -> tuple[Tensor, Tensor]:
     """Pixels of videos whose frames are all there, or class tokens of a frozen trunk, and the mask."""
-    slots, size = (settings.batch_size + settings.unlabelled, network.config.frames), network.trunk.sizes.image_size
+    slots, size = (settings.batch_size + settings.unlabelled, network.config.frames), network.trunk.image_size
     shape = (network.trunk.width,) if settings.trunk == "frozen" else (3, size, size)
     return torch.empty(*slots, *shape), torch.ones(slots, dtype=torch.bool)
 

@@ -28,6 +28,8 @@ PUBLISHED_FROZEN = (
     "trunk.visual.ln_pre.",
     "trunk.token_embedding.",
     "trunk.positional_embedding",
+    "trunk.text.token_embedding.",  # as other trunks call these two
+    "trunk.text.positional_embedding",
 )
 
 ParameterPart = Literal["trunk", "rest", "afa", "loss"]
