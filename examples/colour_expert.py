@@ -4,7 +4,6 @@
       experts:
         - name: colour
           plugin: colour_expert:ColourExpert
-          temporal: sequence
 
 `teachclip features CONFIG`, given in this file's folder, calls it once for each video of the frame cache.
 """
