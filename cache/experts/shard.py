@@ -8,16 +8,15 @@ cache's identity, ids, reasons, and a checksum of everything but the rows.
 """
 
 import json
+import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from ...errors import CacheError
 from ...remedies import MakeFeatures, Remedy
@@ -72,33 +71,56 @@ def write_feature_shard(path: Path, identity: str, records: Sequence[FeatureReco
     parts = [part for record in records for part in record.parts]
     width = max((part.shape[1] for part in parts), default=0)
     dtype = np.result_type(np.float16, *(part.dtype for part in parts))
-    rows = np.concatenate([np.zeros((0, width), dtype), *(part for part in parts if len(part))]).astype(dtype)
-    kept = [
-        tuple(np.asarray(part, dtype).reshape(len(part), -1 if len(part) else width) for part in r.parts)
-        for r in records
-    ]
-    tables = {
-        "row_ends": np.cumsum([len(part) for part in parts], dtype=np.int64),
-        "part_ends": np.cumsum([len(record.parts) for record in records], dtype=np.int64),
+    tables: dict[str, Rows] = {
+        "row_ends": np.cumsum([len(part) for part in parts], dtype="<i8"),
+        "part_ends": np.cumsum([len(record.parts) for record in records], dtype="<i8"),
         "statuses": np.array([STATUSES.index(record.status) for record in records], np.uint8),
-        "digests": np.stack([np.frombuffer(array_digest(*each), np.uint8) for each in kept]),
+        "digests": np.stack([np.frombuffer(_kept(record, width, dtype).digest, np.uint8) for record in records]),
         "sources": np.stack([np.frombuffer(record.source, np.uint8) for record in records]),
     }
+    shape = (sum(map(len, parts)), width)
     said: dict[str, Any] = {
         "format": FORMAT,
         "identity": identity,
         "ids": [record.video for record in records],
         "reasons": [record.reason for record in records],
     }
-    said["checksum"] = _checksum(said, tables, rows.shape)
-    metadata = {KEY: json.dumps(said)}  # one key: safetensors writes several in any order
+    said["checksum"] = _checksum(said, tables, shape)
     try:
-        with publishing(path) as temporary:
-            save_file({**tables, "rows": rows}, temporary, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        told = getattr(error, "strerror", None) or error
+        with publishing(path) as temporary, temporary.open("wb") as file:
+            file.write(_header(said, tables, shape, dtype))
+            for table in tables.values():
+                file.write(table.tobytes())
+            for record in records:
+                for part in _kept(record, width, dtype).parts:
+                    file.write(memoryview(part.reshape(-1)).cast("B"))
+    except OSError as error:
         hint = Remedy("what is finished is kept; make room, then go on", MakeFeatures())
-        raise CacheError(f"the features cannot be written: {told}", where=str(path), hint=hint) from error
+        what = f"the features cannot be written: {error.strerror or error}"
+        raise CacheError(what, where=str(path), hint=hint) from error
+
+
+def _kept(record: FeatureRecord, width: int, dtype: np.dtype[Any]) -> FeatureRecord:
+    """A record as its shard has it: all rows of one type and width, also where there are none."""
+    parts = (np.ascontiguousarray(part, dtype.newbyteorder("<")) for part in record.parts)
+    return replace(record, parts=tuple(part if len(part) else part.reshape(0, width) for part in parts))
+
+
+def _header(said: dict[str, Any], tables: dict[str, Rows], shape: tuple[int, int], dtype: np.dtype[Any]) -> bytes:
+    """What a safetensors file begins with. It is written here so that no shard is in memory more than once."""
+    entries: dict[str, Any] = {"__metadata__": {KEY: json.dumps(said)}}
+    at = 0
+    for name, (kind, sizes) in [
+        *((name, (table.dtype, table.shape)) for name, table in tables.items()),
+        ("rows", (dtype, shape)),
+    ]:
+        end = at + math.prod(sizes) * kind.itemsize
+        code = next(code for code, each in _TYPES.items() if np.dtype(each) == kind)
+        entries[name] = {"dtype": code, "shape": list(sizes), "data_offsets": [at, end]}
+        at = end
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header = header.ljust(-(-len(header) // 8) * 8)
+    return len(header).to_bytes(8, "little") + header
 
 
 def _checksum(said: dict[str, Any], tables: dict[str, Rows], shape: tuple[int, ...]) -> str:
