@@ -54,8 +54,7 @@ def _made(golden, folder: Path, fused: bool) -> tuple[Config, Dataset]:
     return config, dataset
 
 
-@pytest.mark.golden("original_experts_moee")
-@pytest.mark.golden("original_experts_ce")
+@pytest.mark.golden("original_experts", having="in/train/video")
 def test_experts_and_words_of_both_splits(golden, tmp_path) -> None:
     settings = golden.meta["config"]
     config, dataset = _made(golden, tmp_path, fused=False)
@@ -85,8 +84,7 @@ def test_experts_and_words_of_both_splits(golden, tmp_path) -> None:
     np.testing.assert_array_equal(found, np.stack([array for _, array in chosen]))
 
 
-@pytest.mark.golden("original_experts_moee")
-@pytest.mark.golden("original_experts_ce")
+@pytest.mark.golden("original_experts", having="in/train/video")
 def test_fused_captions(golden, tmp_path) -> None:
     settings = golden.meta["config"]
     config, dataset = _made(golden, tmp_path, fused=True)

@@ -83,7 +83,7 @@ class ExpertSet:
         return {name: self._read(name, video) for name in self.available(video)}
 
     def _read(self, name: str, video: str) -> Array:
-        rows = self.caches[name].read(video)[0].astype(np.float32, copy=False)
+        rows = self.caches[name].read_part(video, 0).astype(np.float32, copy=False)
         tokens = self.sizes[name].tokens
         if tokens:
             return rows[:tokens]
@@ -164,12 +164,11 @@ class WordSet:
         """The words [at most W, D] of a text.
 
         Raises:
-            CacheError: they cannot be read, or are damaged.
+            CacheError: they cannot be read, are damaged, or there are none.
         """
-        parts = self.cache.read(text.video)
-        if self.fused:
-            return np.concatenate(parts)[: self.words]
-        return parts[int(text.id.rpartition("#")[2])][: self.words]
+        if self.fused and self.cache.has(text.video):
+            return np.concatenate(self.cache.read(text.video))[: self.words]
+        return self.cache.read_part(text.video, int(text.id.rpartition("#")[2]))[: self.words]
 
 
 class WordInputs:

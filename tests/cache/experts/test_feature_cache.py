@@ -62,6 +62,8 @@ def test_everything_comes_back(folder: Path) -> None:
         for one, other in zip(found, record.parts, strict=True):
             assert one.dtype == np.float32
             np.testing.assert_array_equal(one, other)
+        for k, part in enumerate(record.parts):
+            np.testing.assert_array_equal(cache.read_part(record.video, k), part)
     assert cache.has("a")
     assert not cache.has("b")
     assert not cache.has("nobody")
@@ -74,6 +76,16 @@ def test_a_shard_is_a_safetensors_file(folder: Path) -> None:
         rows = file.get_tensor("rows")
         assert json.loads(file.metadata()["teachclip"])["ids"] == ["a", "b", "c"]
     np.testing.assert_array_equal(rows, np.concatenate([part for record in RECORDS[0] for part in record.parts]))
+
+
+def test_what_is_not_there_is_told_with_the_reason(folder: Path) -> None:
+    cache = FeatureCache.open(folder)
+    with pytest.raises(CacheError, match="'b' has no such features: the file says so"):
+        cache.read_part("b", 0)
+    with pytest.raises(CacheError, match="'c' has no such features: there is no part 3"):
+        cache.read_part("c", 3)
+    with pytest.raises(CacheError, match="'nobody' is not among the features"):
+        cache.read_part("nobody", 0)
 
 
 def test_half_precision_stays_so_and_mixtures_become_single(tmp_path: Path) -> None:
