@@ -64,15 +64,6 @@ class ExpertConfig(Section):
         None, description="A function of your own, module:function, or an entry point in teachclip.experts."
     )
     options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments for the plugin.")
-    temporal: Literal["mean", "sequence"] = Field(
-        "mean", description="One vector a video, the mean over time (published: avg), or a sequence (published: vlad)."
-    )
-    max_tokens: Positive = Field(30, description="sequence: so many rows a video; shorter ones get zero rows behind.")
-
-    @property
-    def tokens(self) -> int:
-        """Rows of a video in a batch; 0: one vector."""
-        return self.max_tokens if self.temporal == "sequence" else 0
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -100,7 +91,6 @@ class TextEncoderConfig(Section):
     huggingface: str | None = Field(
         None, description="A text model of Hugging Face's hub, or the folder of one; needs the extra hf."
     )
-    max_words: Positive = Field(30, description="So many words a caption; shorter ones get zero rows behind.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
