@@ -7,6 +7,7 @@ A network of ours, an open_clip model as it is, one of transformers (dual_encode
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -104,10 +105,9 @@ class NetworkTeacher:
         with self._encoding():
             return self.network.encode_videos(frames, mask)
 
-    @torch.no_grad()
     def encode_texts(self, captions: Sequence[str]) -> Features:
         """See `Teacher`."""
-        return self.encode_ids(self.network.take_ids(self.tokenize(captions)))
+        return self.encode_ids(self.network.needed_ids(self.tokenize(captions)))
 
     def tokenize(self, captions: Sequence[str]) -> Tensor:
         """Token ids of captions [T, W], on the CPU."""
@@ -115,9 +115,9 @@ class NetworkTeacher:
 
     @torch.no_grad()
     def encode_ids(self, ids: Tensor) -> Features:
-        """Features of texts whose token ids [T, W] are on the network's device (`VideoTextNetwork.take_ids`)."""
+        """Features of texts by their token ids [T, W], as `VideoTextNetwork.needed_ids` gives them."""
         with self._encoding():
-            return self.network.encode_texts(ids)
+            return self.network.encode_texts(ids.to(self.network.logit_scale.device))
 
     def _encoding(self) -> AbstractContextManager[object]:
         device = self.network.logit_scale.device
@@ -176,6 +176,17 @@ def may_be_shared(teacher: Teacher) -> bool:
 
 type Words = Callable[[ExpertsConfig], tuple[Callable[[Sequence[str]], Tensor], str]]
 """For a network on experts, what gives the words [T, W, D] of captions, and what stands for their text encoder."""
+
+
+def texts_encoder(teacher: Teacher) -> Callable[[Sequence[str]], Callable[[], Features]]:
+    """What begins to encode captions, as far as the teacher's device is not needed, and gives what ends it."""
+
+    def begin(captions: Sequence[str]) -> Callable[[], Features]:
+        if isinstance(teacher, NetworkTeacher):
+            return partial(teacher.encode_ids, teacher.network.needed_ids(teacher.tokenize(captions)))
+        return partial(teacher.encode_texts, captions)
+
+    return begin
 
 
 def load_teacher(

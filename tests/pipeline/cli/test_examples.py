@@ -138,7 +138,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
     stand_in("stages.prepare.stage.prepare", PREPARED)
     stand_in("stages.prepare.estimate.estimate_frames", ESTIMATED)
     stand_in("stages.data.check.check_data", CHECKED)
-    stand_in("stages.score.stage.score", SCORED)
+    stand_in("stages.score.by_processes.score_by_processes", SCORED)
     stand_in("stages.labels.denoise.denoise", DENOISED)
     stand_in("stages.train.stage.train", TRAINED)
     stand_in("stages.evaluate.stage.evaluate", EVALUATED)
