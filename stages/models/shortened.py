@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import CheckpointError, ConfigError
-from .common.network import VideoTextNetwork
+from .common.network import RetrievalNetwork, VideoTextNetwork
 
 
 def split_width(name: str | Path) -> tuple[str, int | None]:
@@ -15,7 +15,7 @@ def split_width(name: str | Path) -> tuple[str, int | None]:
     return (model, int(width)) if model and width.isdecimal() and not Path(text).exists() else (text, None)
 
 
-def shorten(network: VideoTextNetwork, width: int | None, name: str) -> None:
+def shorten(network: RetrievalNetwork, width: int | None, name: str) -> None:
     """Cut a network's vectors to `width` numbers, of unit length again; None leaves them whole.
 
     Raises:
@@ -23,9 +23,9 @@ def shorten(network: VideoTextNetwork, width: int | None, name: str) -> None:
     """
     if width is None:
         return
-    most = int(network.trunk.embed_dim)
-    if not network.one_vector:
+    if not (network.one_vector and isinstance(network, VideoTextNetwork)):
         raise CheckpointError(f"a network of kind {network.config.kind} has no single vector to cut", where=name)
+    most = int(network.trunk.embed_dim)
     if not 1 <= width <= most:
         raise CheckpointError(
             f"its vectors have {most} numbers, and cannot be cut to {width}", where=name, hint=f"name 1 to {most}"

@@ -90,8 +90,9 @@ def _build(
     else:
         with trained_with({"train.init": "null"}):
             network = load_network(init)
-        words = network.trunk.word_slots(settings.network.words)
-        wanted = settings.network.model_copy(update={"trunk": network.config.trunk, "words": words})
+        wanted = settings.network.model_copy(update={"trunk": network.config.trunk})
+        if isinstance(network, VideoTextNetwork):
+            wanted = wanted.model_copy(update={"words": network.trunk.word_slots(wanted.words)})
         if network.config != wanted:
             raise ConfigError(
                 f"train.init holds another network: {network.config!r}, but train.network asks for {wanted!r}",

@@ -57,7 +57,7 @@ class RetrievalNetwork(nn.Module, ABC):
         """The logarithm of the scale: logits = exp(logit_scale) x score."""
 
     @abstractmethod
-    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_videos(self, frames: Frames, mask: Tensor) -> Features:
         """What is compared with texts, per video; first dimension V. What `frames` and `mask` are is the network's."""
 
     @abstractmethod

@@ -153,7 +153,8 @@ class _Parquet(_File):
     """A row group a batch; `vector` is a list of D float32; what the vectors are stands in the file's metadata."""
 
     def begin(self) -> None:
-        self.file, self.writer = self.opened(self.path), None
+        self.file = self.opened(self.path)
+        self.writer: Any = None
 
     def write(self, rows: Sequence[Row], vectors: NDArray[np.float32]) -> None:
         import pyarrow as arrow

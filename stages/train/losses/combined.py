@@ -8,7 +8,7 @@ coarse loss alone. Everything is computed in float32 or wider.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -163,7 +163,7 @@ class Losses(nn.Module):
 
     def _coarse_loss(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         if self.own_coarse is not None:
-            return self.own_coarse(student_logits, teacher_logits)
+            return cast(Tensor, self.own_coarse(student_logits, teacher_logits))
         return coarse_loss(self.config.coarse_kind, student_logits, teacher_logits)
 
     def _fine_loss(self, raw_weights: Tensor, frame_logits: Tensor | None, mask: Tensor | None) -> Tensor | None:
@@ -171,7 +171,8 @@ class Losses(nn.Module):
             return None
         config, raw, logits = self.config, wide(raw_weights), wide(frame_logits)
         if self.own_fine is not None:
-            return self.own_fine(raw, logits / config.fine_temperature, valid_weights(raw, mask))
+            own: Tensor = self.own_fine(raw, logits / config.fine_temperature, valid_weights(raw, mask))
+            return own
         return fine_loss(config.fine_kind, raw, logits, mask, config.fine_reduction, config.fine_temperature)
 
     def _combined(self, losses: Sequence[Tensor | None]) -> Tensor:

@@ -46,7 +46,7 @@ class OwnLoss(nn.Module):
         super().__init__()
         self.title = f"{key}: {kind}"
         named = load_plugin(kind.removeprefix("entry:"), GROUP, key)
-        self.function: Callable[..., Any]
+        self.function: Any
         if inspect.isclass(named):
             with users_code(f"{self.title}: making it", named):
                 self.function = named(**(options or {}))

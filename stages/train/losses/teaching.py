@@ -103,7 +103,8 @@ def _sparse_one_way(kind: str, student: Tensor, teacher: Tensor, scored: Tensor)
 
 def _varies(values: Tensor, valid: Tensor) -> Tensor:
     mean = (values * valid).sum(dim=-1, keepdim=True) / valid.sum(dim=-1, keepdim=True)
-    return ((values - mean) * valid).norm(dim=-1) > FLAT
+    varies: Tensor = ((values - mean) * valid).norm(dim=-1) > FLAT
+    return varies
 
 
 def fine_loss(

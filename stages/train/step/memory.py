@@ -129,7 +129,8 @@ def loss_of(
     videos = {name: value[:batch] for name, value in videos.items()}
     parts = Losses(settings.loss, settings.teachers)(logits, videos.get("raw_weights"), labels)
     auxiliary = network.auxiliary_loss(texts, videos)
-    return parts.total if auxiliary is None else parts.with_auxiliary(auxiliary).total
+    total: Tensor = (parts if auxiliary is None else parts.with_auxiliary(auxiliary)).total
+    return total
 
 
 def _words(settings: TrainConfig, network: VideoTextNetwork) -> Tensor:
