@@ -75,9 +75,7 @@ def count_network(config: NetworkConfig, *, published_form: bool = False) -> Net
     with FakeTensorMode():
         network = fake_network(config).train(published_form)
         video, videos = _counted(lambda: encode_fake_videos(network, 1), last=0)
-        words = network.config.words
-        ids = torch.zeros(1, words, dtype=torch.long)
-        text, texts = _counted(lambda: network.encode_texts(ids), last=words - 1)
+        text, texts = _counted(lambda: network.encode_texts(_ids(network.config)), last=network.config.words)
         videos = needed(partial(fake_score, network), texts, videos)
         small, large = (_search(network, texts, videos, count) for count in TWO_SIZES)
         pair = (large - small) // (TWO_SIZES[1] - TWO_SIZES[0])
@@ -144,7 +142,7 @@ def needed(score: Callable[[Features, Features], Tensor], texts: Features, video
 
 @contextmanager
 def longest(value: int) -> Iterator[None]:
-    """Inside, a number that a network reads off a fake tensor is `value`: the place of a text's last word."""
+    """Inside, a number that a network reads off a fake tensor is `value`: how many words the longest text has."""
     with _Reads(value):
         yield
 

@@ -21,6 +21,7 @@ from ....configs.schema import TrainConfig
 from ...models.build import build_clip_network
 from ...models.common.network import VideoTextNetwork
 from ..losses.combined import Losses
+from ..losses.own import is_own
 from .optimizer import freeze
 from .speed import prepare_for_speed
 
@@ -127,7 +128,10 @@ def loss_of(
         for _ in settings.teachers
     ]
     videos = {name: value[:batch] for name, value in videos.items()}
-    parts = Losses(settings.loss, settings.teachers)(logits, videos.get("raw_weights"), labels)
+    # A loss of the user's own might ask for numbers, which fake tensors have not; losses hardly take any memory.
+    given = {key: kind for key in ("coarse_kind", "fine_kind") if not is_own(kind := getattr(settings.loss, key))}
+    loss = settings.loss.model_copy(update={"coarse_kind": "pearson", "fine_kind": "ce", **given})
+    parts = Losses(loss, settings.teachers)(logits, videos.get("raw_weights"), labels)
     auxiliary = network.auxiliary_loss(texts, videos)
     total: Tensor = (parts if auxiliary is None else parts.with_auxiliary(auxiliary)).total
     return total

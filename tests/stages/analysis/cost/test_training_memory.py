@@ -45,8 +45,9 @@ def test_counting_without_memory_sees_what_a_real_step_saves(changes: dict[str, 
     saved = Saved(list(network.parameters()))
     with torch.autograd.graph.saved_tensors_hooks(saved.keep, lambda tensor: tensor):
         _loss(network, chosen, "float32", CPU)
-    # Of whole-number frames one blank image more is encoded, for padded slots: the 25th here.
-    assert counted(**changes).saved == pytest.approx(saved.bytes, rel=0.05)
+    # Of whole-number frames one blank image more is encoded, for padded slots: the 25th here. A GPU's attention rounds
+    # up the number of its rows.
+    assert counted(**changes).saved == pytest.approx(saved.bytes, rel=0.07)
 
 
 def test_videos_without_captions_are_counted_as_videos_and_as_no_texts() -> None:
@@ -92,7 +93,8 @@ def test_afa_takes_its_two_layers_and_little_else() -> None:
 
 def test_bf16_saves_less_and_recomputed_blocks_and_a_frozen_trunk_much_less() -> None:
     assert counted(recompute=True).saved < 0.6 * counted().saved
-    assert training_memory("network", settings(), "bf16", CPU).saved < 0.8 * counted().saved
+    # In bf16 weights are kept once more, and LayerNorm's input in float32: many pairs tell.
+    assert training_memory("network", settings(batch=64), "bf16", CPU).saved < 0.75 * counted(batch=64).saved
     assert counted(trunk="frozen").saved < 0.4 * counted().saved
 
 
