@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
+import torch
 
+from ... import __version__
 from ...cache.frames.cache import FrameCache
 from ...cache.scores.lookup import Held, renumbered
+from ...cache.scores.makers import Maker, makers, note_maker
 from ...cache.scores.reading.tile_rows import TileRows
 from ...cache.scores.shard import missing_shards, problem, sweep, write_shard
 from ...cache.scores.store import ScoreCache, ScoreStore
@@ -28,7 +31,7 @@ from ..models.checkpoints.files import checkpoint_digest
 from ..models.frozen.dual_encoder import DualEncoder
 from ..models.frozen.teacher import Teacher, load_teacher, refuse_resized, trained_alone
 from ..runtime.background import BackgroundWriter
-from ..runtime.device import choose_device
+from ..runtime.device import choose_device, device_name, precision_of
 from ..runtime.reporting import Reporter
 from .chance_check import OwnRanks, own_ranks
 from .scorer import BlockScorer, Scorer
@@ -40,6 +43,7 @@ _OTHER_STORE = Remedy(
     "undo the change, give the teacher another name, or keep both", Change({"score.store": "OTHER.zarr"})
 )
 _SHOWN = 5
+_WRITTEN_AT_ONCE = 2  # shards: a fast teacher makes one in less time than its codes and hashes take
 _SAME_SCALE = 1e-6  # devices differ in the last bit of exp
 _TEACHER = ("weights", "score_version", "words", "frames")
 
@@ -273,7 +277,7 @@ class OneTeacher:
 
     def _score(self, cache: ScoreCache, work: Sequence[_Work], ranks: OwnRanks | None) -> tuple[int, OwnRanks | None]:
         """Make this worker's shards that are missing; how many, and the ranks in the first."""
-        done = 0
+        done, maker = 0, self._maker(cache)
         for each in work:
             tile, missing = each.tile, [shard for shard in each.missing() if shard in each.mine]
             if not missing:
@@ -283,13 +287,13 @@ class OneTeacher:
             before = total - sum(len(tile.spec.rows(shard)) for shard in missing) * tile.spec.per_text
             with (
                 self.reporter.progress(f"scores of {self.name}", total, "pair", before) as progress,
-                BackgroundWriter("write-shard") as writer,
+                BackgroundWriter("write-shard", _WRITTEN_AT_ONCE) as writer,
             ):
                 # What another worker has made meanwhile is left out.
                 still = (shard for shard in missing if problem(tile, shard))
                 for shard, rows in scorer.score(still, progress.advance):
-                    # Of what was scored, a kill costs one shard, and the blocks that were computed ahead.
-                    writer.start(partial(write_shard, tile, shard, *rows))
+                    # Of what was scored, a kill costs these shards, and the blocks that were computed ahead.
+                    writer.start(partial(_write, tile, shard, *rows, maker))
                     done += 1
                     if ranks is None:
                         writer.finish()
@@ -303,6 +307,15 @@ class OneTeacher:
             self._encoder = VideoEncoder(self.teacher, cache, self.frames, self.device, batch, self.part)
         features = self._encoder.encode(tile.video_ids, self.reporter)
         return Scorer(self.teacher, tile, features, captions, self.config.score.text_batch)
+
+    def _maker(self, cache: ScoreCache) -> Maker:
+        """What makes shards now; shards that are there in another precision are told."""
+        maker = Maker(device_name(self.device), precision_of(self.device), torch.__version__, __version__)
+        for other, count in makers(cache.tiles).items():
+            if other.precision != maker.precision:
+                made = counted(count, "shard was", "shards were")
+                self.reporter.warn(f"{self.name}: {made} made in {other.precision}; now it is {maker.precision}")
+        return maker
 
     def _captions(self, work: _Work, shards: Sequence[int]) -> list[str]:
         """Captions of a tile's rows; "" for those that are gone and not needed for these shards.
@@ -365,3 +378,8 @@ class OneTeacher:
                 ),
             )
         return ranks
+
+
+def _write(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | None, maker: Maker) -> None:
+    write_shard(tile, shard, coarse, fine)
+    note_maker(tile, shard, maker)

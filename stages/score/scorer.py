@@ -9,13 +9,15 @@ from operator import itemgetter
 import numpy as np
 import torch
 
+from ...cache.read_ahead import read_ahead
 from ...cache.scores.tile import Tile
 from ..models.common.network import Features
-from ..models.frozen.teacher import Teacher, may_be_shared
+from ..models.frozen.teacher import Teacher, may_be_shared, texts_encoder
 from ..runtime.threads import spread
 
 SCORED_AT_ONCE = 1024
 """Columns scored at a time: fixed, since the last bits of a score can depend on it."""
+_AHEAD = 4  # blocks whose tokens wait to be encoded
 type _Rows = tuple[np.ndarray, np.ndarray | None]
 """Raw scores float32 [rows,V], and frame-text logits [rows,F] or None."""
 type Block = tuple[int, np.ndarray, np.ndarray | None]
@@ -93,13 +95,21 @@ class Scorer(BlockScorer):
 
     def _made(self, firsts: Iterator[int]) -> Iterator[Block]:
         device = next(iter(self.videos.values())).device
-        return spread(self._block, firsts, device, alone=True, several=may_be_shared(self.teacher))
+        prepare = texts_encoder(self.teacher)
+
+        def prepared(first: int) -> tuple[int, Callable[[], Features]]:
+            return first, prepare(self.captions[first : first + self.batch])
+
+        # Tokens are made by a thread of their own: a GPU need not wait for them.
+        with read_ahead(prepared, firsts, _AHEAD) as ahead:
+            yield from spread(self._block, ahead, device, alone=True, several=may_be_shared(self.teacher))
 
     @torch.inference_mode()
-    def _block(self, first: int) -> Block:
-        """The block of texts that begins at row `first`: its scores and frame-text logits."""
+    def _block(self, block: tuple[int, Callable[[], Features]]) -> Block:
+        """The block of texts that begins at this row, and is encoded so: its scores and frame-text logits."""
+        first, encode = block
         rows = slice(first, min(first + self.batch, self.tile.spec.texts))
-        texts = self.teacher.encode_texts(self.captions[rows])
+        texts = encode()
         scores = torch.cat([self.teacher.score(texts, columns).float() for columns in self.columns], dim=1)
         fine = self._frame_logits(texts, rows) if self.tile.spec.frame_logits else None
         return first, scores.cpu().numpy(), fine
