@@ -210,7 +210,7 @@ def pairs_per_second(cache: ScoreCache) -> float | None:
     for tile in cache.tiles if isinstance(cache.folder, Path) else ():
         times = []
         for shard in set(range(tile.spec.shards)) - set(missing_shards(tile)):
-            pairs = len(tile.spec.rows(shard)) * tile.spec.videos
+            pairs = len(tile.spec.rows(shard)) * tile.spec.per_text
             times.append(((tile.local / "done" / marker_path(tile, shard).name).lstat().st_mtime, pairs))
         times.sort()
         rates += [pairs / (late - early) for (early, _), (late, pairs) in pairwise(times) if late > early]

@@ -8,9 +8,10 @@ from torch.nn import functional
 
 from ....configs.schema import NetworkConfig
 from ....errors import CheckpointError
-from ..clip.trunk import ClipTrunk
+from ..clip.base import Trunk
 from ..common.network import Features, VideoTextNetwork, masked_mean
 from ..common.pair_blocks import score_in_blocks
+from ..common.valid_frames import Frames
 
 TEMPERATURE = 0.01  # of the attention over similarities
 SAFE = 60.0  # exponentials of less, times what a learned matrix holds, are far from float32's ends
@@ -37,7 +38,10 @@ class XClip(VideoTextNetwork):
     the score, whatever `mask_padding` says.
     """
 
-    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
+    reads_slots = True
+    needs = ("words",)
+
+    def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__(config, trunk)
         width, words, frames = trunk.embed_dim, config.words, config.frames
         self.global_mat_weight = _identity(width)
@@ -49,7 +53,7 @@ class XClip(VideoTextNetwork):
         self.frame_mat_weight = _identity(frames)
         self.frame_mat_weight2 = _identity(frames)
 
-    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_videos(self, frames: Frames, mask: Tensor) -> Features:
         """`vector` [V, D] and `frames` [V, F, D] (from before the temporal transformer), unit length."""
         self._refuse_other(mask.shape[1], self.config.frames, "frames a video")
         features = self.frame_features(frames, mask)

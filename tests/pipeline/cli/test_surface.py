@@ -21,6 +21,7 @@ SURFACE = {
     "docs": {"[PAGE]", *COMMON},
     "demo": {"FOLDER", *COMMON},
     "prepare": {"--estimate", "--prune", *CONFIGURED},
+    "features": {"--estimate", "--info", "--verify", *CONFIGURED},
     "score": {"--shard", "--devices", *CONFIGURED},
     "denoise": CONFIGURED,
     "train": {"--accept", *CONFIGURED},

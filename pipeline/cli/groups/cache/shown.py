@@ -128,6 +128,8 @@ def estimated(found: "ScoreEstimate") -> Page:
             yield f"{each.teacher}: {each.bytes_without_frames:,} bytes if it gives no frame-text logits"
         if each.measured:
             yield f"{each.teacher}: {each.rate:.3g} pairs/s, from the times of the shards of {each.measured}"
+        if each.timed:
+            yield f"{each.teacher}: {each.rate:.3g} pairs/s, measured on {counted(each.timed, 'pair')} now"
     yield f"{size(found.bytes)} in {found.store}, and the features of the videos"
     if not found.prepared:
         gone = f"; {counted(found.missing, 'has', 'have')} no file" if found.missing else ""
