@@ -3,11 +3,11 @@
     python benchmarks/training.py [--batch 120 240] [--rounds 3 --steps 2] [--out training.json]
     make bench-train
 
-All ways train the same student on the same batches, from the same frame cache; the ways take turns, round by round;
-medians over rounds. On a GPU: ViT-B/32, 12 frames of 224 pixels, bf16, and the options compile, channels_last,
-recompute and resident frames beside, and teachers inside the step in bf16, too; on a CPU a small trunk. Frames,
-captions and the three teachers (X-CLIP, TS2-Net, DRL) are random, and made first, below --folder: their numbers do not
-matter, their cost is real.
+All ways train the same student on the same batches, from the same frame cache; each takes turns with `no teacher`,
+round by round, and of runs these two alone are in memory; medians over rounds. What does not fit has no numbers. On a
+GPU: ViT-B/32, 12 frames of 224 pixels, bf16, and the options compile, channels_last, recompute and resident frames
+beside, and teachers inside the step in bf16, too; on a CPU a small trunk. Frames, captions and the three teachers
+(X-CLIP, TS2-Net, DRL) are random, and made first, below --folder: their numbers do not matter, their cost is real.
 
     ms, ratio   of a step, and over that of `no teacher` in the same round
     wait        share of the step in which the loop waited for data
@@ -20,6 +20,7 @@ Then where the time of a step with three cached teachers goes, by operator.
 """
 
 import argparse
+import gc
 import json
 import os
 import statistics
@@ -113,27 +114,38 @@ def _finish(run: TrainRun) -> None:
         torch.cuda.synchronize()
 
 
-def measure(world: World, ways: Sequence[str], batch: int, rounds: int, steps: int) -> dict[str, Numbers]:
-    """Medians of every way, the ways taking turns; every run stays in memory, so that none is warmed up anew."""
-    runs = {way: make_run(world, way, batch) for way in ways}
+def measure(world: World, ways: Sequence[str], batch: int, rounds: int, steps: int) -> dict[str, Numbers | None]:
+    """Medians of every way beside `BASE`, with which it takes turns; None of one that the GPU has no memory for."""
+    found: dict[str, Numbers | None] = {}
+    for way in ways:
+        try:
+            found[way] = _measure(world, way, batch, rounds, steps)
+        except torch.OutOfMemoryError:
+            found[way] = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return found
+
+
+def _measure(world: World, way: str, batch: int, rounds: int, steps: int) -> Numbers:
+    runs = {name: make_run(world, name, batch) for name in dict.fromkeys((BASE, way))}
     for run in runs.values():
         take_steps(run, 0, WARM)
-    times: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for number in range(rounds):
-        for way, run in runs.items():
-            times[way].append(take_steps(run, WARM + 1 + number * (steps + 1), steps))
-    flops = {way: count_flops(run) for way, run in runs.items()}
-    rate = matmul_rate(runs[BASE].device)
+        for name, run in runs.items():
+            times[name].append(take_steps(run, WARM + 1 + number * (steps + 1), steps))
+    flops, rate = count_flops(runs[way]), matmul_rate(runs[way].device)
+    own = statistics.median(seconds for seconds, _ in times[way])
+    ratios = [seconds / base for (seconds, _), (base, _) in zip(times[way], times[BASE], strict=True)]
     return {
-        way: {
-            "ms": 1e3 * statistics.median(seconds for seconds, _ in times[way]),
-            "ratio": statistics.median(own / base for (own, _), (base, _) in zip(times[way], times[BASE], strict=True)),
-            "wait": statistics.median(waited / seconds for seconds, waited in times[way]),
-            "gflop": flops[way] / 1e9,
-            "matmul": flops[way] / rate / statistics.median(seconds for seconds, _ in times[way]),
-            "mb": memory(world, way, batch),
-        }
-        for way in ways
+        "ms": 1e3 * own,
+        "ratio": statistics.median(ratios),
+        "wait": statistics.median(waited / seconds for seconds, waited in times[way]),
+        "gflop": flops / 1e9,
+        "matmul": flops / rate / own,
+        "mb": memory(world, way, batch),
     }
 
 
@@ -197,17 +209,21 @@ def where_time_goes(world: World, batch: int) -> dict[str, float]:
     return {key: spent[key] / total for key in most}
 
 
-def print_table(found: dict[str, dict[str, Numbers]]) -> None:
+def print_table(found: dict[str, dict[str, Numbers | None]]) -> None:
     """A row a way."""
     for name, ways in found.items():
         print(f"\n{name}\n| way | ms | ratio | wait % | MB | over none | GFLOP | matmul % | published's speed |")
         print("|---" * 9 + "|")
+        base, published = ways[BASE], ways.get("published")
         for way, numbers in ways.items():
-            over = numbers["mb"] / ways[BASE]["mb"]
-            times = f"{ways['published']['ms'] / numbers['ms']:.2f}x" if "published" in ways else "-"
+            if numbers is None:
+                print(f"| {way} | out of memory |{' - |' * 7}")
+                continue
+            over = f"{numbers['mb'] / base['mb']:.3f}" if base else "-"
+            times = f"{published['ms'] / numbers['ms']:.2f}x" if published else "-"
             print(
                 f"| {way} | {numbers['ms']:.1f} | {numbers['ratio']:.3f} | {100 * numbers['wait']:.2f} | "
-                f"{numbers['mb']:.0f} | {over:.3f} | {numbers['gflop']:.0f} | {100 * numbers['matmul']:.0f} | {times} |"
+                f"{numbers['mb']:.0f} | {over} | {numbers['gflop']:.0f} | {100 * numbers['matmul']:.0f} | {times} |"
             )
 
 

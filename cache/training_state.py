@@ -15,6 +15,7 @@ from ..remedies import DeleteFile, Remedy
 from .storage.publish import publishing
 
 _TENSOR = "__tensor__"
+_ALIGNED = 64  # bytes
 
 
 @dataclass(frozen=True)
@@ -52,28 +53,41 @@ class HostState:
 class HostCopy:
     """Room on the host for a copy of nested state, used again for the next one: no page is asked for twice.
 
-    Of tensors on the GPU it is page-locked: their copies are queued behind the work that is queued already, and nobody
-    waits for them before `HostState.wait`.
+    It is one piece of memory, and page-locked where tensors are on the GPU: their copies are queued behind the work
+    that is queued already, and nobody waits for them before `HostState.wait`.
     """
 
     def __init__(self) -> None:
+        self._layout: list[tuple[str, torch.Size, torch.dtype]] = []
         self._room: dict[str, torch.Tensor] = {}
 
     def take(self, state: dict[str, Any]) -> HostState:
         """A copy of `state`, which may be changed from now on; the copy taken before is overwritten."""
         tensors: dict[str, torch.Tensor] = {}
         tree = _split(state, "", tensors)
-        copied = None
+        layout = [(name, value.shape, value.dtype) for name, value in tensors.items()]
+        if layout != self._layout:
+            self._layout, self._room = layout, _room_for(tensors)
         for name, value in tensors.items():
-            room = self._room.get(name)
-            if room is None or room.shape != value.shape or room.dtype != value.dtype:
-                room = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
-            tensors[name] = self._room[name] = room.copy_(value, non_blocking=True)
-            if value.is_cuda and copied is None:
-                copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        if copied is not None:
+            self._room[name].copy_(value, non_blocking=True)
+        copied = None
+        if any(value.is_cuda for value in tensors.values()):
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
             copied.record()
-        return HostState(tree, tensors, copied)
+        return HostState(tree, dict(self._room), copied)
+
+
+def _room_for(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of these shapes in one piece of memory."""
+    starts, size = {}, 0
+    for name, value in tensors.items():
+        starts[name] = size
+        size += -(-value.nbytes // _ALIGNED) * _ALIGNED
+    whole = torch.empty(size, dtype=torch.uint8, pin_memory=any(value.is_cuda for value in tensors.values()))
+    return {
+        name: whole[starts[name] : starts[name] + value.nbytes].view(value.dtype).view(value.shape)
+        for name, value in tensors.items()
+    }
 
 
 def _split(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:

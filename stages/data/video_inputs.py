@@ -44,26 +44,30 @@ class FrameInputs:
 
 
 class MemoryInputs:
-    """Class tokens [V, F, width] of a frozen trunk, or uint8 frames [V, F, 3, S, S], of all videos in memory."""
+    """Class tokens [V, F, width] of a frozen trunk, or uint8 frames [V, F, 3, S, S], of all videos in memory; with
+    `pin`, batches of them are read into page-locked memory."""
 
-    def __init__(self, videos: Sequence[str], values: np.ndarray, mask: np.ndarray, times: np.ndarray) -> None:
-        self.videos = videos
+    def __init__(
+        self, videos: Sequence[str], values: np.ndarray, mask: np.ndarray, times: np.ndarray, pin: bool = False
+    ) -> None:
+        self.videos, self.pin = videos, pin
         self.values, self.mask, self.times = (torch.from_numpy(array) for array in (values, mask, times))
 
     def read(self, index: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         chosen = torch.from_numpy(np.asarray(index, np.int64))
-        return self.values[chosen], self.mask[chosen], self.times[chosen]
+        room = torch.empty(len(chosen), *self.values.shape[1:], dtype=self.values.dtype, pin_memory=self.pin)
+        return torch.index_select(self.values, 0, chosen, out=room), self.mask[chosen], self.times[chosen]
 
     def beside(self, others: "MemoryInputs") -> "MemoryInputs":
         """These videos, and the others behind them."""
         mine, theirs = ((each.values, each.mask, each.times) for each in (self, others))
         arrays = (torch.cat(pair).numpy() for pair in zip(mine, theirs, strict=True))
-        return MemoryInputs((*self.videos, *others.videos), *arrays)
+        return MemoryInputs((*self.videos, *others.videos), *arrays, pin=self.pin)
 
     def part(self, start: int, stop: int) -> "MemoryInputs":
         """The inputs of videos start <= index < stop."""
         arrays = (tensor[start:stop].numpy() for tensor in (self.values, self.mask, self.times))
-        return MemoryInputs(self.videos[start:stop], *arrays)
+        return MemoryInputs(self.videos[start:stop], *arrays, pin=self.pin)
 
 
 class DeviceFrames:
@@ -79,7 +83,8 @@ class DeviceFrames:
 
     def take(self, index: np.ndarray) -> Tensor:
         """Frames [V, F, 3, S, S] of these videos, on their device."""
-        return self.frames[torch.from_numpy(np.asarray(index, np.int64)).to(self.frames.device)]
+        chosen, there = torch.from_numpy(np.asarray(index, np.int64)), self.frames.is_cuda
+        return self.frames[(chosen.pin_memory() if there else chosen).to(self.frames.device, non_blocking=there)]
 
 
 def encoded[R](
@@ -110,6 +115,7 @@ def encoded[R](
     with read_ahead(inputs.read, batches, _AHEAD) as read:
 
         def made(tensors: tuple[Tensor, Tensor, Tensor]) -> R:
-            return encode(*(tensor.to(device) for tensor in tensors))
+            # Page-locked memory is copied without anybody waiting, other memory as ever.
+            return encode(*(tensor.to(device, non_blocking=device.type == "cuda") for tensor in tensors))
 
         yield from zip(batches, spread(made, read, device, alone=alone, several=several), strict=True)

@@ -59,7 +59,7 @@ def frame_inputs(
         return FrameInputs(cache, videos, pin=device.type == "cuda")
     times = cache.times(videos)
     mask = ~np.isnan(times)
-    inputs = FrameInputs(cache, videos)
+    inputs = FrameInputs(cache, videos, pin=where == "device")
     if where == "device":
         frames = torch.empty(shape, dtype=torch.uint8, device=device)
         _load(inputs, range(len(videos)), frames, "frames onto the GPU", reporter)
@@ -69,7 +69,7 @@ def frame_inputs(
     own = rank_rows(len(videos), shared.position, shared.processes)
     _load(inputs, range(own.start, own.stop), frames, "frames into memory", reporter)
     shared.complete()
-    return MemoryInputs(videos, frames.numpy(), mask, times)
+    return MemoryInputs(videos, frames.numpy(), mask, times, pin=device.type == "cuda")
 
 
 def _choice(size: int, cache: FrameCache, device: torch.device, world: World, step_bytes: Callable[[], int]) -> Where:
@@ -118,7 +118,7 @@ def _load(inputs: FrameInputs, videos: range, frames: torch.Tensor, title: str, 
     with reporter.progress(title, len(videos), "video") as progress:
         for start in range(videos.start, videos.stop, _VIDEOS):
             stop = min(start + _VIDEOS, videos.stop)
-            frames[start:stop] = inputs.read(np.arange(start, stop))[0].to(frames.device)
+            frames[start:stop].copy_(inputs.read(np.arange(start, stop))[0], non_blocking=True)
             progress.advance(stop - start)
 
 

@@ -13,9 +13,13 @@ from teachclip.configs.schema import Config
 from teachclip.stages.data.dataset import read_dataset
 from teachclip.stages.data.usable_split import usable_split
 from teachclip.stages.evaluate.stage import evaluate
+from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.runtime.run_folder import RunFolder
 from teachclip.stages.score.stage import score
+from teachclip.stages.train.dataloader.to_device import on_device
+from teachclip.stages.train.run import TrainRun
 from teachclip.stages.train.stage import train
+from teachclip.stages.train.training_data import open_training_data
 
 pytestmark = pytest.mark.gpu
 
@@ -77,6 +81,22 @@ def labels_of(config: Config, teacher: str, store: str | None = None) -> Labels:
     path = config.score_store if store is None else config.work / store
     reader = ScoreStore.open(path).teacher(teacher).reader(texts, videos)
     return reader.read(np.arange(len(texts)), np.arange(len(videos)))
+
+
+def test_a_students_step_waits_for_the_gpu_nowhere(world: Any) -> None:
+    config = world.config(train={"run": "runs/no-stall", "teachers": ["xclip"], "device": "cuda", "precision": "bf16"})
+    run = TrainRun(config, open_training_data(config, Silent()), RunFolder(config.run_folder), Silent())
+    run.network.train()
+    with run.batches(0, 3) as ahead:
+        batches = on_device(ahead, run.device)
+        run.step(next(batches))  # what is made once may wait
+        batch = next(batches)
+        before = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            run.step(batch)
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
 
 
 @pytest.mark.parametrize("kind", ["xclip", "ts2net", "xpool", "drl", "openclip"])
