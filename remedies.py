@@ -32,6 +32,10 @@ class Prepare(_WithSettings):
     """Make frames of the videos."""
 
 
+class MakeFeatures(_WithSettings):
+    """Make or read features of experts and of captions."""
+
+
 class Score(_WithSettings):
     """Let the teachers score what has no scores."""
 
@@ -211,7 +215,7 @@ class Again(_Silent):
 
 
 type Action = (
-    Change | Prepare | Score | Train | Evaluate
+    Change | Prepare | MakeFeatures | Score | Train | Evaluate
     | Prune | AcceptPixels | Denoise | RepairScores | CheckData | ShowConfig | Search | IndexVideos | Template
     | MakeDemo | RunSweep | ReadPage | DescribeScores | CompareScores | ExportScores | MergeScores
     | RemoveScores | TidyScores | DeleteFile | DeleteFolder | StartProcesses | Again

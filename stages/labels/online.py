@@ -90,17 +90,23 @@ def online_teachers(
         CacheMismatchError: frame scores that cannot be carried to the student's frames.
         ConfigError: there is a fine loss, and no teacher with frame scores.
     """
-    from ..models.frozen.teacher import NetworkTeacher, load_teacher  # training from the cache knows no teacher
+    from ..models.frozen.teacher import (  # training from the cache knows no teacher
+        NetworkTeacher,
+        load_teacher,
+        refuse_resized,
+    )
     from .frame_scores import gives_frame_logits
 
     known = {teacher.name: teacher for teacher in config.score.teachers}
     fine = config.train.loss.fine > 0
     teachers = []
     for name in config.train.teachers:
-        checkpoint = config.teacher_checkpoint(known[name])
-        teacher = load_teacher(known[name], checkpoint, device, config.train.online_precision)
+        checkpoint, precision = config.teacher_checkpoint(known[name]), config.train.online_precision
+        teacher = load_teacher(known[name], checkpoint, device, reporter, precision)
         video, caption = split.videos[0], split.texts[0].caption
-        has = fine and gives_frame_logits(teacher, seen[name], video, caption, device)
+        shown = seen.caches[seen.folders[name]]
+        refuse_resized(teacher, shown.resize_mode, shown.interpolation)
+        has = fine and gives_frame_logits(teacher, shown, video, caption, device)
         if fine and not has:
             tell_without(name, reporter)
         carrier = carrier_of(config, name, split, seen[name].times(split.videos), frames, reporter) if has else None

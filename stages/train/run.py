@@ -16,15 +16,19 @@ from ...cache.scores.reading.label_threads import LabelThreads
 from ...configs.schema import Config, TrainConfig
 from ...errors import ConfigError, StoppedEarly
 from ...plurals import counted
-from ..data.video_inputs import DeviceFrames, FrameInputs, MemoryInputs, VideoInputs
+from ..data.usable_split import UsableSplit
+from ..data.video_inputs import DeviceFrames, FrameInputs, MemoryInputs, TextInputs, VideoInputs
+from ..data.views import ExpertView, view_inputs
 from ..labels.cached import label_source
 from ..labels.online import OnlineTeacher, online_teachers, teacher_inputs
 from ..models.build import build_network
 from ..models.checkpoints.files import load_network, trained_with
-from ..models.clip.tokens import tokenize
-from ..models.common.network import VideoTextNetwork
+from ..models.common.network import RetrievalNetwork, VideoTextNetwork
+from ..models.shortened import check_widths
 from ..retrieval.encode import measure
 from ..retrieval.fits import check_fits
+from ..retrieval.metrics import Metrics
+from ..retrieval.teachtext import geometric_mean
 from ..runtime.device import choose_device, resolved, tell_device
 from ..runtime.processes import World
 from ..runtime.reporting import Progress, Reporter, Silent
@@ -33,8 +37,9 @@ from ..runtime.stopping import StopRequest
 from .dataloader.batch import Batch, BatchLoader
 from .dataloader.frozen_tokens import frozen_inputs
 from .dataloader.resident_frames import frame_inputs
-from .dataloader.sampler import BatchSampler
+from .dataloader.sampler import BatchSampler, VideoSampler
 from .dataloader.to_device import DeviceBatches, on_device
+from .losses.combined import Losses
 from .record.checkpoints import Checkpointer
 from .record.environment import environment
 from .record.monitor import Monitor
@@ -75,28 +80,48 @@ class TrainResult:
     left_over: int = 0
 
 
-def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTextNetwork:
+def _build(
+    config: Config, frames: FrameCache | ExpertView, device: torch.device, reporter: Reporter
+) -> RetrievalNetwork:
     settings = config.train
     torch.manual_seed(settings.seed)
     if (init := config.init_checkpoint) is None:
-        network = build_network(settings.network)
+        network = build_network(settings.network, reporter)
     else:
         with trained_with({"train.init": "null"}):
             network = load_network(init)
         wanted = settings.network.model_copy(update={"trunk": network.config.trunk})
+        if isinstance(network, VideoTextNetwork):
+            wanted = wanted.model_copy(update={"words": network.trunk.word_slots(wanted.words)})
         if network.config != wanted:
             raise ConfigError(
                 f"train.init holds another network: {network.config!r}, but train.network asks for {wanted!r}",
                 where=str(init),
             )
+    if isinstance(network, VideoTextNetwork):
+        assert isinstance(frames, FrameCache)
+        _fitted(network, frames, config)
+    return network.to(device)
+
+
+def _fitted(network: VideoTextNetwork, frames: FrameCache, config: Config) -> None:
+    """Refuse frames that do not fit, and set the trunk as training wants it."""
+    settings = config.train
     check_fits(network, frames, config.frames_folder)
+    check_widths(network, settings.loss.matryoshka, "train.loss.matryoshka")
     if settings.trunk == "frozen":
         network.freeze_class_tokens()
-    network = network.to(device)
+    network.to(choose_device(settings.device))
     prepare_for_speed(
         network, recompute=settings.recompute, channels_last=settings.channels_last, compile=settings.compile
     )
-    return network
+
+
+def _losses(settings: TrainConfig, device: torch.device) -> Losses:
+    """The losses; parameters of one of the user's own are drawn by the run's seed, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return Losses(settings.loss, settings.teachers).to(device)
 
 
 class TrainRun:
@@ -106,18 +131,18 @@ class TrainRun:
         self.config, self.settings, self.data = config, config.train, data
         self.folder, self.reporter, self.world = folder, reporter, World.current()
         self.device = choose_device(self.settings.device)
-        self.network = _build(config, data.frames, self.device)
+        self.network = _build(config, data.frames, self.device, reporter)
         self.train_inputs, self.val_inputs = self._inputs()
         split = data.train
-        texts = len(split.texts)
-        self.sampler = BatchSampler(texts, min(self.settings.batch_size, texts), self.settings.seed, data.groups)
+        self.sampler = _sampler(self.settings, split, data.groups)
         self.steps = _total_steps(self.settings, self.sampler)
-        optimiser = build_optimizer(self.network, self.settings.optim, self.steps)
+        losses, steps_per_epoch = _losses(self.settings, self.device), self.sampler.steps_per_epoch
+        optimiser = build_optimizer(self.network, self.settings.optim, self.steps, steps_per_epoch, losses)
         self.online = self._online_teachers()
-        self.step = TrainingStep(self.network, optimiser, self.settings, self.online)
-        self.checkpointer = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter)
+        self.step = TrainingStep(self.network, optimiser, self.settings, self.online, losses=losses)
+        self.checkpointer = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter, losses)
         self.monitor = Monitor(folder, self.sampler, data.videos, self.settings, self.device, reporter)
-        self.val_ids = tokenize(data.val.captions, self.settings.network.words)[0]
+        self.val_ids = self._texts(data.val)
         self.read = self._batch_loader()
         self.began = time.perf_counter()
 
@@ -144,6 +169,10 @@ class TrainRun:
             for batch in moved:
                 self.monitor.add(self.step(batch))
                 self._after(batch.step + 1, moved, progress, stop)
+        if self.world.main and (untaught := sum("untaught" in line for line in self.folder.metrics())):
+            self.reporter.info(
+                f"{untaught:,} of {counted(self.steps, 'step')} had no pairs of a sparse teacher's to learn from"
+            )
         return self._result(moved.waited)
 
     @contextmanager
@@ -218,8 +247,10 @@ class TrainRun:
             return
         metrics = measure(self.network, self.val_ids, self.data.val.text_video, self.val_inputs, Silent(), ties="fair")
         by = self.settings.select_by
-        value = -metrics["t2v"].mnr if by == "mean-rank" else getattr(metrics["t2v"], by)
-        better = self.world.broadcast(not self.checkpointer.best or value > self.checkpointer.best["value"])
+        value = _chosen_by(by, metrics["t2v"])
+        best = self.checkpointer.best
+        later = bool(best) and by == "geometric-mean" and value == best["value"]
+        better = self.world.broadcast(not best or value > best["value"] or later)
         if better:
             self.checkpointer.choose(done, epoch, f"{by} (text to video) on {self.data.validated_on}", value)
         measured = {way: asdict(result) for way, result in metrics.items()}
@@ -231,6 +262,8 @@ class TrainRun:
     def _inputs(self) -> tuple[VideoInputs | DeviceFrames, VideoInputs]:
         """What the network sees of the training and of the validation videos."""
         frames, train_videos, val_videos = self.data.frames, self.data.train.videos, self.data.val.videos
+        if isinstance(frames, ExpertView):
+            return view_inputs(frames, self.data.videos), view_inputs(frames, val_videos)
         if self.settings.trunk == "full":
             where, every = self.settings.frames, self.data.videos
             train = frame_inputs(where, frames, every, self.device, self.world, self.reporter, self._step_bytes)
@@ -244,19 +277,29 @@ class TrainRun:
         encoded = encoded_at_once(self.settings, self.world.ranks)
         return count_step(encoded, resolved(self.settings.precision, self.device)).total
 
+    def _texts(self, split: UsableSplit) -> TextInputs:
+        """Token ids [T, W] of a split's captions, or their words [T, W, D], read when they are asked for."""
+        if self.data.words is not None:
+            return self.data.words.inputs(split.texts)
+        assert isinstance(self.network, VideoTextNetwork)
+        return self.network.tokenize(split.captions)
+
     def _tokens(self, videos: Sequence[str]) -> MemoryInputs:
+        assert isinstance(self.network, VideoTextNetwork)
+        assert isinstance(self.data.frames, FrameCache)
         return frozen_inputs(self.network, self.data.frames, videos, self.config.features_folder, self.reporter)
 
     def _online_teachers(self) -> tuple[OnlineTeacher, ...]:
         if self.settings.teaching == "cached":
             return ()
         data = self.data
+        assert isinstance(data.frames, FrameCache)
         return online_teachers(self.config, data.train, data.frames, data.seen, self.device, self.reporter)
 
     def _batch_loader(self) -> BatchLoader:
         split, pin = self.data.train, self.device.type == "cuda"
         return BatchLoader(
-            ids=tokenize(split.captions, self.settings.network.words)[0],
+            ids=self._texts(split),
             text_video=split.text_video,
             inputs=self.train_inputs,
             labels=LabelThreads([teacher.reader for teacher in self.data.cached]),
@@ -300,6 +343,21 @@ class TrainRun:
         )
 
 
-def _total_steps(settings: TrainConfig, order: BatchSampler) -> int:
+def _chosen_by(by: str, metrics: Metrics) -> float:
+    """The number, more of which is better, that `train.select_by` chooses a network by."""
+    if by == "geometric-mean":
+        return geometric_mean(metrics)
+    value: float = -metrics.mnr if by == "mean-rank" else getattr(metrics, by)
+    return value
+
+
+def _sampler(settings: TrainConfig, split: UsableSplit, groups: np.ndarray | None) -> BatchSampler | VideoSampler:
+    if settings.epoch_of == "videos":
+        return VideoSampler(split.text_video, min(settings.batch_size, len(split.videos)), settings.seed, groups)
+    texts = len(split.texts)
+    return BatchSampler(texts, min(settings.batch_size, texts), settings.seed, groups)
+
+
+def _total_steps(settings: TrainConfig, order: BatchSampler | VideoSampler) -> int:
     steps = settings.epochs * order.steps_per_epoch
     return min(steps, settings.max_steps) if settings.max_steps else steps

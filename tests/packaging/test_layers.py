@@ -27,13 +27,13 @@ FLOORS = {
     ],
     "cache": [
         {"storage"},
-        {"features", "frames", "read_ahead", "training_state", "vectors"},
+        {"experts", "features", "frames", "read_ahead", "training_state", "vectors"},
         {"library", "scores"},
     ],
     "cache.scores": [
         {"format"},
         {"tile"},
-        {"shard", "lookup"},
+        {"shard", "lookup", "makers"},
         {"reading", "zarr_view"},
         {"store"},
         {"joined", "upkeep", "exchange"},
@@ -52,7 +52,10 @@ HEAVY = {
 }
 # What takes the half second that importing zarr does: only functions import it.
 NEEDS_ZARR = {"cache.scores.format.zarr_io", "cache.scores.format.checked_store"}
-STORES = {"tensorstore": ("cache.scores.format", "cache.storage"), "zarr": ("cache.scores.format", "cache.storage")}
+STORES = {
+    "tensorstore": ("cache.scores.format", "cache.storage"),
+    "zarr": ("cache.scores.format", "cache.storage", "stages.data.experts.feature_files"),
+}
 FACES = {"configs.schema", "configs.loading"}  # packages whose __init__ hands names on
 PICKLES = {"dill", "cloudpickle", "joblib", "shelve", "marshal"}
 FORBIDDEN = {"eval", "exec", "yaml.load", "yaml.unsafe_load", "yaml.full_load"}

@@ -24,6 +24,7 @@ _OPTIONS = {
 _READS: dict[str, tuple[str, ...] | None] = {
     "prepare": ("work", "data", "prepare"),
     "data check": ("work", "data", "prepare"),
+    "features": ("work", "data", "prepare", "features"),
     "score": ("work", "data", "prepare", "score"),
     "cache repair": ("work", "data", "prepare", "score"),
     "denoise": ("work", "data", "prepare", "score", "denoise", "train"),
@@ -106,6 +107,8 @@ def command(action: r.Action, given: Given) -> str:
             return given.step("prepare", settings)
         case r.Prune():
             return f"{given.step('prepare')} --prune"
+        case r.MakeFeatures(settings):
+            return given.step("features", settings)
         case r.Score(settings):
             return given.step("score", settings)
         case r.Denoise():

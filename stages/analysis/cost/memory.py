@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ....configs.schema import TrainConfig
-from ...models.build import build_network
+from ...models.build import build_clip_network
 from ...models.common.network import VideoTextNetwork
 from ...runtime.device import autocast
 from ...train.step.memory import count_step, loss_of, prepared
@@ -70,7 +70,7 @@ def training_memory(name: str, settings: TrainConfig, precision: Precision, devi
 
 def _loss(network: VideoTextNetwork, settings: TrainConfig, precision: Precision, device: torch.device) -> Tensor:
     """The loss of one batch of random frames and words."""
-    batch, config, vocabulary = settings.batch_size, network.config, network.trunk.sizes.vocab_size
+    batch, config, vocabulary = settings.batch_size, network.config, network.trunk.vocab_size
     ids = torch.randint(vocabulary - 1, (batch, config.words), device=device)
     ids[:, -1] = vocabulary - 1  # the largest one ends a text: all slots are in use
     mask = torch.ones(batch + settings.unlabelled, config.frames, dtype=torch.bool, device=device)
@@ -81,7 +81,7 @@ def _loss(network: VideoTextNetwork, settings: TrainConfig, precision: Precision
 
 def _frames(network: VideoTextNetwork, settings: TrainConfig, device: torch.device) -> Tensor:
     """Random uint8 frames, or class tokens of a frozen trunk."""
-    slots, size = (settings.batch_size + settings.unlabelled, network.config.frames), network.trunk.sizes.image_size
+    slots, size = (settings.batch_size + settings.unlabelled, network.config.frames), network.trunk.image_size
     if settings.trunk == "frozen":
         return torch.randn(*slots, network.trunk.width, device=device)
     return torch.randint(256, (*slots, 3, size, size), dtype=torch.uint8, device=device)
@@ -99,7 +99,7 @@ def _measured(settings: TrainConfig, precision: Precision, device: torch.device)
 
 def _largest_allocation(settings: TrainConfig, precision: Precision, device: torch.device) -> int:
     trunk = settings.network.trunk.model_copy(update={"weights": None})
-    network = build_network(settings.network.model_copy(update={"trunk": trunk})).to(device)
+    network = build_clip_network(settings.network.model_copy(update={"trunk": trunk})).to(device)
     network = prepared(network, settings)
     optimiser = build_optimizer(network, settings.optim, total_steps=2)
     before = torch.cuda.memory_allocated(device) - _bytes_of(network)

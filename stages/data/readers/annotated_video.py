@@ -9,9 +9,7 @@ from ....configs.published_sets import SplitName
 from ....errors import DataError
 from ....remedies import Change, CheckData, Remedy
 from ..video.source import VideoSource
-from .caption_tables import Captions, captions_in
-from .safe_pickle import unpickled
-from .text_files import json_of
+from .caption_tables import Captions, read_captions
 
 
 @dataclass(frozen=True)
@@ -105,6 +103,4 @@ class Annotations:
 
     def _table(self, name: str) -> Captions:
         path = self.optional(name)
-        if path is None:
-            return {}
-        return captions_in(unpickled(path) if path.suffix == ".pkl" else json_of(path), path)
+        return {} if path is None else read_captions(path)

@@ -6,10 +6,20 @@ from typing import Any
 
 from ....errors import DataError
 from ....remedies import ReadPage, Remedy
-from .text_files import kind_of
+from .safe_pickle import unpickled
+from .text_files import json_of, kind_of
 
 Captions = dict[str, tuple[str, ...]]
 MAX_CAPTIONS, MAX_CHARACTERS = 20_000_000, 1 << 31  # a small pickle can name one list a million times
+
+
+def read_captions(path: Path) -> Captions:
+    """Captions by id of a file: a pickle, else JSON.
+
+    Raises:
+        DataError: it cannot be read, or has another shape than those of `captions_in`.
+    """
+    return captions_in(unpickled(path) if path.suffix == ".pkl" else json_of(path), path)
 
 
 def captions_in(document: Any, path: Path) -> Captions:

@@ -9,14 +9,15 @@ from torch.nn import functional
 
 from ....configs.schema import NetworkConfig
 from ....errors import CheckpointError
-from ..clip.trunk import ClipTrunk
+from ..clip.base import Trunk
 from ..common.network import Features, VideoTextNetwork, masked_mean
 from ..common.pair_blocks import block_bytes, blocks
 from ..common.temporal import INIT_STD
 from ..common.valid_frames import Frames
 from .cdcr import cdcr
 
-TEXTS_AT_A_TIME = 16  # of like length
+TEXTS_AT_A_TIME = {"cpu": 8, "cuda": 16}
+"""Texts of like length: fewer have less padding between them, more are fewer kernels."""
 
 
 class Drl(VideoTextNetwork):
@@ -29,9 +30,10 @@ class Drl(VideoTextNetwork):
     the dot product of a sentence with the mean frame (dp); the latter two have no weight networks.
     """
 
-    reads_padding = True
+    reads_slots = True
+    needs = ("words",)
 
-    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
+    def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__(config, trunk)
         self.text_weight_fc: nn.Module | None = None
         self.video_weight_fc: nn.Module | None = None
@@ -110,9 +112,10 @@ class Drl(VideoTextNetwork):
             longest = lengths.tolist()
             video_blocks = list(_video_blocks(videos, self.config.words))
             rows = []
-            for start in range(0, len(order), TEXTS_AT_A_TIME):
-                part = order[start : start + TEXTS_AT_A_TIME]
-                text_block = _text_block(texts, part, longest[start : start + TEXTS_AT_A_TIME][-1])
+            many = _texts_at_a_time(videos["frames"])
+            for start in range(0, len(order), many):
+                part = order[start : start + many]
+                text_block = _text_block(texts, part, longest[start : start + many][-1])
                 rows.append(torch.cat([_token_wise(text_block, block) for block in video_blocks], dim=1))
             return torch.cat(rows)[order.argsort()]
 
@@ -185,6 +188,10 @@ def _without_padding(vectors: Tensor, mask: Tensor) -> Tensor:
     return vectors * mask.unsqueeze(2)
 
 
+def _texts_at_a_time(frames: Tensor) -> int:
+    return TEXTS_AT_A_TIME.get(frames.device.type, TEXTS_AT_A_TIME["cpu"])
+
+
 def _text_block(texts: Features, part: Tensor, longest: int) -> Features:
     """Texts at `part`, cut to their `longest`; `floor` [n, 1, 1] is 0 for a text that has padded slots, else -inf."""
     mask = texts["mask"][part]
@@ -198,9 +205,11 @@ def _text_block(texts: Features, part: Tensor, longest: int) -> Features:
 def _video_blocks(videos: Features, words: int) -> Iterator[Features]:
     """`frames` [F, v, D], zero in padding, and `weights` [F, v]: frames first, so that maxima run over whole rows."""
     frames = videos["frames"]
-    bytes_per_video = TEXTS_AT_A_TIME * words * frames.shape[1] * frames.element_size()
+    bytes_per_video = _texts_at_a_time(frames) * words * frames.shape[1] * frames.element_size()
     for block in blocks(videos, max(1, block_bytes(frames) // bytes_per_video)):
-        frames = _without_padding(block["frames"], block["mask"])
+        mask, frames = block["mask"], block["frames"]
+        if mask.is_cuda or not mask.all():  # a GPU would have to be waited for
+            frames = _without_padding(frames, mask)
         yield {"frames": frames.transpose(0, 1).contiguous(), "weights": block["weights"].T}
 
 
@@ -208,6 +217,6 @@ def _token_wise(texts: Features, videos: Features) -> Tensor:
     """Scores [n, v] of a block of texts with a block of videos (specs: DRL 7)."""
     words, frames = texts["words"], videos["frames"]
     sim_nWFv = (words.flatten(0, 1) @ frames.flatten(0, 1).T).view(*words.shape[:2], *frames.shape[:2])
-    of_words = torch.einsum("nwv,nw->nv", sim_nWFv.amax(2), texts["weights"])
+    of_words = (sim_nWFv.amax(2) * texts["weights"].unsqueeze(2)).sum(1)
     best_words = torch.maximum(sim_nWFv.amax(1), texts["floor"])
     return (of_words + (best_words * videos["weights"]).sum(1)) / 2

@@ -14,6 +14,7 @@ from torch.nn import functional
 from ....configs.schema import NetworkConfig, Ts2NetConfig
 from ....errors import ConfigError
 from ....remedies import Change, Remedy
+from ..clip.base import Trunk
 from ..clip.trunk import ClipTrunk, shift_step
 from ..common.network import Features, VideoTextNetwork
 from ..common.pair_blocks import score_in_blocks
@@ -64,7 +65,10 @@ class Ts2Net(VideoTextNetwork):
             selected.
     """
 
-    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
+    needs = ("patches",)
+
+    def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
+        assert isinstance(trunk, ClipTrunk)
         _refuse_unfit(config.ts2net, trunk)
         super().__init__(config, trunk)
         self.selector = TokenSelector(trunk.embed_dim)

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ....configs.schema import NetworkConfig
-from ..clip.trunk import ClipTrunk, head_count
+from ..clip.base import Trunk
+from ..clip.trunk import head_count
 from ..common.network import Features, VideoTextNetwork
 from ..common.pair_blocks import score_in_blocks
 from ..common.valid_frames import Frames
@@ -143,7 +144,7 @@ class XPool(VideoTextNetwork):
     pair costs 12.8 K multiply-adds in place of 537 K (12 frames, one head): the same numbers but for rounding.
     """
 
-    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
+    def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__(config, trunk)
         self.pooling = TextConditionedPooling(trunk.embed_dim, config.xpool.heads, config.xpool.dropout)
 

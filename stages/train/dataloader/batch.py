@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ....cache.scores.reading.labels import Labels, LabelSource
-from ...data.video_inputs import DeviceFrames, VideoInputs
+from ...data.video_inputs import DeviceFrames, TextInputs, VideoInputs
 from ...labels.online import UintFrames
 from ...models.clip.tokens import lengths
 from ...models.common.valid_frames import Frames, ValidFrames, valid_places
@@ -32,8 +32,9 @@ class Known:
 
     @classmethod
     def of(cls, ids: Tensor, mask: Tensor) -> "Known":
-        """Of token ids [r, W] and valid frames [r + s, F] on the CPU."""
-        return cls(lengths(ids).numpy(), mask.sum(1).numpy())
+        """Of token ids [r, W], or words [r, W, D], and valid frames [r + s, F] on the CPU."""
+        words = lengths(ids) if ids.ndim == 2 else torch.full((len(ids),), ids.shape[1])
+        return cls(words.numpy(), mask.sum(1).numpy())
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ class Batch:
     Attributes:
         texts: indices of the texts [b]; videos: indices of their videos [b]; of all ranks.
         rows: which of them are this rank's own, and so the r rows of what follows; all b in a single process.
-        ids: token ids [r, W]; frames: what `VideoInputs.read` gives of `encoded`; mask: valid frames [r + s, F];
-            places: `valid_places` of the mask; known: sizes of all these.
+        ids: token ids [r, W], or words [r, W, D]; frames: what `VideoInputs.read` gives of `encoded`; mask: valid
+            frames [r + s, F], or experts; places: `valid_places` of the mask; known: sizes of all these.
         labels: of each teacher whose scores are cached: coarse [r, b + u], own texts with `columns`; frame logits
             [r, F] of own pairs.
         uint8_frames: for teachers that run inside the step, by frame cache: of `columns`, whatever the rank; where they
@@ -143,7 +144,7 @@ class BatchLoader:
     """Reads one step's inputs and labels; called in the background thread of `cache.read_ahead.read_ahead`.
 
     Attributes:
-        ids: token ids of all texts [T, W]; text_video: index of each text's own video [T].
+        ids: token ids of all texts [T, W], or their words; text_video: index of each text's own video [T].
         inputs: the student's frames or class tokens; labels: makes those of the teachers whose scores are cached.
         teacher_frames: uint8 frames for teachers inside the step, by frame cache; students: that of `inputs`, whose
             frames such teachers share, None where they are others. teacher_ids: gives their token ids of texts.
@@ -152,7 +153,7 @@ class BatchLoader:
         rank, ranks: whose rows of each batch are read (`rank_rows`), of how many processes; all of them by default.
     """
 
-    ids: Tensor
+    ids: TextInputs
     text_video: np.ndarray
     inputs: VideoInputs | DeviceFrames
     labels: LabelSource

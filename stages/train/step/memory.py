@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ....cache.scores.reading.labels import Labels
 from ....configs.schema import TrainConfig
-from ...models.build import build_network
+from ...models.build import build_clip_network
 from ...models.common.network import VideoTextNetwork
 from ..losses.combined import Losses
 from ..losses.own import is_own
@@ -60,7 +60,7 @@ def count_step(settings: TrainConfig, precision: Literal["float32", "bf16"]) -> 
     """
     with FakeTensorMode(), torch.device("cuda"), efficient_attention():
         trunk = settings.network.trunk.model_copy(update={"weights": None})
-        network = prepared(build_network(settings.network.model_copy(update={"trunk": trunk})), settings)
+        network = prepared(build_clip_network(settings.network.model_copy(update={"trunk": trunk})), settings)
         parameters = list(network.parameters())
         saved = Saved(parameters)
         with torch.autograd.graph.saved_tensors_hooks(saved.keep, _back):
@@ -133,7 +133,8 @@ def loss_of(
     loss = settings.loss.model_copy(update={"coarse_kind": "pearson", "fine_kind": "ce", **given})
     parts = Losses(loss, settings.teachers)(logits, videos.get("raw_weights"), labels)
     auxiliary = network.auxiliary_loss(texts, videos)
-    return parts.total if auxiliary is None else parts.with_auxiliary(auxiliary).total
+    total: Tensor = (parts if auxiliary is None else parts.with_auxiliary(auxiliary)).total
+    return total
 
 
 def _words(settings: TrainConfig, network: VideoTextNetwork) -> Tensor:
@@ -143,7 +144,7 @@ def _words(settings: TrainConfig, network: VideoTextNetwork) -> Tensor:
 
 def _fake(settings: TrainConfig, network: VideoTextNetwork) -> tuple[Tensor, Tensor]:
     """Pixels of videos whose frames are all there, or class tokens of a frozen trunk, and the mask."""
-    slots, size = (settings.batch_size + settings.unlabelled, network.config.frames), network.trunk.sizes.image_size
+    slots, size = (settings.batch_size + settings.unlabelled, network.config.frames), network.trunk.image_size
     shape = (network.trunk.width,) if settings.trunk == "frozen" else (3, size, size)
     return torch.empty(*slots, *shape), torch.ones(slots, dtype=torch.bool)
 

@@ -15,18 +15,19 @@ the number of both; the chunk's second pass draws the same as its first.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ....cache.scores.reading.labels import Labels
 from ....configs.schema import TrainConfig
 from ...labels.online import OnlineTeacher
-from ...models.common.network import Features, VideoTextNetwork
+from ...models.common.network import Features, RetrievalNetwork
 from ...retrieval.encode import join_features
 from ...runtime.device import autocast
 from ...runtime.processes import World
@@ -57,21 +58,23 @@ class TrainingStep:
     Args:
         online: teachers that run inside the step; the labels of the others come with the batch.
         world: the processes that take the step together; by default the current one.
+        losses: what is minimised, on the network's device; the optimiser knows its parameters.
     """
 
     def __init__(
         self,
-        network: VideoTextNetwork,
+        network: RetrievalNetwork,
         optimiser: ScheduledOptimizer,
         settings: TrainConfig,
         online: Sequence[OnlineTeacher],
         world: World | None = None,
+        losses: Losses | None = None,
     ) -> None:
         self.network, self.optimiser, self.settings, self.online = network, optimiser, settings, online
         self.world = world or World.current()
-        self.losses = Losses(settings.loss, settings.teachers)
+        self.losses = losses or Losses(settings.loss, settings.teachers)
         self.device = network.logit_scale.device
-        self._shared = SharedGradients(network, self.world, in_parts=settings.chunk is not None)
+        self._shared = SharedGradients(network, self.losses, self.world, in_parts=settings.chunk is not None)
 
     def __call__(self, batch: Batch) -> Done:
         """One optimiser step."""
@@ -136,17 +139,24 @@ class TrainingStep:
             columns = self._with_unlabelled(videos, unlabelled, batch)
             logits = scale * self._gather(self.network.score(texts, columns), batch)
             self._seed(batch.step)  # what the losses draw is the same in all processes, whatever the chunks
-            parts = self.losses(
-                logits,
-                videos.get("raw_weights"),
-                self._labels(batch),
-                self._gather(batch.mask, batch) if settings.network.mask_padding else None,
-                self._same_video(batch.videos) if settings.loss.mask_same_video else None,
-                student_scale=scale,
-            )
+            labels = self._labels(batch)
+            mask = self._gather(batch.mask, batch) if settings.network.mask_padding else None
+            same_video = self._same_video(batch.videos) if settings.loss.mask_same_video else None
+            parts = self.losses(logits, videos.get("raw_weights"), labels, mask, same_video, student_scale=scale)
+            shorter = [
+                self.losses(scale * scores, None, labels, None, same_video, student_scale=scale)
+                for scores in self._shorter(texts, columns, batch)
+            ]
+            parts = self.losses.mean_over_widths(parts, shorter)
             texts = self._gathered(texts, batch) if self.network.has_auxiliary_loss else texts
             auxiliary = self.network.auxiliary_loss(texts, videos)
         return parts if auxiliary is None else parts.with_auxiliary(auxiliary)
+
+    def _shorter(self, texts: Features, videos: Features, batch: Batch) -> Iterator[Tensor]:
+        """Scores of the vectors cut to each length of `train.loss.matryoshka`."""
+        for width in self.settings.loss.matryoshka:
+            cut = [{"vector": functional.normalize(each["vector"][:, :width], dim=-1)} for each in (texts, videos)]
+            yield self._gather(self.network.score(*cut), batch)
 
     def _gather(self, own: Tensor, batch: Batch) -> Tensor:
         """Rows [b, ...] of all processes."""

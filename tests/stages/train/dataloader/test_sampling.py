@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from teachclip.configs.loading import load_config, shipped
 from teachclip.stages.runtime.launch import rank_rows
 from teachclip.stages.runtime.run_folder import RunFolder
-from teachclip.stages.train.dataloader.sampler import BatchSampler
+from teachclip.stages.train.dataloader.sampler import BatchSampler, VideoSampler
 from teachclip.stages.train.stage import train
 
 
@@ -113,3 +113,30 @@ def test_batches_of_groups_come_mixed_and_those_of_no_groups_as_they_were_drawn(
     assert of_group != sorted(of_group)
     drawn = np.random.default_rng([3, 1]).permutation(40)
     np.testing.assert_array_equal(np.concatenate(epoch(BatchSampler(40, 5, 3), 1)), drawn)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(1, 5), min_size=4, max_size=30), st.integers(2, 9), st.integers(0, 2**31), st.booleans())
+def test_each_video_comes_once_per_epoch_with_one_of_its_texts(
+    captions: list[int], size: int, seed: int, grouped: bool
+) -> None:
+    text_video = np.random.default_rng(0).permutation(np.repeat(np.arange(len(captions)), captions))
+    groups = text_video % 2 if grouped else None
+    order = VideoSampler(text_video, min(size, len(captions)), seed, groups)
+    steps = list(order.steps(0, 2 * order.steps_per_epoch))
+    for number in (0, 1):
+        epoch = [texts for step, texts in steps if order.epoch(step) == number]
+        videos = text_video[np.concatenate(epoch)]
+        assert len(np.unique(videos)) == len(videos) == len(captions) - order.left_over
+        assert groups is None or all(len(set(groups[texts])) == 1 for texts in epoch)
+    middle = order.steps_per_epoch
+    for (step, texts), (again, same) in zip(steps[middle:], order.steps(middle, 2 * middle), strict=True):
+        assert step == again
+        np.testing.assert_array_equal(texts, same)  # wherever a run was left
+
+
+def test_texts_of_a_video_are_drawn_alike_often() -> None:
+    text_video = np.array([0, 1, 0, 0, 1, 2])
+    order = VideoSampler(text_video, 3, 5)
+    counts = np.bincount(np.concatenate([texts for _, texts in order.steps(0, 6000)]))
+    np.testing.assert_allclose(counts / 6000, [1 / 3, 1 / 2, 1 / 3, 1 / 3, 1 / 2, 1], atol=0.03)

@@ -1,0 +1,1 @@
+"""Experts and text encoders -> feature caches."""
