@@ -32,11 +32,12 @@ from ...remedies import OTHER, Change, DeleteFolder, Remedy, Train
 from .device import choose_device, resolved
 
 # Fields that change where and how fast a run is, what is kept and shown of it, not what it computes, and those whose
-# effect is in `data`: the mask's digest, the scores made of other pixels.
+# effect is in `data`: the mask's digest, the scores made of other pixels, the digests of teachers inside the step.
 NOT_IDENTITY = {
     *("run", "device", "compile", "channels_last", "recompute", "chunk", "deterministic"),
     *("prefetch", "label_reader", "frames"),
     *("checkpoint_seconds", "keep", "tensorboard", "logger", "max_loss_ratio", "captions_mask", "accept"),
+    "online_precision",
 }
 _ANOTHER_RUN = Change({"train.run": f"runs/{OTHER}"})
 TIMES = {"seconds", "data_wait", "images_per_second", "memory"}

@@ -185,10 +185,12 @@ def _validated_on(dataset: Dataset, reporter: Reporter) -> str:
 
 
 def _teacher_digest(config: Config, name: str) -> str:
-    """Stands for a teacher inside the step: its settings, and its checkpoint's bytes wherever they lie, or what it
-    says of its weights where it has no checkpoint."""
+    """Stands for a teacher inside the step: its settings and precision, and its checkpoint's bytes wherever they lie,
+    or what it says of its weights where it has no checkpoint."""
+    precision = config.train.online_precision
     settings = next(teacher for teacher in config.score.teachers if teacher.name == name)
     shown = canonical(settings.model_dump(mode="json", exclude={"checkpoint", "prepared"}))
+    shown += b"" if precision == "float32" else precision.encode()  # earlier runs had no other
     checkpoint = config.teacher_checkpoint(settings)
     if checkpoint is not None:
         return digest_of([shown, checkpoint_digest(checkpoint)])

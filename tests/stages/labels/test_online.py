@@ -117,3 +117,11 @@ def test_its_precision_is_that_of_its_encoders(config: Config, data: TrainingDat
     assert found.coarse.dtype == found.frame_logits.dtype == torch.float32
     assert not torch.equal(found.coarse, exact.coarse)
     torch.testing.assert_close(found.coarse, exact.coarse, rtol=0.05, atol=0.05)
+
+
+def test_its_precision_is_part_of_a_run_that_it_teaches(config: Config) -> None:
+    def digest(**train: Any) -> str:
+        settings = config.train.model_copy(update=train)
+        return open_training_data(config.model_copy(update={"train": settings}), Silent()).identity()["teacher xclip"]
+
+    assert digest() == digest(online_precision="float32") != digest(online_precision="bf16")
