@@ -98,9 +98,11 @@ def tile_layout(
     sparse: int = 0,
 ) -> TileSpec:
     """The sizes of one tile with all these texts and videos."""
-    sizes = [len("\n".join(ids).encode(errors="surrogatepass")) for ids in (texts, videos)]
+    of_texts, of_videos = (len("\n".join(ids).encode(errors="surrogatepass")) for ids in (texts, videos))
     shard_texts = min(settings.shard_texts, len(texts))
-    return TileSpec(len(texts), len(videos), frames, frame_logits, settings.coarse, shard_texts, *sizes, sparse)
+    return TileSpec(
+        len(texts), len(videos), frames, frame_logits, settings.coarse, shard_texts, of_texts, of_videos, sparse
+    )
 
 
 def choose_layout(settings: ScoreConfig, cache: ScoreCache | None, dense: TileSpec) -> Layout:

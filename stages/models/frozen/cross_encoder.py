@@ -94,7 +94,7 @@ class CrossEncoder:
     def _made(self, plugin: Callable[..., Any], options: dict[str, Any]) -> Any:
         with users_code(f"{self._title}: making it", plugin):
             made = plugin(name=self.name, device=self._device, **options)
-            said = {key: getattr(made, key, None) for key in ("score_version", "weights_digest")}
+            said: dict[str, Any] = {key: getattr(made, key, None) for key in ("score_version", "weights_digest")}
         lacks = wrong_attributes(said)
         if not callable(getattr(made, "predict", None)):
             lacks.append("the method predict(pairs)")

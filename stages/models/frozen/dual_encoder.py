@@ -76,7 +76,8 @@ class DualEncoder:
             )
         with plain_float32(self._device):
             pixels = self._processor(images=list(frames.flatten(0, 1)), return_tensors="pt").to(self._device)
-            unit = _unit(self._model.get_image_features(**pixels)).unflatten(0, mask.shape)
+            unit = _unit(self._model.get_image_features(**pixels))
+            unit = unit.view(*mask.shape, unit.shape[-1])
             return {"vector": functional.normalize(masked_mean(unit, mask), dim=-1), "frames": unit}
 
     @torch.no_grad()

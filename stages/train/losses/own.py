@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -42,16 +42,18 @@ class OwnLoss(nn.Module):
         PluginError: the class cannot be made.
     """
 
+    __call__: Callable[..., Tensor]  # torch's, of `forward`
+
     def __init__(self, kind: str, key: str, options: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.title = f"{key}: {kind}"
         named = load_plugin(kind.removeprefix("entry:"), GROUP, key)
-        self.function: Callable[..., Any]
+        self.function: Callable[..., Any] = named
         if inspect.isclass(named):
             with users_code(f"{self.title}: making it", named):
-                self.function = named(**(options or {}))
-        else:
-            self.function = partial(named, **options) if options else named
+                self.function = cast(Callable[..., Any], named(**(options or {})))
+        elif options:
+            self.function = partial(named, **options)
         self._named = (named,)  # which torch does not take for a second module
         self._called = False
 
