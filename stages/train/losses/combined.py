@@ -7,7 +7,7 @@ texts, columns videos, text i belongs to video i. Behind the b videos may stand 
 coarse loss alone. Everything is computed in float32 or wider.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -60,6 +60,8 @@ class Losses(nn.Module):
     Raises:
         ConfigError, PluginError: a loss of the user's own cannot be loaded.
     """
+
+    __call__: Callable[..., LossParts]  # torch's, of `forward`
 
     def __init__(self, config: LossConfig, teachers: Sequence[str] = ()) -> None:
         super().__init__()

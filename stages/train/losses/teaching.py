@@ -103,8 +103,7 @@ def _sparse_one_way(kind: str, student: Tensor, teacher: Tensor, scored: Tensor)
 
 def _varies(values: Tensor, valid: Tensor) -> Tensor:
     mean = (values * valid).sum(dim=-1, keepdim=True) / valid.sum(dim=-1, keepdim=True)
-    varies: Tensor = ((values - mean) * valid).norm(dim=-1) > FLAT
-    return varies
+    return torch.linalg.vector_norm((values - mean) * valid, dim=-1) > FLAT
 
 
 def fine_loss(
