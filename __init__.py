@@ -18,6 +18,7 @@ __all__ = [
     "DataError",
     "EncodedVideos",
     "Encoder",
+    "FeatureCache",
     "Filters",
     "FrameCache",
     "IndexSearcher",
@@ -43,6 +44,7 @@ __all__ = [
     "difference",
     "evaluate",
     "evaluate_sets",
+    "features",
     "index",
     "load",
     "load_config",
@@ -59,6 +61,7 @@ __all__ = [
 ]
 
 _NAMES = {
+    "cache.experts.cache": ("FeatureCache",),
     "cache.frames.cache": ("FrameCache",),
     "cache.read_ahead": ("read_ahead",),
     "cache.scores.reading.label_process": ("LabelProcess",),
@@ -76,6 +79,7 @@ _NAMES = {
     "stages.models.checkpoints.files": ("load_network",),
     "stages.models.frozen.teacher": ("Teacher", "load_teacher"),
     "stages.models.student": ("Student",),
+    "stages.prepare.features.stage": ("features",),
     "stages.prepare.stage": ("prepare",),
     "stages.retrieval.confidence": ("confidence", "difference"),
     "stages.retrieval.metrics": ("retrieval_metrics",),
@@ -96,6 +100,7 @@ _NAMES = {
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 if TYPE_CHECKING:
+    from .cache.experts.cache import FeatureCache
     from .cache.frames.cache import FrameCache
     from .cache.read_ahead import read_ahead
     from .cache.scores.reading.label_process import LabelProcess
@@ -121,6 +126,7 @@ if TYPE_CHECKING:
     from .stages.models.checkpoints.files import load_network
     from .stages.models.frozen.teacher import Teacher, load_teacher
     from .stages.models.student import Student
+    from .stages.prepare.features.stage import features
     from .stages.prepare.stage import prepare
     from .stages.retrieval.confidence import confidence, difference
     from .stages.retrieval.metrics import retrieval_metrics

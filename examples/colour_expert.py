@@ -4,7 +4,6 @@
       experts:
         - name: colour
           plugin: colour_expert:ColourExpert
-          temporal: sequence
 
 `teachclip features CONFIG`, given in this file's folder, calls it once for each video of the frame cache.
 """
@@ -13,12 +12,12 @@ import numpy as np
 
 
 class ColourExpert:
-    def __init__(self, device, bins=8):
+    def __init__(self, device: object, bins: int = 8) -> None:
         self.bins = bins
         self.digest = f"colour expert 1, {bins} bins"  # another digest: other features, made anew
 
-    def __call__(self, frames, times):
-        """uint8 [F, 3, S, S], seconds [F] -> float [F, D]; None for a video where there is nothing to be found."""
+    def __call__(self, frames: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """uint8 [F, 3, S, S], seconds [F] -> float [F, D], or None for a video where there is nothing to be found."""
         rows = []
         for frame, before in zip(frames, [frames[0], *frames[:-1]], strict=True):
             shares = [np.histogram(channel, self.bins, (0, 256))[0] / channel.size for channel in frame]

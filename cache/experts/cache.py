@@ -68,6 +68,18 @@ class FeatureCache:
         shard, position = self._place(video)
         return shard.read(position)
 
+    def read_part(self, video: str, part: int) -> Rows:
+        """One part [rows, D] of a video.
+
+        Raises:
+            CacheError: as `read`; or the video has no such part.
+        """
+        shard, position = self._place(video)
+        if not 0 <= part < len(shard.lengths(position)):
+            why = self.reasons[video] or f"there is no part {part}"
+            raise CacheError(f"{video!r} has no such features: {why}", where=str(self.folder))
+        return shard.read(position, part)[0]
+
     def lengths(self, video: str) -> list[int]:
         """Rows of each part of a video, without reading any."""
         shard, position = self._place(video)
@@ -76,7 +88,7 @@ class FeatureCache:
     def digest(self, video: str) -> bytes:
         """16 bytes that stand for the features of a video."""
         shard, position = self._place(video)
-        return shard.digests[position]
+        return shard.digest(position)
 
     def source(self, video: str) -> bytes:
         """16 bytes that stand for what the features of a video were made from, where it is its own; else zeros."""

@@ -3,21 +3,20 @@
 A video has any number of parts (an expert's vector or sequence is one; every caption's words are one), a part any
 number of rows, a row D numbers. Tensors: `rows` float32 or float16 [R, D]; `row_ends` int64 [P] and `part_ends` int64
 [V]: part p has the rows up to row_ends[p], video v the parts up to part_ends[v]; `statuses` uint8 [V]; `digests` uint8
-[V, 16]: of each video's rows; `sources` uint8 [V, 16]: of what they were made from. The header's metadata has the
+[P, 16]: of each part; `sources` uint8 [V, 16]: of what they were made from. The header's metadata has the
 cache's identity, ids, reasons, and a checksum of everything but the rows.
 """
 
 import json
+import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from ...errors import CacheError
 from ...remedies import MakeFeatures, Remedy
@@ -54,11 +53,6 @@ class FeatureRecord:
     parts: tuple[Rows, ...] = ()
     source: bytes = NO_SOURCE
 
-    @property
-    def digest(self) -> bytes:
-        """16 bytes that stand for the features."""
-        return array_digest(*self.parts)
-
 
 def write_feature_shard(path: Path, identity: str, records: Sequence[FeatureRecord]) -> None:
     """Publish `records` as one shard.
@@ -72,33 +66,60 @@ def write_feature_shard(path: Path, identity: str, records: Sequence[FeatureReco
     parts = [part for record in records for part in record.parts]
     width = max((part.shape[1] for part in parts), default=0)
     dtype = np.result_type(np.float16, *(part.dtype for part in parts))
-    rows = np.concatenate([np.zeros((0, width), dtype), *(part for part in parts if len(part))]).astype(dtype)
-    kept = [
-        tuple(np.asarray(part, dtype).reshape(len(part), -1 if len(part) else width) for part in r.parts)
-        for r in records
-    ]
-    tables = {
-        "row_ends": np.cumsum([len(part) for part in parts], dtype=np.int64),
-        "part_ends": np.cumsum([len(record.parts) for record in records], dtype=np.int64),
+    tables: dict[str, Rows] = {
+        "row_ends": np.cumsum([len(part) for part in parts], dtype="<i8"),
+        "part_ends": np.cumsum([len(record.parts) for record in records], dtype="<i8"),
         "statuses": np.array([STATUSES.index(record.status) for record in records], np.uint8),
-        "digests": np.stack([np.frombuffer(array_digest(*each), np.uint8) for each in kept]),
+        "digests": _digests([part for record in records for part in _kept(record, width, dtype).parts]),
         "sources": np.stack([np.frombuffer(record.source, np.uint8) for record in records]),
     }
+    shape = (sum(map(len, parts)), width)
     said: dict[str, Any] = {
         "format": FORMAT,
         "identity": identity,
         "ids": [record.video for record in records],
         "reasons": [record.reason for record in records],
     }
-    said["checksum"] = _checksum(said, tables, rows.shape)
-    metadata = {KEY: json.dumps(said)}  # one key: safetensors writes several in any order
+    said["checksum"] = _checksum(said, tables, shape)
     try:
-        with publishing(path) as temporary:
-            save_file({**tables, "rows": rows}, temporary, metadata=metadata)
-    except (OSError, SafetensorError) as error:
-        told = getattr(error, "strerror", None) or error
+        with publishing(path) as temporary, temporary.open("wb") as file:
+            file.write(_header(said, tables, shape, dtype))
+            for table in tables.values():
+                file.write(table.tobytes())
+            for record in records:
+                for part in _kept(record, width, dtype).parts:
+                    file.write(memoryview(part.reshape(-1)).cast("B"))
+    except OSError as error:
         hint = Remedy("what is finished is kept; make room, then go on", MakeFeatures())
-        raise CacheError(f"the features cannot be written: {told}", where=str(path), hint=hint) from error
+        what = f"the features cannot be written: {error.strerror or error}"
+        raise CacheError(what, where=str(path), hint=hint) from error
+
+
+def _kept(record: FeatureRecord, width: int, dtype: np.dtype[Any]) -> FeatureRecord:
+    """A record as its shard has it: all rows of one type and width, also where there are none."""
+    parts = (np.ascontiguousarray(part, dtype.newbyteorder("<")) for part in record.parts)
+    return replace(record, parts=tuple(part if len(part) else part.reshape(0, width) for part in parts))
+
+
+def _digests(parts: Sequence[Rows]) -> Rows:
+    return np.frombuffer(b"".join(map(array_digest, parts)), np.uint8).reshape(len(parts), DIGEST_BYTES)
+
+
+def _header(said: dict[str, Any], tables: dict[str, Rows], shape: tuple[int, int], dtype: np.dtype[Any]) -> bytes:
+    """What a safetensors file begins with. It is written here so that no shard is in memory more than once."""
+    entries: dict[str, Any] = {"__metadata__": {KEY: json.dumps(said)}}
+    at = 0
+    for name, (kind, sizes) in [
+        *((name, (table.dtype, table.shape)) for name, table in tables.items()),
+        ("rows", (dtype, shape)),
+    ]:
+        end = at + math.prod(sizes) * kind.itemsize
+        code = next(code for code, each in _TYPES.items() if np.dtype(each) == kind)
+        entries[name] = {"dtype": code, "shape": list(sizes), "data_offsets": [at, end]}
+        at = end
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header = header.ljust(-(-len(header) // 8) * 8)
+    return len(header).to_bytes(8, "little") + header
 
 
 def _checksum(said: dict[str, Any], tables: dict[str, Rows], shape: tuple[int, ...]) -> str:
@@ -114,11 +135,11 @@ class FeatureShard:
     videos: tuple[str, ...]
     statuses: tuple[Status, ...]
     reasons: tuple[str, ...]
-    digests: tuple[bytes, ...]
     sources: tuple[bytes, ...]
     width: int
     dtype: np.dtype[Any]
     start: int
+    _digests: NDArray[np.uint8]
     _row_starts: NDArray[np.int64]
     _part_starts: NDArray[np.int64]
     _file: tuple[int, int, int]
@@ -148,14 +169,21 @@ class FeatureShard:
         first, last = self._part_starts[position : position + 2]
         return [int(length) for length in np.diff(self._row_starts[first : last + 1])]
 
-    def read(self, position: int) -> list[Rows]:
-        """The parts [rows, D] of one video.
+    def digest(self, position: int) -> bytes:
+        """16 bytes that stand for the features of one video."""
+        first, last = self._part_starts[position : position + 2]
+        return digest(self._digests[first:last].tobytes())
+
+    def read(self, position: int, part: int | None = None) -> list[Rows]:
+        """The parts [rows, D] of one video, or one of them.
 
         Raises:
             CacheError: the shard was replaced since it was opened, cannot be read, or holds other bytes than were
                 written.
         """
-        first, last = self._part_starts[position : position + 2]
+        first, last = map(int, self._part_starts[position : position + 2])
+        if part is not None:
+            first, last = first + part, min(first + part + 1, last)
         starts = self._row_starts[first : last + 1]
         rows = np.empty((int(starts[-1] - starts[0]), self.width), self.dtype)
         try:
@@ -163,7 +191,7 @@ class FeatureShard:
         except OSError as error:
             raise CacheError(f"the features cannot be read: {error}", where=str(self.path), hint=REPAIR) from None
         parts = np.split(rows, (starts[1:-1] - starts[0]).tolist()) if last > first else []
-        if array_digest(*parts) != self.digests[position]:
+        if any(array_digest(each) != self._digests[first + k].tobytes() for k, each in enumerate(parts)):
             what = f"the features of {self.videos[position]!r} are not those that were written"
             raise CacheError(what, where=str(self.path), hint=REPAIR)
         return parts
@@ -212,11 +240,11 @@ def _read(cls: type[FeatureShard], path: Path, file: BinaryIO, identity: str) ->
         videos=tuple(said["ids"]),
         statuses=statuses,
         reasons=tuple(said["reasons"]),
-        digests=tuple(row.tobytes() for row in tables["digests"]),
         sources=tuple(row.tobytes() for row in tables["sources"]),
         width=width,
         dtype=dtype,
         start=8 + length + start,
+        _digests=tables["digests"],
         _row_starts=np.concatenate([[0], tables["row_ends"]]),
         _part_starts=np.concatenate([[0], tables["part_ends"]]),
         _file=_stamp(stat),

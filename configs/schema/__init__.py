@@ -1,6 +1,6 @@
 """What can be configured: one file per section of the YAML."""
 
-from .config import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, Config
+from .config import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, SHARED, Config
 from .data import DataConfig
 from .demo import ShapesConfig
 from .denoise import DenoiseConfig
@@ -11,13 +11,14 @@ from .network import (
     ExpertsConfig,
     ModalityConfig,
     NetworkConfig,
+    PixelConfig,
     TrunkConfig,
     TrunkSizes,
     Ts2NetConfig,
     WordsConfig,
 )
 from .prepare import ExpertConfig, FeaturesConfig, PrepareConfig, TextEncoderConfig
-from .score import ScoreConfig, TeacherConfig
+from .score import CrossEncoderConfig, ScoreConfig, TeacherConfig, TransformersConfig
 from .section import Name, Section
 from .train import OptimConfig, TrainConfig
 
@@ -25,7 +26,9 @@ __all__ = [
     "CHECKPOINT_PATHS",
     "FILE_PATHS",
     "READ_PATHS",
+    "SHARED",
     "Config",
+    "CrossEncoderConfig",
     "DataConfig",
     "DenoiseConfig",
     "DrlConfig",
@@ -38,6 +41,7 @@ __all__ = [
     "Name",
     "NetworkConfig",
     "OptimConfig",
+    "PixelConfig",
     "PrepareConfig",
     "ScoreConfig",
     "Section",
@@ -45,6 +49,7 @@ __all__ = [
     "TeacherConfig",
     "TextEncoderConfig",
     "TrainConfig",
+    "TransformersConfig",
     "TrunkConfig",
     "TrunkSizes",
     "Ts2NetConfig",

@@ -29,9 +29,15 @@ CHECKPOINT_PATHS = (
     "train.network.trunk.weights",
     "score.teachers.*.checkpoint",
     "score.teachers.*.openclip.weights",
+    "score.teachers.*.transformers.model",
+    "score.teachers.*.cross_encoder.model",
     "evaluate.run",
     "search.run",
 )
+
+
+SHARED = "hf:"
+"""Before the name of a model that is shared on a hub, in place of a path: `hf:OWNER/NAME[@REVISION]`."""
 
 
 class Config(Section):
@@ -94,26 +100,30 @@ class Config(Section):
     @property
     def init_checkpoint(self) -> Path | None:
         """What training starts from."""
-        return None if self.train.init is None else self.work / self.train.init
+        return None if self.train.init is None else self._model(self.train.init)
 
     @property
     def evaluate_run(self) -> Path:
         """The run folder or checkpoint that is evaluated."""
-        return self.work / self.evaluate.run
+        return self._model(self.evaluate.run)
 
     @property
     def search_run(self) -> Path:
         """The run folder or checkpoint that embeds."""
-        return self.work / self.search.run
+        return self._model(self.search.run)
 
     @property
     def index_folder(self) -> Path:
         """The vectors that are searched."""
         return self.work / self.search.index
 
+    def _model(self, path: Path) -> Path:
+        """A model below `work`, or a shared one by its name."""
+        return path if str(path).startswith(SHARED) else self.work / path
+
     def teacher_checkpoint(self, teacher: TeacherConfig) -> Path | None:
         """The checkpoint file or run folder of `teacher`, when it has one."""
-        return None if teacher.checkpoint is None else self.work / teacher.checkpoint
+        return None if teacher.checkpoint is None else self._model(teacher.checkpoint)
 
     def teacher_frames(self, teacher: TeacherConfig) -> Path:
         """The frame cache that `teacher` sees."""

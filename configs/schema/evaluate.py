@@ -11,7 +11,10 @@ from .section import Name, Positive, Section
 class EvaluateConfig(Section):
     """Ranks and metrics of a model on a split."""
 
-    run: Path = Field(Path("runs/student"), description="Run folder or checkpoint that is evaluated.")
+    run: Path = Field(
+        Path("runs/student"),
+        description="Run folder or checkpoint that is evaluated; @64 behind it cuts vectors to 64 numbers.",
+    )
     split: Literal["train", "val", "test"] = Field("test", description="Split that is evaluated.")
     ties: Literal["fair", "published", "teachtext"] = Field(
         "fair",

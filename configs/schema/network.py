@@ -1,9 +1,17 @@
 """Section `train.network`: trunk, student and teacher networks."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
+from .prepare import Interpolation, ResizeMode
 from .section import Fraction, Name, Positive, Section, Weight
 
 
@@ -25,6 +33,18 @@ class TrunkSizes(Section):
     quick_gelu: bool = True
 
 
+Channels = tuple[float, float, float]
+
+
+class PixelConfig(Section):
+    """How a trunk wants its frames, in open_clip's words; the defaults are OpenAI's."""
+
+    mean: Channels = Field((0.48145466, 0.4578275, 0.40821073), description="Subtracted from pixels in 0 to 1.")
+    std: Channels = Field((0.26862954, 0.26130258, 0.27577711), description="What they are divided by then.")
+    interpolation: Interpolation = Field("bicubic", description="How frames are resized.")
+    resize_mode: ResizeMode = Field("shortest", description="Which side is resized, and what becomes of the rest.")
+
+
 class TrunkConfig(Section):
     """The CLIP trunk: an open_clip model by name, or sizes of one's own."""
 
@@ -33,6 +53,21 @@ class TrunkConfig(Section):
     weights: str | None = Field(
         "openai", description="open_clip pretrained tag, a weights file, or null for random weights."
     )
+    pixels: PixelConfig | None = Field(
+        None, description="How it wants its frames; by default as its weights were trained (open_clip's catalogue)."
+    )
+    towers: dict[str, Any] | None = Field(
+        None, description="open_clip's description of a model that is no plain ViT; recorded in checkpoints."
+    )
+    tag: str | None = Field(None, description="What the weights were trained from; recorded in checkpoints.")
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that came later are written only where they say something: what was made before them stays the same."""
+        return {key: value for key, value in handler(self).items() if value is not None or key not in _LATER}
+
+
+_LATER = ("pixels", "towers", "tag")
 
 
 class Ts2NetConfig(Section):

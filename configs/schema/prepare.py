@@ -7,12 +7,21 @@ from pydantic import Field, model_validator
 
 from .section import Name, Positive, Section
 
+Interpolation = Literal["bicubic", "bilinear"]
+ResizeMode = Literal["shortest", "squash", "longest"]
+
 
 class PrepareConfig(Section):
     """Stage zero: videos -> frame cache."""
 
     frames: Path = Field(Path("frames"), description="Folder of the frame cache, below `work`.")
     image_size: Positive = Field(224, description="Frames are resized and cropped to this many pixels.")
+    resize_mode: ResizeMode = Field(
+        "shortest",
+        description="The shortest side is resized and the centre cropped, both are (squash), or the longest is and "
+        "black put around (longest): as the trunk's weights were trained.",
+    )
+    interpolation: Interpolation = Field("bicubic", description="How frames are resized, likewise.")
     max_frames: Positive = Field(12, description="Frames kept per video (published: 12; 64 for long videos).")
     sample_fps: Annotated[int, Field(ge=0)] = Field(
         1, description="Frames decoded per second before choosing; 0 takes every frame."
@@ -55,15 +64,6 @@ class ExpertConfig(Section):
         None, description="A function of your own, module:function, or an entry point in teachclip.experts."
     )
     options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments for the plugin.")
-    temporal: Literal["mean", "sequence"] = Field(
-        "mean", description="One vector a video, the mean over time (published: avg), or a sequence (published: vlad)."
-    )
-    max_tokens: Positive = Field(30, description="sequence: so many rows a video; shorter ones get zero rows behind.")
-
-    @property
-    def tokens(self) -> int:
-        """Rows of a video in a batch; 0: one vector."""
-        return self.max_tokens if self.temporal == "sequence" else 0
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -91,7 +91,6 @@ class TextEncoderConfig(Section):
     huggingface: str | None = Field(
         None, description="A text model of Hugging Face's hub, or the folder of one; needs the extra hf."
     )
-    max_words: Positive = Field(30, description="So many words a caption; shorter ones get zero rows behind.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

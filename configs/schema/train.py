@@ -61,6 +61,9 @@ class TrainConfig(Section):
     teaching: Literal["cached", "online"] = Field(
         "cached", description="Scores from the store, or from the teachers inside the training step (published way)."
     )
+    online_precision: Literal["float32", "bf16"] = Field(
+        "float32", description="Of the encoders of teachers inside the step; scores are float32, as is what is cached."
+    )
     unlabelled: Annotated[int, Field(ge=0)] = Field(
         0, description="Videos without captions that the coarse loss sees beside the pairs of a step; 0: none."
     )
@@ -99,7 +102,8 @@ class TrainConfig(Section):
     frames: Literal["auto", "stream", "host", "device"] = Field(
         "auto",
         description="Frames are read batch by batch, or kept in host memory (one copy a machine) or on the GPU; auto: "
-        "on the GPU, or JPEG decoded in host memory, if that takes a quarter of what is free; else batch by batch.",
+        "on the GPU, if they fit beside a step, or JPEG decoded in host memory, if that takes a quarter of what is "
+        "free; else batch by batch.",
     )
     checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(
         60.0, description="A checkpoint to go on from is written at least this often, and after every epoch."
@@ -112,6 +116,9 @@ class TrainConfig(Section):
         5.0, description="Stop when the loss is above so many times the median of 100 steps, for 20 steps; null: never."
     )
     tensorboard: bool = Field(True, description="Curves for TensorBoard in the run folder, beside metrics.jsonl.")
+    logger: str | None = Field(
+        None, description="A logger of one's own, module:Class or an entry point of teachclip.loggers; null: none."
+    )
     validate_every: Positive = Field(1, description="Epochs between validations.")
     select_by: Literal["sumr", "r1", "mean-rank", "geometric-mean"] = Field(
         "sumr",

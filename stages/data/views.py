@@ -123,9 +123,9 @@ def view_identity(view: "FrameCache | ExpertView") -> dict[str, JSON]:
     return {f"{start}{key}": value for key, value in view.identity.items()}
 
 
-def view_inputs(view: "FrameCache | ExpertView", videos: Sequence[str]) -> VideoInputs:
-    """What is read of these videos, batch by batch."""
-    return ExpertInputs(view.experts, videos) if isinstance(view, ExpertView) else FrameInputs(view, videos)
+def view_inputs(view: "FrameCache | ExpertView", videos: Sequence[str], *, pin: bool = False) -> VideoInputs:
+    """What is read of these videos, batch by batch; frames, with `pin`, into page-locked memory."""
+    return ExpertInputs(view.experts, videos) if isinstance(view, ExpertView) else FrameInputs(view, videos, pin)
 
 
 def texts_of(config: Config) -> Dataset:

@@ -21,8 +21,8 @@ from ..data.usable_split import UsableSplit, usable_split
 from ..data.video_inputs import TextInputs
 from ..data.views import ExpertView, VideoView, network_experts, open_words, texts_of, view_inputs
 from ..models.checkpoints.files import load_network
-from ..models.clip.tokens import tokenize
 from ..models.common.network import VideoTextNetwork
+from ..models.shortened import shorten, split_width
 from ..retrieval.confidence import Intervals, confidence
 from ..retrieval.encode import comparing
 from ..retrieval.fits import check_fits
@@ -89,8 +89,10 @@ class OneModel:
     def __init__(self, config: Config, run: Path, reporter: Reporter) -> None:
         self.config, self.run, self.reporter = config, run, reporter
         self.settings = config.evaluate
-        self.network = load_network(run).to(choose_device(self.settings.device))
-        self.folder = RunFolder(run) if run.is_dir() else None
+        name, self.width = split_width(run)
+        self.network = load_network(Path(name)).to(choose_device(self.settings.device))
+        shorten(self.network, self.width, str(run))
+        self.folder = RunFolder(Path(name)) if Path(name).is_dir() else None
         result = self.folder.result if self.folder else None
         self.chosen_by: str | None = result["best"].get("chosen_by") if result else None
 
@@ -201,17 +203,18 @@ class OneModel:
 
     def _texts(self, of: Config, texts: Sequence[Text]) -> TextInputs:
         """Token ids of texts, or their words."""
-        config = self.network.config
-        if config.on_experts:
-            return open_words(of, config.experts, texts_of(of), self.settings.text).inputs(texts)
-        return tokenize([text.caption for text in texts], config.words)[0]
+        network = self.network
+        if not isinstance(network, VideoTextNetwork):
+            return open_words(of, network.config.experts, texts_of(of), self.settings.text).inputs(texts)
+        return network.tokenize([text.caption for text in texts])
 
     def _file_names(self, split: str, name: str) -> tuple[Path, Path] | None:
         """Where metrics and ranks are kept; nowhere for a checkpoint file."""
         if self.folder is None:
             return None
         kind = () if self.settings.rerank == "none" else (self.settings.rerank,)
-        end = "-".join((*((name,) if name else ()), split, *kind))
+        short = () if self.width is None else (f"at-{self.width}",)
+        end = "-".join((*((name,) if name else ()), split, *kind, *short))
         folder = self.folder.folder
         return folder / f"evaluation-{end}.json", folder / f"ranks-{end}.npz"
 

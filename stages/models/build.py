@@ -1,12 +1,14 @@
 """Networks from their configuration; each kind is imported only when it is asked for."""
 
 from importlib import import_module
+from typing import Any, cast
 
 from ...configs.schema import NetworkConfig
 from ...errors import ConfigError
-from .clip.catalog import named_sizes
-from .clip.trunk import build_trunk
-from .common.network import RetrievalNetwork, VideoTextNetwork, check_words
+from ..runtime.reporting import Reporter
+from .clip.catalog import description, resolved
+from .clip.loading import build_trunk
+from .common.network import RetrievalNetwork, VideoTextNetwork, check_words, refuse_without
 
 # Module and class of each kind.
 KINDS = {
@@ -22,17 +24,25 @@ KINDS = {
 _CAME_LATER = ("ce", "moee")
 
 
-def build_network(config: NetworkConfig) -> RetrievalNetwork:
+def build_network(config: NetworkConfig, reporter: Reporter | None = None) -> RetrievalNetwork:
     """A network with fresh weights, behind its trunk where it has one, drawn from torch's global generator.
+
+    Args:
+        reporter: is told where a trunk is built with the activation of its weights.
 
     Raises:
         ConfigError: the trunk is unknown or cannot be used, or settings do not fit each other.
         CheckpointError: the trunk's weights cannot be had.
     """
+    kind: Any = network_class(config.kind)
     if config.on_experts:
-        return network_class(config.kind)(config)
-    check_words(config.words, config.trunk.sizes or named_sizes(config.trunk.model))  # before weights are fetched
-    return network_class(config.kind)(config, build_trunk(config.trunk))  # type: ignore[call-arg]
+        return cast(RetrievalNetwork, kind(config))
+    trunk = resolved(config.trunk, reporter)
+    told = description(trunk)
+    if not told.reads_all:  # before weights are fetched
+        check_words(config.words, told.context_length)
+    refuse_without(config.kind, kind.needs, told, trunk.model)
+    return cast(RetrievalNetwork, kind(config.model_copy(update={"trunk": trunk}), build_trunk(trunk)))
 
 
 def build_clip_network(config: NetworkConfig) -> VideoTextNetwork:

@@ -90,7 +90,7 @@ def _rescore(
     split, _ = scored_split(config, dataset, *dict.fromkeys((students, frames)))
     device = choose_device(config.score.device)
     words = teacher_words(config, settings, dataset)
-    teacher = load_teacher(settings, config.teacher_checkpoint(settings), device, words)
+    teacher = load_teacher(settings, config.teacher_checkpoint(settings), device, words=words)
     refuse_difference(
         _identity(teacher), {key: cache.identity.get(key) for key in _identity(teacher)}, str(cache.folder)
     )

@@ -22,6 +22,7 @@ from ..runtime.launch import launch
 from ..runtime.reporting import Reporter, Silent
 from .one_teacher import OneTeacher, TeacherScores
 from .scored_split import scored_split
+from .sparse import SparseTeacher
 from .worker_part import WHOLE, WorkerPart
 
 
@@ -91,7 +92,8 @@ def score(config: Config, reporter: Reporter | None = None, part: WorkerPart = W
             one = f"more video has no {what} and is left out"
             many = f"more videos have no {what} and are left out"
             reporter.warn(f"{teacher.name}: {counted(more, one, many)}")
-        results.append(OneTeacher(config, teacher, scored, own, store, reporter, part, dataset).run())
+        kind = OneTeacher if teacher.cross_encoder is None else SparseTeacher
+        results.append(kind(config, teacher, scored, own, store, reporter, part, dataset).run())
     shown = None if part == WHOLE else str(part)
     count = len(unlabelled.videos)
     return ScoreResult(str(store.path), tuple(results), split.left_out, time.monotonic() - begun, shown, count)

@@ -106,7 +106,8 @@ class VideoEncoder:
         return None if values is None else {key: value[group.at] for key, value in values.items()}
 
     def _make(self, videos: Sequence[str]) -> dict[str, np.ndarray]:
-        inputs, index = view_inputs(self.frames, videos), np.arange(len(videos))
+        inputs = view_inputs(self.frames, videos, pin=self.device.type == "cuda")
+        index = np.arange(len(videos))
         parts = []
         encode, several = self.teacher.encode_videos, may_be_shared(self.teacher)
         made = encoded(inputs, index, encode, self.device, self.batch, alone=True, several=several)

@@ -14,16 +14,18 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = {  # a name that goes, or comes to mean something else, is a change that CHANGELOG.md tells of
     "__version__",
     *("load_config", "Config"),
-    *("prepare", "score", "train", "evaluate", "evaluate_sets", "index", "search"),
+    *("prepare", "features", "score", "train", "evaluate", "evaluate_sets", "index", "search"),
     *("Searcher", "IndexSearcher", "Filters"),
     *("load", "Encoder", "EncodedVideos", "Reranker"),
     *("Reporter", "StopRequest", "WorkerPart"),
-    *("FrameCache", "ScoreStore", "ScoreCache", "ScoreReader", "Labels", "LabelProcess", "read_ahead", "text_digest"),
+    *("FrameCache", "FeatureCache", "ScoreStore", "ScoreCache", "ScoreReader", "Labels", "LabelProcess", "read_ahead"),
+    "text_digest",
     *("Teacher", "load_teacher", "load_network", "Student"),
     *("retrieval_metrics", "confidence", "difference", "read_query_ranks"),
     *("TeachclipError", "ConfigError", "DataError", "CacheError", "CacheMismatchError", "UnreachableError"),
     *("CheckpointError", "TrainingError", "StoppedEarly", "PluginError"),
 }
+FOR_TESTS = {"check_teacher"}  # of teachclip.testing
 LOADED = sorted(PUBLIC - {"__version__"})
 HEAVY = {"torch", "numpy", "zarr", "h5py", "tensorstore", "faiss", "av", "pydantic", "yaml", "typer", "rich"}
 
@@ -52,6 +54,11 @@ def test_the_list_is_frozen() -> None:
     taken: dict[str, object] = {}
     exec("from teachclip import *", taken)
     assert set(taken) - {"__builtins__"} == PUBLIC
+
+
+def test_what_is_for_tests_is_frozen_too_and_apart() -> None:
+    assert set(import_module("teachclip.testing").__all__) == FOR_TESTS
+    assert "teachclip.testing" not in python("import sys\nfrom teachclip import Config\nprint(*sys.modules)").split()
 
 
 def test_type_checkers_and_python_find_the_same_things() -> None:

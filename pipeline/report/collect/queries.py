@@ -18,7 +18,6 @@ from ....stages.data.teacher_frames import teacher_frames
 from ....stages.data.usable_split import UsableSplit
 from ....stages.data.video_inputs import FrameInputs
 from ....stages.models.checkpoints.files import load_clip_network
-from ....stages.models.clip.tokens import tokenize
 from ....stages.models.common.network import VideoTextNetwork
 from ....stages.retrieval.encode import encode_videos
 from ....stages.retrieval.fits import check_fits
@@ -299,7 +298,7 @@ def _frame_weights(
     """Softmax [T, F] of frame-text scores of texts with their own videos; None for a network that has none."""
     inputs, own = FrameInputs(frames, split.videos), torch.from_numpy(split.text_video)
     videos = encode_videos(network, inputs, Silent())
-    texts = network.encode_texts(tokenize(split.captions, network.config.words)[0].to(network.logit_scale.device))
+    texts = network.encode_texts(network.take_ids(network.tokenize(split.captions)))
     logits = network.frame_logits(texts, {key: value[own] for key, value in videos.items()})
     if logits is None:
         return None

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,7 @@ def _npz(path: Path) -> Iterator[Named]:
             lengths = file["lengths"] if "lengths" in file.files else None
             yield _table([str(each) for each in file["ids"]], file["features"], lengths, path)
         else:
-            yield {name: (lambda name=name: file[name]) for name in file.files}
+            yield {name: partial(file.__getitem__, name) for name in file.files}
 
 
 @contextmanager
@@ -211,7 +212,11 @@ def _zarr(path: Path) -> Iterator[Named]:
         lengths = np.asarray(arrays["lengths"][...]) if "lengths" in arrays else None
         yield _table([str(each) for each in np.asarray(arrays["ids"][...])], arrays["features"], lengths, path)
     else:
-        yield {name: (lambda node=node: np.asarray(node[...])) for name, node in arrays.items()}
+        yield {name: partial(_values, node) for name, node in arrays.items()}
+
+
+def _values(node: Any) -> Array:
+    return np.asarray(node[...])
 
 
 def _table(ids: Iterable[str], features: Any, lengths: Array | None, path: Path) -> Named:

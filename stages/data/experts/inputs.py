@@ -50,20 +50,21 @@ class ExpertSet:
         self.usable = tuple(video for video in first.videos if self.available(video))
 
     @classmethod
-    def open(cls, config: Config, names: Sequence[str] = ()) -> "ExpertSet":
-        """The experts of these names; of all names that `features.experts` has, without any.
+    def open(cls, config: Config, tokens: Mapping[str, int]) -> "ExpertSet":
+        """Some experts of `features.experts`.
+
+        Args:
+            tokens: by their names, how many rows of a video are wanted; 0: one vector.
 
         Raises:
             ConfigError: there is no such expert.
             CacheError: its features have not been made, or are damaged.
         """
-        entries = {entry.name: entry for entry in config.features.experts}
-        wanted = list(names) or list(entries)
-        if unknown := sorted(set(wanted) - set(entries)) or not wanted:
-            told = f"no expert is called {', '.join(unknown)}" if isinstance(unknown, list) else "there are no experts"
-            raise ConfigError(f"features.experts: {told}", hint=f"there are: {', '.join(sorted(entries)) or 'none'}")
-        caches = {name: FeatureCache.open(config.expert_folder(name)) for name in wanted}
-        return cls(caches, {name: entries[name].tokens for name in wanted})
+        known = sorted(entry.name for entry in config.features.experts)
+        if unknown := sorted(set(tokens) - set(known)):
+            told = f"features.experts: no expert is called {', '.join(unknown)}"
+            raise ConfigError(told, hint=f"there are: {', '.join(known) or 'none'}")
+        return cls({name: FeatureCache.open(config.expert_folder(name)) for name in tokens}, tokens)
 
     def available(self, video: str) -> list[str]:
         """The experts that a video has."""
@@ -82,7 +83,7 @@ class ExpertSet:
         return {name: self._read(name, video) for name in self.available(video)}
 
     def _read(self, name: str, video: str) -> Array:
-        rows = self.caches[name].read(video)[0].astype(np.float32, copy=False)
+        rows = self.caches[name].read_part(video, 0).astype(np.float32, copy=False)
         tokens = self.sizes[name].tokens
         if tokens:
             return rows[:tokens]
@@ -131,24 +132,25 @@ class WordSet:
         self.usable = tuple(video for video in cache.videos if cache.has(video))
 
     @classmethod
-    def open(cls, config: Config, name: str, dataset: Dataset) -> "WordSet":
+    def open(cls, config: Config, name: str, dataset: Dataset, words: int = 30) -> "WordSet":
         """The words of text encoder `name`.
 
         Args:
             dataset: whose captions they must be of, as `read_dataset` gives it.
+            words: so many of a caption are wanted.
 
         Raises:
             ConfigError: there is no such text encoder.
             CacheError: its words have not been made, or are damaged.
             CacheMismatchError: they are of other captions.
         """
-        entries = {entry.name: entry for entry in config.features.texts}
-        if name not in entries:
-            known = ", ".join(sorted(entries)) or "none"
-            raise ConfigError(f"features.texts: no text encoder is called {name}", hint=f"there are: {known}")
+        known = sorted(entry.name for entry in config.features.texts)
+        if name not in known:
+            told = f"features.texts: no text encoder is called {name}"
+            raise ConfigError(told, hint=f"there are: {', '.join(known) or 'none'}")
         cache = FeatureCache.open(config.words_folder(name))
         refuse_other_captions(cache, dataset)
-        return cls(cache, entries[name].max_words, config.features.captions == "fused")
+        return cls(cache, words, config.features.captions == "fused")
 
     def digest(self, video: str) -> bytes:
         """16 bytes that stand for the words of a video's captions."""
@@ -162,12 +164,11 @@ class WordSet:
         """The words [at most W, D] of a text.
 
         Raises:
-            CacheError: they cannot be read, or are damaged.
+            CacheError: they cannot be read, are damaged, or there are none.
         """
-        parts = self.cache.read(text.video)
-        if self.fused:
-            return np.concatenate(parts)[: self.words]
-        return parts[int(text.id.rpartition("#")[2])][: self.words]
+        if self.fused and self.cache.has(text.video):
+            return np.concatenate(self.cache.read(text.video))[: self.words]
+        return self.cache.read_part(text.video, int(text.id.rpartition("#")[2]))[: self.words]
 
 
 class WordInputs:

@@ -30,6 +30,7 @@ from .published import (
     read_published_experts,
     title_of,
 )
+from .shared import fetched, is_shared
 
 FORMAT = 1
 METADATA = "teachclip"
@@ -228,10 +229,7 @@ def load_clip_network(
 
 def network_digest(network: RetrievalNetwork) -> str:
     """A hash of the weights, their names, and the settings that change what the same weights compute."""
-    trunk: list[object] = []
-    if isinstance(network, VideoTextNetwork):
-        towers = (network.trunk.visual.transformer, network.trunk.transformer)
-        trunk = [*(tower.resblocks[0].attn.num_heads for tower in towers), network.trunk.sizes.quick_gelu]
+    trunk = network.trunk.identity if isinstance(network, VideoTextNetwork) else []
     return _digest([network.config.kind, *trunk, *network.settings()], network.state_dict().items())
 
 
@@ -256,11 +254,8 @@ def checkpoint_digest(path: Path) -> str:
 
 
 def class_token_digest(network: VideoTextNetwork) -> str:
-    """A hash of the weights and settings that class tokens depend on: the visual trunk up to its last block."""
-    visual = network.trunk.visual
-    settings = [visual.transformer.resblocks[0].attn.num_heads, network.trunk.sizes.quick_gelu]
-    behind = ("ln_post.", "proj")
-    return _digest(settings, ((k, v) for k, v in visual.state_dict().items() if not k.startswith(behind)))
+    """A hash of the weights and settings that class tokens depend on: those of the visual trunk."""
+    return _digest(network.trunk.frame_identity, network.trunk.frame_weights())
 
 
 def _digest(settings: list[object], tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -273,11 +268,14 @@ def _digest(settings: list[object], tensors: Iterable[tuple[str, Tensor]]) -> st
 
 
 def checkpoint_file(path: Path) -> Path:
-    """The checkpoint file: `path` itself, or a run folder's best.
+    """The checkpoint file: `path` itself, a run folder's best, or a shared model's, which is fetched.
 
     Raises:
-        CheckpointError: a folder without one.
+        CheckpointError: a folder without one; a shared model that is not there.
+        UnreachableError: a shared model's hub does not answer.
     """
+    if is_shared(path):
+        return fetched(str(path))
     if not path.is_dir():
         return path
     if not (path / BEST).is_file():

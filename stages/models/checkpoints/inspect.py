@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....configs.schema import NetworkConfig, TrunkSizes
+from ....configs.schema import NetworkConfig, TrunkConfig, TrunkSizes
 from ....errors import CheckpointError, TeachclipError
 from ....plurals import counted
 from ....remedies import Hint
+from ..clip.catalog import description
 from ..clip.tokens import VOCABULARY
 from ..clip.trunk import CLIP_NOTES, ClipTrunk, head_count, trunk_tensors
 from ..experts.published import is_published_experts
@@ -23,6 +24,7 @@ from ..weights.names import to_openai
 from ..weights.sizes import block_numbers, trunk_sizes
 from .files import METADATA, built, checkpoint_file, network_digest, recognised, saved_note
 from .published import SHIFT_LAYERS, PublishedCheckpoint, family_of
+from .trunks import other_trunk
 
 LN_100 = math.log(100)
 NAMED = 4
@@ -52,6 +54,8 @@ class Inspection:
         sizes: of the network, as far as they can be told; heads are derived (width / 64) unless we recorded them.
         assumed: which of these no tensor records.
         settings: special to this kind of network.
+        trunk: of a network of ours: its `family`; its `model` and the `tag` of the weights that training started from,
+            where these are recorded; `pixels` where they are not as OpenAI's.
         parameters: numbers in all tensors; dtypes: how many tensors have which.
         scale: exp(logit_scale).
         digest: the network's; None for a trunk and for what is refused.
@@ -68,6 +72,7 @@ class Inspection:
     sizes: dict[str, int]
     assumed: tuple[str, ...]
     settings: dict[str, Any]
+    trunk: dict[str, Any]
     tensors: int
     parameters: int
     dtypes: dict[str, int]
@@ -87,6 +92,7 @@ class _Seen:
     sizes: dict[str, int] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    trunk: dict[str, Any] = field(default_factory=dict)
     digest: str | None = None
     odd: list[str] = field(default_factory=list)
     refused: Refusal | None = None
@@ -131,6 +137,7 @@ def inspect(path: Path) -> Inspection:
         sizes=seen.sizes,
         assumed=seen.assumed,
         settings=seen.settings,
+        trunk=seen.trunk,
         tensors=len(weights.tensors),
         parameters=sum(value.numel() for value in weights.tensors.values() if value.is_floating_point()),
         dtypes=_dtypes(weights.tensors),
@@ -153,6 +160,7 @@ def _look_at_network(weights: Weights, seen: _Seen, where: str) -> None:
     seen.sizes = _sizes(config)
     seen.assumed = tuple(key for key in ("frames", "words") if key not in found.slots)
     seen.settings = _settings(config)
+    seen.trunk = _trunk(config.trunk)
     seen.odd += _odd_network(found)
     seen.digest = network_digest(built(found, where))
 
@@ -169,6 +177,9 @@ def _is_trunk(tensors: dict[str, Tensor], where: str) -> bool:
 
 def _look_at_trunk(weights: Weights, seen: _Seen, where: str) -> None:
     tensors = trunk_tensors(weights.tensors, where) or weights.tensors
+    if (other := other_trunk(tensors)) is not None:
+        seen.kind, seen.title, seen.sizes = "trunk", other.title, other.sizes
+        return
     openai = weights.torchscript or any(note in weights.tensors for note in CLIP_NOTES)
     seen.title = "not a whole CLIP trunk"
     told, wrong = trunk_sizes(tensors, "")
@@ -198,13 +209,16 @@ def _sizes(config: NetworkConfig) -> dict[str, int]:
         text = {f"text_{name}": size for name, size in experts.text.model_dump().items()}
         shared = {"shared": experts.shared} if config.kind == "ce" else {}
         return {"experts": len(experts.modalities), **shared, **text}
-    sizes = config.trunk.sizes
-    assert sizes is not None  # a saved network's are resolved
-    told = {
-        name: value
-        for name, value in sizes.model_dump().items()
-        if isinstance(value, int) and not isinstance(value, bool)
-    }
+    trunk = config.trunk
+    if trunk.sizes is None:  # a saved network's make is resolved
+        own = description(trunk)
+        told = {name: getattr(own, name) for name in ("image_size", "embed_dim", "context_length")}
+    else:
+        told = {
+            name: value
+            for name, value in trunk.sizes.model_dump().items()
+            if isinstance(value, int) and not isinstance(value, bool)
+        }
     told |= {"frames": config.frames, "words": config.words, "temporal_layers": config.temporal_layers}
     return _with_heads(told)
 
@@ -254,6 +268,14 @@ def _expert_settings(config: NetworkConfig) -> dict[str, Any]:
         sequence = f", {expert.tokens} rows in {counted(expert.clusters, 'cluster')}" if expert.tokens else ""
         dumped[name] = f"{expert.width} numbers{sequence}"
     return dumped
+
+
+def _trunk(trunk: TrunkConfig) -> dict[str, Any]:
+    """What is recorded of it; a name beside sizes says nothing of where they come from."""
+    told: dict[str, Any] = {"family": description(trunk).family}
+    if trunk.towers is not None or trunk.tag is not None:
+        told |= {"model": trunk.model, "tag": trunk.tag}
+    return told | ({} if trunk.pixels is None else {"pixels": trunk.pixels.model_dump()})
 
 
 def _dtypes(tensors: dict[str, Tensor]) -> dict[str, int]:

@@ -264,6 +264,10 @@ def published_state(found: PublishedCheckpoint) -> StateDict:
         raise CheckpointError("nobody has published an `openclip` network: it has no other names than ours")
     if config.on_experts:
         raise CheckpointError("TeachText's code reads a config.json beside its checkpoints, which is not written here")
+    if config.trunk.towers is not None:
+        raise CheckpointError(
+            f"nobody has published a network behind {config.trunk.model}: it has no other names than ours"
+        )
     shifted = config.ts2net.shift_layers if config.kind == "ts2net" else ()
     state = {published_name(name, shifted): value for name, value in found.tensors.items()}
     state["clip.logit_scale"] = state["clip.logit_scale"].reshape(found.scale_shape)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ....configs.schema import ExpertsConfig, NetworkConfig
 from ..common.network import Features, RetrievalNetwork
+from ..common.valid_frames import Frames
 from .batch import ExpertBatch, ExpertShape, unpacked
 from .layers import Gate, GatedUnit, NetVlad, Pairs, unit
 
@@ -29,6 +30,7 @@ class ExpertNetwork(RetrievalNetwork):
         without: settings that this kind of network does not have.
     """
 
+    reads_padding = True
     without: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: NetworkConfig, widths: Sequence[int]) -> None:
@@ -65,12 +67,13 @@ class ExpertNetwork(RetrievalNetwork):
             self.experts.model_dump(mode="json", exclude={"text": {"encoder"}, **dict.fromkeys(self.without, True)})
         ]
 
-    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_videos(self, frames: Frames, mask: Tensor) -> Features:
         """Unit vectors of the experts [V, sum of widths], and which a video has [V, M].
 
         Args:
             frames, mask: the two tensors of `ExpertBatch.packed`; what a video lacks may hold anything.
         """
+        assert isinstance(frames, Tensor)
         with torch.autocast(frames.device.type, enabled=False):
             batch = unpacked(frames.to(self.mixture.weight.dtype), mask.bool(), self.shapes)
             vectors = self.video_vectors(self.pooled(batch), batch.available)

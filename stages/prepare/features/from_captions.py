@@ -43,8 +43,8 @@ class FromCaptions:
             "tokenizer": digest_of([_tokenizer_digest(self.tokenizer)]),
         }
         self.captions = captions_by_video(dataset)
-        self.videos = list(self.captions)
-        self.sources = [captions_digest(captions) for captions in self.captions.values()]
+        self.videos: Sequence[str] = list(self.captions)
+        self.sources: Sequence[bytes] = [captions_digest(captions) for captions in self.captions.values()]
         self.longest = min(_LONGEST, int(self.tokenizer.model_max_length), _positions(self.model.config))
 
     def make(self, videos: Sequence[str]) -> list[FeatureRecord]:

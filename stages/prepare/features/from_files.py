@@ -45,7 +45,7 @@ class FromFile:
         self.theirs = theirs
         self.fused = captions == "fused"
         self.file, self.title, self.where, self.identity = file, title, str(file.path), dict(identity)
-        self.videos = [video.id for video in dataset.with_unlabelled().videos]
+        self.videos: Sequence[str] = [video.id for video in dataset.with_unlabelled().videos]
         self.captions = captions_by_video(dataset) if captions else None
         if self.captions is not None:
             self.videos = [video for video in self.videos if video in self.captions]
@@ -54,11 +54,11 @@ class FromFile:
             self.sources = [NO_SOURCE] * len(self.videos)
         self.names = names_in(file.values, self.videos)
         if not self.names:
-            theirs = ", ".join(list(file.values)[:FEW]) or "none"
+            known = ", ".join(list(file.values)[:FEW]) or "none"
             raise DataError(
                 f"{title}: the file has other videos than the captions",
                 where=self.where,
-                details=[f"the captions are of {', '.join(self.videos[:FEW])}", f"the file's are {theirs}"],
+                details=[f"the captions are of {', '.join(self.videos[:FEW])}", f"the file's are {known}"],
             )
 
     def tell_other_videos(self, reporter: Reporter) -> None:

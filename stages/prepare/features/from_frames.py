@@ -51,9 +51,11 @@ class FromFrames:
         self.frames, self.title, self.where, self.at_once = frames, title, title, at_once
         self.identity: dict[str, JSON] = identity
         self.encode = encode
-        self.videos = [video.id for video in dataset.with_unlabelled().videos]
+        self.videos: Sequence[str] = [video.id for video in dataset.with_unlabelled().videos]
         self.usable = frozenset(frames.usable)
-        self.sources = [frames.digest(video) if video in self.usable else NO_SOURCE for video in self.videos]
+        self.sources: Sequence[bytes] = [
+            frames.digest(video) if video in self.usable else NO_SOURCE for video in self.videos
+        ]
 
     def make(self, videos: Sequence[str]) -> list[FeatureRecord]:
         """See `Maker`."""

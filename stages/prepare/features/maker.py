@@ -16,6 +16,8 @@ from ...runtime.background import BackgroundWriter
 from ...runtime.reporting import Reporter
 
 SHOWN = 20
+MUCH = 2**26
+"""Bytes of a shard from which on the next is not made while it is written, so that only one is in memory."""
 
 
 class Maker(Protocol):
@@ -85,12 +87,12 @@ def make_features(maker: Maker, folder: Path, reporter: Reporter) -> tuple[Featu
             BackgroundWriter("write-features") as writer,
         ):
             for shard in missing:
-                records = maker.make(maker.videos[shard.videos])
-                width = one_width(records, width, maker)
-                sources = maker.sources[shard.videos]
-                kept = [replace(record, source=source) for record, source in zip(records, sources, strict=True)]
+                kept, width = _made(maker, shard.videos, width)
                 writer.start(partial(claimed.write, shard.number, kept))
+                if sum(part.nbytes for record in kept for part in record.parts) > MUCH:
+                    writer.finish()
                 progress.advance(len(kept))
+                del kept  # before the next are made
     cache = claimed.complete(count)
     if not any(map(cache.has, cache.videos)):
         reasons = dict.fromkeys(cache.reasons.values())
@@ -100,6 +102,13 @@ def make_features(maker: Maker, folder: Path, reporter: Reporter) -> tuple[Featu
         videos = counted(len(cache.videos), "video")
         raise DataError(f"{maker.title}: none of the {videos} has features", where=maker.where, details=[*details])
     return cache, todo
+
+
+def _made(maker: Maker, videos: slice, width: int) -> tuple[list[FeatureRecord], int]:
+    """The records of some videos, with their sources; and D, which has to be `width` unless that is 0."""
+    records = maker.make(maker.videos[videos])
+    width = one_width(records, width, maker)
+    return [replace(each, source=own) for each, own in zip(records, maker.sources[videos], strict=True)], width
 
 
 def one_width(records: Sequence[FeatureRecord], width: int, maker: Maker) -> int:

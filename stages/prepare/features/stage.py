@@ -19,9 +19,7 @@ from ...data.dataset import Dataset, read_dataset, tell_left_out
 from ...data.experts.feature_files import feature_bytes, feature_digest, open_features
 from ...data.readers.caption_tables import read_captions
 from ...runtime.reporting import Reporter, Silent
-from .from_captions import FromCaptions
 from .from_files import FromFile
-from .from_frames import plugin_frames, trunk_frames
 from .maker import Maker, make_features
 
 
@@ -113,6 +111,8 @@ def expert_maker(config: Config, expert: ExpertConfig, dataset: Dataset, reporte
             maker.tell_other_videos(reporter)
             yield maker
         return
+    from .from_frames import plugin_frames, trunk_frames  # networks, which files of features need not wait for
+
     frames = FrameCache.open(config.frames_folder)
     if expert.model is not None:
         yield trunk_frames(config, expert, frames, dataset, reporter)
@@ -135,6 +135,8 @@ def words_maker(config: Config, encoder: TextEncoderConfig, dataset: Dataset, re
             maker.tell_other_videos(reporter)
             yield maker
     else:
+        from .from_captions import FromCaptions
+
         yield FromCaptions(config, encoder, dataset)
 
 

@@ -28,9 +28,11 @@ PUBLISHED_FROZEN = (
     "trunk.visual.ln_pre.",
     "trunk.token_embedding.",
     "trunk.positional_embedding",
+    "trunk.text.token_embedding.",  # as other trunks call these two
+    "trunk.text.positional_embedding",
 )
 
-ParameterPart = Literal["trunk", "rest", "afa"]
+ParameterPart = Literal["trunk", "rest", "afa", "loss"]
 
 
 class BertAdam(torch.optim.Optimizer):
@@ -96,11 +98,17 @@ class ScheduledOptimizer:
         epoch_steps: steps of an epoch, for the schedule `per-epoch`.
 
     Attributes:
-        lrs: learning rates of the last step, per part of the network (trunk, rest, afa).
+        lrs: learning rates of the last step, per part of the network (trunk, rest, afa), and of a loss that has
+            parameters.
     """
 
     def __init__(
-        self, network: RetrievalNetwork, config: OptimConfig, total_steps: int, epoch_steps: int | None = None
+        self,
+        network: RetrievalNetwork,
+        config: OptimConfig,
+        total_steps: int,
+        epoch_steps: int | None = None,
+        losses: nn.Module | None = None,
     ) -> None:
         if config.optimiser == "adam" and config.weight_decay:
             raise ConfigError(
@@ -116,6 +124,8 @@ class ScheduledOptimizer:
         self.epoch_steps = epoch_steps or total_steps
         self._logit_scale = network.logit_scale
         groups = parameter_groups(network, config)
+        if own := [parameter for parameter in losses.parameters() if parameter.requires_grad] if losses else []:
+            groups.append({"params": own, "part": "loss", "peak_lr": config.lr, "lr": config.lr, "weight_decay": 0.0})
         self._parameters = [parameter for group in groups for parameter in group["params"]]
         self._optimiser = _optimiser(config, groups)
         self.lrs: dict[str, float] = {}
@@ -163,9 +173,15 @@ class ScheduledOptimizer:
 
 
 def build_optimizer(
-    network: RetrievalNetwork, config: OptimConfig, total_steps: int, epoch_steps: int | None = None
+    network: RetrievalNetwork,
+    config: OptimConfig,
+    total_steps: int,
+    epoch_steps: int | None = None,
+    losses: nn.Module | None = None,
 ) -> ScheduledOptimizer:
     """Freeze what `config.freeze` says and make the optimiser of the rest, for a run of `total_steps`.
+
+    Parameters of `losses` train at `config.lr`, without decay.
 
     Args:
         epoch_steps: see `ScheduledOptimizer`; by default the run is one epoch.
@@ -173,7 +189,7 @@ def build_optimizer(
     Raises:
         ConfigError: weight decay asked of Adam.
     """
-    return ScheduledOptimizer(network, config, total_steps, epoch_steps)
+    return ScheduledOptimizer(network, config, total_steps, epoch_steps, losses)
 
 
 def freeze(network: nn.Module, config: OptimConfig) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from teachclip.cache.experts.cache import MANIFEST, FeatureCache, FeatureFolder
 from teachclip.cache.experts.shard import FeatureRecord, FeatureShard
 from teachclip.cache.storage.identity import JSON, identity_digest
@@ -61,11 +62,30 @@ def test_everything_comes_back(folder: Path) -> None:
         for one, other in zip(found, record.parts, strict=True):
             assert one.dtype == np.float32
             np.testing.assert_array_equal(one, other)
+        for k, part in enumerate(record.parts):
+            np.testing.assert_array_equal(cache.read_part(record.video, k), part)
     assert cache.has("a")
     assert not cache.has("b")
     assert not cache.has("nobody")
     assert list(cache.problems()) == [None] * 5
     assert len({cache.digest(video) for video in "ace"}) == 3
+
+
+def test_a_shard_is_a_safetensors_file(folder: Path) -> None:
+    with safe_open(folder / "00000.safetensors", framework="numpy") as file:
+        rows = file.get_tensor("rows")
+        assert json.loads(file.metadata()["teachclip"])["ids"] == ["a", "b", "c"]
+    np.testing.assert_array_equal(rows, np.concatenate([part for record in RECORDS[0] for part in record.parts]))
+
+
+def test_what_is_not_there_is_told_with_the_reason(folder: Path) -> None:
+    cache = FeatureCache.open(folder)
+    with pytest.raises(CacheError, match="'b' has no such features: the file says so"):
+        cache.read_part("b", 0)
+    with pytest.raises(CacheError, match="'c' has no such features: there is no part 3"):
+        cache.read_part("c", 3)
+    with pytest.raises(CacheError, match="'nobody' is not among the features"):
+        cache.read_part("nobody", 0)
 
 
 def test_half_precision_stays_so_and_mixtures_become_single(tmp_path: Path) -> None:
@@ -123,10 +143,10 @@ def test_a_smaller_data_set_leaves_no_shard_behind(folder: Path) -> None:
 def test_a_full_disk_loses_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    def full(*_: object, **__: object) -> None:
+    def full(*_: object) -> bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("teachclip.cache.experts.shard.save_file", full)
+    monkeypatch.setattr("teachclip.cache.experts.shard._header", full)  # once the file is open
     with pytest.raises(CacheError, match="No space left on device") as told:
         FeatureFolder.claim(folder, IDENTITY).write(1, RECORDS[0])
     assert told.value.where == str(folder / "00001.safetensors")

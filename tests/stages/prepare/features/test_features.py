@@ -64,9 +64,9 @@ def config(tmp_path: Path, audio: dict[str, Any], words: dict[str, Any]) -> Conf
     write(tmp_path / "words.pkl", words)
     experts = (
         ExpertConfig(name="face", file=tmp_path / "face.pkl"),
-        ExpertConfig(name="audio", file=tmp_path / "audio.pkl", temporal="sequence", max_tokens=4),
+        ExpertConfig(name="audio", file=tmp_path / "audio.pkl"),
     )
-    encoder = TextEncoderConfig(name="w2v", file=tmp_path / "words.pkl", max_words=3)
+    encoder = TextEncoderConfig(name="w2v", file=tmp_path / "words.pkl")
     return Config(
         work=tmp_path / "work",
         data=DataConfig(captions=tmp_path / "captions.csv", val_fraction=0.0),
@@ -104,7 +104,7 @@ def test_features_become_caches_and_batches(config: Config, audio: dict[str, Any
     assert "expert 'audio': 1 video of the file are not in the data set" in told.lines
     assert (result.without_experts, result.without_experts_count) == (("clips/video3.mp4",), 1)
 
-    experts = ExpertSet.open(config)
+    experts = ExpertSet.open(config, {"face": 0, "audio": 4})
     assert list(experts.sizes) == ["audio", "face"]
     assert experts.usable == tuple(video for video in VIDEOS if "video3" not in video)
     values, there, _ = ExpertInputs(experts, VIDEOS).read(np.array([5, 0, 3, 6]))
@@ -116,17 +116,15 @@ def test_features_become_caches_and_batches(config: Config, audio: dict[str, Any
     assert there.tolist() == [[True, False], [True, True], [False, False], [False, True]]
 
     dataset = read_dataset(config.data)
-    spoken_words = WordSet.open(config, "w2v", dataset).inputs(dataset.texts)
+    spoken_words = WordSet.open(config, "w2v", dataset, words=3).inputs(dataset.texts)
     assert spoken_words[:].shape == (len(dataset.texts), 3, 4)
     place = next(k for k, text in enumerate(dataset.texts) if text.id == "clips/video1.mp4#1")
     np.testing.assert_array_equal(spoken_words[place : place + 1][0], words["video1"][1])
 
 
 def test_one_vector_of_a_sequence_is_its_mean(config: Config, audio: dict[str, Any]) -> None:
-    entry = config.features.experts[1].model_copy(update={"temporal": "mean"})
-    config = with_experts(config, entry)
     features(config)
-    values, _, _ = ExpertInputs(ExpertSet.open(config), VIDEOS).read(np.array([4]))
+    values, _, _ = ExpertInputs(ExpertSet.open(config, {"audio": 0}), VIDEOS).read(np.array([4]))
     np.testing.assert_allclose(values[0], audio["video4"].mean(axis=0), atol=1e-7)
 
 
@@ -158,7 +156,7 @@ def test_a_kill_midway_loses_no_finished_shard(config: Config, monkeypatch: pyte
     with pytest.raises(KeyboardInterrupt):
         features(config)
     with pytest.raises(CacheError, match="not complete"):
-        ExpertSet.open(config, ["face"])
+        ExpertSet.open(config, {"face": 0})
     monkeypatch.setattr(maker, "one_width", one_width)
     assert [cache.made for cache in features(config).caches] == [1, 7, 7]
     assert {path: path.read_bytes() for path in config.work.rglob("*.safetensors")} == whole
@@ -265,7 +263,7 @@ def test_a_changed_file_is_refused_and_what_was_made_stays(config: Config, audio
     write(entry.file, {**audio, "video0": np.zeros((1, 5), np.float32)})
     with pytest.raises(CacheMismatchError, match=r"made from something else \(file\)"):
         features(config)
-    np.testing.assert_array_equal(ExpertSet.open(config).read(VIDEOS[0])["audio"], audio["video0"])
+    np.testing.assert_array_equal(ExpertSet.open(config, {"audio": 9}).read(VIDEOS[0])["audio"], audio["video0"])
 
 
 def test_a_pickle_that_would_run_code_is_refused_and_nothing_is_lost(config: Config, tmp_path: Path) -> None:
@@ -278,7 +276,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_nothing_is_lost(config: Con
     with pytest.raises(DataError, match=r"\(builtins getattr\)|\(pathlib"):
         features(with_experts(config, *config.features.experts, evil))
     assert not (tmp_path / "touched").exists()
-    assert ExpertSet.open(config, ["audio"]).usable
+    assert ExpertSet.open(config, {"audio": 0}).usable
 
 
 def test_two_videos_of_one_file_name_are_not_mixed_up(config: Config, tmp_path: Path, audio: dict[str, Any]) -> None:
@@ -317,6 +315,6 @@ def test_nothing_asked_for_and_names_that_are_not_there(config: Config) -> None:
     with pytest.raises(ConfigError, match="no expert and no text encoder is named"):
         features(Config())
     with pytest.raises(ConfigError, match="no expert is called smell"):
-        ExpertSet.open(config, ["smell"])
+        ExpertSet.open(config, {"audio": 0, "smell": 0})
     with pytest.raises(ConfigError, match="no text encoder is called bert"):
         WordSet.open(config, "bert", read_dataset(config.data))

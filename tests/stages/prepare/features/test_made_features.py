@@ -38,7 +38,7 @@ def asked(world: World) -> Callable[..., Config]:
 def test_frame_features_of_a_trunk(world: World, asked: Callable[..., Config]) -> None:
     student = world.config(train={"run": "runs/trunk-of-an-expert", "max_steps": 1})
     train(student)
-    config = asked(experts=[{"name": "clip", "model": "runs/trunk-of-an-expert", "temporal": "sequence"}])
+    config = asked(experts=[{"name": "clip", "model": "runs/trunk-of-an-expert"}])
     result = features(config)
     frames = FrameCache.open(config.frames_folder)
     cache = FeatureCache.open(config.expert_folder("clip"))
@@ -59,7 +59,7 @@ def test_the_example_of_an_own_expert(
     monkeypatch.chdir(EXAMPLES)
     lines = (EXAMPLES / "colour_expert.py").read_text().partition('"""\n\nimport')[2].splitlines()
     assert len(lines) <= 20
-    expert = {"name": "colour", "plugin": "colour_expert:ColourExpert", "options": {"bins": 4}, "temporal": "sequence"}
+    expert = {"name": "colour", "plugin": "colour_expert:ColourExpert", "options": {"bins": 4}}
     config = asked(experts=[expert])
     features(config)
     frames, cache = FrameCache.open(config.frames_folder), FeatureCache.open(config.expert_folder("colour"))
