@@ -5,16 +5,17 @@ object of a class that it does not know; here it gets, under each such name that
 that takes everything and keeps nothing. No name is imported, and modules that torch blocks stay refused.
 """
 
+import io
 import pickletools
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 
 CONFIG_OBJECT = "parse_config.ConfigParser"  # what TeachText's code saves
+_MARK = b"cparse_config\nConfigParser\n"  # how a pickle asks for it
 _LARGEST_PICKLE = 64 * 2**20
 _PICKLES = 4  # of a file in torch's old form: magic number, protocol, system, and the object
 
@@ -47,26 +48,31 @@ def inert_objects(path: Path) -> Iterator[None]:
 
 
 def globals_in(path: Path) -> set[str]:
-    """Names of classes and functions that a torch file's pickle asks for; nothing is made of it."""
+    """Names of classes and functions that a torch file's pickle asks for, where TeachText's configuration is among
+    them; nothing is made of it."""
     try:
-        return set(_asked_for(path))
+        return {name for pickled in _pickles(path) if _MARK in pickled for name in _globals_of(pickled)}
     except (ValueError, KeyError, OSError, zipfile.BadZipFile, EOFError, IndexError):
         return set()  # what is damaged is said where it is read
 
 
-def _asked_for(path: Path) -> Iterator[str]:
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.endswith("/data.pkl") and archive.getinfo(name).file_size <= _LARGEST_PICKLE:
-                    yield from _globals_of(archive.read(name))
+def _pickles(path: Path) -> Iterator[bytes]:
+    """The bytes that hold a file's pickles: in torch's old form its beginning."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            yield file.read(_LARGEST_PICKLE)
         return
-    with path.open("rb") as file:
-        for _ in range(_PICKLES):
-            yield from _globals_of(file)
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith("/data.pkl") and archive.getinfo(name).file_size <= _LARGEST_PICKLE:
+                yield archive.read(name)
 
 
-def _globals_of(pickled: bytes | BinaryIO) -> Iterator[str]:
-    for opcode, argument, _ in pickletools.genops(pickled):
-        if opcode.name == "GLOBAL":
-            yield str(argument).replace(" ", ".")
+def _globals_of(pickled: bytes) -> Iterator[str]:
+    stream = io.BytesIO(pickled)
+    for _ in range(_PICKLES):
+        if stream.getbuffer()[stream.tell() : stream.tell() + 1] != b"\x80":  # every pickle of torch's begins so
+            return
+        for opcode, argument, _ in pickletools.genops(stream):
+            if opcode.name == "GLOBAL":
+                yield str(argument).replace(" ", ".")
