@@ -10,7 +10,8 @@ PYTHONS := python3.12 python3 python3.13 python3.14 python
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 12))
 PYTHON ?= $(shell for name in $(PYTHONS); do $$name -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && echo $$name && break; done)
 
-.PHONY: setup python demo test test-slow test-extras test-gpu mutants lint bench bench-train bench-teaching real constraints clean
+.PHONY: setup python demo test test-slow test-extras test-gpu mutants lint bench bench-train bench-score bench-teaching real \
+	constraints clean
 
 setup: $(STAMP)
 
@@ -58,7 +59,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p teachclip
 
-LONG := benchmarks/real.py benchmarks/teaching.py benchmarks/blocks_learning.py benchmarks/training.py benchmarks/rerank.py \
+LONG := benchmarks/real.py benchmarks/sparse_labels.py benchmarks/teaching.py benchmarks/blocks_learning.py benchmarks/training.py benchmarks/rerank.py \
 	benchmarks/nothing_fits.py benchmarks/loss_gradients.py benchmarks/neighbour.py
 bench: $(STAMP)
 	@for script in $(filter-out $(LONG),$(wildcard benchmarks/[!_]*.py)); do \
@@ -67,6 +68,10 @@ bench: $(STAMP)
 # What teaching costs a step: some minutes on a CPU with a small trunk, ViT-B/32 where there is a GPU.
 bench-train: $(STAMP)
 	$(BIN)/python benchmarks/training.py
+
+# Pairs a second of every teacher beside its published form and the machine's limits: two minutes; on a GPU where there is one.
+bench-score: $(STAMP)
+	$(BIN)/python benchmarks/pair_scores.py
 
 # Eight draws with every control, the gain's curve, weights of the losses, and a store in blocks: several hours.
 bench-teaching: $(STAMP)

@@ -35,6 +35,7 @@ SHARD = re.compile(r"\d{5,12}\.h5")
 FIELDS: dict[str, type] = {"sample_fps": int, "choice": str, "max_frames": int, "image_size": int, "storage": str}
 MANIFEST_BYTES = 256 * 2**20
 JPEG_THREADS = 8
+RESIZE_MODE, INTERPOLATION = "shortest", "bicubic"  # of frames whose cache says nothing of it
 
 
 def frame_identity(
@@ -46,6 +47,8 @@ def frame_identity(
     storage: str,
     jpeg_quality: int,
     last_second: int | None = None,
+    resize_mode: str = RESIZE_MODE,
+    interpolation: str = INTERPOLATION,
 ) -> dict[str, JSON]:
     """What decides the stored bytes, beside the videos: settings that may not change within a cache."""
     identity: dict[str, JSON] = {
@@ -57,6 +60,10 @@ def frame_identity(
     }
     if last_second is not None:
         identity["last_second"] = last_second
+    if resize_mode != RESIZE_MODE:
+        identity["resize_mode"] = resize_mode
+    if interpolation != INTERPOLATION:
+        identity["interpolation"] = interpolation
     return identity | {"jpeg_quality": jpeg_quality} if storage == "jpeg" else identity
 
 
@@ -80,6 +87,7 @@ class FrameCache:
 
     Attributes:
         identity: what it was made with: frame choice, image size, storage.
+        resize_mode, interpolation: how frames came to that size.
         statuses: what became of each video, by id.
         usable: ids with status ok, in the order they were prepared (that of the data set, later additions behind).
     """
@@ -87,6 +95,8 @@ class FrameCache:
     def __init__(self, identity: dict[str, JSON], shards: Sequence[FrameShard]) -> None:
         self.identity = identity
         self.max_frames, self.image_size = _int(identity, "max_frames"), _int(identity, "image_size")
+        self.resize_mode = str(identity.get("resize_mode", RESIZE_MODE))
+        self.interpolation = str(identity.get("interpolation", INTERPOLATION))
         self._shape = _frame_shape(identity)
         self._places = {status.video: (shard, k) for shard in shards for k, status in enumerate(shard.statuses)}
         self.statuses = {video: shard.statuses[k] for video, (shard, k) in self._places.items()}

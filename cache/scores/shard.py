@@ -116,7 +116,7 @@ def write_shard(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | N
     Args:
         tile: the shard's tile.
         shard: its number.
-        coarse: float32 [rows,V] raw scores of the shard's rows.
+        coarse: float32 [rows,V] raw scores of the shard's rows; NaN where a sparse teacher did not score.
         fine: float32 [rows,F] frame-text logits of the texts' own videos (any value where that is in another tile), or
             None when the teacher gives none.
 
@@ -186,6 +186,9 @@ def _refuse_not_finite(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndar
     if coarse.shape != (len(rows), tile.spec.videos) or (fine is not None) != tile.spec.frame_logits:
         raise ValueError(f"shard {shard}: scores {coarse.shape} for {len(rows)} texts, {tile.spec.videos} videos")
     bad = ~np.isfinite(coarse)
+    if tile.spec.sparse:
+        scored = ~np.isnan(coarse)
+        bad &= scored | ~scored.any(axis=1, keepdims=True)
     if fine is not None:
         own = tile.text_video[rows.start : rows.stop]
         here = np.flatnonzero(own >= 0)
@@ -205,9 +208,9 @@ def _refuse_not_finite(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndar
 
 
 def _refuse_overflow(tile: Tile, shard: int, coarse: np.ndarray, stored: np.ndarray) -> None:
-    if tile.spec.dtype != "float16" or np.isfinite(stored).all():
+    if tile.spec.dtype != "float16" or not np.isinf(stored).any():
         return
-    row, column = np.unravel_index(np.abs(coarse).argmax(), coarse.shape)
+    row, column = np.unravel_index(np.nanargmax(np.abs(coarse)), coarse.shape)
     text = tile.text_ids[tile.spec.rows(shard)[int(row)]]
     raise CacheError(
         f"{np.count_nonzero(np.isinf(stored)):,} scores are too large for float16, which ends at 65504",

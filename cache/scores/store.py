@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeGuard
 import numpy as np
 
 from ...errors import CacheError
+from ...plurals import counted
 from ...remedies import Remedy, Score
 from ..storage.identity import JSON, identity_digest
 from ..storage.locations import WRITTEN, Location, Remote, at_once, location_of
@@ -25,7 +26,7 @@ from ..storage.locations import folder as local_folder
 from ..storage.publish import TEMPORARY
 from ..storage.sealed import METADATA, group, open_group, whole_number
 from ..storage.untrusted import damaged, foreign, listed, publish_folder, real_folder
-from .format.arrays import FORMAT, ITEM_BYTES, MAX_FRAMES, VERSION, valid_name
+from .format.arrays import FORMAT, ITEM_BYTES, MAX_FRAMES, MAX_VIDEOS, VERSION, valid_name
 from .format.codes import Dtype
 from .lookup import Held, look_up
 from .reading.reader import ScoreReader
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 TILES = "tiles"
 VIDEOS = "videos"
+SPARSE = "sparse"
+"""In the identity of a teacher that scores few videos of each text: at most how many, the own one beside."""
 _FACTS = ("identity", "scale", "dtype", "frames", "frame_logits")
 _SCORE_FIRST = Remedy("score the videos first", Score())
 
@@ -94,6 +97,9 @@ def _is_identity(value: object) -> TypeGuard[dict[str, JSON]]:
 class ScoreCache:
     """One teacher's scores.
 
+    Attributes:
+        sparse: at most so many videos of each text are scored, and its own beside; 0: every one is.
+
     Args:
         folder: the teacher's folder in the store.
         harmed: takes the errors for tiles that cannot be opened, which are raised else.
@@ -119,8 +125,9 @@ class ScoreCache:
         self.frames = whole_number(attributes, "frames", 1, MAX_FRAMES, path)
         self.frame_logits = frame_logits
         self.checkpoint = checkpoint if isinstance(checkpoint, str) else ""
+        self.sparse = whole_number(identity, SPARSE, 1, MAX_VIDEOS, path) if SPARSE in identity else 0
         known = {key: attributes[key] for key in _FACTS}
-        self._facts = TeacherFacts(identity_digest(known), self.frames, self.frame_logits, self.dtype)
+        self._facts = TeacherFacts(identity_digest(known), self.frames, self.frame_logits, self.dtype, self.sparse)
         self.tiles: tuple[Tile, ...] = self._open_tiles(harmed)
 
     def _open_tiles(self, harmed: list[CacheError] | None) -> tuple[Tile, ...]:
@@ -186,7 +193,9 @@ class ScoreCache:
         held = look_up(self.tiles, (), [video for video, _ in videos])
         return changed(videos, [(one.videos, one.tile.video_digests[one.columns]) for one in held])
 
-    def reader(self, texts: Sequence[Key], videos: Sequence[Key], times: np.ndarray | None = None) -> ScoreReader:
+    def reader(
+        self, texts: Sequence[Key], videos: Sequence[Key], times: np.ndarray | None = None, *, holes: bool = False
+    ) -> ScoreReader:
         """A reader of the scores of these texts and videos.
 
         Args:
@@ -196,12 +205,20 @@ class ScoreCache:
                 a video whose digest differs is taken all the same where these are the times that the teacher saw: the
                 same data set prepared elsewhere, its pixels from another decoder. Whoever asks for that must compare
                 `identity` by itself.
+            holes: NaN will do for pairs that a sparse teacher did not score.
 
         Raises:
             CacheMismatchError: captions or frames changed, or texts and videos that have no scores; names them.
-            CacheError: shards that are needed are not complete or damaged; names the command.
+            CacheError: shards that are needed are not complete or damaged; names the command. Or its scores are sparse,
+                and who asks needs every pair.
         """
-        return ScoreReader.open(self.folder, self.tiles, self.scale, texts, videos, times)
+        if self.sparse and not holes:
+            raise CacheError(
+                f"{self.name} scored {counted(self.sparse, 'video')} of each caption, and this needs every pair",
+                where=str(self.folder),
+                hint="name a teacher that scores all",
+            )
+        return ScoreReader.open(self.folder, self.tiles, self.scale, texts, videos, times, bool(self.sparse))
 
     @property
     def zarr(self) -> "Group":

@@ -44,12 +44,16 @@ class TileContents:
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """What a tile shares with its teacher's other tiles; `digest` stands for all of it and the teacher's identity."""
+    """What a tile shares with its teacher's other tiles; `digest` stands for all of it and the teacher's identity.
+
+    `sparse`: as of `TileSpec`.
+    """
 
     digest: str
     frames: int
     frame_logits: bool
     dtype: Dtype
+    sparse: int = 0
 
 
 def _pack_ids(keys: Sequence[Key], what: str) -> np.ndarray:
@@ -123,7 +127,7 @@ class Tile(TileFacts):
         attributes, checksum = open_group(folder)
         if attributes.get("teacher") != teacher.digest:
             raise damaged(path, "this tile belongs to another teacher")
-        spec = TileSpec.read(attributes, teacher.frames, teacher.frame_logits, teacher.dtype, path)
+        spec = TileSpec.read(attributes, teacher.frames, teacher.frame_logits, teacher.dtype, teacher.sparse, path)
         super().__init__(folder, checksum, spec, stamp)
         hashes = attributes.get("files")
         if not isinstance(hashes, dict) or hashes.keys() != tile_files(self.spec):
@@ -256,6 +260,7 @@ def create_tile(folder: Path, teacher: TeacherFacts, contents: TileContents, sha
         min(shard_texts, texts),
         static["text_ids"].size,
         static["video_ids"].size,
+        teacher.sparse,
     )
     if large := spec.too_large:
         raise CacheError(

@@ -288,7 +288,7 @@ def _resolved(given: Marked) -> Marked:
         given = _changed(given, key.split("."), lambda text, folder: folder / text)
     work = given.find(("work",)).value
     for key in CHECKPOINT_PATHS:
-        choose = _weights if key.endswith(".weights") else _checkpoint
+        choose = {"weights": _weights, "model": _model}.get(key.rpartition(".")[2], _checkpoint)
         given = _changed(given, key.split("."), partial(choose, work=Path(str(work))))
     return given
 
@@ -320,6 +320,11 @@ def _checkpoint(path: Path, folder: Path, work: Path) -> Path:
 def _weights(path: Path, folder: Path, work: Path) -> Path:
     """A weights file or run folder beside the YAML or below `work`; any other text is an open_clip tag."""
     return next((place for place in (folder / path, work / path) if _has_weights(place)), path)
+
+
+def _model(path: Path, folder: Path, work: Path) -> Path:
+    """A model's folder beside the YAML or below `work`; any other text is a name on the hub, or a class."""
+    return next((place for place in (folder / path, work / path) if os.path.isdir(place)), path)
 
 
 def _has_weights(path: Path) -> bool:

@@ -1,13 +1,24 @@
 """What can be configured: one file per section of the YAML."""
 
-from .config import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, Config
+from .config import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, SHARED, Config
 from .data import DataConfig
 from .demo import ShapesConfig
 from .denoise import DenoiseConfig
+from .evaluate import EvaluateConfig
 from .losses import LossConfig
-from .network import DrlConfig, NetworkConfig, TrunkConfig, TrunkSizes, Ts2NetConfig
+from .network import (
+    DrlConfig,
+    ExpertsConfig,
+    ModalityConfig,
+    NetworkConfig,
+    PixelConfig,
+    TrunkConfig,
+    TrunkSizes,
+    Ts2NetConfig,
+    WordsConfig,
+)
 from .prepare import ExpertConfig, FeaturesConfig, PrepareConfig, TextEncoderConfig
-from .score import ScoreConfig, TeacherConfig
+from .score import CrossEncoderConfig, ScoreConfig, TeacherConfig, TransformersConfig
 from .section import Name, Section
 from .train import OptimConfig, TrainConfig
 
@@ -15,16 +26,22 @@ __all__ = [
     "CHECKPOINT_PATHS",
     "FILE_PATHS",
     "READ_PATHS",
+    "SHARED",
     "Config",
+    "CrossEncoderConfig",
     "DataConfig",
     "DenoiseConfig",
     "DrlConfig",
+    "EvaluateConfig",
     "ExpertConfig",
+    "ExpertsConfig",
     "FeaturesConfig",
     "LossConfig",
+    "ModalityConfig",
     "Name",
     "NetworkConfig",
     "OptimConfig",
+    "PixelConfig",
     "PrepareConfig",
     "ScoreConfig",
     "Section",
@@ -32,7 +49,9 @@ __all__ = [
     "TeacherConfig",
     "TextEncoderConfig",
     "TrainConfig",
+    "TransformersConfig",
     "TrunkConfig",
     "TrunkSizes",
     "Ts2NetConfig",
+    "WordsConfig",
 ]

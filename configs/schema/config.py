@@ -29,9 +29,15 @@ CHECKPOINT_PATHS = (
     "train.network.trunk.weights",
     "score.teachers.*.checkpoint",
     "score.teachers.*.openclip.weights",
+    "score.teachers.*.transformers.model",
+    "score.teachers.*.cross_encoder.model",
     "evaluate.run",
     "search.run",
 )
+
+
+SHARED = "hf:"
+"""Before the name of a model that is shared on a hub, in place of a path: `hf:OWNER/NAME[@REVISION]`."""
 
 
 class Config(Section):
@@ -94,26 +100,30 @@ class Config(Section):
     @property
     def init_checkpoint(self) -> Path | None:
         """What training starts from."""
-        return None if self.train.init is None else self.work / self.train.init
+        return None if self.train.init is None else self._model(self.train.init)
 
     @property
     def evaluate_run(self) -> Path:
         """The run folder or checkpoint that is evaluated."""
-        return self.work / self.evaluate.run
+        return self._model(self.evaluate.run)
 
     @property
     def search_run(self) -> Path:
         """The run folder or checkpoint that embeds."""
-        return self.work / self.search.run
+        return self._model(self.search.run)
 
     @property
     def index_folder(self) -> Path:
         """The vectors that are searched."""
         return self.work / self.search.index
 
+    def _model(self, path: Path) -> Path:
+        """A model below `work`, or a shared one by its name."""
+        return path if str(path).startswith(SHARED) else self.work / path
+
     def teacher_checkpoint(self, teacher: TeacherConfig) -> Path | None:
         """The checkpoint file or run folder of `teacher`, when it has one."""
-        return None if teacher.checkpoint is None else self.work / teacher.checkpoint
+        return None if teacher.checkpoint is None else self._model(teacher.checkpoint)
 
     def teacher_frames(self, teacher: TeacherConfig) -> Path:
         """The frame cache that `teacher` sees."""
@@ -141,7 +151,9 @@ class Config(Section):
         if self.train.unlabelled and (mistake := self._unlabelled_mistake):
             raise ValueError(f"train.unlabelled: {mistake}")
         network = self.train.network
-        if network.kind != "student" and self.train.teachers:
+        if network.on_experts and (mistake := self._experts_mistake):
+            raise ValueError(mistake)
+        if network.kind != "student" and not network.on_experts and self.train.teachers:
             raise ValueError(
                 f"train.teachers: a teacher is trained by itself; leave `teachers` empty for kind {network.kind}"
             )
@@ -153,6 +165,32 @@ class Config(Section):
                 "set train.loss.fine to 0 or train.network.pooling to afa"
             )
         return self
+
+    @property
+    def _experts_mistake(self) -> str | None:
+        """What does not fit a network on expert features; begins with the key it is about."""
+        train, kind = self.train, self.train.network.kind
+        of_trunks = {
+            "trunk": train.trunk == "frozen",
+            "compile": train.compile,
+            "channels_last": train.channels_last,
+            "recompute": train.recompute,
+        }
+        for key, asked in of_trunks.items():
+            if asked:
+                return f"train.{key}: {kind} has no trunk; leave it as it is by default"
+        if train.chunk is not None:
+            return f"train.chunk: {kind} normalises over the batch, which cannot be cut into chunks; set it to null"
+        if not train.teachers:
+            return None
+        if train.loss.fine > 0:
+            return f"train.loss.fine: {kind} has no frame weights to teach; set train.loss.fine to 0"
+        if train.loss.coarse_kind == "huber" and train.loss.coarse_on == "logits":
+            return (
+                f"train.loss.coarse_on: Huber compares numbers, and logits of teachers are some 100 times the "
+                f"scores of {kind}; set train.loss.coarse_on to cosines or standardised"
+            )
+        return None
 
     @property
     def _unlabelled_mistake(self) -> str | None:

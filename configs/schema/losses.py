@@ -1,12 +1,12 @@
 """The losses that teach, and how those of several teachers are combined."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticKnownError
 
-from .section import Fraction, Name, Section, Weight
+from .section import Fraction, Name, Positive, Section, Weight
 
 _OWN = re.compile(r"entry:\S+|\w+(\.\w+)*:[^\W\d]\w*")  # a loss of the user's own
 
@@ -41,14 +41,22 @@ class LossConfig(Section):
     coarse_kind: Annotated[str, _or_own("pearson", "huber", "ce")] = Field(
         "pearson", description="Form of the coarse loss: pearson, huber, ce, or your own as module:function."
     )
+    coarse_options: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments for a coarse loss of your own."
+    )
     coarse_target: Literal["teacher", "one-hot"] = Field(
         "teacher", description="`one-hot` is a control: the same loss against each text's own video, without a teacher."
     )
-    coarse_on: Literal["logits", "cosines"] = Field(
-        "logits", description="The coarse loss compares scores times exp(logit scale) (code) or raw scores (paper)."
+    coarse_on: Literal["logits", "cosines", "standardised"] = Field(
+        "logits",
+        description="The coarse loss compares scores times exp(logit scale) (code), raw scores (paper), or raw scores "
+        "at mean 0 and deviation 1 in each batch.",
     )
     fine_kind: Annotated[str, _or_own("ce", "pearson", "huber")] = Field(
         "ce", description="Form of the fine loss: ce, pearson, huber, or your own as module:function."
+    )
+    fine_options: dict[str, Any] = Field(
+        default_factory=dict, description="Keyword arguments for a fine loss of your own."
     )
     fine_reduction: Literal["per-video", "per-frame"] = Field(
         "per-video", description="Fine CE summed over a video's frames (paper) or averaged over them (code)."
@@ -67,6 +75,9 @@ class LossConfig(Section):
     one_scale: Literal["raw", "standardised"] = Field(
         "raw", description="For `mean-similarity`: scores without logit scale, or each batch's brought to one spread."
     )
+    matryoshka: tuple[Positive, ...] = Field(
+        (), description="Lengths to which vectors may be cut: they are trained beside the whole ones, all alike."
+    )
     label_smoothing: Fraction = Field(0.0, description="Label smoothing of InfoNCE (published: none).")
     mask_same_video: bool = Field(
         True, description="Other captions of a text's own video are no negatives of InfoNCE (published code: they are)."
@@ -75,6 +86,10 @@ class LossConfig(Section):
     def mistake(self, teachers: tuple[str, ...]) -> str | None:
         """What does not fit together when `teachers` teach; begins with the key it is about."""
         weights, named = "train.loss.teacher_weights", set(self.teacher_weights)
+        kinds = {"coarse": (self.coarse_kind, self.coarse_options), "fine": (self.fine_kind, self.fine_options)}
+        for key, (kind, options) in kinds.items():
+            if options and ":" not in kind:
+                return f"train.loss.{key}_options: options are for a loss of your own, and {key}_kind is {kind}"
         if self.contrastive == "max-margin" and self.label_smoothing:
             return "train.loss.label_smoothing: max-margin has no labels to smooth; set it to 0"
         if self.teachers != "weighted":

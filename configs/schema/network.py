@@ -1,10 +1,18 @@
 """Section `train.network`: trunk, student and teacher networks."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from .section import Fraction, Positive, Section, Weight
+from .prepare import Interpolation, ResizeMode
+from .section import Fraction, Name, Positive, Section, Weight
 
 
 class TrunkSizes(Section):
@@ -25,6 +33,18 @@ class TrunkSizes(Section):
     quick_gelu: bool = True
 
 
+Channels = tuple[float, float, float]
+
+
+class PixelConfig(Section):
+    """How a trunk wants its frames, in open_clip's words; the defaults are OpenAI's."""
+
+    mean: Channels = Field((0.48145466, 0.4578275, 0.40821073), description="Subtracted from pixels in 0 to 1.")
+    std: Channels = Field((0.26862954, 0.26130258, 0.27577711), description="What they are divided by then.")
+    interpolation: Interpolation = Field("bicubic", description="How frames are resized.")
+    resize_mode: ResizeMode = Field("shortest", description="Which side is resized, and what becomes of the rest.")
+
+
 class TrunkConfig(Section):
     """The CLIP trunk: an open_clip model by name, or sizes of one's own."""
 
@@ -33,6 +53,21 @@ class TrunkConfig(Section):
     weights: str | None = Field(
         "openai", description="open_clip pretrained tag, a weights file, or null for random weights."
     )
+    pixels: PixelConfig | None = Field(
+        None, description="How it wants its frames; by default as its weights were trained (open_clip's catalogue)."
+    )
+    towers: dict[str, Any] | None = Field(
+        None, description="open_clip's description of a model that is no plain ViT; recorded in checkpoints."
+    )
+    tag: str | None = Field(None, description="What the weights were trained from; recorded in checkpoints.")
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that came later are written only where they say something: what was made before them stays the same."""
+        return {key: value for key, value in handler(self).items() if value is not None or key not in _LATER}
+
+
+_LATER = ("pixels", "towers", "tag")
 
 
 class Ts2NetConfig(Section):
@@ -80,11 +115,61 @@ class DrlConfig(Section):
         return self
 
 
+class ModalityConfig(Section):
+    """One expert of ce and moee: how wide its features are, and how a sequence of them becomes one vector."""
+
+    width: Positive = Field(description="Numbers of a feature.")
+    tokens: Annotated[int, Field(ge=0)] = Field(
+        0, description="Rows of a sequence that are taken; 0: one vector a video, of a sequence its mean."
+    )
+    clusters: Annotated[int, Field(ge=0)] = Field(0, description="NetVLAD clusters that pool a sequence; 0: none.")
+
+    @model_validator(mode="after")
+    def _sequences_are_pooled(self) -> Self:
+        if bool(self.tokens) != bool(self.clusters):
+            raise ValueError(
+                f"a sequence has tokens and clusters, a vector neither; tokens: {self.tokens}, clusters: "
+                f"{self.clusters}; set both or none"
+            )
+        return self
+
+
+class WordsConfig(Section):
+    """The words of a caption, as a frozen text encoder gives them, and how they are pooled."""
+
+    encoder: Name | None = Field(None, description="Text encoder of features.texts whose words these are.")
+    width: Positive = Field(768, description="Numbers of a word (GPT 768, GPT2-XL 1600, word2vec 300).")
+    words: Positive = Field(37, description="Words of a caption that are taken.")
+    clusters: Positive = Field(28, description="NetVLAD clusters that pool them.")
+    ghosts: Annotated[int, Field(ge=0)] = Field(1, description="Further clusters that take words away.")
+
+
+class ExpertsConfig(Section):
+    """What is special to MoEE and CE."""
+
+    modalities: dict[Name, ModalityConfig] = Field(
+        default_factory=dict, description="The experts by name, each with its width, tokens and clusters."
+    )
+    text: WordsConfig = Field(default_factory=WordsConfig, description="Words of the captions.")
+    shared: Positive = Field(768, description="CE: width that all experts are reduced to.")
+    gating: bool = Field(True, description="CE: experts gate each other; `false`, and with one expert: they do not.")
+    include_self: bool = Field(True, description="CE: an expert is also its own partner.")
+    activation: Literal["mish", "relu"] = Field("mish", description="CE: activation between the layers of a pair.")
+    pair_layers: Positive = Field(3, description="CE: linear layers that a pair of experts goes through.")
+    pair_norm: bool = Field(True, description="CE: batch norm between them.")
+    fixed_weights: bool = Field(False, description="Experts weigh the same in every caption.")
+    keep_missing: bool = Field(
+        False, description="A score is the plain sum over all experts; else a mean over those that the video has."
+    )
+
+
 class NetworkConfig(Section):
     """The network that is trained: the student, or a teacher by itself."""
 
-    kind: Literal["student", "xclip", "ts2net", "xpool", "drl", "openclip"] = Field(
-        "student", description="The light student, or a teacher; openclip is CLIP with the mean of its frames."
+    kind: Literal["student", "xclip", "ts2net", "xpool", "drl", "openclip", "ce", "moee"] = Field(
+        "student",
+        description="The light student, or a teacher; openclip is CLIP with the mean of its frames; ce and moee are "
+        "TeachText's networks on expert features, student and teacher.",
     )
     pooling: Literal["afa", "mean"] = Field(
         "afa", description="How the student makes one vector of its frames (afa: TeachCLIP; mean: CLIP4Clip)."
@@ -94,7 +179,7 @@ class NetworkConfig(Section):
     frames: Positive = Field(12, description="Frame slots per video.")
     temporal_layers: Annotated[int, Field(ge=0)] = Field(
         4,
-        description="Layers of the temporal transformer; X-Pool and openclip have none, whatever is set here.",
+        description="Layers of the temporal transformer; xpool, openclip, ce and moee have none, whatever is set.",
         validate_default=True,
     )
     mask_padding: bool = Field(
@@ -109,12 +194,24 @@ class NetworkConfig(Section):
     ts2net: Ts2NetConfig = Field(default_factory=Ts2NetConfig, description="TS2-Net's own settings.")
     xpool: XPoolConfig = Field(default_factory=XPoolConfig, description="X-Pool's own settings.")
     drl: DrlConfig = Field(default_factory=DrlConfig, description="DRL's own settings.")
+    experts: ExpertsConfig = Field(default_factory=ExpertsConfig, description="What ce and moee have of their own.")
+
+    @property
+    def on_experts(self) -> bool:
+        """Whether this network sees expert features and words, and neither frames nor token ids."""
+        return self.kind in ("ce", "moee")
 
     @field_validator("temporal_layers")
     @classmethod
     def _without_temporal_transformer(cls, layers: int, info: ValidationInfo) -> int:
         """Recipes set the layers for every kind; here they become what the network has, so that networks compare."""
-        return 0 if info.data.get("kind") in ("xpool", "openclip") else layers
+        return 0 if info.data.get("kind") in ("xpool", "openclip", "ce", "moee") else layers
+
+    @model_validator(mode="after")
+    def _has_experts(self) -> Self:
+        if self.on_experts and not self.experts.modalities:
+            raise ValueError(f"experts.modalities: {self.kind} needs at least one; name each with its width")
+        return self
 
     @model_validator(mode="after")
     def _words_have_positions(self) -> Self:

@@ -7,12 +7,21 @@ from pydantic import Field, model_validator
 
 from .section import Name, Positive, Section
 
+Interpolation = Literal["bicubic", "bilinear"]
+ResizeMode = Literal["shortest", "squash", "longest"]
+
 
 class PrepareConfig(Section):
     """Stage zero: videos -> frame cache."""
 
     frames: Path = Field(Path("frames"), description="Folder of the frame cache, below `work`.")
     image_size: Positive = Field(224, description="Frames are resized and cropped to this many pixels.")
+    resize_mode: ResizeMode = Field(
+        "shortest",
+        description="The shortest side is resized and the centre cropped, both are (squash), or the longest is and "
+        "black put around (longest): as the trunk's weights were trained.",
+    )
+    interpolation: Interpolation = Field("bicubic", description="How frames are resized, likewise.")
     max_frames: Positive = Field(12, description="Frames kept per video (published: 12; 64 for long videos).")
     sample_fps: Annotated[int, Field(ge=0)] = Field(
         1, description="Frames decoded per second before choosing; 0 takes every frame."

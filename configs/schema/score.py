@@ -9,8 +9,46 @@ from .network import TrunkConfig, refuse_words
 from .section import Location, Name, Positive, Section
 
 
+class TransformersConfig(Section):
+    """A dual encoder of the transformers library (CLIP, SigLIP, ALIGN ...) as it is; extra `hf`."""
+
+    model: str = Field(description="A folder that save_pretrained wrote, or a model's name on the hub.")
+    revision: str | None = Field(None, description="The hub's branch, tag or commit; by default its newest.")
+
+
+class CrossEncoderConfig(Section):
+    """A re-ranker, which reads a sentence and a video together, and so scores few pairs; extra `hf`."""
+
+    model: str = Field(
+        description="A CrossEncoder of sentence-transformers, by folder or name on the hub; or your own class with "
+        "`predict`, as module:Class."
+    )
+    revision: str | None = Field(None, description="The hub's branch, tag or commit; by default its newest.")
+    by: Name = Field(description="The teacher, scored already, whose best videos of a sentence are scored.")
+    top: Annotated[int, Field(ge=2)] = Field(50, description="How many of them; the own video always comes beside.")
+    video: Literal["captions", "frames"] = Field(
+        "captions", description="What a video is to it: its other captions, joined, or its frames as pictures."
+    )
+    scale: Annotated[float, Field(gt=0)] = Field(1.0, description="Factor between its scores and logits.")
+    options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments for a class of your own.")
+
+    @property
+    def own(self) -> bool:
+        """Whether `model` names a class of the user's own."""
+        return ":" in self.model
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.options and not self.own:
+            raise ValueError("options are for a class of your own, module:Class, which `model` is not")
+        return self
+
+
+SOURCES = ("checkpoint", "openclip", "transformers", "cross_encoder", "plugin")
+
+
 class TeacherConfig(Section):
-    """One frozen teacher: a checkpoint, an open_clip model as it is, or a class of your own."""
+    """One frozen teacher: a checkpoint, a model of open_clip or transformers as it is, a re-ranker, or your own."""
 
     name: Name = Field(description="Its name in the score store.")
     checkpoint: Path | None = Field(
@@ -19,6 +57,12 @@ class TeacherConfig(Section):
     openclip: TrunkConfig | None = Field(
         None, description="An open_clip model without training: cosines of sentences with frames and their mean."
     )
+    transformers: TransformersConfig | None = Field(
+        None, description="A dual encoder of transformers without training: cosines, as with openclip."
+    )
+    cross_encoder: CrossEncoderConfig | None = Field(
+        None, description="A re-ranker: scores of the videos that another teacher finds best, no others."
+    )
     plugin: str | None = Field(
         None, description="A teacher of your own: module:Class, or the name of an entry point in teachclip.teachers."
     )
@@ -26,8 +70,12 @@ class TeacherConfig(Section):
     prepared: Path | None = Field(
         None, description="Frame cache that this teacher sees, below `work`; by default prepare.frames."
     )
+    text: Name | None = Field(
+        None, description="Text encoder of features.texts, for a teacher on experts whose checkpoint names none."
+    )
     frames: Positive | None = Field(
-        None, description="Frame slots, for checkpoints that do not record them (default 12) and openclip."
+        None,
+        description="Frame slots (12), for checkpoints that do not record them, openclip and transformers.",
     )
     words: Annotated[int, Field(ge=3)] | None = Field(
         None, description="Word slots, for checkpoints that do not record them (default 32) and openclip."
@@ -35,14 +83,20 @@ class TeacherConfig(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [name for name in ("checkpoint", "openclip", "plugin") if getattr(self, name) is not None]
+        given = [name for name in SOURCES if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
-            raise ValueError(f"a teacher is one of checkpoint, openclip and plugin; {self.name} has {found}")
+            raise ValueError(f"a teacher is one of {', '.join(SOURCES)}; {self.name} has {found}")
         if self.plugin and (self.frames or self.words):
             raise ValueError(f"a plugin says its frames and words itself: give {self.name}'s in its options")
         if self.options and not self.plugin:
             raise ValueError(f"options are for a plugin, and {self.name} is none")
+        if self.transformers and self.words:
+            raise ValueError(f"a model of transformers has words of its own: leave out {self.name}'s")
+        if self.cross_encoder and (self.frames or self.words):
+            raise ValueError(f"a re-ranker takes what there is: leave out {self.name}'s frames and words")
+        if self.cross_encoder and self.cross_encoder.by == self.name:
+            raise ValueError(f"{self.name} cannot choose its own candidates: `by` is another teacher")
         if self.openclip:
             refuse_words(self.words, self.openclip)
         return self

@@ -13,8 +13,17 @@ from .section import Fraction, Name, Positive, Section, Seed, Weight
 class OptimConfig(Section):
     """Optimiser, parameter groups and schedule."""
 
-    optimiser: Literal["adamw", "adam", "bert-adam"] = Field(
-        "adamw", description="AdamW, Adam, or CLIP4Clip's BertAdam (no bias correction)."
+    optimiser: Literal["adamw", "adam", "bert-adam", "radam", "ranger"] = Field(
+        "adamw",
+        description="AdamW, Adam, CLIP4Clip's BertAdam (no bias correction), or TeachText's RAdam and Ranger (RAdam "
+        "with lookahead), which spare nothing from weight decay.",
+    )
+    schedule: Literal["cosine", "per-epoch"] = Field(
+        "cosine",
+        description="Warm-up and half a cosine, or a factor after each epoch without warm-up (`per-epoch`, TeachText).",
+    )
+    epoch_factor: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.95, description="That factor: epoch e, from 1, runs at lr x epoch_factor^(e-1)."
     )
     lr: Annotated[float, Field(gt=0)] = Field(1e-4, description="Learning rate of the temporal transformer.")
     trunk_lr: Annotated[float, Field(ge=0)] = Field(1e-7, description="Learning rate of the CLIP trunk.")
@@ -52,6 +61,9 @@ class TrainConfig(Section):
     teaching: Literal["cached", "online"] = Field(
         "cached", description="Scores from the store, or from the teachers inside the training step (published way)."
     )
+    online_precision: Literal["float32", "bf16"] = Field(
+        "float32", description="Of the encoders of teachers inside the step; scores are float32, as is what is cached."
+    )
     unlabelled: Annotated[int, Field(ge=0)] = Field(
         0, description="Videos without captions that the coarse loss sees beside the pairs of a step; 0: none."
     )
@@ -59,6 +71,10 @@ class TrainConfig(Section):
     optim: OptimConfig = Field(default_factory=OptimConfig, description="Optimiser and schedule.")
     batch_size: Annotated[int, Field(gt=1)] = Field(120, description="Pairs per step (code: 120, paper: 240).")
     epochs: Positive = Field(10, description="Passes over the captions.")
+    epoch_of: Literal["captions", "videos"] = Field(
+        "captions",
+        description="An epoch has every caption once, or every video once with one of its captions (TeachText).",
+    )
     max_steps: Positive | None = Field(None, description="Stop after this many steps; the schedule ends there.")
     seed: Seed = Field(42, description="Seed of weights, order and everything random.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where training runs.")
@@ -86,7 +102,8 @@ class TrainConfig(Section):
     frames: Literal["auto", "stream", "host", "device"] = Field(
         "auto",
         description="Frames are read batch by batch, or kept in host memory (one copy a machine) or on the GPU; auto: "
-        "on the GPU, or JPEG decoded in host memory, if that takes a quarter of what is free; else batch by batch.",
+        "on the GPU, if they fit beside a step, or JPEG decoded in host memory, if that takes a quarter of what is "
+        "free; else batch by batch.",
     )
     checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(
         60.0, description="A checkpoint to go on from is written at least this often, and after every epoch."
@@ -99,13 +116,25 @@ class TrainConfig(Section):
         5.0, description="Stop when the loss is above so many times the median of 100 steps, for 20 steps; null: never."
     )
     tensorboard: bool = Field(True, description="Curves for TensorBoard in the run folder, beside metrics.jsonl.")
+    logger: str | None = Field(
+        None, description="A logger of one's own, module:Class or an entry point of teachclip.loggers; null: none."
+    )
     validate_every: Positive = Field(1, description="Epochs between validations.")
-    select_by: Literal["sumr", "r1", "mean-rank"] = Field("sumr", description="Validation metric that picks the best.")
+    select_by: Literal["sumr", "r1", "mean-rank", "geometric-mean"] = Field(
+        "sumr",
+        description="Validation metric that picks the best; geometric-mean: of R@1, R@5 and R@10, of equals the later "
+        "(TeachText).",
+    )
 
     @field_validator("loss")
     @classmethod
     def _whole_of_what_nobody_teaches(cls, loss: LossConfig, info: ValidationInfo) -> LossConfig:
-        """A teacher is trained by InfoNCE itself, beside which DRL's own loss is weighed: at 1, unless it is named."""
+        """A teacher is trained by InfoNCE itself, beside which DRL's own loss is weighed: at 1, unless it is named.
+
+        Networks on experts have no logit scale, without which InfoNCE says little: unless it is named, by max-margin.
+        """
         network = info.data.get("network")
-        alone = network is not None and network.kind != "student" and "infonce" not in loss.model_fields_set
-        return loss.model_copy(update={"infonce": 1.0}) if alone else loss
+        if network is None or network.kind == "student":
+            return loss
+        own = {"infonce": 1.0} | ({"contrastive": "max-margin"} if network.on_experts else {})
+        return loss.model_copy(update={key: own[key] for key in own.keys() - loss.model_fields_set})

@@ -9,8 +9,8 @@ import typer
 
 from ... import __version__
 from ...stages.runtime.cores import cores
-from . import docs, features, index, serve
-from .groups import checkpoint, config, data
+from . import docs, export, features, index, push, serve
+from .groups import checkpoint, config, data, encode
 from .groups.cache import verbs as cache
 from .shell.options import Verbs
 from .shell.running import examples
@@ -57,12 +57,15 @@ app.command(epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command(epilog=index.EXAMPLES)(index.index)
 app.command(epilog=search.EXAMPLES, cls=search.WithSentences)(search.search)
 app.command(epilog=serve.EXAMPLES)(serve.serve)
+app.command(epilog=export.EXAMPLES)(export.export)
+app.command(epilog=push.EXAMPLES)(push.push)
 app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.command(epilog=sweep.EXAMPLES)(sweep.sweep)
 app.command(epilog=cost.EXAMPLES)(cost.cost)
 app.command(epilog=weights.EXAMPLES)(weights.weights)
 app.command(epilog=docs.EXAMPLES)(docs.docs)
+app.add_typer(encode.app, name="encode")
 app.add_typer(cache.app, name="cache")
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")

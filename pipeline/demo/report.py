@@ -16,7 +16,7 @@ from ...plurals import counted
 from ...stages.analysis.cost.search_speed import Speed, machine, search_speed
 from ...stages.data.dataset import Dataset, read_dataset
 from ...stages.evaluate.one_model import EvaluateResult
-from ...stages.models.checkpoints.files import load_network
+from ...stages.models.checkpoints.files import load_clip_network
 from ...stages.models.student import Student
 from ...stages.retrieval.confidence import Interval
 from ...stages.runtime.reporting import Reporter
@@ -152,7 +152,7 @@ def _searches(result: SearchResult, model: Model, dataset: Dataset, frames: Fram
     captions: dict[str, str] = {}  # the longest: it tells most
     for text in dataset.texts:
         captions[text.video] = max(captions.get(text.video, ""), text.caption, key=len)
-    network = load_network(Path(model.trained.run))
+    network = load_clip_network(Path(model.trained.run))
     assert isinstance(network, Student)
     return [
         Search(

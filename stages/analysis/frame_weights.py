@@ -22,7 +22,7 @@ from ..data.dataset import read_dataset
 from ..data.teacher_frames import teacher_frames
 from ..data.usable_split import UsableSplit, usable_split
 from ..data.video_inputs import FrameInputs
-from ..models.checkpoints.files import load_network
+from ..models.checkpoints.files import load_clip_network
 from ..models.common.network import Features, VideoTextNetwork
 from ..models.student import Student
 from ..retrieval.encode import encode_videos
@@ -222,7 +222,7 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 
 def _student(path: Path) -> Student:
-    network = load_network(path)
+    network = load_clip_network(path)
     if not isinstance(network, Student) or network.afa is None:
         what = "a student with mean pooling" if isinstance(network, Student) else f"a {network.config.kind}"
         raise CheckpointError(

@@ -1,22 +1,24 @@
-"""Which frame cache each teacher sees: the student's, or one of its own (`prepared`)."""
+"""Which frame cache each teacher sees: the student's, or one of its own (`prepared`); or features of experts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ...cache.frames.cache import FrameCache
+from ...cache.storage.identity import JSON
 from ...configs.schema import Config, TeacherConfig
 from ...errors import CacheError
 from ...remedies import Prepare, Remedy
+from .views import ExpertView, stored_experts
 
 
-def teacher_frames(config: Config, teacher: TeacherConfig, frames: FrameCache) -> FrameCache:
-    """The frame cache that `teacher` sees: `frames`, or its own.
+def teacher_frames(config: Config, teacher: TeacherConfig, students: FrameCache | ExpertView) -> FrameCache:
+    """The frame cache that `teacher` sees: the student's, or its own.
 
     Raises:
         CacheError: its own is absent or incomplete; names the command that makes it.
     """
     folder = config.teacher_frames(teacher)
     if folder == config.frames_folder:
-        return frames
+        return students if isinstance(students, FrameCache) else FrameCache.open(folder)
     try:
         return FrameCache.open(folder)
     except CacheError as error:
@@ -26,33 +28,48 @@ def teacher_frames(config: Config, teacher: TeacherConfig, frames: FrameCache) -
 
 
 class TeacherFrames:
-    """The frame caches of several teachers, each opened once; a teacher that is not configured sees the student's.
+    """What several teachers see, each frame cache opened once; a teacher that is not configured sees the prepared ones.
 
     Args:
         config: the configuration.
         names: the teachers.
-        frames: the student's frame cache.
+        students: what the student sees.
+        scored: what the scores of teachers were made from, as far as there are any: it tells those that see experts.
 
     Attributes:
-        folders: of each teacher's cache; caches: by folder, the student's among them.
+        folders: of the frame cache of each teacher that sees frames; caches: by folder.
+        views: everything that the student and the teachers see, each once.
 
     Raises:
-        CacheError: a teacher's own frame cache is absent or incomplete.
+        CacheError: something that a teacher sees is absent or incomplete.
     """
 
-    def __init__(self, config: Config, names: Sequence[str], frames: FrameCache) -> None:
+    def __init__(
+        self,
+        config: Config,
+        names: Sequence[str],
+        students: FrameCache | ExpertView,
+        scored: Mapping[str, Mapping[str, JSON]] | None = None,
+    ) -> None:
         known = {teacher.name: teacher for teacher in config.score.teachers}
-        self._students = config.frames_folder
-        self.caches = {self._students: frames}
-        self.folders = dict.fromkeys(names, self._students)
-        for teacher in (known[name] for name in names if name in known):
-            folder = self.folders[teacher.name] = config.teacher_frames(teacher)
+        self._students, self._views = students, dict[str, FrameCache | ExpertView]()
+        self.caches = {config.frames_folder: students} if isinstance(students, FrameCache) else {}
+        self.folders = {}
+        for name in names:
+            if (experts := stored_experts(config, (scored or {}).get(name, {}))) is not None:
+                self._views[name] = experts
+                continue
+            folder = config.teacher_frames(known[name]) if name in known else config.frames_folder
             if folder not in self.caches:
-                self.caches[folder] = teacher_frames(config, teacher, frames)
+                own = teacher_frames(config, known[name], students) if name in known else FrameCache.open(folder)
+                self.caches[folder] = own
+            self.folders[name], self._views[name] = folder, self.caches[folder]
+        others = {id(view): view for view in self._views.values() if view is not students}
+        self.views: tuple[FrameCache | ExpertView, ...] = (students, *others.values())
 
-    def __getitem__(self, name: str) -> FrameCache:
-        return self.caches[self.folders[name]]
+    def __getitem__(self, name: str) -> FrameCache | ExpertView:
+        return self._views[name]
 
-    def others(self) -> dict[str, FrameCache]:
-        """The caches of teachers that do not see the student's."""
-        return {name: self.caches[folder] for name, folder in self.folders.items() if folder != self._students}
+    def others(self) -> dict[str, FrameCache | ExpertView]:
+        """What teachers see that do not see what the student does."""
+        return {name: view for name, view in self._views.items() if view is not self._students}

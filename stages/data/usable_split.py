@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
-from ...cache.frames.cache import FrameCache
 from ...plurals import counted
 from .dataset import Dataset, Text
+from .views import VideoView
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,12 @@ class UsableSplit:
     def without(self, texts: Collection[str]) -> "UsableSplit":
         """The same split without these texts, by id, and without the videos that lose all theirs."""
         return _split([text for text in self.texts if text.id not in texts], self.left_out)
+
+    def one_text_each(self) -> "UsableSplit":
+        """The same videos, each with the first of its texts, in the order of the videos."""
+        _, first = np.unique(self.text_video, return_index=True)
+        texts = tuple(self.texts[k] for k in first)
+        return replace(self, texts=texts, text_video=np.arange(len(self.videos)))
 
     def beside(self, videos: Iterable[str]) -> "UsableSplit":
         """The same texts and videos, and behind these others that have no text."""
@@ -63,18 +69,16 @@ class UsableUnlabelled:
         )
 
 
-def usable_split(
-    dataset: Dataset, names: Iterable[Literal["train", "val", "test"]], *frames: FrameCache
-) -> UsableSplit:
-    """The texts of one or several splits, in data set order, whose videos have frames in every one of the caches."""
+def usable_split(dataset: Dataset, names: Iterable[Literal["train", "val", "test"]], *views: VideoView) -> UsableSplit:
+    """The texts of one or several splits, in data set order, whose videos can be seen in all of these views."""
     splits = tuple(names)
-    usable = set.intersection(*(set(cache.usable) for cache in frames))
+    usable = set.intersection(*(set(view.usable) for view in views))
     texts = [text for name in splits for text in dataset.texts_of(name)]
     left_out = {text.video for text in texts} - usable
     return _split([text for text in texts if text.video in usable], len(left_out))
 
 
-def usable_unlabelled(dataset: Dataset, frames: FrameCache, *others: FrameCache) -> UsableUnlabelled:
+def usable_unlabelled(dataset: Dataset, frames: VideoView, *others: VideoView) -> UsableUnlabelled:
     """The videos without captions that have frames in every one of the caches, and whose frames in the first are those
     of no video with captions: test videos that are found among the others are not trained on."""
     if not dataset.unlabelled:

@@ -25,6 +25,12 @@ class VideoInputs(Protocol):
         ...
 
 
+class TextInputs(Protocol):
+    """Token ids [T, W] of T texts, a tensor, or what is indexed like one: their words [T, W, D]."""
+
+    def __getitem__(self, index: Tensor, /) -> Tensor: ...
+
+
 class FrameInputs:
     """uint8 frames [V, F, 3, S, S] straight from the frame cache; with `pin`, into page-locked memory."""
 

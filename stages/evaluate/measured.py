@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...cache.frames.cache import FrameCache
 from ...cache.storage.identity import digest_of
 from ...cache.storage.publish import publish
 from ...configs.schema import Config
 from ...errors import TeachclipError
-from ..data.dataset import read_dataset
 from ..data.usable_split import usable_split
+from ..data.views import student_view, texts_of
 from ..labels.caption_mask import captions_digest
 from ..runtime.reporting import Reporter
 from .stage import evaluate_sets
@@ -97,12 +96,14 @@ class Measurer:
 
     def _file(self, config: Config, of: Config) -> str:
         """A name that stands for the test split, and for how `config` counts ranks."""
-        settings = config.evaluate.model_dump_json(exclude=NOT_IDENTITY)
+        came_later = {key for key in ("captions", "text") if key not in config.evaluate.model_fields_set}
+        settings = config.evaluate.model_dump_json(exclude=NOT_IDENTITY | came_later)
         key = (of.data, of.frames_folder, of.evaluate.split, settings)
         if key not in self._digests:
-            frames = FrameCache.open(of.frames_folder)
-            split = usable_split(read_dataset(of.data), [of.evaluate.split], frames)
-            pixels = digest_of(frames.digest(video) for video in split.videos)
+            dataset = texts_of(of)
+            view = student_view(of.model_copy(update={"train": config.train}), dataset)
+            split = usable_split(dataset, [of.evaluate.split], view)
+            pixels = digest_of(view.digest(video) for video in split.videos)
             self._digests[key] = digest_of([settings, of.evaluate.split, captions_digest(split.texts), pixels])
         return f"measured-{self._digests[key][:12]}.json"
 

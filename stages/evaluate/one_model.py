@@ -2,32 +2,34 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from ...cache.frames.cache import FrameCache
 from ...cache.storage.publish import publish
-from ...configs.schema import Config
+from ...configs.schema import Config, EvaluateConfig
 from ...errors import DataError
 from ...plurals import counted
 from ...remedies import Change, Remedy
-from ..data.dataset import read_dataset
+from ..data.dataset import Text
 from ..data.usable_split import UsableSplit, usable_split
-from ..data.video_inputs import FrameInputs
+from ..data.video_inputs import TextInputs
+from ..data.views import ExpertView, VideoView, network_experts, open_words, texts_of, view_inputs
 from ..models.checkpoints.files import load_network
-from ..models.clip.tokens import tokenize
+from ..models.common.network import VideoTextNetwork
+from ..models.shortened import shorten, split_width
 from ..retrieval.confidence import Intervals, confidence
 from ..retrieval.encode import comparing
 from ..retrieval.fits import check_fits
 from ..retrieval.metrics import Ranking, Scores, rank
 from ..retrieval.query_ranks import TOP, QueryRanks, save_query_ranks
 from ..retrieval.rerank import BANK_TEMPERATURE, dual_softmax, query_bank
+from ..retrieval.teachtext import averaged_captions
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter
 from ..runtime.run_folder import RunFolder
@@ -63,14 +65,14 @@ class EvaluateResult:
     not_kept: str = ""
 
 
-def measured_split(config: Config, frames: FrameCache) -> UsableSplit:
+def measured_split(config: Config, frames: VideoView) -> UsableSplit:
     """The videos and captions of `config.evaluate.split`.
 
     Raises:
         DataError: none of its captions has a video with frames.
     """
     name = config.evaluate.split
-    split = usable_split(read_dataset(config.data), [name], frames)
+    split = usable_split(texts_of(config), [name], frames)
     if not split.texts:
         other = "test" if name == "val" else "val"
         raise DataError(
@@ -87,18 +89,21 @@ class OneModel:
     def __init__(self, config: Config, run: Path, reporter: Reporter) -> None:
         self.config, self.run, self.reporter = config, run, reporter
         self.settings = config.evaluate
-        self.network = load_network(run).to(choose_device(self.settings.device))
-        self.folder = RunFolder(run) if run.is_dir() else None
+        name, self.width = split_width(run)
+        self.network = load_network(Path(name)).to(choose_device(self.settings.device))
+        shorten(self.network, self.width, str(run))
+        self.folder = RunFolder(Path(name)) if Path(name).is_dir() else None
         result = self.folder.result if self.folder else None
         self.chosen_by: str | None = result["best"].get("chosen_by") if result else None
 
     def measure(self, of: Config, name: str = "") -> EvaluateResult:
         """Metrics on the test set of a configuration; written down when it is a run that is measured and can be."""
-        frames = FrameCache.open(of.frames_folder)
+        frames = self._view(of)
         split = self._split(of, frames)
-        check_fits(self.network, frames, of.frames_folder)
-        found, rerank_mark = self._rank(split, frames)
-        marks = tuple(mark for mark in (_mark_of_choice(self.chosen_by), rerank_mark) if mark)
+        found, rerank_mark = self._rank(of, split, frames)
+        if self.settings.captions == "mean":
+            split = split.one_text_each()
+        marks = tuple(filter(None, (_mark_of_choice(self.chosen_by), rerank_mark, *_marks_of_queries(self.settings))))
         queries = QueryRanks(
             run=str(self.run),
             split=of.evaluate.split,
@@ -108,7 +113,7 @@ class OneModel:
             video_ids=split.videos,
             text_video=split.text_video,
             texts=found.texts,
-            videos=found.videos,
+            videos=found.videos_by(self.settings.ties),
             first=found.first,
             data=name,
         )
@@ -131,29 +136,41 @@ class OneModel:
         )
         return _kept(result, queries, kept) if kept else result
 
-    def _split(self, of: Config, frames: FrameCache) -> UsableSplit:
+    def _view(self, of: Config) -> FrameCache | ExpertView:
+        """What the network sees of a test set."""
+        if not isinstance(self.network, VideoTextNetwork):
+            experts = self.network.config.experts
+            return network_experts(of, experts, open_words(of, experts, texts_of(of), self.settings.text))
+        frames = FrameCache.open(of.frames_folder)
+        check_fits(self.network, frames, of.frames_folder)
+        return frames
+
+    def _split(self, of: Config, frames: FrameCache | ExpertView) -> UsableSplit:
         split = measured_split(of, frames)
         if split.left_out:
             self.reporter.warn(f"{split.left_out} {of.evaluate.split} videos have no usable frames and are left out")
         return split
 
-    def _rank(self, split: UsableSplit, frames: FrameCache) -> tuple[Ranking, str | None]:
+    def _rank(self, of: Config, split: UsableSplit, frames: FrameCache | ExpertView) -> tuple[Ranking, str | None]:
         """Ranks, and what to say of scores that were changed."""
-        videos = len(split.videos)
+        videos, together = len(split.videos), self.settings.captions == "mean"
 
         def ranked(scores: Scores) -> Ranking:
-            return rank(scores, split.text_video, videos, block=self.settings.block, top=TOP)
+            own = np.arange(videos) if together else split.text_video
+            scores = averaged_captions(scores, split.text_video) if together else scores
+            return rank(scores, own, videos, block=self.settings.block, top=TOP)
 
-        with comparing(self.network, FrameInputs(frames, split.videos), self.reporter) as scores_of:
-            scores = scores_of(self._tokens(split.captions))
+        with comparing(self.network, view_inputs(frames, split.videos), self.reporter) as scores_of:
+            scores = scores_of(self._texts(of, split.texts))
             texts_ask, videos_ask, mark = self._changed(scores, scores_of, len(split.texts), videos)
             found = ranked(texts_ask)
             if videos_ask is not texts_ask:
-                found = replace(found, videos=ranked(videos_ask).videos)
+                other = ranked(videos_ask)
+                found = replace(found, videos=other.videos, captions=other.captions)
         return found, mark
 
     def _changed(
-        self, scores: Scores, scores_of: Callable[[Tensor], Scores], texts: int, videos: int
+        self, scores: Scores, scores_of: Callable[[TextInputs], Scores], texts: int, videos: int
     ) -> tuple[Scores, Scores, str | None]:
         """The scores when texts ask and when videos ask, and what to say of them."""
         settings = self.settings
@@ -168,31 +185,36 @@ class OneModel:
             "text to video re-ranked with a bank of "
             f"{counted(len(bank), 'training caption')} at temperature {temperature:.3g}"
         )
-        of_bank = scores_of(self._tokens(bank))
+        of_bank = scores_of(self._texts(self.config, bank))
         return query_bank(scores, texts, of_bank, len(bank), videos, temperature, settings.block), scores, mark
 
     @cached_property
-    def _bank(self) -> list[str]:
+    def _bank(self) -> list[Text]:
         """Training captions, of the data that the configuration names."""
-        captions = [text.caption for text in read_dataset(self.config.data).texts_of("train")]
-        if not captions:
+        texts = texts_of(self.config).texts_of("train")
+        if not texts:
             raise DataError(
                 "there are no training captions to make a query bank of",
                 where=str(self.config.data.origin),
                 hint=Remedy("evaluate as it is", Change({"evaluate.rerank": "none"})),
             )
-        size = min(self.settings.bank_captions, len(captions))
-        return [captions[k] for k in np.sort(np.random.default_rng(0).permutation(len(captions))[:size])]
+        size = min(self.settings.bank_captions, len(texts))
+        return [texts[k] for k in np.sort(np.random.default_rng(0).permutation(len(texts))[:size])]
 
-    def _tokens(self, captions: Sequence[str]) -> Tensor:
-        return tokenize(captions, self.network.config.words)[0]
+    def _texts(self, of: Config, texts: Sequence[Text]) -> TextInputs:
+        """Token ids of texts, or their words."""
+        network = self.network
+        if not isinstance(network, VideoTextNetwork):
+            return open_words(of, network.config.experts, texts_of(of), self.settings.text).inputs(texts)
+        return network.tokenize([text.caption for text in texts])
 
     def _file_names(self, split: str, name: str) -> tuple[Path, Path] | None:
         """Where metrics and ranks are kept; nowhere for a checkpoint file."""
         if self.folder is None:
             return None
         kind = () if self.settings.rerank == "none" else (self.settings.rerank,)
-        end = "-".join((*((name,) if name else ()), split, *kind))
+        short = () if self.width is None else (f"at-{self.width}",)
+        end = "-".join((*((name,) if name else ()), split, *kind, *short))
         folder = self.folder.folder
         return folder / f"evaluation-{end}.json", folder / f"ranks-{end}.npz"
 
@@ -213,6 +235,14 @@ def _mark_of_choice(chosen_by: str | None) -> str | None:
     if not chosen_by or "on the test split" not in chosen_by:
         return None
     return f"the network was chosen by {chosen_by}, of the data set it was trained on"
+
+
+def _marks_of_queries(settings: EvaluateConfig) -> Iterator[str]:
+    """What to say of numbers whose queries, or their ranks, are counted as TeachText does."""
+    if settings.captions == "mean":
+        yield "a query is all captions of a video, whose scores are averaged"
+    if settings.ties == "teachtext":
+        yield "video to text, a video's best caption is ranked among all captions, as TeachText does"
 
 
 def _plain(intervals: Intervals) -> dict[str, Any]:

@@ -14,17 +14,22 @@ from ...cache.scores.reading.label_process import LabelProcess
 from ...cache.scores.reading.label_threads import LabelThreads
 from ...cache.scores.reading.labels import LabelSource
 from ...cache.scores.reading.reader import ScoreReader
-from ...cache.scores.store import ScoreStore
+from ...cache.scores.store import ScoreCache, ScoreStore
 from ...cache.storage.identity import identity_digest
 from ...configs.schema import Config
 from ...errors import CacheError, CacheMismatchError
+from ...plurals import counted
 from ...remedies import Remedy, RemoveScores, Score
 from ..data.teacher_frames import TeacherFrames
 from ..data.usable_split import UsableSplit
+from ..data.views import ExpertView
 from ..runtime.reporting import Reporter
 from .frame_scores import carrier_of, no_frame_scores, tell_without
 from .named_teachers import told_how_to_score
 from .open_scores import open_reader
+
+LEAST = 3
+"""So many scored pairs a row or column of a batch needs, where a teacher is sparse."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class CachedTeacher:
 def cached_teachers(
     config: Config,
     split: UsableSplit,
-    frames: FrameCache,
+    frames: FrameCache | ExpertView,
     seen: TeacherFrames,
     reporter: Reporter,
     unlabelled: Sequence[str] = (),
@@ -71,11 +76,14 @@ def cached_teachers(
         with told_how_to_score(config, store, "train.teachers", config.train.teachers, name):
             cache = store.teacher(name)
             wanted = split.beside(unlabelled)
-            reader, other = open_reader(cache, wanted, seen[name], config.train.accept, reporter)
+            reader, other = open_reader(cache, wanted, seen[name], config.train.accept, reporter, holes=True)
+        if reader.sparse:
+            tell_sparse(cache, reader, config.train.batch_size, reporter)
         logits = reader.frame_logits if fine else None
         if fine and logits is None:
             tell_without(name, reporter)
         if logits is not None:
+            assert isinstance(frames, FrameCache)  # a student on experts has no fine loss
             carrier = carrier_of(config, name, split, reader.frame_times[: len(split.videos)], frames, reporter)
             logits = carrier(logits, split.text_video) if carrier else logits
         carried = reader.with_frame_logits(logits)
@@ -83,6 +91,25 @@ def cached_teachers(
     if fine and all(teacher.reader.frame_logits is None for teacher in teachers):
         raise no_frame_scores(config)
     return tuple(teachers)
+
+
+def tell_sparse(cache: ScoreCache, reader: ScoreReader, pairs: int, reporter: Reporter) -> None:
+    """Say how many of a batch's videos a sparse teacher has scored for each caption, on average.
+
+    The own video always, another of the n that a caption may meet in a batch with probability top / n.
+    """
+    groups = np.zeros(len(reader.texts), np.int64) if reader.groups is None else reader.groups
+    firsts = np.unique(groups, return_index=True)[1].tolist()
+    among = max(2, round(float(np.mean([len(reader.scored_with(first)) for first in firsts]))))
+    scored = 1 + (min(pairs, among) - 1) * min(1.0, cache.sparse / (among - 1))
+    told = (
+        f"{cache.name} scored {cache.sparse} of {counted(among, 'video')} for each caption: in a batch of {pairs}, "
+        f"{scored:.1f} on average"
+    )
+    if scored >= LEAST:
+        reporter.info(told)
+    else:
+        reporter.warn(f"{told}; rows and columns with fewer than {LEAST} teach nothing (docs/guide/teachers.md)")
 
 
 def label_source(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...cache.frames.cache import FrameCache
 from ...cache.scores.reading.reader import ScoreReader
 from ...cache.scores.store import ScoreStore
 from ...cache.storage.identity import identity_digest
@@ -19,12 +18,12 @@ from ...configs.schema import Config, DenoiseConfig
 from ...errors import CacheError, ConfigError, DataError
 from ...plurals import counted
 from ...remedies import Change, Remedy, Score
-from ..data.dataset import read_dataset
 from ..data.teacher_frames import TeacherFrames
 from ..data.usable_split import UsableSplit, usable_split
+from ..data.views import student_view, texts_of
 from ..runtime.reporting import Reporter, Silent
 from .caption_mask import CaptionMask, captions_digest
-from .named_teachers import told_how_to_score
+from .named_teachers import made_from, told_how_to_score
 from .open_scores import open_reader
 
 PAIRS_AT_ONCE = 1 << 22  # scores held at a time, of each teacher
@@ -82,13 +81,12 @@ def denoise(config: Config, reporter: Reporter | None = None) -> DenoiseResult:
     """
     reporter, begun, settings = reporter or Silent(), time.monotonic(), config.denoise
     names = _teachers(config)
-    dataset = read_dataset(config.data)
-    frames = FrameCache.open(config.frames_folder)
-    seen = TeacherFrames(config, names, frames)
-    split = usable_split(dataset, ["train"], *seen.caches.values())
+    dataset = texts_of(config)
+    store = ScoreStore.open(config.score_store)
+    seen = TeacherFrames(config, names, student_view(config, dataset), made_from(store, names))
+    split = usable_split(dataset, ["train"], *seen.views)
     if len(split.texts) < 2:
         raise DataError("fewer than two usable captions to rank", where=str(config.data.origin))
-    store = ScoreStore.open(config.score_store)
     caches, readers = [], []
     for name in names:
         with told_how_to_score(config, store, "denoise.teachers", names, name):

@@ -1,14 +1,24 @@
 """A teacher whose scores are asked for, but which `score.teachers` does not name: what helps is said by its name."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 
 from ...cache.scores.store import ScoreStore
+from ...cache.storage.identity import JSON
 from ...configs.schema import Config
 from ...errors import CacheError
 from ...remedies import Change, Hint, Remedy, Score
+
+
+def made_from(store: ScoreStore, names: Sequence[str]) -> dict[str, Mapping[str, JSON]]:
+    """What the scores of those teachers were made from that have any; what cannot be read is told where it is read."""
+    found: dict[str, Mapping[str, JSON]] = {}
+    for name in names:
+        with suppress(CacheError):
+            found[name] = store.teacher(name).identity
+    return found
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,17 +9,19 @@ import open_clip
 import torch
 from torch import Tensor
 
-from ...configs.schema import NetworkConfig, TrunkConfig
+from ...configs.schema import SHARED, NetworkConfig, TrunkConfig
 from ...errors import CheckpointError, ConfigError, TeachclipError, UnreachableError
 from ...remedies import Hint, Remedy
 from ..runtime.reporting import Reporter
-from .build import build_network
-from .checkpoints.files import load_network, network_digest
+from .build import build_clip_network
+from .checkpoints.files import load_clip_network, network_digest
 from .checkpoints.published import FRAMES, title_of
-from .clip.catalog import named_sizes
+from .checkpoints.trunks import is_bare_trunk
+from .clip.catalog import description, resolved
 from .clip.hub import HUB
-from .clip.tokens import VOCABULARY, tokenize_telling
+from .clip.tokens import VOCABULARY
 from .common.network import VideoTextNetwork
+from .shortened import shorten, split_width
 from .weights.files import read_weights
 
 OPENCLIP = "openclip:"
@@ -31,7 +32,6 @@ FORM = f"{OPENCLIP}MODEL/WEIGHTS, such as {_EXAMPLE}, where WEIGHTS may be a fil
 """How an open_clip model is named, in words."""
 
 _TRAINED = "train.network"
-_QUICK = "-quickgelu"
 type Tokenizer = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 
 
@@ -63,9 +63,10 @@ def named_model(
 
     Args:
         name: a run folder, a checkpoint (ours or a published one), or `openclip:MODEL/TAG` or `openclip:MODEL/PATH`, an
-            open_clip model as it is with the mean of a video's frames; an absolute path stands behind two slashes, and
-            `-quickgelu` is understood where the tag needs it.
-        reporter: is told what a published checkpoint is, and of tensors that are left out.
+            open_clip model as it is with the mean of a video's frames; an absolute path stands behind two slashes.
+            `@64` behind any of these cuts vectors to their first 64 numbers.
+        reporter: is told what a published checkpoint is, of tensors that are left out, and of an activation that a
+            model has not by its name.
         instead: what helps where it is a teacher; elsewhere: where it is not there and nothing near it is; by default
             it is to be trained.
 
@@ -75,27 +76,30 @@ def named_model(
         ConfigError: open_clip has no such model, or no such weights of it.
         UnreachableError: it is a model of the hub, which does not answer.
     """
-    plain = str(name).startswith(OPENCLIP)
-    network = _plain_clip(str(name)) if plain else _checkpoint(Path(name), reporter, elsewhere)
-    config, sizes = network.config, network.trunk.sizes
+    asked, (name, width) = str(name), split_width(name)
+    plain = name.startswith(OPENCLIP)
+    network = _plain_clip(name, reporter) if plain else _checkpoint(Path(name), reporter, elsewhere)
+    config, trunk = network.config, network.trunk
     if not network.one_vector:
         raise CheckpointError(
             f"this is a network of kind {config.kind}: it compares every word with every frame and has no "
             "single vector per video, so it cannot search",
-            where=str(name),
+            where=name,
             hint=instead,
         )
-    if sizes.vocab_size != VOCABULARY:
-        raise CheckpointError(f"it knows {sizes.vocab_size} tokens, sentences have {VOCABULARY}", where=str(name))
+    shorten(network, width, asked)
+    if not network.reads_captions:
+        raise CheckpointError(f"it knows {trunk.vocab_size} tokens, sentences have {VOCABULARY}", where=name)
     network = network.to(device).eval()  # weights that require no gradient would be multiplied to other last bits
-    takes = f"{config.frames} frames of {sizes.image_size} pixels, {sizes.embed_dim} numbers a vector"
-    description = f"{name}: {title_of(config)}; {takes}"
-    return NamedModel(network, partial(tokenize_telling, words=config.words), network_digest(network), description)
+    takes = f"{config.frames} frames of {trunk.image_size} pixels, {network.vector_width} numbers a vector"
+    described = f"{asked}: {title_of(config)}; {takes}"
+    digest = network_digest(network) if width is None else f"{network_digest(network)}@{width}"
+    return NamedModel(network, network.tokenize_telling, digest, described)
 
 
 def _checkpoint(path: Path, reporter: Reporter | None, elsewhere: Hint | None) -> VideoTextNetwork:
     try:
-        return load_network(path, reporter=reporter)
+        return load_clip_network(path, reporter=reporter)
     except CheckpointError as error:
         hint: Hint | None = None
         if not path.exists():
@@ -109,17 +113,20 @@ def _checkpoint(path: Path, reporter: Reporter | None, elsewhere: Hint | None) -
 
 
 def _as_plain_clip(path: Path) -> str | None:
-    """What a path that is not there may mean: an open_clip model without `openclip:` before it."""
+    """What a path that is not there may mean: an open_clip model without `openclip:` before it, or another hub name."""
+    if str(path).startswith(HUB):
+        name = str(path).removeprefix(HUB)
+        return f"a teachclip model on the hub is named {SHARED}{name}, an open_clip model {OPENCLIP}{HUB}{name}/FILE"
     return f"plain CLIP is named {FORM}" if path.parts[:1] and path.parts[0] in open_clip.list_models() else None
 
 
 def _is_plain_clip(path: Path) -> bool:
     with suppress(CheckpointError):
-        return "visual.class_embedding" in read_weights(path).tensors
+        return is_bare_trunk(read_weights(path).tensors)
     return False
 
 
-def _plain_clip(name: str) -> VideoTextNetwork:
+def _plain_clip(name: str, reporter: Reporter | None) -> VideoTextNetwork:
     """An open_clip model as it is (network kind `openclip`)."""
     parts = name.removeprefix(OPENCLIP).split("/")
     of_model = 2 if parts[0].startswith(HUB) else 1  # hf-hub:org/repo
@@ -131,11 +138,12 @@ def _plain_clip(name: str) -> VideoTextNetwork:
             hint=f"the form is {FORM}",
         )
     try:
-        if not Path(weights).exists() and _needs_quick_gelu(model, weights):
-            model += _QUICK
-        trunk = TrunkConfig(model=model, weights=weights)
-        words = named_sizes(model).context_length
-        return build_network(NetworkConfig(kind="openclip", trunk=trunk, frames=FRAMES, words=words, temporal_layers=0))
+        trunk = resolved(TrunkConfig(model=model, weights=weights), reporter)
+        model = trunk.model
+        words = description(trunk).context_length
+        return build_clip_network(
+            NetworkConfig(kind="openclip", trunk=trunk, frames=FRAMES, words=words, temporal_layers=0)
+        )
     except TeachclipError as error:  # which may speak of the network that is trained
         where = name if error.where is None or error.where.startswith(_TRAINED) else error.where
         hint = error.hint
@@ -144,9 +152,3 @@ def _plain_clip(name: str) -> VideoTextNetwork:
         elif isinstance(error, UnreachableError):  # whose hint is of the trunk's settings
             hint = f"check the network, or choose one of open_clip's own models, such as {_EXAMPLE}"
         raise type(error)(error.what, where=where, hint=hint, details=error.details) from error
-
-
-def _needs_quick_gelu(model: str, tag: str) -> bool:
-    """Whether a tag's weights were trained with the activation that open_clip has under a name of its own."""
-    source = open_clip.get_pretrained_cfg(model, tag)
-    return bool(source and source.get("quick_gelu")) and f"{model}{_QUICK}" in open_clip.list_models()

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...configs.schema import NetworkConfig
-from .clip.trunk import ClipTrunk
+from .clip.base import Trunk
 from .common.network import Features, VideoTextNetwork, masked_mean
 from .common.temporal import INIT_STD
+from .common.valid_frames import Frames
 
 
 class AttentionalAggregation(nn.Module):
@@ -40,7 +41,7 @@ class Student(VideoTextNetwork):
 
     one_vector = True
 
-    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
+    def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__(config, trunk)
         self.afa = AttentionalAggregation(trunk.embed_dim) if config.pooling == "afa" else None
 
@@ -48,28 +49,28 @@ class Student(VideoTextNetwork):
         config = self.config
         return (config.pooling, config.mask_padding, config.pool_temperature, config.normalise_frames)
 
-    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_videos(self, frames: Frames, mask: Tensor) -> Features:
         """`vector` [V, D], unit length; with AFA also `raw_weights` [V, F], its scores before softmax."""
         return self._pooled(self._phi(frames, mask), mask)
 
-    def encode_with_frames(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_with_frames(self, frames: Frames, mask: Tensor) -> Features:
         """As `encode_videos`, and `frames` [V, F, D]: those behind the temporal transformer, unit length."""
         phi = self._phi(frames, mask)
-        return self._pooled(phi, mask) | {"frames": functional.normalize(phi, dim=-1)}
+        return self._pooled(phi, mask) | {"frames": self.unit(phi)}
 
-    def _phi(self, frames: Tensor, mask: Tensor) -> Tensor:
+    def _phi(self, frames: Frames, mask: Tensor) -> Tensor:
         return self.over_time(self.frame_features(frames, mask), mask).to(self.trunk.dtype)
 
     def _pooled(self, phi: Tensor, mask: Tensor) -> Features:
         with torch.autocast(phi.device.type, enabled=False):
             if self.afa is None:
-                return {"vector": functional.normalize(self.pool(phi, mask), dim=-1)}
+                return {"vector": self.unit(self.pool(phi, mask))}
             raw = self.afa(phi)
-            return {"vector": functional.normalize(self.pool(phi, mask, raw), dim=-1), "raw_weights": raw}
+            return {"vector": self.unit(self.pool(phi, mask, raw)), "raw_weights": raw}
 
     def encode_texts(self, ids: Tensor) -> Features:
         """`vector` [T, D], unit length."""
-        return {"vector": functional.normalize(self.trunk.encode_sentences(ids), dim=-1)}
+        return {"vector": self.unit(self.trunk.encode_sentences(ids))}
 
     def score(self, texts: Features, videos: Features) -> Tensor:
         """Cosines [T, V]."""

@@ -26,6 +26,8 @@ def frame_settings(config: PrepareConfig) -> dict[str, JSON]:
         storage=config.storage,
         jpeg_quality=config.jpeg_quality,
         last_second=config.last_second,
+        resize_mode=config.resize_mode,
+        interpolation=config.interpolation,
     )
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.video_inputs import VIDEOS_AT_ONCE, VideoInputs, encoded
-from ..models.common.network import Features, VideoTextNetwork
+from ..data.video_inputs import VIDEOS_AT_ONCE, TextInputs, VideoInputs, encoded
+from ..models.common.network import Features, RetrievalNetwork
 from ..runtime.device import plain_float32
 from ..runtime.processes import World
 from ..runtime.reporting import Reporter
@@ -26,7 +26,7 @@ def join_features(parts: Sequence[Features]) -> Features:
 
 
 @torch.no_grad()
-def encode_videos(network: VideoTextNetwork, inputs: VideoInputs, reporter: Reporter) -> Features:
+def encode_videos(network: RetrievalNetwork, inputs: VideoInputs, reporter: Reporter) -> Features:
     """Features of all videos of `inputs`, on the network's device."""
     device, world, videos = network.logit_scale.device, World.current(), len(inputs.videos)
     own = world.some_rows(videos)
@@ -44,8 +44,8 @@ def encode_videos(network: VideoTextNetwork, inputs: VideoInputs, reporter: Repo
 
 
 def measure(
-    network: VideoTextNetwork,
-    ids: Tensor,
+    network: RetrievalNetwork,
+    ids: TextInputs,
     text_video: np.ndarray,
     inputs: VideoInputs,
     reporter: Reporter,
@@ -68,8 +68,8 @@ def measure(
 
 @contextmanager
 def comparing(
-    network: VideoTextNetwork, inputs: VideoInputs, reporter: Reporter
-) -> Iterator[Callable[[Tensor], Scores]]:
+    network: RetrievalNetwork, inputs: VideoInputs, reporter: Reporter
+) -> Iterator[Callable[[TextInputs], Scores]]:
     """Yields what gives, for token ids [T, W], the raw scores (without exp(logit_scale)) of these texts with the videos
     of `inputs`, which are encoded once."""
     was_training = network.training
@@ -77,7 +77,7 @@ def comparing(
     with torch.no_grad(), plain_float32(network.logit_scale.device):
         world, videos = World.current(), encode_videos(network, inputs, reporter)
 
-        def scores_of(ids: Tensor) -> Scores:
+        def scores_of(ids: TextInputs) -> Scores:
             encoded = _TextBlocks(network, ids)
 
             def scores(texts: np.ndarray, columns: slice) -> np.ndarray:
@@ -97,7 +97,7 @@ class _TextBlocks:
     One text of X-CLIP brings all its words: 59,800 captions would take 4 GB.
     """
 
-    def __init__(self, network: VideoTextNetwork, ids: Tensor) -> None:
+    def __init__(self, network: RetrievalNetwork, ids: TextInputs) -> None:
         self.network, self.ids = network, ids
         self.kept: dict[bytes, Features] = {}
         self.bytes = 0
@@ -108,7 +108,7 @@ class _TextBlocks:
         if key == self.last[0]:
             return self.last[1]
         if key not in self.kept:
-            features = self.network.encode_texts(self.ids[torch.from_numpy(texts)].to(self.network.logit_scale.device))
+            features = self.network.encode_texts(self.network.take_ids(self.ids[torch.from_numpy(texts)]))
             self.last = (key, features)
             self.bytes += sum(value.nbytes for value in features.values())
             if self.bytes <= KEPT_BYTES:

@@ -12,6 +12,8 @@ sort, it could be perfect. Two candidates that no score can tell apart (captions
 R@K stays a share of whole queries, which its expectation over random orders would not be.
 `published`: with as many texts as videos, one each, a query counts once for each position tied with it; with several
 captions, texts tied with others come in the order of the videos, MdR of texts is the lower median, R@K float32.
+`teachtext`: ranks as `fair`, but R@1 counts only what stands first alone; and a video's rank is that of the best of its
+captions among all captions, the others of its own included (specs: experts 12).
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +24,7 @@ import numpy as np
 
 from ...errors import DataError
 
-Ties = Literal["fair", "published"]
+Ties = Literal["fair", "published", "teachtext"]
 Array = np.ndarray[Any, np.dtype[Any]]
 # Scores [t, v] of texts, given by index, and a run of videos.
 Scores = Callable[[Array, slice], Array]
@@ -69,12 +71,18 @@ class Ranking:
     Attributes:
         texts: ranks of the texts' own videos [T].
         videos: ranks of the captioned videos' own groups of texts, in the order of the videos.
+        captions: ranks of the captioned videos' best own captions among all captions, in the same order.
         first: the videos [T, min(top, V)] with the highest scores, best first, equals in the order of the videos.
     """
 
     texts: Ranks
     videos: Ranks
+    captions: Ranks
     first: Array
+
+    def videos_by(self, ties: Ties) -> Ranks:
+        """The ranks of the videos by this rule."""
+        return self.captions if ties == "teachtext" else self.videos
 
 
 def retrieval_metrics(
@@ -97,11 +105,14 @@ def retrieval_metrics(
         matrix = scores
         scores = lambda texts, columns: matrix[texts, columns]  # noqa: E731
     ranking = rank(scores, text_video, videos, block=block)
-    return metrics_of(ranking.texts, ranking.videos, ties, one_caption_each(text_video, videos))
+    return metrics_of(ranking.texts, ranking.videos_by(ties), ties, one_caption_each(text_video, videos))
 
 
 def metrics_of(texts: Ranks, videos: Ranks, ties: Ties = "fair", one_each: bool = False) -> dict[str, Metrics]:
-    """Metrics `t2v` of the texts' ranks and `v2t` of the videos'; `one_each`: see `one_caption_each`."""
+    """Metrics `t2v` of the texts' ranks and `v2t` of the videos' (`Ranking.videos_by`); `one_each`: see
+    `one_caption_each`."""
+    if ties == "teachtext":
+        return {"t2v": _teachtext_metrics(texts), "v2t": _teachtext_metrics(videos)}
     if ties == "fair":
         return {"t2v": fair_metrics(texts), "v2t": fair_metrics(videos)}
     t2v = _published_square(texts) if one_each else _published_multi(texts)
@@ -133,7 +144,8 @@ def rank(
     counter.find_own()
     counter.count()
     captioned = np.unique(text_video)
-    return Ranking(counter.texts.ranks(slice(None)), counter.videos.ranks(captioned), counter.first)
+    every = (counter.texts.ranks(slice(None)), counter.videos.ranks(captioned), counter.captions.ranks(captioned))
+    return Ranking(*every, counter.first)
 
 
 def count_ranks(
@@ -159,7 +171,7 @@ class _Counter:
         self.scores, self.text_video, self.block, self.wide = scores, text_video, block, wide
         self.order = np.argsort(text_video, kind="stable")
         self.columns = [slice(start, min(start + wide, videos)) for start in range(0, videos, wide)]
-        self.texts, self.videos = _Counts(len(text_video)), _Counts(videos)
+        self.texts, self.videos, self.captions = _Counts(len(text_video)), _Counts(videos), _Counts(videos)
         self.own_of_text = np.empty(len(text_video), np.float64)
         self.own_of_video = np.full(videos, -np.inf)
         self.first = np.full((len(text_video), top), -1)
@@ -191,6 +203,13 @@ class _Counter:
                 if best.shape[1]:
                     best = self._keep_first(matrix, texts, columns, best)
                 self._count_groups(matrix, own, columns, following, open_group)
+                self._count_captions(matrix, columns)
+        self.captions.equal[np.unique(self.text_video)] -= 1  # the best own caption itself
+
+    def _count_captions(self, matrix: Array, columns: slice) -> None:
+        best = self.own_of_video[None, columns]
+        self.captions.better[columns] += (matrix > best).sum(axis=0)
+        self.captions.equal[columns] += (matrix == best).sum(axis=0)
 
     def _count_texts(self, matrix: Array, texts: Array, columns: slice) -> None:
         own = self.own_of_text[texts, None]
@@ -256,6 +275,15 @@ def fair_metrics(ranks: Ranks) -> Metrics:
 
     def recall(k: int) -> float:
         return float(100 * (np.floor(expected) <= k).sum() / len(expected))
+
+    return _metrics(recall, float(np.median(expected)), float(expected.mean()), len(expected))
+
+
+def _teachtext_metrics(ranks: Ranks) -> Metrics:
+    expected = ranks.expected
+
+    def recall(k: int) -> float:
+        return float(100 * ((expected == 1) if k == 1 else (expected < k + 1)).sum() / len(expected))
 
     return _metrics(recall, float(np.median(expected)), float(expected.mean()), len(expected))
 

@@ -1,6 +1,7 @@
 """Work behind the work: one thing is written by a thread while the next is made."""
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from types import TracebackType
@@ -8,43 +9,44 @@ from typing import Self
 
 
 class BackgroundWriter:
-    """Does one piece of work at a time in a background thread, so that the disk keeps nobody waiting.
+    """Does one piece of work at a time, or a few, in background threads, so that the disk keeps nobody waiting.
 
     An error of the work is raised by the next call. Leaving the `with` block waits for what is under way. A process
     that ends without it is not held up: the work has to be such that a kill does no harm.
 
     Args:
-        name: of the thread.
+        name: of the threads.
+        at_once: pieces that may be under way; several must not depend on each other.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._under_way: Future[object] | None = None
+    def __init__(self, name: str, at_once: int = 1) -> None:
+        self._name, self._at_once = name, at_once
+        self._under_way: deque[Future[object]] = deque()
 
     def start(self, work: Callable[[], object]) -> None:
-        """Begin this once what was begun before is done: no more than one piece, with its memory, is under way."""
-        self.finish()
+        """Begin this once there is room: no more than `at_once` pieces, with their memory, are under way."""
+        self.check()
+        while len(self._under_way) >= self._at_once:
+            wait([self._under_way[0]])
+            self.check()
         future: Future[object] = Future()
         # A thread of our own: those of an executor keep the process alive, even one that is told to end at once.
         threading.Thread(target=_do, args=(work, future), name=self._name, daemon=True).start()
-        self._under_way = future
+        self._under_way.append(future)
 
     def check(self) -> None:
         """Raise the error of work that is done; waits for none."""
-        if self._under_way is not None and self._under_way.done():
-            self.finish()
+        while self._under_way and self._under_way[0].done():
+            self._under_way.popleft().result()
 
     def wait(self) -> None:
         """Wait until everything is done; errors are left to the next call."""
-        if self._under_way is not None:
-            wait([self._under_way])
+        wait(self._under_way)
 
     def finish(self) -> None:
-        """Wait until everything is done, and raise the error that it ended with."""
+        """Wait until everything is done, and raise the error that the first piece which has one ended with."""
         self.wait()  # interrupted, it can be waited for again
-        done, self._under_way = self._under_way, None
-        if done is not None:
-            done.result()
+        self.check()
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ import torch.utils.deterministic
 
 from ...errors import ConfigError
 from ...plurals import counted
-from .launch import launch
+from .launch import Launch, launch
 from .reporting import Reporter
 
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -30,23 +30,35 @@ def choose_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     place = launch()
-    return torch.device("cuda", place.local_rank) if name == "cuda" and place.ranks > 1 else torch.device(name)
+    return torch.device("cuda", own_gpu(place)) if name == "cuda" and place.ranks > 1 else torch.device(name)
+
+
+def own_gpu(place: Launch) -> int:
+    """The GPU of one of several processes on a machine: that of its number; of a task of SLURM's that is shown its own
+    alone, the only one."""
+    a_task = os.environ.get("SLURM_LOCALID") == str(place.local_rank)
+    return 0 if a_task and torch.cuda.device_count() == 1 else place.local_rank
+
+
+def device_name(device: torch.device) -> str:
+    """A GPU's name; else the device's kind."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def tell_device(device: torch.device, reporter: Reporter) -> None:
     """Say where a stage computes; and where it is a CPU beside a GPU's driver that torch cannot use, say that."""
     if device.type == "cuda":
-        reporter.info(f"on {device}, {torch.cuda.get_device_name(device)}")
+        reporter.info(f"on {device}, {device_name(device)}")
         return
     reporter.info(f"on the CPU, {counted(torch.get_num_threads(), 'thread')}")
-    if torch.version.cuda and not torch.cuda.is_available() and (driver := _driver()):
+    if torch.version.cuda and not torch.cuda.is_available() and (driver := driver_version()):
         reporter.warn(
             f"there is an NVIDIA driver, {driver}, that this torch, built for CUDA {torch.version.cuda}, cannot use: "
             "install a newer driver, or a build of torch for the CUDA that the driver has"
         )
 
 
-def _driver() -> str | None:
+def driver_version() -> str | None:
     """The version of the NVIDIA driver; None without one, and where the user hides its GPUs."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
         return None
@@ -78,6 +90,14 @@ def plain_float32(device: torch.device) -> Iterator[None]:
     settings = _ieee() if device.type == "cuda" else nullcontext()
     with torch.autocast(device.type, enabled=False), settings:
         yield
+
+
+def precision_of(device: torch.device) -> str:
+    """How float32 is computed inside `plain_float32`: "float32, ieee", unless somebody has undone that."""
+    with plain_float32(device):
+        backend: Any = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+        products = backend.matmul.fp32_precision
+    return f"float32, {'ieee' if products == 'none' else products}"
 
 
 @contextmanager

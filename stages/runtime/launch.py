@@ -1,5 +1,5 @@
-"""Which of several processes this one is, as torchrun says, and what is its share; imports nothing heavy, so that the
-command line can ask."""
+"""Which of several processes this one is, as torchrun or the process that started it says, and what is its share;
+imports nothing heavy, so that the command line can ask."""
 
 import os
 from typing import NamedTuple
@@ -15,8 +15,19 @@ class Launch(NamedTuple):
     local_rank: int = 0
 
 
+_taken: Launch | None = None
+
+
+def take_place(place: Launch) -> None:
+    """From now on this process is one of several that were started together, though not by torchrun."""
+    global _taken
+    _taken = place
+
+
 def launch() -> Launch:
-    """This process's place; a single one when torchrun did not start it."""
+    """This process's place; a single one when nobody started it with others."""
+    if _taken is not None:
+        return _taken
     if not all(name in os.environ for name in _SET_BY_TORCHRUN):
         return Launch()
     return Launch(*(int(os.environ[name]) for name in _SET_BY_TORCHRUN[:3]))

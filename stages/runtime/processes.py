@@ -22,7 +22,8 @@ from torch.autograd.function import FunctionCtx
 
 from ...errors import ConfigError, StoppedEarly, TrainingError
 from ...remedies import Remedy, StartProcesses
-from .launch import launch, rank_rows
+from .device import own_gpu
+from .launch import Launch, launch, rank_rows
 
 PATIENCE = timedelta(minutes=10)  # with a process that is alive and says nothing; one that died is noticed at once
 TELLING = timedelta(seconds=5)
@@ -149,7 +150,7 @@ def joined(device: Literal["auto", "cpu", "cuda"] = "auto") -> Iterator[World]:
         yield World.current()
         return
     try:
-        _connect(place.local_rank, device)
+        _connect(place, device)
         World._current = World(place.rank, place.ranks)
         yield World._current
         World._current.barrier()
@@ -175,15 +176,16 @@ def _leave() -> None:
     dist.destroy_process_group()
 
 
-def _connect(local_rank: int, device: str) -> None:
+def _connect(place: Launch, device: str) -> None:
     backend = "gloo"
     if device != "cpu" and torch.cuda.is_available():
-        if local_rank >= torch.cuda.device_count():
+        gpu = own_gpu(place)
+        if gpu >= torch.cuda.device_count():
             raise ConfigError(
-                f"there is no GPU for process {local_rank + 1} of this machine, which has {torch.cuda.device_count()}",
+                f"there is no GPU for process {gpu + 1} of this machine, which has {torch.cuda.device_count()}",
                 hint=Remedy("start as many as there are GPUs", StartProcesses(torch.cuda.device_count())),
             )
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(gpu)
         backend = "cpu:gloo,cuda:nccl"
     World._joined += 1
     store, rank, ranks = next(dist.rendezvous("env://", timeout=PATIENCE))  # type: ignore[attr-defined]

@@ -36,7 +36,7 @@ from .device import choose_device, resolved
 NOT_IDENTITY = {
     *("run", "device", "compile", "channels_last", "recompute", "chunk", "deterministic"),
     *("prefetch", "label_reader", "frames"),
-    *("checkpoint_seconds", "keep", "tensorboard", "max_loss_ratio", "captions_mask", "accept"),
+    *("checkpoint_seconds", "keep", "tensorboard", "logger", "max_loss_ratio", "captions_mask", "accept"),
 }
 _ANOTHER_RUN = Change({"train.run": f"runs/{OTHER}"})
 TIMES = {"seconds", "data_wait", "images_per_second", "memory"}

@@ -24,7 +24,7 @@ class OwnRanks:
     """Ranks of captions' own videos among all videos.
 
     Attributes:
-        texts, videos: how many captions were ranked among how many videos.
+        texts, videos: how many captions were ranked among how many videos; of a sparse teacher, its candidates.
         median, mean: rank, 1 is best.
         r1, r5, r10: percent of captions whose own video is among the first 1, 5, 10.
         normalised: mean over videos of the normalised rank; 0 best, 1 worst, 0.5 chance.
@@ -46,23 +46,28 @@ def own_ranks(scores: np.ndarray, own: np.ndarray) -> OwnRanks | None:
     """Ranks of the captions' own videos, ties in expectation.
 
     Args:
-        scores: raw scores [T,V].
+        scores: raw scores [T,V]; NaN where not scored: each own video is then ranked among those that were.
         own: column of each caption's own video [T]; -1 leaves the caption out.
 
     Returns:
         None when there is nothing to rank: no caption, or a single video.
     """
     scores, own = scores[own >= 0], own[own >= 0]
-    texts, videos = scores.shape
-    if not texts or videos < 2:
+    scored = ~np.isnan(scores)
+    if not len(scores) or (few := int(scored.sum(axis=1).min())) < 2:
         return None
+    texts, videos = scores.shape
+    if few < videos:
+        scores, candidates = np.where(scored, scores, -np.inf), scored.sum(axis=1)
+    else:
+        candidates = np.full(texts, videos)
     metrics = retrieval_metrics(scores, own, videos)["t2v"]
     expected = count_ranks(lambda rows, columns: scores[rows, columns], own, videos)[0].expected
     captions = np.bincount(own)
-    per_video = np.bincount(own, weights=(expected - 1) / (videos - 1))[captions > 0] / captions[captions > 0]
+    per_video = np.bincount(own, weights=(expected - 1) / (candidates - 1))[captions > 0] / captions[captions > 0]
     mean = float(per_video.mean())
-    deviation = math.sqrt((videos + 1) / (videos - 1) / 12)
+    deviation = math.sqrt((few + 1) / (few - 1) / 12)
     margin = Z * deviation / math.sqrt(len(per_video))
     return OwnRanks(
-        texts, videos, metrics.mdr, metrics.mnr, metrics.r1, metrics.r5, metrics.r10, mean, mean > WORKS + margin
+        texts, few, metrics.mdr, metrics.mnr, metrics.r1, metrics.r5, metrics.r10, mean, mean > WORKS + margin
     )

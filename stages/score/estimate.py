@@ -1,11 +1,14 @@
-"""What stage one will take, before it runs: bytes exactly, time where something was measured. Loads no teacher."""
+"""What stage one will take, before it runs: bytes exactly, time where something was measured.
+
+No teacher is loaded but a re-ranker of which nothing was measured yet: it takes hours, so that 64 pairs are timed.
+"""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from ...cache.frames.cache import MANIFEST, FrameCache
+from ...cache.frames.cache import MANIFEST
 from ...cache.scores.format.arrays import TileSpec
 from ...cache.scores.format.sizes import tile_bytes
 from ...cache.scores.lookup import look_up
@@ -17,9 +20,13 @@ from ...cache.storage.locations import folder as local_folder
 from ...configs.schema import Config, TeacherConfig
 from ...errors import ConfigError, DataError
 from ...remedies import Change, Remedy
-from ..data.dataset import Dataset, read_dataset
+from ..data.dataset import Dataset
 from ..data.readers.video_folder import file_there
+from ..data.usable_split import UsableSplit
+from ..data.views import VideoView, student_view, texts_of
+from ..labels.teacher_view import teacher_experts, teacher_view
 from .scored_split import scored_split
+from .sparse import TIMED, time_reranker
 from .tile_plan import Layout, block_tiles, choose_layout, plan_tiles, tile_layout
 
 
@@ -33,6 +40,7 @@ class TeacherEstimate:
         bytes: of the finished tiles; bytes_without_frames: should the teacher give no frame-text logits (None: it is
             known whether it does).
         seconds: for what is left, at the measured rate; rate: pairs per second, measured: where; None when nowhere.
+        timed: a re-ranker's pairs that were scored for it now, and not kept.
         layout: dense or blocks; tiles: how many.
     """
 
@@ -50,6 +58,7 @@ class TeacherEstimate:
     measured: str | None
     layout: Layout = "dense"
     tiles: int = 1
+    timed: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,8 +94,10 @@ def estimate_scores(config: Config, like: ScoreCache | None = None) -> ScoreEsti
             "score.teachers is empty: there is nobody to score",
             hint=Remedy("name one", Change({"score.teachers": "[{name: xclip, checkpoint: runs/teacher}]"})),
         )
-    dataset = read_dataset(config.data)
-    folders = {config.frames_folder, *map(config.teacher_frames, config.score.teachers)}
+    dataset = texts_of(config)
+    of_frames = [each for each in config.score.teachers if teacher_experts(config, each) is None]
+    students = [] if config.train.network.on_experts else [config.frames_folder]
+    folders = {*students, *map(config.teacher_frames, of_frames)}
     prepared = all((folder / MANIFEST).exists() for folder in folders)
     folder = local_folder(config.score_store, WRITTEN)
     store = ScoreStore.open(folder) if folder.exists() else None
@@ -100,19 +111,23 @@ def estimate_scores(config: Config, like: ScoreCache | None = None) -> ScoreEsti
 
 
 class _Asked(NamedTuple):
-    """What is to be scored: ids, and the place of each text's own video."""
+    """What is to be scored: ids, and the place of each text's own video; with the captions and the frames that the
+    teacher sees where they are prepared."""
 
     texts: list[str]
     videos: list[str]
     text_video: np.ndarray
+    split: UsableSplit | None = None
+    frames: VideoView | None = None
 
 
 def _asked(config: Config, teacher: TeacherConfig, dataset: Dataset) -> tuple[_Asked, int]:
     """Texts and videos that are scored, and the frame slots of the cache that the teacher sees."""
-    folders = dict.fromkeys((config.frames_folder, config.teacher_frames(teacher)))
-    caches = [FrameCache.open(folder) for folder in folders]
-    split, _ = scored_split(config, dataset, *caches)
-    return _Asked([text.id for text in split.texts], list(split.videos), split.text_video), caches[-1].max_frames
+    students = student_view(config, dataset)
+    own = teacher_view(config, teacher, students, dataset)
+    split, _ = scored_split(config, dataset, students, own)
+    asked = _Asked([text.id for text in split.texts], list(split.videos), split.text_video, split, own)
+    return asked, own.max_frames
 
 
 def _asked_of_all(config: Config, dataset: Dataset) -> tuple[_Asked, int]:
@@ -137,21 +152,24 @@ def _estimate(
             where=str(config.data.origin),
         )
     held = store.teacher(teacher.name) if store and teacher.name in store.teachers else None
-    frames, logits = (held.frames, held.frame_logits) if held else (frames, True)
+    frames, logits = (held.frames, held.frame_logits) if held else (frames, teacher.cross_encoder is None)
     there = [one.tile for one in look_up(held.tiles, asked.texts, asked.videos) if one.pairs] if held else []
     left = [(tile.spec, shard) for tile in there for shard in missing_shards(tile)]
-    kind, added = _added(config, teacher.name, asked, frames, logits, store, held)
+    kind, added = _added(config, teacher, asked, frames, logits, store, held)
     left += [(spec, shard) for spec in added for shard in range(spec.shards)]
     specs = [*(tile.spec for tile in there), *added]
     unsure = held is None and teacher.plugin
     without = [replace(spec, frame_logits=False) for spec in specs] if unsure else None
-    pairs_left = sum(len(spec.rows(shard)) * spec.videos for spec, shard in left)
+    pairs_left = sum(len(spec.rows(shard)) * spec.per_text for spec, shard in left)
     rate, measured = _rate(held, like)
+    timed = 0
+    if rate is None and teacher.cross_encoder is not None and asked.split is not None and asked.frames is not None:
+        rate, timed = time_reranker(config, teacher, asked.split, asked.frames), TIMED
     return TeacherEstimate(
         teacher.name,
         len(asked.texts),
         len(asked.videos),
-        sum(spec.texts * spec.videos for spec in specs),
+        sum(spec.texts * spec.per_text for spec in specs),
         sum(spec.shards for spec in specs),
         len(left),
         pairs_left,
@@ -162,12 +180,13 @@ def _estimate(
         measured,
         kind,
         len(specs),
+        timed,
     )
 
 
 def _added(
     config: Config,
-    name: str,
+    teacher: TeacherConfig,
     asked: _Asked,
     frames: int,
     frame_logits: bool,
@@ -175,12 +194,13 @@ def _added(
     held: ScoreCache | None,
 ) -> tuple[Layout, list[TileSpec]]:
     """The layout, and the tiles that scoring would add."""
-    settings, (texts, videos, text_video) = config.score, asked
+    settings, texts, videos, text_video = config.score, asked.texts, asked.videos, asked.text_video
+    sparse = teacher.cross_encoder.top if teacher.cross_encoder else 0
     kind = choose_layout(settings, held, tile_layout(settings, texts, videos, frames, frame_logits))
-    others = block_tiles(store, name) if store and kind == "blocks" else ()
+    others = block_tiles(store, teacher.name) if store and kind == "blocks" else ()
     plan = plan_tiles(held, texts, videos, text_video, kind, settings.block_videos, others)
     sizes = [([texts[k] for k in tile.texts], [videos[k] for k in tile.videos]) for tile in plan.tiles]
-    return kind, [tile_layout(settings, *ids, frames, frame_logits) for ids in sizes]
+    return kind, [tile_layout(settings, *ids, frames, frame_logits, sparse) for ids in sizes]
 
 
 def _rate(held: ScoreCache | None, like: ScoreCache | None) -> tuple[float | None, str | None]:

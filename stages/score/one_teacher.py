@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 import numpy as np
+import torch
 
+from ... import __version__
 from ...cache.frames.cache import FrameCache
 from ...cache.scores.lookup import Held, renumbered
+from ...cache.scores.makers import Maker, makers, note_maker
 from ...cache.scores.reading.tile_rows import TileRows
 from ...cache.scores.shard import missing_shards, problem, sweep, write_shard
 from ...cache.scores.store import ScoreCache, ScoreStore
@@ -19,15 +22,19 @@ from ...configs.schema import Config, TeacherConfig
 from ...errors import CacheError, CacheMismatchError
 from ...plurals import counted
 from ...remedies import Change, Remedy
+from ..data.dataset import Dataset
 from ..data.usable_split import UsableSplit
+from ..data.views import ExpertView, view_identity
 from ..labels.frame_scores import gives_frame_logits
+from ..labels.teacher_view import teacher_words
 from ..models.checkpoints.files import checkpoint_digest
-from ..models.frozen.teacher import Teacher, load_teacher, trained_alone
+from ..models.frozen.dual_encoder import DualEncoder
+from ..models.frozen.teacher import Teacher, load_teacher, refuse_resized, trained_alone
 from ..runtime.background import BackgroundWriter
-from ..runtime.device import choose_device
+from ..runtime.device import choose_device, device_name, precision_of
 from ..runtime.reporting import Reporter
 from .chance_check import OwnRanks, own_ranks
-from .scorer import Scorer
+from .scorer import BlockScorer, Scorer
 from .tile_plan import Layout, NewTile, TilePlan, block_tiles, choose_layout, plan_tiles, tile_layout
 from .video_encoder import VideoEncoder
 from .worker_part import WHOLE, WorkerPart
@@ -36,6 +43,7 @@ _OTHER_STORE = Remedy(
     "undo the change, give the teacher another name, or keep both", Change({"score.store": "OTHER.zarr"})
 )
 _SHOWN = 5
+_WRITTEN_AT_ONCE = 2  # shards: a fast teacher makes one in less time than its codes and hashes take
 _SAME_SCALE = 1e-6  # devices differ in the last bit of exp
 _TEACHER = ("weights", "score_version", "words", "frames")
 
@@ -87,31 +95,41 @@ class _Work:
 
 
 class OneTeacher:
-    """One teacher's part of the stage: `frames` is the cache that it sees, `split` what it scores."""
+    """One teacher's part of the stage: `frames` is what it sees, `split` what it scores, of `dataset`."""
 
     def __init__(
         self,
         config: Config,
         settings: TeacherConfig,
         split: UsableSplit,
-        frames: FrameCache,
+        frames: FrameCache | ExpertView,
         store: ScoreStore,
         reporter: Reporter,
         part: WorkerPart,
+        dataset: Dataset,
     ) -> None:
         self.config, self.settings, self.split, self.frames = config, settings, split, frames
-        self.store, self.reporter, self.part = store, reporter, part
+        self.store, self.reporter, self.part, self.dataset = store, reporter, part, dataset
         self.name = settings.name
         self.checkpoint = config.teacher_checkpoint(settings)
         self.device = choose_device(config.score.device)
         self.captions = {text.id: text.caption for text in split.texts}
         self.texts: list[Key] = [(text.id, text_digest(text.caption)) for text in split.texts]
         self.videos: list[Key] = [(video, frames.digest(video)) for video in split.videos]
+        self._encoder: VideoEncoder | None = None
 
     @cached_property
     def teacher(self) -> Teacher:
         """Loaded when it is first needed: a finished store never needs it."""
-        return load_teacher(self.settings, self.checkpoint, self.device)
+        words = teacher_words(self.config, self.settings, self.dataset)
+        teacher = load_teacher(self.settings, self.checkpoint, self.device, self.reporter, words=words)
+        if isinstance(self.frames, ExpertView):
+            return teacher
+        refuse_resized(teacher, self.frames.resize_mode, self.frames.interpolation)
+        if isinstance(teacher, DualEncoder):
+            stored = f"the stored {self.frames.identity['image_size']}-pixel frames, cut to their middle"
+            self.reporter.info(f"{self.name} sees {teacher.pixels}; made from {stored}")
+        return teacher
 
     def run(self) -> TeacherScores:
         begun = time.monotonic()
@@ -163,8 +181,8 @@ class OneTeacher:
             where=str(cache.folder),
             hint=_OTHER_STORE,
         )
-        if not same_file and not math.isclose(self.teacher.scale, cache.scale, rel_tol=_SAME_SCALE):
-            now, then = {"scale": self.teacher.scale}, {"scale": cache.scale}
+        if not same_file and not math.isclose(self._scale(), cache.scale, rel_tol=_SAME_SCALE):
+            now, then = {"scale": self._scale()}, {"scale": cache.scale}
             refuse_difference(now, then, where=str(cache.folder), hint=_OTHER_STORE)
         return cache
 
@@ -236,9 +254,18 @@ class OneTeacher:
             teacher.scale,
             self.config.score.coarse,
             teacher.frames,
-            gives_frame_logits(teacher, self.frames, self.split.videos[0], self.split.texts[0].caption, self.device),
+            self._gives_frame_logits(teacher),
             checkpoint,
         )
+
+    def _gives_frame_logits(self, teacher: Teacher) -> bool:
+        if isinstance(self.frames, ExpertView):
+            return False
+        video, caption = self.split.videos[0], self.split.texts[0].caption
+        return gives_frame_logits(teacher, self.frames, video, caption, self.device)
+
+    def _scale(self) -> float:
+        return self.teacher.scale
 
     def _teacher_identity(self) -> dict[str, JSON]:
         teacher = self.teacher
@@ -246,36 +273,49 @@ class OneTeacher:
         return dict(zip(_TEACHER, values, strict=True))
 
     def _frames_identity(self) -> dict[str, JSON]:
-        return {f"prepare.{key}": value for key, value in self.frames.identity.items()}
+        return view_identity(self.frames)
 
     def _score(self, cache: ScoreCache, work: Sequence[_Work], ranks: OwnRanks | None) -> tuple[int, OwnRanks | None]:
         """Make this worker's shards that are missing; how many, and the ranks in the first."""
-        batch = self.config.score.video_batch
-        done, encoder = 0, None
+        done, maker = 0, self._maker(cache)
         for each in work:
             tile, missing = each.tile, [shard for shard in each.missing() if shard in each.mine]
             if not missing:
                 continue
-            captions = self._captions(each, missing)
-            encoder = encoder or VideoEncoder(self.teacher, cache, self.frames, self.device, batch, self.part)
-            features = encoder.encode(tile.video_ids, self.reporter)
-            scorer = Scorer(self.teacher, tile, features, captions, self.config.score.text_batch)
-            total = tile.spec.texts * tile.spec.videos
-            before = total - sum(len(tile.spec.rows(shard)) for shard in missing) * tile.spec.videos
+            scorer = self._scorer(cache, tile, self._captions(each, missing))
+            total = tile.spec.texts * tile.spec.per_text
+            before = total - sum(len(tile.spec.rows(shard)) for shard in missing) * tile.spec.per_text
             with (
                 self.reporter.progress(f"scores of {self.name}", total, "pair", before) as progress,
-                BackgroundWriter("write-shard") as writer,
+                BackgroundWriter("write-shard", _WRITTEN_AT_ONCE) as writer,
             ):
                 # What another worker has made meanwhile is left out.
                 still = (shard for shard in missing if problem(tile, shard))
                 for shard, rows in scorer.score(still, progress.advance):
-                    # Of what was scored, a kill costs one shard, and the blocks that were computed ahead.
-                    writer.start(partial(write_shard, tile, shard, *rows))
+                    # Of what was scored, a kill costs these shards, and the blocks that were computed ahead.
+                    writer.start(partial(_write, tile, shard, *rows, maker))
                     done += 1
                     if ranks is None:
                         writer.finish()
                         ranks = self._check_ranks(work)
         return done, ranks
+
+    def _scorer(self, cache: ScoreCache, tile: Tile, captions: Sequence[str]) -> BlockScorer:
+        """What scores a tile, its videos encoded."""
+        if self._encoder is None:
+            batch = self.config.score.video_batch
+            self._encoder = VideoEncoder(self.teacher, cache, self.frames, self.device, batch, self.part)
+        features = self._encoder.encode(tile.video_ids, self.reporter)
+        return Scorer(self.teacher, tile, features, captions, self.config.score.text_batch)
+
+    def _maker(self, cache: ScoreCache) -> Maker:
+        """What makes shards now; shards that are there in another precision are told."""
+        maker = Maker(device_name(self.device), precision_of(self.device), torch.__version__, __version__)
+        for other, count in makers(cache.tiles).items():
+            if other.precision != maker.precision:
+                made = counted(count, "shard was", "shards were")
+                self.reporter.warn(f"{self.name}: {made} made in {other.precision}; now it is {maker.precision}")
+        return maker
 
     def _captions(self, work: _Work, shards: Sequence[int]) -> list[str]:
         """Captions of a tile's rows; "" for those that are gone and not needed for these shards.
@@ -330,7 +370,7 @@ class OneTeacher:
         if ranks.near_chance and self.config.score.chance_check:
             raise CacheError(
                 f"teacher {self.name!r} ranks the captions' own videos near chance: was it loaded rightly?",
-                where=str(self.checkpoint or self.settings.plugin or f"score.teachers.{self.name}.openclip"),
+                where=str(self.checkpoint or self.settings.plugin or f"score.teachers.{self.name}"),
                 details=[found],
                 hint=Remedy(
                     "check it, and how its frames were prepared",
@@ -338,3 +378,8 @@ class OneTeacher:
                 ),
             )
         return ranks
+
+
+def _write(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | None, maker: Maker) -> None:
+    write_shard(tile, shard, coarse, fine)
+    note_maker(tile, shard, maker)

@@ -10,17 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ...cache.frames.cache import FrameCache
 from ...cache.scores.reading.reader import ScoreReader
 from ...cache.scores.store import ScoreCache, ScoreStore
 from ...cache.storage.identity import JSON, refuse_difference
 from ...configs.schema import Config, TeacherConfig
 from ...errors import ConfigError
-from ..data.dataset import read_dataset
-from ..data.teacher_frames import teacher_frames
 from ..data.usable_split import UsableSplit
-from ..data.video_inputs import FrameInputs, encoded
+from ..data.video_inputs import encoded
+from ..data.views import student_view, texts_of, view_inputs
 from ..labels.open_scores import open_reader
+from ..labels.teacher_view import teacher_view, teacher_words
 from ..models.common.network import Features
 from ..models.frozen.teacher import Teacher, load_teacher, may_be_shared
 from ..retrieval.encode import join_features
@@ -85,18 +84,20 @@ def rescore(config: Config, teacher: str | None, sample: int, seed: int, reporte
 def _rescore(
     config: Config, settings: TeacherConfig, cache: ScoreCache, sample: int, seed: int, reporter: Reporter
 ) -> Rescored:
-    students = FrameCache.open(config.frames_folder)
-    frames = teacher_frames(config, settings, students)
-    split, _ = scored_split(config, read_dataset(config.data), *dict.fromkeys((students, frames)))
+    dataset = texts_of(config)
+    students = student_view(config, dataset)
+    frames = teacher_view(config, settings, students, dataset)
+    split, _ = scored_split(config, dataset, *dict.fromkeys((students, frames)))
     device = choose_device(config.score.device)
-    teacher = load_teacher(settings, config.teacher_checkpoint(settings), device)
+    words = teacher_words(config, settings, dataset)
+    teacher = load_teacher(settings, config.teacher_checkpoint(settings), device, words=words)
     refuse_difference(
         _identity(teacher), {key: cache.identity.get(key) for key in _identity(teacher)}, str(cache.folder)
     )
     reader, _ = open_reader(cache, split, frames, config.train.accept, reporter)
     texts, videos = choose_sample(split, reader.groups, sample, seed, reader.scored_with)
     title = f"{len(texts):,} x {len(videos):,} pairs of {settings.name}, again"
-    inputs, parts = FrameInputs(frames, split.videos), []
+    inputs, parts = view_inputs(frames, split.videos), []
     with torch.inference_mode(), reporter.progress(title, len(videos), "video") as progress:
         encode, several = teacher.encode_videos, may_be_shared(teacher)
         for batch, features in encoded(inputs, videos, encode, device, config.score.video_batch, several=several):

@@ -8,21 +8,21 @@ what differs.
 import time
 from dataclasses import dataclass
 
-from ...cache.frames.cache import FrameCache
 from ...cache.scores.store import ScoreStore
 from ...cache.storage.publish import remove_leftovers
 from ...configs.schema import Config
 from ...errors import ConfigError
 from ...plurals import counted
 from ...remedies import Change, Remedy
-from ..data.dataset import read_dataset
-from ..data.teacher_frames import teacher_frames
 from ..data.usable_split import UsableUnlabelled
+from ..data.views import ExpertView, student_view, texts_of
+from ..labels.teacher_view import teacher_view
 from ..runtime.device import choose_device, tell_device
 from ..runtime.launch import launch
 from ..runtime.reporting import Reporter, Silent
 from .one_teacher import OneTeacher, TeacherScores
 from .scored_split import scored_split
+from .sparse import SparseTeacher
 from .worker_part import WHOLE, WorkerPart
 
 
@@ -73,26 +73,27 @@ def score(config: Config, reporter: Reporter | None = None, part: WorkerPart = W
             hint=Remedy("name one", Change({"score.teachers": "[{name: xclip, checkpoint: runs/teacher}]"})),
         )
     tell_device(choose_device(config.score.device), reporter)
-    frames = FrameCache.open(config.frames_folder)
-    dataset = read_dataset(config.data)
+    dataset = texts_of(config)
+    frames = student_view(config, dataset)
     split, unlabelled = scored_split(config, dataset, frames)
     if unlabelled != UsableUnlabelled():
         reporter.info(unlabelled.told)
     if split.left_out:
         one, many = "video has no usable frames and is left out", "videos have no usable frames and are left out"
         reporter.warn(counted(split.left_out, one, many))
-    seen = [(teacher, teacher_frames(config, teacher, frames)) for teacher in config.score.teachers]
+    seen = [(teacher, teacher_view(config, teacher, frames, dataset)) for teacher in config.score.teachers]
     store = ScoreStore.create(config.score_store)
     remove_leftovers(store.local)
     results = []
     for teacher, own in seen:
         scored, further = (split, unlabelled) if own is frames else scored_split(config, dataset, frames, own)
         if more := scored.left_out + further.left_out - split.left_out - unlabelled.left_out:
-            folder = config.teacher_frames(teacher)
-            one = f"more video has no usable frames in {folder} and is left out"
-            many = f"more videos have no usable frames in {folder} and are left out"
+            what = "features" if isinstance(own, ExpertView) else f"usable frames in {config.teacher_frames(teacher)}"
+            one = f"more video has no {what} and is left out"
+            many = f"more videos have no {what} and are left out"
             reporter.warn(f"{teacher.name}: {counted(more, one, many)}")
-        results.append(OneTeacher(config, teacher, scored, own, store, reporter, part).run())
+        kind = OneTeacher if teacher.cross_encoder is None else SparseTeacher
+        results.append(kind(config, teacher, scored, own, store, reporter, part, dataset).run())
     shown = None if part == WHOLE else str(part)
     count = len(unlabelled.videos)
     return ScoreResult(str(store.path), tuple(results), split.left_out, time.monotonic() - begun, shown, count)

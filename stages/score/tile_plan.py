@@ -90,12 +90,17 @@ def _is_home(tile: Tile) -> bool:
 
 
 def tile_layout(
-    settings: ScoreConfig, texts: Sequence[str], videos: Sequence[str], frames: int, frame_logits: bool
+    settings: ScoreConfig,
+    texts: Sequence[str],
+    videos: Sequence[str],
+    frames: int,
+    frame_logits: bool,
+    sparse: int = 0,
 ) -> TileSpec:
     """The sizes of one tile with all these texts and videos."""
-    sizes = [len("\n".join(ids).encode(errors="surrogatepass")) for ids in (texts, videos)]
-    shard_texts = min(settings.shard_texts, len(texts))
-    return TileSpec(len(texts), len(videos), frames, frame_logits, settings.coarse, shard_texts, *sizes)
+    of_texts, of_videos = (len("\n".join(ids).encode(errors="surrogatepass")) for ids in (texts, videos))
+    shard_texts, sizes = min(settings.shard_texts, len(texts)), (len(texts), len(videos))
+    return TileSpec(*sizes, frames, frame_logits, settings.coarse, shard_texts, of_texts, of_videos, sparse)
 
 
 def choose_layout(settings: ScoreConfig, cache: ScoreCache | None, dense: TileSpec) -> Layout:

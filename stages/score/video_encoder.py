@@ -11,7 +11,8 @@ from ...cache.features import FeatureShards
 from ...cache.frames.cache import FrameCache
 from ...cache.scores.store import ScoreCache
 from ...errors import DataError
-from ..data.video_inputs import FrameInputs, encoded
+from ..data.video_inputs import encoded
+from ..data.views import ExpertView, view_inputs
 from ..models.common.network import Features
 from ..models.frozen.teacher import Teacher, may_be_shared
 from ..runtime.reporting import Reporter
@@ -42,7 +43,7 @@ class VideoEncoder:
         self,
         teacher: Teacher,
         cache: ScoreCache,
-        frames: FrameCache,
+        frames: FrameCache | ExpertView,
         device: torch.device,
         batch: int,
         part: WorkerPart = WHOLE,
@@ -105,7 +106,8 @@ class VideoEncoder:
         return None if values is None else {key: value[group.at] for key, value in values.items()}
 
     def _make(self, videos: Sequence[str]) -> dict[str, np.ndarray]:
-        inputs, index = FrameInputs(self.frames, videos), np.arange(len(videos))
+        inputs = view_inputs(self.frames, videos, pin=self.device.type == "cuda")
+        index = np.arange(len(videos))
         parts = []
         encode, several = self.teacher.encode_videos, may_be_shared(self.teacher)
         made = encoded(inputs, index, encode, self.device, self.batch, alone=True, several=several)

@@ -37,8 +37,9 @@ class WorkerPart:
         return f"{self.index}/{self.count}"
 
     def of_process(self, place: Launch) -> "WorkerPart":
-        """The part of this part that one of several processes does, which torchrun started together."""
-        return WorkerPart(self.index * place.ranks + place.rank, self.count * place.ranks)
+        """The part of this part that one of several processes does, which were started together: all of them together
+        do what one alone would."""
+        return WorkerPart(self.index + self.count * place.rank, self.count * place.ranks)
 
     def has(self, unit: int) -> bool:
         """Whether this worker does unit number `unit`."""

@@ -103,13 +103,13 @@ class Encoder:
         self.device = model.network.logit_scale.device
         self._network, self._tokenize = model.network, model.tokenize
         self._reporter = reporter or Silent()
-        config, size = model.network.config, model.network.trunk.sizes.image_size
-        own = {"image_size": size, "max_frames": config.frames, "storage": "raw"}
+        config, trunk = model.network.config, model.network.trunk
+        own = {**trunk.prepared, "max_frames": config.frames, "storage": "raw"}
         self._prepare = (frames or PrepareConfig()).model_copy(update=own)
 
     def get_sentence_embedding_dimension(self) -> int:
         """D, the numbers of a vector, of a sentence's or a video's."""
-        return self._network.trunk.embed_dim
+        return self._network.vector_width
 
     @overload
     def encode_texts(

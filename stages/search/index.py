@@ -141,7 +141,7 @@ class _Rows:
         self.folder, self.network, self.frames = folder, embedder.network, frames
         self.identity = {"network": embedder.digest, "frames": frames.identity}
         self.digests = _hex({video: frames.digest(video) for video in frames.usable})
-        self.matrix = np.zeros((len(self.digests), self.network.trunk.embed_dim), np.float16)
+        self.matrix = np.zeros((len(self.digests), self.network.vector_width), np.float16)
         self.have = np.zeros(len(self.digests), bool)
 
     def take(self, old: Vectors) -> None:

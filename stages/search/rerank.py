@@ -24,7 +24,7 @@ from ...remedies import Change, Remedy
 from ..data.teacher_frames import teacher_frames
 from ..data.video_inputs import FrameInputs, encoded
 from ..models.common.network import Features
-from ..models.frozen.teacher import Teacher, load_teacher, may_be_shared
+from ..models.frozen.teacher import Teacher, load_teacher, may_be_shared, refuse_resized
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter, Silent
 
@@ -89,7 +89,8 @@ class Reranker:
                 "no video has usable frames: nothing to re-rank", where=str(config.teacher_frames(settings))
             )
         device = choose_device(config.search.device)
-        loaded = load_teacher(settings, config.teacher_checkpoint(settings), device)
+        loaded = load_teacher(settings, config.teacher_checkpoint(settings), device, reporter)
+        refuse_resized(loaded, frames.resize_mode, frames.interpolation)
         batch = config.score.video_batch
         found = cls(loaded, frames, config.work / _FOLDER, device, batch=batch, reporter=reporter)
         found.features(frames.usable[:1])  # a teacher that takes other frames says so now

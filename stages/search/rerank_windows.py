@@ -60,8 +60,8 @@ class WindowReranker:
     ) -> None:
         self.library, self.name, self.candidates = library, teacher.name, candidates
         self._teacher, self._reporter = teacher, reporter or Silent()
-        self._device, size = teacher.network.logit_scale.device, teacher.network.trunk.sizes.image_size
-        self._decoding = PrepareConfig(image_size=size, max_frames=teacher.frames, workers=workers, timeout=TIMEOUT)
+        self._device, frames = teacher.network.logit_scale.device, teacher.network.trunk.prepared
+        self._decoding = PrepareConfig(**frames, max_frames=teacher.frames, workers=workers, timeout=TIMEOUT)
         identity = {"weights": teacher.weights_digest, "score_version": teacher.score_version, "frames": teacher.frames}
         self._kept = TeacherFeatures.open(library, identity | {"reader": READER})
         self._memory = Memory()

@@ -15,7 +15,6 @@ from ...configs.schema import Config
 from ...errors import CacheError, CacheMismatchError, CheckpointError, DataError
 from ...remedies import Change, Remedy, Search
 from ..data.dataset import locator
-from ..models.clip.tokens import tokenize_telling
 from ..models.common.network import VideoTextNetwork
 from ..models.named import named_model
 from ..runtime.device import choose_device, plain_float32
@@ -124,7 +123,7 @@ class Searcher:
         self.videos = vectors.videos
         index = exact_index(vectors.matrix)
         self._opened: _Opened | None = _Opened(embedder.network, self.videos, index, locate, look)
-        tokenize_telling(["warm"], 3)  # reads the vocabulary now, not when the first sentence comes
+        embedder.network.tokenize_telling(["warm"])  # reads the vocabulary now, not when the first sentence comes
 
     @overload
     @classmethod
@@ -242,12 +241,12 @@ def _vectors_of(folder: Path, embedder: Embedder) -> Vectors:
 def _encode(network: VideoTextNetwork, queries: Sequence[str], reporter: Reporter) -> np.ndarray:
     """Unit vectors of the sentences, float32 [T, D]."""
     words = network.config.words
-    ids, cut = tokenize_telling(queries, words)
+    ids, cut = network.tokenize_telling(queries)
     for query, is_cut in zip(queries, cut.tolist(), strict=True):
         if is_cut:
             reporter.warn(f"the model reads the first {words - 2} tokens of a sentence; this one is longer: {query!r}")
-    with plain_float32(device := network.logit_scale.device):
-        vectors: np.ndarray = network.encode_texts(ids.to(device))["vector"].float().cpu().numpy()
+    with plain_float32(network.logit_scale.device):
+        vectors: np.ndarray = network.encode_texts(network.take_ids(ids))["vector"].float().cpu().numpy()
     if not np.isfinite(vectors).all():
         raise CheckpointError(
             "the model makes a vector that is not finite of this sentence",

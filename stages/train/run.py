@@ -16,16 +16,20 @@ from ...cache.scores.reading.label_threads import LabelThreads
 from ...configs.schema import Config, TrainConfig
 from ...errors import ConfigError, StoppedEarly
 from ...plurals import counted
-from ..data.video_inputs import DeviceFrames, FrameInputs, MemoryInputs, VideoInputs
+from ..data.usable_split import UsableSplit
+from ..data.video_inputs import DeviceFrames, FrameInputs, MemoryInputs, TextInputs, VideoInputs
+from ..data.views import ExpertView, view_inputs
 from ..labels.cached import label_source
 from ..labels.online import OnlineTeacher, online_teachers, teacher_inputs
 from ..models.build import build_network
 from ..models.checkpoints.files import load_network, trained_with
-from ..models.clip.tokens import tokenize
-from ..models.common.network import VideoTextNetwork
+from ..models.common.network import RetrievalNetwork, VideoTextNetwork
+from ..models.shortened import check_widths
 from ..retrieval.encode import measure
 from ..retrieval.fits import check_fits
-from ..runtime.device import choose_device, tell_device
+from ..retrieval.metrics import Metrics
+from ..retrieval.teachtext import geometric_mean
+from ..runtime.device import choose_device, resolved, tell_device
 from ..runtime.processes import World
 from ..runtime.reporting import Progress, Reporter, Silent
 from ..runtime.run_folder import RunFolder
@@ -33,17 +37,20 @@ from ..runtime.stopping import StopRequest
 from .dataloader.batch import Batch, BatchLoader
 from .dataloader.frozen_tokens import frozen_inputs
 from .dataloader.resident_frames import frame_inputs
-from .dataloader.sampler import BatchSampler
-from .dataloader.to_device import on_device
+from .dataloader.sampler import BatchSampler, VideoSampler
+from .dataloader.to_device import DeviceBatches, on_device
+from .losses.combined import Losses
 from .record.checkpoints import Checkpointer
 from .record.environment import environment
 from .record.monitor import Monitor
+from .step.memory import count_step, encoded_at_once
 from .step.optimizer import build_optimizer
 from .step.speed import prepare_for_speed
 from .step.training_step import TrainingStep
 from .training_data import TrainingData
 
 LOG_EVERY = 20  # steps between readings of the losses, each of which waits for the GPU
+AGREE_EVERY = 4  # steps after which several processes ask each other whether to stop, which makes all wait for one
 
 
 @dataclass(frozen=True)
@@ -73,28 +80,48 @@ class TrainResult:
     left_over: int = 0
 
 
-def _build(config: Config, frames: FrameCache, device: torch.device) -> VideoTextNetwork:
+def _build(
+    config: Config, frames: FrameCache | ExpertView, device: torch.device, reporter: Reporter
+) -> RetrievalNetwork:
     settings = config.train
     torch.manual_seed(settings.seed)
     if (init := config.init_checkpoint) is None:
-        network = build_network(settings.network)
+        network = build_network(settings.network, reporter)
     else:
         with trained_with({"train.init": "null"}):
             network = load_network(init)
         wanted = settings.network.model_copy(update={"trunk": network.config.trunk})
+        if isinstance(network, VideoTextNetwork):
+            wanted = wanted.model_copy(update={"words": network.trunk.word_slots(wanted.words)})
         if network.config != wanted:
             raise ConfigError(
                 f"train.init holds another network: {network.config!r}, but train.network asks for {wanted!r}",
                 where=str(init),
             )
+    if isinstance(network, VideoTextNetwork):
+        assert isinstance(frames, FrameCache)
+        _fitted(network, frames, config)
+    return network.to(device)
+
+
+def _fitted(network: VideoTextNetwork, frames: FrameCache, config: Config) -> None:
+    """Refuse frames that do not fit, and set the trunk as training wants it."""
+    settings = config.train
     check_fits(network, frames, config.frames_folder)
+    check_widths(network, settings.loss.matryoshka, "train.loss.matryoshka")
     if settings.trunk == "frozen":
         network.freeze_class_tokens()
-    network = network.to(device)
+    network.to(choose_device(settings.device))
     prepare_for_speed(
         network, recompute=settings.recompute, channels_last=settings.channels_last, compile=settings.compile
     )
-    return network
+
+
+def _losses(settings: TrainConfig, device: torch.device) -> Losses:
+    """The losses; parameters of one of the user's own are drawn by the run's seed, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return Losses(settings.loss, settings.teachers).to(device)
 
 
 class TrainRun:
@@ -104,18 +131,18 @@ class TrainRun:
         self.config, self.settings, self.data = config, config.train, data
         self.folder, self.reporter, self.world = folder, reporter, World.current()
         self.device = choose_device(self.settings.device)
-        self.network = _build(config, data.frames, self.device)
+        self.network = _build(config, data.frames, self.device, reporter)
         self.train_inputs, self.val_inputs = self._inputs()
         split = data.train
-        texts = len(split.texts)
-        self.sampler = BatchSampler(texts, min(self.settings.batch_size, texts), self.settings.seed, data.groups)
+        self.sampler = _sampler(self.settings, split, data.groups)
         self.steps = _total_steps(self.settings, self.sampler)
-        optimiser = build_optimizer(self.network, self.settings.optim, self.steps)
+        losses, steps_per_epoch = _losses(self.settings, self.device), self.sampler.steps_per_epoch
+        optimiser = build_optimizer(self.network, self.settings.optim, self.steps, steps_per_epoch, losses)
         self.online = self._online_teachers()
-        self.step = TrainingStep(self.network, optimiser, self.settings, split.captions, self.online)
-        self.checkpointer = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter)
+        self.step = TrainingStep(self.network, optimiser, self.settings, self.online, losses=losses)
+        self.checkpointer = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter, losses)
         self.monitor = Monitor(folder, self.sampler, data.videos, self.settings, self.device, reporter)
-        self.val_ids = tokenize(data.val.captions, self.settings.network.words)[0]
+        self.val_ids = self._texts(data.val)
         self.read = self._batch_loader()
         self.began = time.perf_counter()
 
@@ -138,11 +165,15 @@ class TrainRun:
             self.batches(start, self.steps) as batches,
             self.reporter.progress(title, self.steps, "step", done=start) as progress,
         ):
-            for batch in on_device(batches, self.device):
+            moved = on_device(batches, self.device)
+            for batch in moved:
                 self.monitor.add(self.step(batch))
-                self._after(batch.step + 1, batches, progress, stop)
-            waited = batches.waited
-        return self._result(waited)
+                self._after(batch.step + 1, moved, progress, stop)
+        if self.world.main and (untaught := sum("untaught" in line for line in self.folder.metrics())):
+            self.reporter.info(
+                f"{untaught:,} of {counted(self.steps, 'step')} had no pairs of a sparse teacher's to learn from"
+            )
+        return self._result(moved.waited)
 
     @contextmanager
     def batches(self, start: int, stop: int) -> Iterator[ReadAhead[Any, Batch]]:
@@ -181,14 +212,15 @@ class TrainRun:
         captions = counted(texts, "caption")
         return f"{left:,} of {captions} of an epoch {'is' if left == 1 else 'are'} left to others" if left else ""
 
-    def _after(self, done: int, batches: ReadAhead[Any, Batch], progress: Progress, stop: StopRequest) -> None:
+    def _after(self, done: int, batches: DeviceBatches, progress: Progress, stop: StopRequest) -> None:
         """What follows when `done` steps are done: log, validation, checkpoint."""
         ends_epoch = done % self.sampler.steps_per_epoch == 0 or done == self.steps
         if ends_epoch:
             self._read(batches, progress)
             with self.monitor.paused():
                 self._validate(done)
-        stopping = done < self.steps and self.world.agree(stop.signal is not None)
+        asked = ends_epoch or self.world.ranks == 1 or done % AGREE_EVERY == 0
+        stopping = asked and done < self.steps and self.world.agree(stop.signal is not None)
         due = ends_epoch or stopping or time.perf_counter() - self.saved > self.settings.checkpoint_seconds
         if due or len(self.monitor.unread) >= LOG_EVERY:
             self._read(batches, progress)
@@ -199,7 +231,7 @@ class TrainRun:
             self.checkpointer.finish()
             raise StoppedEarly(done, self.steps, stop.signal)
 
-    def _read(self, batches: ReadAhead[Any, Batch], progress: Progress) -> None:
+    def _read(self, batches: DeviceBatches, progress: Progress) -> None:
         steps = len(self.monitor.unread)
         progress.advance(steps, **self.monitor.read(self._seconds(), batches.waited))
         self.checkpointer.check()
@@ -215,8 +247,10 @@ class TrainRun:
             return
         metrics = measure(self.network, self.val_ids, self.data.val.text_video, self.val_inputs, Silent(), ties="fair")
         by = self.settings.select_by
-        value = -metrics["t2v"].mnr if by == "mean-rank" else getattr(metrics["t2v"], by)
-        better = self.world.broadcast(not self.checkpointer.best or value > self.checkpointer.best["value"])
+        value = _chosen_by(by, metrics["t2v"])
+        best = self.checkpointer.best
+        later = bool(best) and by == "geometric-mean" and value == best["value"]
+        better = self.world.broadcast(not best or value > best["value"] or later)
         if better:
             self.checkpointer.choose(done, epoch, f"{by} (text to video) on {self.data.validated_on}", value)
         measured = {way: asdict(result) for way, result in metrics.items()}
@@ -228,32 +262,51 @@ class TrainRun:
     def _inputs(self) -> tuple[VideoInputs | DeviceFrames, VideoInputs]:
         """What the network sees of the training and of the validation videos."""
         frames, train_videos, val_videos = self.data.frames, self.data.train.videos, self.data.val.videos
+        if isinstance(frames, ExpertView):
+            return view_inputs(frames, self.data.videos), view_inputs(frames, val_videos)
         if self.settings.trunk == "full":
             where, every = self.settings.frames, self.data.videos
-            train = frame_inputs(where, frames, every, self.device, self.world, self.reporter)
+            train = frame_inputs(where, frames, every, self.device, self.world, self.reporter, self._step_bytes)
             return train, FrameInputs(frames, val_videos)
         tokens, edge = self._tokens(train_videos + val_videos), len(train_videos)
         own, val = tokens.part(0, edge), tokens.part(edge, edge + len(val_videos))
         return (own.beside(self._tokens(more)) if (more := self.data.unlabelled.videos) else own), val
 
+    def _step_bytes(self) -> int:
+        """What a step takes in this process, counted."""
+        encoded = encoded_at_once(self.settings, self.world.ranks)
+        return count_step(encoded, resolved(self.settings.precision, self.device)).total
+
+    def _texts(self, split: UsableSplit) -> TextInputs:
+        """Token ids [T, W] of a split's captions, or their words [T, W, D], read when they are asked for."""
+        if self.data.words is not None:
+            return self.data.words.inputs(split.texts)
+        assert isinstance(self.network, VideoTextNetwork)
+        return self.network.tokenize(split.captions)
+
     def _tokens(self, videos: Sequence[str]) -> MemoryInputs:
+        assert isinstance(self.network, VideoTextNetwork)
+        assert isinstance(self.data.frames, FrameCache)
         return frozen_inputs(self.network, self.data.frames, videos, self.config.features_folder, self.reporter)
 
     def _online_teachers(self) -> tuple[OnlineTeacher, ...]:
         if self.settings.teaching == "cached":
             return ()
         data = self.data
+        assert isinstance(data.frames, FrameCache)
         return online_teachers(self.config, data.train, data.frames, data.seen, self.device, self.reporter)
 
     def _batch_loader(self) -> BatchLoader:
-        split = self.data.train
+        split, pin = self.data.train, self.device.type == "cuda"
         return BatchLoader(
-            ids=tokenize(split.captions, self.settings.network.words)[0],
+            ids=self._texts(split),
             text_video=split.text_video,
             inputs=self.train_inputs,
             labels=LabelThreads([teacher.reader for teacher in self.data.cached]),
-            teacher_frames=teacher_inputs(self.online, self.data.seen, self.data.videos),
-            pin=self.device.type == "cuda",
+            teacher_frames=teacher_inputs(self.online, self.data.seen, self.data.videos, pin),
+            students=self.config.frames_folder if self.settings.trunk == "full" else None,
+            teacher_ids={teacher.name: teacher.ids_of for teacher in self.online},
+            pin=pin,
             rank=self.world.rank,
             ranks=self.world.ranks,
             unlabelled=self.data.draws,
@@ -290,6 +343,21 @@ class TrainRun:
         )
 
 
-def _total_steps(settings: TrainConfig, order: BatchSampler) -> int:
+def _chosen_by(by: str, metrics: Metrics) -> float:
+    """The number, more of which is better, that `train.select_by` chooses a network by."""
+    if by == "geometric-mean":
+        return geometric_mean(metrics)
+    value: float = -metrics.mnr if by == "mean-rank" else getattr(metrics, by)
+    return value
+
+
+def _sampler(settings: TrainConfig, split: UsableSplit, groups: np.ndarray | None) -> BatchSampler | VideoSampler:
+    if settings.epoch_of == "videos":
+        return VideoSampler(split.text_video, min(settings.batch_size, len(split.videos)), settings.seed, groups)
+    texts = len(split.texts)
+    return BatchSampler(texts, min(settings.batch_size, texts), settings.seed, groups)
+
+
+def _total_steps(settings: TrainConfig, order: BatchSampler | VideoSampler) -> int:
     steps = settings.epochs * order.steps_per_epoch
     return min(steps, settings.max_steps) if settings.max_steps else steps

@@ -1,6 +1,6 @@
 """What a training run is made from: the captions and videos it uses, their frames, and the scores that teach."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -9,15 +9,19 @@ from typing import NamedTuple
 import numpy as np
 
 from ...cache.frames.cache import FrameCache
-from ...cache.storage.identity import canonical, digest_of
+from ...cache.scores.store import ScoreStore
+from ...cache.storage.identity import JSON, canonical, digest_of, identity_digest
 from ...configs.schema import Config
 from ...errors import ConfigError, DataError
 from ...remedies import Change, Prepare, Remedy
-from ..data.dataset import Dataset, read_dataset
+from ..data.dataset import Dataset
+from ..data.experts.inputs import WordSet
 from ..data.teacher_frames import TeacherFrames
 from ..data.usable_split import UsableSplit, UsableUnlabelled, usable_split, usable_unlabelled
+from ..data.views import ExpertView, open_words, student_view, texts_of
 from ..labels.cached import CachedTeacher, batch_groups, cached_teachers
 from ..labels.caption_mask import captions_digest, read_mask
+from ..labels.named_teachers import made_from
 from ..models.checkpoints.files import checkpoint_digest
 from ..runtime.reporting import Reporter
 from .dataloader.unlabelled import UnlabelledSampler
@@ -43,10 +47,11 @@ class TrainingData:
         groups: the group of each training text [T], within which batches are drawn; None for one group.
         unlabelled: videos without captions of which some are drawn for every step, by `draws`; none, and None, without
             `train.unlabelled`.
+        words: of the captions, for a network on experts.
         validated_on: `val` is the validation split, or the test split, as `data.validation` said.
     """
 
-    frames: FrameCache
+    frames: FrameCache | ExpertView
     seen: TeacherFrames
     masked: Masked | None
     train: UsableSplit
@@ -58,6 +63,7 @@ class TrainingData:
     validated_on: str = "the validation split"
     unlabelled: UsableUnlabelled = field(default_factory=UsableUnlabelled)
     draws: UnlabelledSampler | None = None
+    words: WordSet | None = None
 
     @property
     def videos(self) -> tuple[str, ...]:
@@ -67,6 +73,8 @@ class TrainingData:
     def identity(self) -> dict[str, str]:
         """What the run's numbers depend on beside its configuration."""
         identity = {} if self.masked is None else {"captions mask": self.masked.digest}
+        if self.words is not None:
+            identity["words"] = identity_digest(self.words.cache.identity)
         for name, split in (("train", self.train), ("val", self.val)):
             identity[f"{name} captions"] = captions_digest(split.texts)
             identity[f"{name} frames"] = digest_of(self.frames.digest(video) for video in split.videos)
@@ -78,8 +86,8 @@ class TrainingData:
                 seen = digest_of(map(bytes, teacher.reader.video_digests))
                 identity[f"pixels that {teacher.name} saw"] = f"{seen}, other than here in {count} videos"
         if self.draws is not None:
-            caches = [self.frames, *self.seen.others().values()]
-            digests = (cache.digest(video) for cache in caches for video in self.unlabelled.videos)
+            views = [self.frames, *self.seen.others().values()]
+            digests = (view.digest(video) for view in views for video in self.unlabelled.videos)
             drawn_from = (places.tobytes() for places in self.draws.candidates)
             identity["videos without captions"] = digest_of([*digests, *drawn_from])
         if self.groups is not None:
@@ -97,10 +105,12 @@ def open_training_data(config: Config, reporter: Reporter) -> TrainingData:
         ConfigError: there is a fine loss, and no teacher with frame scores; or fewer videos without captions than a
             step is to have.
     """
-    dataset = read_dataset(config.data)
-    frames = FrameCache.open(config.frames_folder)
-    seen = TeacherFrames(config, config.train.teachers, frames)
-    train_split = usable_split(dataset, ["train"], *seen.caches.values())
+    dataset = texts_of(config)
+    frames = student_view(config, dataset)
+    network = config.train.network
+    words = open_words(config, network.experts, dataset) if network.on_experts else None
+    seen = TeacherFrames(config, config.train.teachers, frames, _scored(config))
+    train_split = usable_split(dataset, ["train"], *seen.views)
     train_split, masked = _masked(config, dataset, train_split, reporter)
     val_split = usable_split(dataset, [dataset.validation], frames)
     if len(train_split.texts) < 2:
@@ -111,7 +121,7 @@ def open_training_data(config: Config, reporter: Reporter) -> TrainingData:
         )
     unlabelled = UsableUnlabelled()
     if config.train.unlabelled:
-        unlabelled = usable_unlabelled(dataset, *seen.caches.values())
+        unlabelled = usable_unlabelled(dataset, *seen.views)
     cached: tuple[CachedTeacher, ...] = ()
     online: dict[str, str] = {}
     if config.train.teaching == "online":
@@ -126,7 +136,15 @@ def open_training_data(config: Config, reporter: Reporter) -> TrainingData:
         *(frames, seen, masked, train_split, val_split, cached, online, groups, start, validated_on),
         unlabelled=unlabelled,
         draws=draws,
+        words=words,
     )
+
+
+def _scored(config: Config) -> dict[str, Mapping[str, JSON]]:
+    """What the scores that teach were made from."""
+    if config.train.teaching == "online" or not config.train.teachers:
+        return {}
+    return made_from(ScoreStore.open(config.score_store), config.train.teachers)
 
 
 def _draws(

@@ -109,7 +109,10 @@ def test_values_set_afterwards_are_named_and_nothing_else_is() -> None:
         ("train: {teachers: xclip}\n", ":1: train.teachers: 'xclip' must be a list, [...]"),
         ("train: {network: {mask_padding: no}}\n", ":1: train.network.mask_padding: 'no' must be true or false"),
         ("data: {captions: 7}\n", ":1: data.captions: 7 must be text; put it in quotes"),
-        ("score:\n  teachers:\n    - name: a\n", ":3: a teacher is one of checkpoint, openclip and plugin; a has none"),
+        (
+            "score:\n  teachers:\n    - name: a\n",
+            ":3: a teacher is one of checkpoint, openclip, transformers, cross_encoder",
+        ),
         ("score: {teachers: [{name: a/b, checkpoint: x}]}", "score.teachers.0.name: 'a/b' must be a name of letters"),
         ("work: a\nwork: b\n", ":2: work: given twice, first at line 1\nKeep one of the two."),
         ("train:\n  seed: 1\n  seed: 1\n", ":3: seed: given twice, first at line 2"),

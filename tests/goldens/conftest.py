@@ -1,7 +1,7 @@
 """Finds the golden numbers, by prefix, in the folder TEACHCLIP_GOLDENS names, else in the copy beside this file.
 
-`@pytest.mark.golden("student_afa")` runs a test once per file with that prefix, as the argument `golden`;
-`having="in/video"` takes only files with that key. Shapes and settings come from each file.
+`@pytest.mark.golden("student_afa")` runs a test once per file with that prefix, or with one of several, as the argument
+`golden`; `having="in/video"` takes only files with that key. Shapes and settings come from each file.
 `golden_files("frames", ".json")` lists files. No such file: the test skips.
 """
 
@@ -57,7 +57,9 @@ def _find(prefix: str, suffix: str = ".npz") -> list[Path]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "golden(prefix, having=KEY): once per golden .npz with this prefix, as `golden`")
+    config.addinivalue_line(
+        "markers", "golden(*prefixes, having=KEY): once per golden .npz with such a prefix, as `golden`"
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -65,8 +67,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if marker is None:
         return
     having = marker.kwargs.get("having")
-    files = [path for path in _find(marker.args[0]) if having is None or having in Golden(path)]
-    missing = pytest.mark.skip(reason=f"no {marker.args[0]}*.npz in {FOLDER}")
+    found = dict.fromkeys(path for prefix in marker.args for path in _find(prefix))
+    files = [path for path in found if having is None or having in Golden(path)]
+    missing = pytest.mark.skip(reason=f"no {' or '.join(f'{prefix}*' for prefix in marker.args)}.npz in {FOLDER}")
     params = [pytest.param(path, id=path.stem) for path in files] or [pytest.param(None, marks=missing, id="absent")]
     metafunc.parametrize("golden", params, indirect=True, scope="module")
 

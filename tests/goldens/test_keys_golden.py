@@ -54,7 +54,7 @@ def _total(network: VideoTextNetwork) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("prefix", ["state_dict_", "keys_"])
+@pytest.mark.parametrize("prefix", KINDS)
 def test_full_size_key_lists_round_trip(golden_files, prefix) -> None:
     for path in golden_files(prefix, ".json"):
         kind = next(kind for start, kind in KINDS.items() if path.name.startswith(start))
@@ -185,7 +185,7 @@ def test_teachclips_teachers_round_trip(golden, tmp_path) -> None:
     _round_trips_through_files(golden, tmp_path)
 
 
-@pytest.mark.golden("original_")
+@pytest.mark.golden("original_xclip", "original_ts2net", "original_xpool", "original_drl")
 def test_original_teachers_round_trip(golden, tmp_path) -> None:
     _round_trips_through_files(golden, tmp_path)
 

@@ -33,7 +33,7 @@ FLOORS = {
     "cache.scores": [
         {"format"},
         {"tile"},
-        {"shard", "lookup"},
+        {"shard", "lookup", "makers"},
         {"reading", "zarr_view"},
         {"store"},
         {"joined", "upkeep", "exchange"},

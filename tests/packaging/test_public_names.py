@@ -25,6 +25,7 @@ PUBLIC = {  # a name that goes, or comes to mean something else, is a change tha
     *("TeachclipError", "ConfigError", "DataError", "CacheError", "CacheMismatchError", "UnreachableError"),
     *("CheckpointError", "TrainingError", "StoppedEarly", "PluginError"),
 }
+FOR_TESTS = {"check_teacher"}  # of teachclip.testing
 LOADED = sorted(PUBLIC - {"__version__"})
 HEAVY = {"torch", "numpy", "zarr", "h5py", "tensorstore", "faiss", "av", "pydantic", "yaml", "typer", "rich"}
 
@@ -53,6 +54,11 @@ def test_the_list_is_frozen() -> None:
     taken: dict[str, object] = {}
     exec("from teachclip import *", taken)
     assert set(taken) - {"__builtins__"} == PUBLIC
+
+
+def test_what_is_for_tests_is_frozen_too_and_apart() -> None:
+    assert set(import_module("teachclip.testing").__all__) == FOR_TESTS
+    assert "teachclip.testing" not in python("import sys\nfrom teachclip import Config\nprint(*sys.modules)").split()
 
 
 def test_type_checkers_and_python_find_the_same_things() -> None:

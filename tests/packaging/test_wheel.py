@@ -80,7 +80,7 @@ def editable(source: Path) -> Path:
 
 
 def test_every_module_and_data_file_is_in_the_wheel(wheel: Path) -> None:
-    files = [ROOT / "__init__.py", ROOT / "errors.py", ROOT / "plurals.py", ROOT / "remedies.py"]
+    files = [ROOT / "__init__.py", ROOT / "errors.py", ROOT / "plurals.py", ROOT / "remedies.py", ROOT / "testing.py"]
     files += [ROOT / "py.typed"]
     files += (ROOT / "docs").rglob("*.md")
     for layer in LAYERS:
@@ -94,7 +94,7 @@ def test_nothing_else_is_in_the_wheel(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"teachclip", f"{wheel.name.split('-py3')[0]}.dist-info"}
     assert {name.split("/")[1] for name in names if name.startswith("teachclip/")} == {
-        *("__init__.py", "__main__.py", "errors.py", "plurals.py", "remedies.py", "py.typed"),
+        *("__init__.py", "__main__.py", "errors.py", "plurals.py", "remedies.py", "testing.py", "py.typed"),
         *LAYERS,
         "docs",
     }

@@ -165,7 +165,8 @@ def _largest_difference(first: Tile, second: Tile, shard: int) -> float:
     pairs = [(left.scores(rows), right.scores(rows))]
     if first.spec.frame_logits:
         pairs.append((left.read("fine", rows), right.read("fine", rows)))
-    return max(float((abs(a - b) / np.maximum(1, abs(b))).max()) for a, b in pairs)
+    apart = (abs(a - b) / np.maximum(1, abs(b)) for a, b in pairs)
+    return max(float(np.where(np.isnan(each), 0, each).max()) for each in apart)  # not scored in one, or in both
 
 
 def _refuse_other_teacher(held: ScoreCache, other: ScoreCache) -> None:

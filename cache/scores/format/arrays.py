@@ -47,6 +47,7 @@ class TileSpec:
         dtype: codes, or scores as they are.
         shard_texts: rows per shard.
         text_id_bytes, video_id_bytes: length of the id lists.
+        sparse: at most so many videos of each text are scored, and its own beside; 0: every one is.
     """
 
     texts: int
@@ -57,6 +58,12 @@ class TileSpec:
     shard_texts: int
     text_id_bytes: int
     video_id_bytes: int
+    sparse: int = 0
+
+    @property
+    def per_text(self) -> int:
+        """How many videos of a text are scored, at most."""
+        return min(self.sparse + 1, self.videos) if self.sparse else self.videos
 
     @property
     def shards(self) -> int:
@@ -120,7 +127,9 @@ class TileSpec:
         }
 
     @classmethod
-    def read(cls, attributes: Document, frames: int, frame_logits: bool, dtype: Dtype, path: Location) -> "TileSpec":
+    def read(
+        cls, attributes: Document, frames: int, frame_logits: bool, dtype: Dtype, sparse: int, path: Location
+    ) -> "TileSpec":
         """The spec that a tile's attributes describe.
 
         Raises:
@@ -137,6 +146,7 @@ class TileSpec:
             whole_number(attributes, "shard_texts", 1, MAX_SHARD, path),
             whole_number(attributes, "text_id_bytes", texts, _MAX_ID_BYTES * texts, path),
             whole_number(attributes, "video_id_bytes", videos, _MAX_ID_BYTES * videos, path),
+            sparse,
         )
         if large := spec.too_large:
             raise damaged(path, f"{large} would have more than {_MAX_STATIC:,} bytes")

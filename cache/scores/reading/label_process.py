@@ -110,9 +110,9 @@ class LabelProcess:
         reply = self._receive(due)
         if reply.absent:
             for reader, scores in zip(self._readers, reply.coarse, strict=True):
-                reader.refuse_absent(due.texts, due.videos, np.isnan(scores))
+                reader.refuse_absent(due.texts, due.videos, scores)
         read = zip(reply.coarse, reply.frame_logits, self._readers, strict=True)
-        return [Labels(coarse, logits, reader.scale) for coarse, logits, reader in read]
+        return [Labels(coarse, logits, reader.scale, reader.sparse) for coarse, logits, reader in read]
 
     def _receive(self, due: "PendingProcess") -> "_Reply":
         self._due = None

@@ -21,11 +21,13 @@ class Labels[A: Numbers]:
         coarse: float32 [T,V] raw scores.
         frame_logits: float32 [T,F], text i with its own video; None when the teacher gives none, or nobody wants them.
         scale: exp(logit_scale), which makes a score a logit.
+        sparse: NaN stands for pairs that the teacher did not score.
     """
 
     coarse: A
     frame_logits: A | None
     scale: float
+    sparse: bool = False
 
     @property
     def logits(self) -> A:
@@ -35,7 +37,7 @@ class Labels[A: Numbers]:
     def map[B: Numbers](self, change: Callable[[A], B]) -> "Labels[B]":
         """The same labels with both arrays changed: to tensors, onto a device."""
         frame_logits = None if self.frame_logits is None else change(self.frame_logits)
-        return Labels(change(self.coarse), frame_logits, self.scale)
+        return Labels(change(self.coarse), frame_logits, self.scale, self.sparse)
 
 
 type Arrays = Labels[np.ndarray]

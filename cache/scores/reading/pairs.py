@@ -81,6 +81,13 @@ class PairScores:
         shares = [share for part in parts if (share := _share(*part, texts, videos)) is not None]
         return PendingScores(len(texts), len(videos), shares)
 
+    def unheld(self, texts: np.ndarray, videos: np.ndarray) -> np.ndarray:
+        """Pairs that no tile holds, bool [texts,videos]; nothing is read."""
+        absent = np.ones((len(texts), len(videos)), bool)
+        for part, _ in (self._parts[number] for number in self._holders.of(texts)):
+            absent[np.ix_(_find(part.texts, texts)[0], _find(part.videos, videos)[0])] = False
+        return absent
+
     def precision(self, texts: np.ndarray) -> float:
         """Half the largest step between stored scores of these texts."""
         return max((_precision(*part, texts) for part in self._parts), default=0.0)
@@ -146,7 +153,7 @@ class PendingScores:
     shares: Sequence[_Share]
 
     def result(self) -> np.ndarray:
-        """float32 [texts,videos], NaN for pairs that no tile holds."""
+        """float32 [texts,videos], NaN for pairs that no tile holds, or that were not scored."""
         shape = self.texts, self.videos
         if len(self.shares) == 1 and (len(self.shares[0].texts), len(self.shares[0].videos)) == shape:
             return self.shares[0].scores()

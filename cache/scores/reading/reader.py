@@ -31,6 +31,7 @@ class ScoreReader:
         requested: the same in plain form, which another process can be sent.
         scores: what reads the scores themselves.
         frame_logits: float32 [T,F], each text with its own video; None when the teacher gives none.
+        sparse: NaN stands for pairs that a tile holds and the teacher did not score; else that is an error.
     """
 
     folder: Location
@@ -42,6 +43,7 @@ class ScoreReader:
     requested: RequestedPairs
     scores: PairScores
     frame_logits: np.ndarray | None
+    sparse: bool = False
 
     @classmethod
     def open(
@@ -52,6 +54,7 @@ class ScoreReader:
         texts: Sequence[Key],
         videos: Sequence[Key],
         times: np.ndarray | None = None,
+        sparse: bool = False,
     ) -> "ScoreReader":
         """A reader of what these tiles of a teacher hold; see `ScoreCache.reader`."""
         found = find(folder, tiles, texts, videos, times)
@@ -64,7 +67,7 @@ class ScoreReader:
         rows = [tile_rows for _, tile_rows in opened]
         scores = PairScores(requested, [each.arrays["coarse"] for each in rows])
         logits = _frame_logits(folder, texts, slots, held, rows)
-        return cls(folder, texts, videos, scale, slots, held, requested, scores, logits)
+        return cls(folder, texts, videos, scale, slots, held, requested, scores, logits, sparse)
 
     def with_frame_logits(self, frame_logits: np.ndarray | None) -> "ScoreReader":
         """The same reader with other frame-text logits in its labels, float32 [T,any], or with none."""
@@ -123,12 +126,13 @@ class ScoreReader:
         """
         return self.start(text_index, video_index).result()
 
-    def refuse_absent(self, texts: np.ndarray, videos: np.ndarray, absent: np.ndarray) -> None:
-        """Refuse a batch with pairs that no tile holds, bool [T,V].
+    def refuse_absent(self, texts: np.ndarray, videos: np.ndarray, scores: np.ndarray) -> None:
+        """Refuse a batch [T,V] with pairs that have no score: of a sparse teacher, that no tile holds.
 
         Raises:
             CacheError: there are some; names one.
         """
+        absent = self.scores.unheld(texts, videos) if self.sparse else np.isnan(scores)
         if absent.any():
             row, column = np.argwhere(absent)[0]
             pair = f"{self.texts[texts[row]][0]} with {self.videos[videos[column]][0]}"
@@ -159,8 +163,9 @@ class PendingLabels:
         """Wait for them; raises as `ScoreReader.read` does."""
         coarse, logits = self.scores.result(), self.reader.frame_logits
         if any_absent(coarse):
-            self.reader.refuse_absent(self.texts, self.videos, np.isnan(coarse))
-        return Labels(coarse, None if logits is None else logits.take(self.texts, axis=0), self.reader.scale)
+            self.reader.refuse_absent(self.texts, self.videos, coarse)
+        own = None if logits is None else logits.take(self.texts, axis=0)
+        return Labels(coarse, own, self.reader.scale, self.reader.sparse)
 
 
 def _open(held: Held) -> tuple[TilePart, TileRows]:

@@ -1,6 +1,6 @@
 """What is in a score store: for lists and pages, without reading a score."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -13,6 +13,7 @@ from ...storage.publish import TEMPORARY
 from ...storage.untrusted import real_folder
 from ..format.arrays import VERSION
 from ..format.sizes import tile_bytes, whole_shard_bytes
+from ..makers import makers
 from ..shard import marker_path, missing_shards
 from ..store import ScoreCache, ScoreStore
 from ..tile import Tile
@@ -61,6 +62,17 @@ class TileSummary:
 
 
 @dataclass(frozen=True)
+class MadeShards:
+    """So many shards, and what made them (`makers.Maker`)."""
+
+    shards: int
+    device: str
+    precision: str
+    torch: str
+    teachclip: str
+
+
+@dataclass(frozen=True)
 class TeacherInfo:
     """Everything that a teacher's scores say of themselves.
 
@@ -74,6 +86,7 @@ class TeacherInfo:
         tiles: one by one.
         feature_files, feature_bytes: what is kept of the videos.
         leftovers: temporary files and folders, of writers at work or killed.
+        made: what made the shards, as far as it was noted beside the store.
     """
 
     store: str
@@ -89,6 +102,7 @@ class TeacherInfo:
     feature_files: int
     feature_bytes: int
     leftovers: int
+    made: tuple[MadeShards, ...] = ()
 
 
 def summaries(store: ScoreStore) -> list[TeacherSummary]:
@@ -148,6 +162,7 @@ def teacher_info(store: ScoreStore, name: str) -> TeacherInfo:
         len(features),
         sum(path.lstat().st_size for path in features),
         len(temporary),
+        tuple(MadeShards(count, **asdict(maker)) for maker, count in makers(cache.tiles).most_common()),
     )
 
 
@@ -195,7 +210,7 @@ def pairs_per_second(cache: ScoreCache) -> float | None:
     for tile in cache.tiles if isinstance(cache.folder, Path) else ():
         times = []
         for shard in set(range(tile.spec.shards)) - set(missing_shards(tile)):
-            pairs = len(tile.spec.rows(shard)) * tile.spec.videos
+            pairs = len(tile.spec.rows(shard)) * tile.spec.per_text
             times.append(((tile.local / "done" / marker_path(tile, shard).name).lstat().st_mtime, pairs))
         times.sort()
         rates += [pairs / (late - early) for (early, _), (late, pairs) in pairwise(times) if late > early]

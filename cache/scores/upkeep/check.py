@@ -232,9 +232,12 @@ class TileCheck:
             scale, offset = self._rows.read("coarse_codec", block).T
             with np.errstate(over="ignore", invalid="ignore"):
                 most = (offset + scale * (NOT_SCORED - 1)).astype(np.float32)
-            wrong = (coarse == NOT_SCORED).any(axis=1) | ~np.isfinite(most) | ~np.isfinite(offset) | ~(scale >= 0)
+            absent = coarse == NOT_SCORED
+            wrong = ~np.isfinite(most) | ~np.isfinite(offset) | ~(scale >= 0)
         else:
-            wrong = ~np.isfinite(coarse).all(axis=1)
+            absent = np.isnan(coarse)
+            wrong = np.isinf(coarse).any(axis=1)
+        wrong |= absent.all(axis=1) if spec.sparse else absent.any(axis=1)
         if spec.frame_logits:
             own = self.tile.text_video[block] >= 0
             wrong |= own & ~np.isfinite(self._rows.read("fine", block)).all(axis=1)

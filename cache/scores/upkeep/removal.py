@@ -18,6 +18,7 @@ from ...storage.publish import IN_USE, TEMPORARY, leftovers, remove, remove_left
 from ...storage.sealed import parse
 from ...storage.untrusted import read_file, real_folder, unwritable
 from ..format.arrays import valid_name
+from ..makers import forget_makers
 from ..store import ScoreCache, ScoreStore, members
 
 _REMOVED = "only what lies in a folder is removed"
@@ -60,6 +61,7 @@ def remove_teacher(path: str | Location, name: str, age: float = IN_USE) -> int:
         folder.rename(away)
         sync_folder(path)
         remove(away)
+        forget_makers(folder)
     except OSError as error:
         hint = Remedy("make the store writable for you, then take away what is half removed", TidyScores(str(path)))
         raise unwritable(folder, error, hint) from error

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -158,7 +158,10 @@ def _rows(found: "Inspection") -> Iterator[tuple[str, object]]:
             yield "", f"with attention of {_named(found.source['clip'])}"
     sizes = {name: str(value) for name, value in found.sizes.items()}
     if "image_size" in sizes:
-        yield "image", f"{sizes['image_size']} pixels, patches of {sizes['patch_size']}"
+        patches = f", patches of {sizes['patch_size']}" if "patch_size" in sizes else ""
+        yield "image", f"{sizes['image_size']} pixels{patches}"
+    if found.trunk:
+        yield "trunk", _trunk(found.trunk)
     for tower, title in (("vision", "image tower"), ("text", "text tower")):
         if f"{tower}_layers" in sizes and f"{tower}_width" in sizes:
             heads = f", heads: {sizes[f'{tower}_heads']}" if f"{tower}_heads" in sizes else ""
@@ -181,6 +184,13 @@ def _rows(found: "Inspection") -> Iterator[tuple[str, object]]:
     if found.digest:
         yield "digest", found.digest
     yield from (("odd" if number == 0 else "", line) for number, line in enumerate(found.odd))
+
+
+def _trunk(trunk: Mapping[str, Any]) -> str:
+    told = [trunk["family"], *(trunk[key] for key in ("model", "tag") if trunk.get(key))]
+    if pixels := trunk.get("pixels"):
+        told.append(f"pixels {pixels['resize_mode']}, {pixels['interpolation']}, mean {_setting(pixels['mean'])}")
+    return ", ".join(told)
 
 
 def _named(source: Mapping[str, str]) -> str:

@@ -24,6 +24,7 @@ EXAMPLES = examples(
     'teachclip score own_videos.yaml --set "score.teachers=[{name: clip, openclip: {model: ViT-B-32-quickgelu}}]"',
     'teachclip score own_videos.yaml --set "score.teachers=[{name: xclip, checkpoint: runs/teacher}]"',
     'teachclip score own_videos.yaml --set "score.teachers=[{name: mine, plugin: my_module:MyTeacher}]"',
+    "teachclip score own_videos.yaml --devices 2",
     "teachclip score own_videos.yaml --shard 0/8",
     "teachclip score own_videos.yaml --set score.device=cpu --json",
 )
@@ -36,6 +37,10 @@ def score(
         str | None,
         typer.Option("--shard", metavar="i/n", help="Make part i of n, from 0/n to n-1/n; each is a run of its own."),
     ] = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes, on a GPU each; without GPUs they share the cores. [default: every GPU]"),
+    ] = None,
     json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -47,6 +52,8 @@ def score(
     one trains. After the first shard the ranks of the captions' own videos are shown; near chance it stops, since a
     teacher that was loaded wrongly teaches nothing.
 
+    All GPUs that are visible work, each in a process of its own (--devices 2 takes two of them).
+
     What is complete is never made again, and captions and videos that are new are added. Several machines may each make
     a part (--shard), in one shared store, or in stores of their own that `teachclip cache merge` brings together.
     """
@@ -54,9 +61,9 @@ def score(
         part = WorkerPart.parse(shard, "--shard") if shard is not None else WHOLE
         settings = load_config(config, sets or ())
         with output.waiting("loading"):
-            from ....stages.score.stage import score as run
+            from ....stages.score.by_processes import score_by_processes
 
-        result = run(settings, output, part)
+        result = score_by_processes(settings, output, part, devices)
         output.result(result, *shown(result))
 
 

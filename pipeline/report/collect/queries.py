@@ -17,8 +17,7 @@ from ....stages.data.dataset import SPLITS, Text
 from ....stages.data.teacher_frames import teacher_frames
 from ....stages.data.usable_split import UsableSplit
 from ....stages.data.video_inputs import FrameInputs
-from ....stages.models.checkpoints.files import load_network
-from ....stages.models.clip.tokens import tokenize
+from ....stages.models.checkpoints.files import load_clip_network
 from ....stages.models.common.network import VideoTextNetwork
 from ....stages.retrieval.encode import encode_videos
 from ....stages.retrieval.fits import check_fits
@@ -285,7 +284,9 @@ def _weights_of_teacher(
 def _weights_of(run: RunFiles, split: UsableSplit, frames: FrameCache) -> np.ndarray | None:
     """Of a run's network; padding counts nothing, whatever the network does with it."""
     assert run.config is not None
-    network = load_network(run.folder, choose_device("auto")).eval()
+    if run.config.train.network.on_experts:
+        return None
+    network = load_clip_network(run.folder, choose_device("auto")).eval()
     check_fits(network, frames, run.config.frames_folder)
     return _frame_weights(network, split, frames, run.config.train.network.pool_temperature)
 
@@ -297,7 +298,7 @@ def _frame_weights(
     """Softmax [T, F] of frame-text scores of texts with their own videos; None for a network that has none."""
     inputs, own = FrameInputs(frames, split.videos), torch.from_numpy(split.text_video)
     videos = encode_videos(network, inputs, Silent())
-    texts = network.encode_texts(tokenize(split.captions, network.config.words)[0].to(network.logit_scale.device))
+    texts = network.encode_texts(network.take_ids(network.tokenize(split.captions)))
     logits = network.frame_logits(texts, {key: value[own] for key, value in videos.items()})
     if logits is None:
         return None

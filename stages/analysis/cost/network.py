@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ....configs.schema import NetworkConfig
-from ...models.build import build_network
+from ...models.build import build_clip_network
 from ...models.common.network import Features, VideoTextNetwork
 from ...models.teachers.drl import Drl
 
@@ -75,7 +75,9 @@ def count_network(config: NetworkConfig, *, published_form: bool = False) -> Net
     with FakeTensorMode():
         network = fake_network(config).train(published_form)
         video, videos = _counted(lambda: encode_fake_videos(network, 1), last=0)
-        text, texts = _counted(lambda: network.encode_texts(_ids(config)), last=config.words - 1)
+        words = network.config.words
+        ids = torch.zeros(1, words, dtype=torch.long)
+        text, texts = _counted(lambda: network.encode_texts(ids), last=words)
         videos = needed(partial(fake_score, network), texts, videos)
         small, large = (_search(network, texts, videos, count) for count in TWO_SIZES)
         pair = (large - small) // (TWO_SIZES[1] - TWO_SIZES[0])
@@ -95,7 +97,8 @@ def count_network(config: NetworkConfig, *, published_form: bool = False) -> Net
 def fake_network(config: NetworkConfig) -> VideoTextNetwork:
     """The network in evaluation mode, without weights; call it inside a FakeTensorMode."""
     trunk = config.trunk.model_copy(update={"weights": None})
-    return build_network(config.model_copy(update={"trunk": trunk})).eval()
+    with longest(0):  # timm reads rates of drop path off a tensor
+        return build_clip_network(config.model_copy(update={"trunk": trunk})).eval()
 
 
 def encode_fake_videos(network: VideoTextNetwork, count: int, tokens: bool = False) -> Features:
@@ -104,14 +107,16 @@ def encode_fake_videos(network: VideoTextNetwork, count: int, tokens: bool = Fal
     Args:
         tokens: from class tokens of a frozen trunk, computed earlier.
     """
-    size, frames = network.trunk.sizes.image_size, network.config.frames
+    size, frames = network.trunk.image_size, network.config.frames
     mask = torch.ones(count, frames, dtype=torch.bool)
     if tokens:
         return network.encode_videos(torch.empty(count, frames, network.trunk.width), mask)
     pixels = torch.empty(count, frames, 3, size, size)
     if network.config.kind != "ts2net":
         return network.encode_videos(pixels, mask)
-    special, patches = network.config.ts2net, (size // network.trunk.sizes.patch_size) ** 2
+    sizes = network.trunk.sizes
+    assert sizes is not None
+    special, patches = network.config.ts2net, (size // sizes.patch_size) ** 2
     noise = torch.empty(count, frames, special.samples if special.sigma else 1, patches)
     # Its own noise is seeded by the pixels, which fake frames have none of.
     return network.encode_videos(pixels, mask, noise)  # type: ignore[call-arg]
@@ -139,7 +144,7 @@ def needed(score: Callable[[Features, Features], Tensor], texts: Features, video
 
 @contextmanager
 def longest(value: int) -> Iterator[None]:
-    """Inside, a number that a network reads off a fake tensor is `value`: the place of a text's last word."""
+    """Inside, a number that a network reads off a fake tensor is `value`: how many words the longest text has."""
     with _Reads(value):
         yield
 
@@ -172,10 +177,6 @@ def _flops_of_vectors(a: Any, b: Any, *_: Any, out_shape: Any = None, **__: Any)
 
 
 VECTORS = {torch.ops.aten.mv: _flops_of_vectors, torch.ops.aten.dot: _flops_of_vectors}
-
-
-def _ids(config: NetworkConfig) -> Tensor:
-    return torch.zeros(1, config.words, dtype=torch.long)
 
 
 def _search(network: VideoTextNetwork, texts: Features, videos: Features, count: int) -> int:

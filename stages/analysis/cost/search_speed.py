@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from ....cache.vectors import exact_index
 from ....configs.schema import NetworkConfig, TrunkConfig, TrunkSizes
-from ...models.build import build_network
-from ...models.clip.catalog import named_sizes
+from ...models.build import build_clip_network
+from ...models.clip.catalog import description, resolved
 from ...models.common.network import Features, VideoTextNetwork
 from ...runtime.reporting import Reporter, Silent
 from .network import needed
@@ -148,12 +148,12 @@ def _small(config: NetworkConfig) -> VideoTextNetwork:
     )  # fmt: skip
     changed: dict[str, object] = {"trunk": TrunkConfig(sizes=sizes, weights=None), "temporal_layers": 0}
     changed["ts2net"] = config.ts2net.model_copy(update={"shift_layers": (), "selected": 1, "samples": 1})
-    return build_network(config.model_copy(update=changed))
+    return build_clip_network(config.model_copy(update=changed))
 
 
 def _features(network: VideoTextNetwork, device: torch.device) -> tuple[Features, Features]:
     """Of one text and of a few videos, as little as a score needs."""
-    config, size = network.config, network.trunk.sizes.image_size
+    config, size = network.config, network.trunk.image_size
     valid = min(VALID_WORDS, config.words)
     ids = torch.zeros(1, config.words, dtype=torch.long, device=device)
     ids[0, :valid] = torch.arange(64 - valid, 64, device=device)  # the last one is the largest: end of text
@@ -177,4 +177,4 @@ def _index_way(width: int, videos: int) -> _Way:
 
 def _width(config: NetworkConfig) -> int:
     """D of the configured network."""
-    return (config.trunk.sizes or named_sizes(config.trunk.model)).embed_dim
+    return description(resolved(config.trunk.model_copy(update={"weights": None}))).embed_dim

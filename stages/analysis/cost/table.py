@@ -10,7 +10,7 @@ import torch
 from ....configs.schema import Config, NetworkConfig, TeacherConfig, TrainConfig, TrunkConfig
 from ....configs.sweeps import PublishedCost, RowConfig, load_sweep, tables
 from ...models.checkpoints.files import checkpoint_file, recognised
-from ...models.clip.catalog import named_sizes
+from ...models.clip.catalog import resolved
 from ...models.weights.files import read_weights
 from ...runtime.device import choose_device
 from ...runtime.reporting import Reporter, Silent
@@ -163,7 +163,8 @@ def unlike(found: NetworkCost, paper: PublishedCost) -> tuple[str, ...]:
 def is_the_papers(network: NetworkConfig) -> bool:
     """Whether a network has the sizes that the paper's table 1 is of: ViT-B/32, 12 frames, 32 words."""
     slots = (network.frames, network.words) == (PAPER_FRAMES, PAPER_WORDS)
-    return slots and (network.trunk.sizes or named_sizes(network.trunk.model)) == named_sizes(PAPER_MODEL)
+    asked, papers = network.trunk.model_copy(update={"weights": None}), TrunkConfig(model=PAPER_MODEL, weights=None)
+    return slots and resolved(asked).sizes == resolved(papers).sizes
 
 
 def _rows() -> tuple[RowConfig, ...]:

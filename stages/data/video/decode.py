@@ -326,7 +326,7 @@ def _begins_again(packet: Any, following: Sequence[Any]) -> bool:
 def _stored(image: NDArray[np.uint8], config: PrepareConfig) -> NDArray[np.uint8]:
     """uint8 [3, S, S], or the bytes of a JPEG file."""
     try:
-        kept = resize_crop(image, config.image_size)
+        kept = resize_crop(image, config.image_size, config.resize_mode, config.interpolation)
     except ValueError as error:
         raise Unusable("corrupt", str(error)) from None
     if config.storage == "raw":

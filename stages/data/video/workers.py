@@ -10,10 +10,8 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
@@ -25,7 +23,7 @@ from ....cache.frames.record import Status, VideoRecord
 from ....configs.schema import PrepareConfig
 from ....errors import DataError
 from ....remedies import Hint
-from ...runtime.child import end_with_parent
+from ...runtime.child import end_with_parent, untouched_by_interrupts
 from ...runtime.cores import cores
 from .by_decord import decord
 from .decode import read_video, trouble, without_frames
@@ -124,7 +122,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(target=_work, args=(theirs, config, reader), daemon=True)
-        with _untouched_by_interrupts():
+        with untouched_by_interrupts():
             self.process.start()
         theirs.close()  # so that a dead worker reads as the end of the connection
         self.ready = False
@@ -284,17 +282,6 @@ def _why_dead(code: int | None) -> tuple[Status, str]:
         return "corrupt", f"the decoder crashed (killed by {name})"
     most_likely = ", most likely for want of memory" if -code == signal.SIGKILL else ""
     return "failed", f"the decoding process was killed ({name}){most_likely}"
-
-
-@contextmanager
-def _untouched_by_interrupts() -> Iterator[None]:
-    """A process started inside never sees Ctrl-C: the parent does, and ends it."""
-    resource_tracker.ensure_running()  # it would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(connection: Connection, config: PrepareConfig, reader: PartsReader) -> None:

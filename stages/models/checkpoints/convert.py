@@ -27,6 +27,7 @@ from .published import (
     read_published,
     title_of,
 )
+from .trunks import is_bare_trunk
 
 # Settings that no score of the authors' code depends on: of training, of ours alone, or given on its command line.
 _NOT_COMPUTED = ("frames", "words", "trunk.model", "xpool.dropout", "drl.cdcr", "drl.frame_scores")
@@ -143,11 +144,7 @@ def _check_out(out: Path, names: str, force: bool) -> None:
 
 
 def _refuse_trunk(weights: Weights, path: Path) -> None:
-    if (
-        METADATA not in weights.metadata
-        and not family_of(weights.tensors)
-        and "visual.class_embedding" in weights.tensors
-    ):
+    if METADATA not in weights.metadata and not family_of(weights.tensors) and is_bare_trunk(weights.tensors):
         raise CheckpointError(
             "this is a CLIP trunk, which is used as it is",
             where=str(path),
@@ -191,7 +188,7 @@ def _flat(config: NetworkConfig) -> Iterator[tuple[str, Any]]:
     """Settings that bear on this kind of network, by dotted names; heads as they are."""
     kinds = {"ts2net", "xpool", "drl"} - {config.kind}
     for name, value in config.model_dump().items():
-        if name == "trunk":
+        if name == "trunk" and value["sizes"] is not None:
             sizes = value["sizes"]
             for tower in ("vision", "text"):
                 sizes[f"{tower}_heads"] = sizes[f"{tower}_heads"] or max(1, sizes[f"{tower}_width"] // 64)

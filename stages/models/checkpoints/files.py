@@ -18,9 +18,19 @@ from ....errors import CheckpointError
 from ....remedies import Hint, Remedy, Settings, Train
 from ...runtime.reporting import Reporter, Silent
 from ..build import build_network, score_versions
-from ..common.network import VideoTextNetwork
-from ..weights.files import Weights, absent, listed, load_into, read_weights, refuse_not_utf_8
-from .published import Pooling, PublishedCheckpoint, check_slots, findings, read_published, title_of
+from ..common.network import RetrievalNetwork, VideoTextNetwork
+from ..experts.published import CONFIG, is_published_experts, read_config
+from ..weights.files import Weights, absent, listed, load_into, read_metadata, read_weights, refuse_not_utf_8
+from .published import (
+    Pooling,
+    PublishedCheckpoint,
+    check_slots,
+    findings,
+    read_published,
+    read_published_experts,
+    title_of,
+)
+from .shared import fetched, is_shared
 
 FORMAT = 1
 METADATA = "teachclip"
@@ -30,7 +40,7 @@ _UNUSED = "unused."  # before the published names of tensors that came with a co
 
 
 def save_network(
-    network: VideoTextNetwork,
+    network: RetrievalNetwork,
     path: Path,
     *,
     source: Mapping[str, Any] | None = None,
@@ -66,7 +76,7 @@ def load_network(
     *,
     frames: int | None = None,
     words: int | None = None,
-) -> VideoTextNetwork:
+) -> RetrievalNetwork:
     """The network of a checkpoint, in float32: a run folder's best, a file of ours, or a published one.
 
     Args:
@@ -94,7 +104,7 @@ def from_published(
     words: int | None = None,
     where: str = "checkpoint",
     reporter: Reporter | None = None,
-) -> VideoTextNetwork:
+) -> RetrievalNetwork:
     """The network that a published state_dict holds, recognised by names and shapes; see `published.read_published`.
 
     Args:
@@ -128,6 +138,8 @@ def recognised(
                 where=where,
                 hint="use the file as teachclip wrote it; its metadata was lost on the way",
             )
+        if is_published_experts(weights.tensors) and weights.path is not None:
+            return read_published_experts(weights.tensors, read_config(weights.path), where)
         return read_published(weights.tensors, where, pooling=pooling, frames=frames, words=words)
     note = saved_note(weights, where)
     config = NetworkConfig.model_validate(note["network"])
@@ -166,7 +178,7 @@ def saved_note(weights: Weights, where: str) -> dict[str, Any]:
     return note
 
 
-def built(found: PublishedCheckpoint, where: str) -> VideoTextNetwork:
+def built(found: PublishedCheckpoint, where: str) -> RetrievalNetwork:
     """The network, in float32, with its weights.
 
     Raises:
@@ -183,12 +195,42 @@ def _tell(found: PublishedCheckpoint, where: str, reporter: Reporter | None) -> 
     (reporter or Silent()).info("\n".join([f"{where}: {found.title}", *left_out]))
 
 
-def network_digest(network: VideoTextNetwork) -> str:
+def network_config_of(path: Path) -> NetworkConfig | None:
+    """The configuration of a checkpoint that says it: ours, or TeachText's; None for others, and where there is none.
+
+    Raises:
+        CheckpointError: it is damaged, or a folder without a checkpoint.
+    """
+    path = checkpoint_file(path)
+    if path.suffix == ".safetensors":
+        weights = Weights({}, read_metadata(path), "safetensors", path=path)
+        return NetworkConfig.model_validate(saved_note(weights, str(path))["network"]) if weights.metadata else None
+    if not path.is_file() or not path.with_name(CONFIG).is_file():
+        return None
+    weights = read_weights(path)
+    return recognised(weights, str(path)).config if is_published_experts(weights.tensors) else None
+
+
+def load_clip_network(
+    path: Path, device: str | torch.device = "cpu", reporter: Reporter | None = None
+) -> VideoTextNetwork:
+    """As `load_network`, for what looks at frames.
+
+    Raises:
+        CheckpointError: as `load_network`; also a network on expert features, which has no trunk.
+    """
+    network = load_network(path, device, reporter)
+    if not isinstance(network, VideoTextNetwork):
+        raise CheckpointError(
+            f"this is {title_of(network.config)}: it sees features computed beforehand, and no frames", where=str(path)
+        )
+    return network
+
+
+def network_digest(network: RetrievalNetwork) -> str:
     """A hash of the weights, their names, and the settings that change what the same weights compute."""
-    config, sizes = network.config, network.trunk.sizes
-    settings: list[object] = [config.kind, network.trunk.visual.transformer.resblocks[0].attn.num_heads]
-    settings += [network.trunk.transformer.resblocks[0].attn.num_heads, sizes.quick_gelu, *network.settings()]
-    return _digest(settings, network.state_dict().items())
+    trunk = network.trunk.identity if isinstance(network, VideoTextNetwork) else []
+    return _digest([network.config.kind, *trunk, *network.settings()], network.state_dict().items())
 
 
 def checkpoint_digest(path: Path) -> str:
@@ -212,11 +254,8 @@ def checkpoint_digest(path: Path) -> str:
 
 
 def class_token_digest(network: VideoTextNetwork) -> str:
-    """A hash of the weights and settings that class tokens depend on: the visual trunk up to its last block."""
-    visual = network.trunk.visual
-    settings = [visual.transformer.resblocks[0].attn.num_heads, network.trunk.sizes.quick_gelu]
-    behind = ("ln_post.", "proj")
-    return _digest(settings, ((k, v) for k, v in visual.state_dict().items() if not k.startswith(behind)))
+    """A hash of the weights and settings that class tokens depend on: those of the visual trunk."""
+    return _digest(network.trunk.frame_identity, network.trunk.frame_weights())
 
 
 def _digest(settings: list[object], tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -229,11 +268,14 @@ def _digest(settings: list[object], tensors: Iterable[tuple[str, Tensor]]) -> st
 
 
 def checkpoint_file(path: Path) -> Path:
-    """The checkpoint file: `path` itself, or a run folder's best.
+    """The checkpoint file: `path` itself, a run folder's best, or a shared model's, which is fetched.
 
     Raises:
-        CheckpointError: a folder without one.
+        CheckpointError: a folder without one; a shared model that is not there.
+        UnreachableError: a shared model's hub does not answer.
     """
+    if is_shared(path):
+        return fetched(str(path))
     if not path.is_dir():
         return path
     if not (path / BEST).is_file():

@@ -11,17 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....configs.schema import NetworkConfig, TrunkSizes
+from ....configs.schema import NetworkConfig, TrunkConfig, TrunkSizes
 from ....errors import CheckpointError, TeachclipError
 from ....plurals import counted
 from ....remedies import Hint
+from ..clip.catalog import description
 from ..clip.tokens import VOCABULARY
 from ..clip.trunk import CLIP_NOTES, ClipTrunk, head_count, trunk_tensors
+from ..experts.published import is_published_experts
 from ..weights.files import Weights, listed, load_into, read_weights
 from ..weights.names import to_openai
 from ..weights.sizes import block_numbers, trunk_sizes
 from .files import METADATA, built, checkpoint_file, network_digest, recognised, saved_note
 from .published import SHIFT_LAYERS, PublishedCheckpoint, family_of
+from .trunks import other_trunk
 
 LN_100 = math.log(100)
 NAMED = 4
@@ -51,6 +54,8 @@ class Inspection:
         sizes: of the network, as far as they can be told; heads are derived (width / 64) unless we recorded them.
         assumed: which of these no tensor records.
         settings: special to this kind of network.
+        trunk: of a network of ours: its `family`; its `model` and the `tag` of the weights that training started from,
+            where these are recorded; `pixels` where they are not as OpenAI's.
         parameters: numbers in all tensors; dtypes: how many tensors have which.
         scale: exp(logit_scale).
         digest: the network's; None for a trunk and for what is refused.
@@ -67,6 +72,7 @@ class Inspection:
     sizes: dict[str, int]
     assumed: tuple[str, ...]
     settings: dict[str, Any]
+    trunk: dict[str, Any]
     tensors: int
     parameters: int
     dtypes: dict[str, int]
@@ -86,6 +92,7 @@ class _Seen:
     sizes: dict[str, int] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
+    trunk: dict[str, Any] = field(default_factory=dict)
     digest: str | None = None
     odd: list[str] = field(default_factory=list)
     refused: Refusal | None = None
@@ -107,6 +114,7 @@ def inspect(path: Path) -> Inspection:
         if (
             METADATA not in weights.metadata
             and family_of(weights.tensors) is None
+            and not is_published_experts(weights.tensors)
             and _is_trunk(weights.tensors, str(path))
         ):
             _look_at_trunk(weights, seen, str(path))
@@ -129,6 +137,7 @@ def inspect(path: Path) -> Inspection:
         sizes=seen.sizes,
         assumed=seen.assumed,
         settings=seen.settings,
+        trunk=seen.trunk,
         tensors=len(weights.tensors),
         parameters=sum(value.numel() for value in weights.tensors.values() if value.is_floating_point()),
         dtypes=_dtypes(weights.tensors),
@@ -151,6 +160,7 @@ def _look_at_network(weights: Weights, seen: _Seen, where: str) -> None:
     seen.sizes = _sizes(config)
     seen.assumed = tuple(key for key in ("frames", "words") if key not in found.slots)
     seen.settings = _settings(config)
+    seen.trunk = _trunk(config.trunk)
     seen.odd += _odd_network(found)
     seen.digest = network_digest(built(found, where))
 
@@ -167,6 +177,9 @@ def _is_trunk(tensors: dict[str, Tensor], where: str) -> bool:
 
 def _look_at_trunk(weights: Weights, seen: _Seen, where: str) -> None:
     tensors = trunk_tensors(weights.tensors, where) or weights.tensors
+    if (other := other_trunk(tensors)) is not None:
+        seen.kind, seen.title, seen.sizes = "trunk", other.title, other.sizes
+        return
     openai = weights.torchscript or any(note in weights.tensors for note in CLIP_NOTES)
     seen.title = "not a whole CLIP trunk"
     told, wrong = trunk_sizes(tensors, "")
@@ -191,13 +204,21 @@ def _look_at_trunk(weights: Weights, seen: _Seen, where: str) -> None:
 
 
 def _sizes(config: NetworkConfig) -> dict[str, int]:
-    sizes = config.trunk.sizes
-    assert sizes is not None  # a saved network's are resolved
-    told = {
-        name: value
-        for name, value in sizes.model_dump().items()
-        if isinstance(value, int) and not isinstance(value, bool)
-    }
+    if config.on_experts:
+        experts = config.experts
+        text = {f"text_{name}": size for name, size in experts.text.model_dump().items()}
+        shared = {"shared": experts.shared} if config.kind == "ce" else {}
+        return {"experts": len(experts.modalities), **shared, **text}
+    trunk = config.trunk
+    if trunk.sizes is None:  # a saved network's make is resolved
+        own = description(trunk)
+        told = {name: getattr(own, name) for name in ("image_size", "embed_dim", "context_length")}
+    else:
+        told = {
+            name: value
+            for name, value in trunk.sizes.model_dump().items()
+            if isinstance(value, int) and not isinstance(value, bool)
+        }
     told |= {"frames": config.frames, "words": config.words, "temporal_layers": config.temporal_layers}
     return _with_heads(told)
 
@@ -226,6 +247,8 @@ def _with_heads(sizes: dict[str, int]) -> dict[str, int]:
 
 def _settings(config: NetworkConfig) -> dict[str, Any]:
     """Settings of this kind of network."""
+    if config.on_experts:
+        return _expert_settings(config)
     shared: dict[str, Any] = {"mask_padding": config.mask_padding}
     if config.kind == "student":
         return shared | {
@@ -235,6 +258,24 @@ def _settings(config: NetworkConfig) -> dict[str, Any]:
         }
     own: dict[str, Any] = getattr(config, config.kind).model_dump() if config.kind in ("ts2net", "xpool", "drl") else {}
     return shared | own
+
+
+def _expert_settings(config: NetworkConfig) -> dict[str, Any]:
+    dumped = config.experts.model_dump(exclude={"modalities", "text", "shared"})
+    if config.kind == "moee":
+        dumped = {name: dumped[name] for name in ("fixed_weights", "keep_missing")}
+    for name, expert in sorted(config.experts.modalities.items()):
+        sequence = f", {expert.tokens} rows in {counted(expert.clusters, 'cluster')}" if expert.tokens else ""
+        dumped[name] = f"{expert.width} numbers{sequence}"
+    return dumped
+
+
+def _trunk(trunk: TrunkConfig) -> dict[str, Any]:
+    """What is recorded of it; a name beside sizes says nothing of where they come from."""
+    told: dict[str, Any] = {"family": description(trunk).family}
+    if trunk.towers is not None or trunk.tag is not None:
+        told |= {"model": trunk.model, "tag": trunk.tag}
+    return told | ({} if trunk.pixels is None else {"pixels": trunk.pixels.model_dump()})
 
 
 def _dtypes(tensors: dict[str, Tensor]) -> dict[str, int]:
@@ -262,7 +303,7 @@ def _odd_network(found: PublishedCheckpoint) -> Iterator[str]:
     if found.unused:
         first = ", ".join(list(found.unused)[:NAMED])
         more = f" and {len(found.unused) - NAMED} more" if len(found.unused) > NAMED else ""
-        place = "kept aside" if found.clip_names == "ours" else "left out"
+        place = "kept aside" if found.clip_names == "ours" and not found.their_names else "left out"
         yield f"{counted(len(found.unused), 'tensor is', 'tensors are')} not used and {place}: {first}{more}"
     if found.clip_names == "Hugging Face":
         yield "CLIP has Hugging Face's names: q, k, v are packed and both projections transposed for ours"
@@ -275,5 +316,5 @@ def _odd_network(found: PublishedCheckpoint) -> Iterator[str]:
         yield "heads and dropout of the pooling are not recorded: 1 and 0.3 are assumed"
     if config.kind == "drl" and found.clip_names != "ours":
         yield "no released code takes frame-text scores from DRL; which are taken is a setting of ours"
-    if config.trunk.sizes is not None and config.trunk.sizes.vocab_size != VOCABULARY:
+    if not config.on_experts and config.trunk.sizes is not None and config.trunk.sizes.vocab_size != VOCABULARY:
         yield f"its vocabulary has {config.trunk.sizes.vocab_size} tokens, CLIP's {VOCABULARY}: it cannot read captions"

@@ -6,7 +6,7 @@ DRL (specs: TeachCLIP 1.6, X-CLIP 7, TS2-Net 6 and 9, X-Pool 3 and 6, DRL 2).
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -14,7 +14,14 @@ from torch import Tensor
 
 from ....configs.schema import DrlConfig, NetworkConfig, TrunkConfig, TrunkSizes, Ts2NetConfig
 from ....errors import CheckpointError
+from ....plurals import counted
 from ..clip.trunk import CLIP_NOTES
+from ..experts.published import (
+    network_config,
+    published_expert_name,
+    split_unused,
+    under_our_names,
+)
 from ..weights.files import listed
 from ..weights.names import (
     SHIFTED,
@@ -67,6 +74,7 @@ class PublishedCheckpoint:
         slots: which of "frames" and "words" the checkpoint records.
         clip_names: whose names the file has, for CLIP.
         scale_shape: of the logit scale in the file: a scalar, or one element.
+        their_names: published names by ours, of networks without a CLIP.
     """
 
     title: str
@@ -76,9 +84,12 @@ class PublishedCheckpoint:
     slots: tuple[str, ...] = ()
     clip_names: Literal["ours", "OpenAI", "Hugging Face"] = "ours"
     scale_shape: tuple[int, ...] = ()
+    their_names: Mapping[str, str] = field(default_factory=dict)
 
     def name_in_file(self, name: str) -> str:
         """What the file calls one of our tensors."""
+        if self.their_names:
+            return self.their_names.get(name) or published_expert_name(name, self.config)
         if self.clip_names == "ours":
             return name
         theirs = published_name(name, self.config.ts2net.shift_layers if self.config.kind == "ts2net" else ())
@@ -130,7 +141,8 @@ def read_published(
     family = family_of(state)
     if family is None:
         raise CheckpointError(
-            "this is neither a checkpoint of teachclip nor a published student, X-CLIP, TS2-Net, X-Pool or DRL",
+            "this is neither a checkpoint of teachclip nor a published student, X-CLIP, TS2-Net, X-Pool, DRL, CE or "
+            "MoEE",
             where=where,
             details=listed("tensors in it", state),
             hint=_why_not_known(state),
@@ -160,6 +172,18 @@ def read_published(
         "Hugging Face" if any(map(is_hugging_face, state)) else "OpenAI",
         tuple(state["clip.logit_scale"].shape) if "clip.logit_scale" in state else (),
     )
+
+
+def read_published_experts(state: Mapping[str, Tensor], said: Mapping[str, Any], where: str) -> PublishedCheckpoint:
+    """What a checkpoint of TeachText's code holds; `said` is its config.json.
+
+    Raises:
+        CheckpointError: the two do not make a network that is known here.
+    """
+    used, unused = split_unused(state)
+    config = network_config(used, said, where)
+    tensors, theirs = under_our_names(used, config, where)
+    return PublishedCheckpoint(title_of(config), config, tensors, unused, ("frames", "words"), their_names=theirs)
 
 
 def _check_positions(config: NetworkConfig, plain: StateDict, where: str) -> None:
@@ -197,6 +221,9 @@ def title_of(config: NetworkConfig) -> str:
     """Whose network this is, in words."""
     if config.kind == "student":
         return "TeachCLIP student" if config.pooling == "afa" else "CLIP4Clip"
+    if config.on_experts:
+        name = "MoEE" if config.kind == "moee" else "CE" if config.experts.gating else "CE without gating"
+        return f"TeachText's {name} on {counted(len(config.experts.modalities), 'expert')}"
     if config.kind == "drl":
         return f"DRL with weight networks of {config.drl.layers} layer{'s' * (config.drl.layers > 1)}"
     if config.kind == "ts2net" and not config.ts2net.shift_layers:
@@ -235,6 +262,12 @@ def published_state(found: PublishedCheckpoint) -> StateDict:
     config = found.config
     if config.kind == "openclip":
         raise CheckpointError("nobody has published an `openclip` network: it has no other names than ours")
+    if config.on_experts:
+        raise CheckpointError("TeachText's code reads a config.json beside its checkpoints, which is not written here")
+    if config.trunk.towers is not None:
+        raise CheckpointError(
+            f"nobody has published a network behind {config.trunk.model}: it has no other names than ours"
+        )
     shifted = config.ts2net.shift_layers if config.kind == "ts2net" else ()
     state = {published_name(name, shifted): value for name, value in found.tensors.items()}
     state["clip.logit_scale"] = state["clip.logit_scale"].reshape(found.scale_shape)

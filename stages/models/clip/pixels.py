@@ -1,28 +1,49 @@
-"""uint8 frames as CLIP sees them: scaled and normalised."""
+"""uint8 frames as a trunk sees them: scaled and normalised."""
 
 from functools import cache
 from typing import TYPE_CHECKING
 
+from ....configs.schema import PixelConfig
+
 if TYPE_CHECKING:
     import torch
 
+CLIP_PIXELS = PixelConfig()
+"""As OpenAI's weights were trained, and all that say nothing else."""
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
+MEAN, STD = CLIP_PIXELS.mean, CLIP_PIXELS.std
 
 
-def normalise(frames: "torch.Tensor", dtype: "torch.dtype | None" = None) -> "torch.Tensor":
-    """uint8 frames [..., 3, S, S] -> pixels as CLIP takes them, float32 unless `dtype` says otherwise."""
+def normalise(
+    frames: "torch.Tensor", dtype: "torch.dtype | None" = None, pixels: PixelConfig = CLIP_PIXELS
+) -> "torch.Tensor":
+    """uint8 frames [..., 3, S, S] -> pixels as the trunk takes them, float32 unless `dtype` says otherwise.
+
+    On a GPU by one kernel, into what its autocast would cast them to: the same numbers but for float32's rounding.
+    """
     import torch
 
-    mean, std = _constants(dtype or torch.float32, frames.device)
-    return frames.to(mean.dtype).div_(255).sub_(mean).div_(std)
+    mean, std = _constants(pixels.mean, pixels.std, dtype or torch.float32, frames.device)
+    if frames.device.type != "cuda":
+        return frames.to(mean.dtype).div_(255).sub_(mean).div_(std)
+    computed = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else mean.dtype
+    return scaled(frames, mean, std, computed)
+
+
+def scaled(frames: "torch.Tensor", mean: "torch.Tensor", std: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
+    """(frames / 255 - mean) / std by one kernel, which reads uint8 and writes `dtype`."""
+    import torch
+
+    pixels = torch.empty(frames.shape, dtype=dtype, device=frames.device)
+    return torch.addcmul(-mean / std, frames, 1 / (255 * std), out=pixels)
 
 
 @cache
-def _constants(dtype: "torch.dtype", device: "torch.device") -> tuple["torch.Tensor", ...]:
-    """MEAN and STD [3, 1, 1]; copied to a GPU once, as it waits for such a copy."""
+def _constants(
+    mean: tuple[float, ...], std: tuple[float, ...], dtype: "torch.dtype", device: "torch.device"
+) -> tuple["torch.Tensor", ...]:
+    """Both [3, 1, 1]; copied to a GPU once, as it waits for such a copy."""
     import torch
 
     with torch.inference_mode(False):
-        return tuple(torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1) for values in (MEAN, STD))
+        return tuple(torch.tensor(values, dtype=dtype, device=device).view(3, 1, 1) for values in (mean, std))

@@ -1,12 +1,11 @@
-"""The CLIP trunk: open_clip's own modules, under open_clip's own weight names.
+"""The plain ViT of CLIP: open_clip's own modules, under open_clip's own weight names.
 
 open_clip's `encode_text` takes `context_length` words and returns one vector, its `encode_image` one vector per image
 after the last block computed every token. Here its modules are called with as many words as there are, every word
 vector can be had, and of the last visual block only the class token is computed; the numbers are the same.
 """
 
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -14,11 +13,14 @@ from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ....configs.schema import TrunkConfig, TrunkSizes
+from ....configs.schema import PixelConfig, TrunkSizes
 from ....errors import CheckpointError, ConfigError
 from ....remedies import Change, Remedy
-from ..weights.files import listed, load_into, read_weights
-from .catalog import named_sizes, weights_file
+from ..weights.files import listed
+from .base import Trunk
+from .pixels import CLIP_PIXELS
+from .quick_gelu import use_light_quick_gelu
+from .tokens import without_padding
 
 HEAD_WIDTH = 64
 SHIFT_PARTS = 7  # one token in so many comes from the previous frame, another from the next
@@ -37,14 +39,19 @@ def head_count(width: int, heads: int | None = None) -> int:
     return heads
 
 
-class ClipTrunk(nn.Module):
+class ClipTrunk(Trunk):
     """Image and text towers of CLIP (specs: trunk of TeachCLIP 1.1 and 1.2, X-CLIP 2).
 
     LayerNorm eps is 1e-5, heads are width // 64 unless given. Notation: N images, T texts, W words, D embed_dim.
+    A frozen trunk keeps the class token of a frame, whose `width` is the tower's.
     """
 
-    def __init__(self, sizes: TrunkSizes) -> None:
-        super().__init__()
+    words = patches = True
+    reads_padding = False
+    sizes: TrunkSizes
+
+    def __init__(self, sizes: TrunkSizes, pixels: PixelConfig = CLIP_PIXELS) -> None:
+        super().__init__(pixels)
         vision_heads = head_count(sizes.vision_width, sizes.vision_heads)
         clip = CLIP(
             sizes.embed_dim,
@@ -65,24 +72,17 @@ class ClipTrunk(nn.Module):
             ),
             quick_gelu=sizes.quick_gelu,
         )
+        use_light_quick_gelu(clip)
         self.sizes = sizes
-        self.visual: Any = clip.visual
+        self.image_size, self.width, self.embed_dim = sizes.image_size, sizes.vision_width, sizes.embed_dim
+        self.context_length, self.vocab_size = sizes.context_length, sizes.vocab_size
+        self.visual = clip.visual
         self.token_embedding: nn.Embedding = clip.token_embedding
         self.positional_embedding: nn.Parameter = clip.positional_embedding
         self.transformer: Any = clip.transformer
         self.ln_final: nn.LayerNorm = clip.ln_final
         self.text_projection: nn.Parameter = clip.text_projection
-        self.logit_scale: nn.Parameter = clip.logit_scale
-
-    @property
-    def width(self) -> int:
-        """Width of a class token."""
-        return self.sizes.vision_width
-
-    @property
-    def embed_dim(self) -> int:
-        """D, the width of the common space."""
-        return self.sizes.embed_dim
+        self.logit_scale = clip.logit_scale
 
     def class_tokens(self, pixels: Tensor) -> Tensor:
         """Class tokens [N, width] of normalised images [N, 3, S, S], after the last block, before `ln_post`."""
@@ -123,10 +123,6 @@ class ClipTrunk(nn.Module):
         features = self.visual.ln_post(tokens.to(self.dtype)) @ self.visual.proj
         return cast(Tensor, features).to(self.dtype)
 
-    def encode_frames(self, pixels: Tensor) -> Tensor:
-        """Frame features [N, D], not normalised, of normalised images [N, 3, S, S]."""
-        return self.project(self.class_tokens(pixels))
-
     def encode_words(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Word features [T, W, D] and sentence features [T, D], not normalised, of token ids [T, W].
 
@@ -137,10 +133,13 @@ class ClipTrunk(nn.Module):
         return words, words[torch.arange(len(ids), device=ids.device), ids.argmax(-1)]
 
     def encode_sentences(self, ids: Tensor) -> Tensor:
-        """Sentence features [T, D], as `encode_words` gives them, without computing what follows the last EOT."""
-        ends = ids.argmax(-1)
-        hidden = self._hidden_words(ids[:, : int(ends.max()) + 1])
-        sentences = hidden[torch.arange(len(ids), device=ids.device), ends]
+        """Sentence features [T, D], as `encode_words` gives them, without computing what follows the last EOT.
+
+        On a GPU, which would have to be waited for, `ids` come without such columns (`tokens.without_padding`).
+        """
+        if ids.device.type == "cpu":
+            ids = without_padding(ids)
+        sentences = self._hidden_words(ids)[torch.arange(len(ids), device=ids.device), ids.argmax(-1)]
         return cast(Tensor, self.ln_final(sentences) @ self.text_projection).to(self.dtype)
 
     def freeze_class_tokens(self) -> None:
@@ -157,10 +156,41 @@ class ClipTrunk(nn.Module):
         self.visual.transformer.grad_checkpointing = True
         self.transformer.grad_checkpointing = True
 
+    def channels_last(self) -> None:
+        """Of the patch convolution alone."""
+        self.visual.conv1.to(memory_format=torch.channels_last)
+
+    def compiled(self) -> Sequence[nn.Module]:
+        """Every transformer block of both towers."""
+        return [*self.visual.transformer.resblocks, *self.transformer.resblocks]
+
+    def run_compiled(self) -> None:
+        """The first block of the text tower."""
+        self.transformer.resblocks[0](torch.zeros(2, 3, self.sizes.text_width, device=self.logit_scale.device))
+
     @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the weights."""
-        return self.logit_scale.dtype
+    def identity(self) -> list[object]:
+        """Heads of both towers, and the activation; pixels where they are not OpenAI's."""
+        heads = [tower.resblocks[0].attn.num_heads for tower in (self.visual.transformer, self.transformer)]
+        return [*heads, self.sizes.quick_gelu, *self._other_pixels()]
+
+    @property
+    def frame_identity(self) -> list[object]:
+        """Heads of the image tower, and the activation; pixels where they are not OpenAI's."""
+        return [self.visual.transformer.resblocks[0].attn.num_heads, self.sizes.quick_gelu, *self._other_pixels()]
+
+    def frame_weights(self) -> Iterable[tuple[str, Tensor]]:
+        """Those of the image tower up to its last block."""
+        behind = ("ln_post.", "proj")
+        return ((name, value) for name, value in self.visual.state_dict().items() if not name.startswith(behind))
+
+    @property
+    def text_blocks(self) -> tuple[Tensor, nn.ModuleList]:
+        """Positions and blocks."""
+        return self.positional_embedding, self.transformer.resblocks
+
+    def _other_pixels(self) -> list[object]:
+        return [] if self.pixels == CLIP_PIXELS else [self.pixels.model_dump(mode="json")]
 
     def _through(self, block: nn.Module, x: Tensor) -> Tensor:
         """Images' tokens [N, tokens, width] after one block."""
@@ -209,35 +239,6 @@ def shift_step(tokens: int) -> int:
             hint=Remedy("use smaller patches, or no shift", Change({"train.network.ts2net.shift_layers": "[]"})),
         )
     return tokens // SHIFT_PARTS
-
-
-def build_trunk(config: TrunkConfig) -> ClipTrunk:
-    """The trunk that `config` describes, with its weights; without any, drawn from torch's global generator.
-
-    Weights may be an open_clip tag, a file of open_clip's or OpenAI's (TorchScript), or any checkpoint that holds a
-    trunk of these sizes: ours, a run folder's, a published student's or X-CLIP's.
-
-    Raises:
-        ConfigError: the model is unknown, or not made of open_clip's own ViT and text transformer.
-        CheckpointError: the weights cannot be had, or are of another network.
-    """
-    sizes = config.sizes or named_sizes(config.model)
-    path = weights_file(config, sizes)
-    trunk = ClipTrunk(sizes)
-    if path is not None:
-        _load_trunk(trunk, path)
-    return trunk
-
-
-def _load_trunk(trunk: ClipTrunk, path: Path) -> None:
-    weights = read_weights(path)
-    if weights.torchscript and not trunk.sizes.quick_gelu:
-        raise CheckpointError(
-            "OpenAI's weights were trained with QuickGELU, which this trunk does not use",
-            where=str(path),
-            hint="use a -quickgelu model, or sizes.quick_gelu: true",
-        )
-    load_into(trunk, trunk_tensors(weights.tensors, str(path)) or weights.tensors, str(path))
 
 
 def trunk_tensors(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from .network import Features
 
 BLOCK_BYTES = {"cpu": 4 << 20, "cuda": 128 << 20}
 """Of the largest tensor of a block; on a CPU it should stay in the cache."""
+VECTOR = 16
 
 
 def score_in_blocks(
@@ -18,12 +19,18 @@ def score_in_blocks(
     """`score` of every pair [T, V], about as many texts as videos at a time: what is read of either is used often."""
     count = _count(texts)
     pairs = max(1, block_bytes(next(iter(videos.values()))) // bytes_per_pair)
-    at_once = min(count, math.isqrt(pairs))
+    side = _whole_vectors(math.isqrt(pairs))
+    at_once = max(1, min(count, pairs // side))
     rows = []
     for text_block in blocks(texts, at_once):
-        columns = [score(text_block, block) for block in blocks(videos, pairs // at_once)]
+        columns = [score(text_block, block) for block in blocks(videos, max(1, pairs // at_once))]
         rows.append(columns[0] if len(columns) == 1 else torch.cat(columns, dim=1))
     return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def _whole_vectors(videos: int) -> int:
+    """So many videos or a few more, that rows of them fill a processor's vectors."""
+    return -(-videos // VECTOR) * VECTOR if videos > VECTOR else videos
 
 
 def block_bytes(values: Tensor) -> int:

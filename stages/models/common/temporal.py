@@ -4,10 +4,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from open_clip.transformer import LayerNorm, QuickGELU, Transformer
+from open_clip.transformer import LayerNorm, Transformer
 from torch import Tensor, nn
 
-from ..clip.trunk import ClipTrunk, head_count
+from ..clip.base import Trunk
+from ..clip.quick_gelu import QuickGELU
+from ..clip.trunk import head_count
 
 LAYER_NORM_EPS = 1e-12  # not CLIP's 1e-5: the published code takes another LayerNorm class here
 MASKED = -1e6  # added to the scores of padded frames
@@ -46,19 +48,27 @@ class TemporalTransformer(nn.Module):
         return x
 
     @torch.no_grad()
-    def initialise(self, trunk: ClipTrunk) -> None:
-        """Start from CLIP's text tower: its positions, and layer i from its layer i, where the widths agree.
+    def initialise(self, trunk: Trunk) -> None:
+        """Start from CLIP's text tower: its positions, and layer i from its layer i, where the widths agree (and the
+        layers are of this make, which other trunks' may not be).
 
         Everything without such a source is normal(0, 0.02), biases 0, LayerNorm the identity.
         """
         _initialise_afresh(self)
-        if trunk.sizes.text_width != self.positions.shape[1]:
+        if trunk.text_blocks is None:
             return
-        rows = min(len(self.positions), len(trunk.positional_embedding))
-        self.positions[:rows] = trunk.positional_embedding[:rows]
-        for block, source in zip(self.resblocks, trunk.transformer.resblocks, strict=False):
+        positions, blocks = trunk.text_blocks
+        if positions.shape[1] != self.positions.shape[1] or _shapes(blocks[0]) != _shapes(self.resblocks[0]):
+            return
+        rows = min(len(self.positions), len(positions))
+        self.positions[:rows] = positions[:rows]
+        for block, source in zip(self.resblocks, blocks, strict=False):
             for target, value in zip(block.parameters(), source.parameters(), strict=True):
                 target.copy_(value)
+
+
+def _shapes(block: nn.Module) -> list[torch.Size]:
+    return [parameter.shape for parameter in block.parameters()]
 
 
 def _initialise_afresh(module: nn.Module) -> None:

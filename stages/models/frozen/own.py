@@ -26,20 +26,25 @@ class OwnTeacher:
 
     Shapes are checked at every call, values at the first call of each method.
 
+    Args:
+        config: names the class and its options.
+        device: where it runs.
+        plugin: the class itself, where it is at hand.
+
     Raises:
         ConfigError: the class cannot be loaded.
         PluginError: it lacks something, or fails; likewise every method, naming itself.
     """
 
-    def __init__(self, config: TeacherConfig, device: torch.device) -> None:
+    def __init__(self, config: TeacherConfig, device: torch.device, plugin: Callable[..., Any] | None = None) -> None:
         assert config.plugin is not None
         self.name, self._device = config.name, device
         self._title = f"teacher {config.name!r} ({config.plugin})"
-        self._class = load_plugin(config.plugin, GROUP, f"score.teachers.{config.name}.plugin")
+        self._class = plugin or load_plugin(config.plugin, GROUP, f"score.teachers.{config.name}.plugin")
         with users_code(f"{self._title}: making it", self._class):
             self._teacher = self._class(name=config.name, device=device, **config.options)
             said: dict[str, Any] = {key: getattr(self._teacher, key, None) for key in _ATTRIBUTES}
-        if lacks := [*_wrong_attributes(said), *_missing_methods(self._teacher)]:
+        if lacks := [*wrong_attributes(said), *_missing_methods(self._teacher)]:
             raise PluginError(f"{self._title} lacks what a teacher needs", details=lacks, hint=_PAGE)
         self.score_version: int = said["score_version"]
         self.frames: int = said["frames"]
@@ -48,7 +53,8 @@ class OwnTeacher:
         self.weights_digest: str = said["weights_digest"]
         self._seen: set[str] = set()
         self._gives_frame_logits: bool | None = None
-        self._pairs_alone = False
+        self.pairs_alone = False
+        """Whether no pair was seen to depend on others; so long each call of `score` is looked at."""
 
     def encode_videos(self, frames: Tensor, mask: Tensor, times: Tensor) -> Features:
         """See `Teacher`."""
@@ -69,9 +75,9 @@ class OwnTeacher:
     def score(self, texts: Features, videos: Features) -> Tensor:
         """See `Teacher`."""
         found = self._scores("score", self._call("score", texts, videos), (_count(texts), _count(videos)))
-        if not self._pairs_alone and len(found) > 1 and found.shape[1] > 1:
+        if not self.pairs_alone and len(found) > 1 and found.shape[1] > 1:
             self._refuse_dependent(texts, videos, found)
-            self._pairs_alone = True
+            self.pairs_alone = True
         return found
 
     def frame_logits(self, texts: Features, videos: Features) -> Tensor | None:
@@ -147,11 +153,12 @@ _ATTRIBUTES: dict[str, tuple[str, Callable[[object], bool]]] = {
 }
 
 
-def _wrong_attributes(said: Mapping[str, object]) -> list[str]:
+def wrong_attributes(said: Mapping[str, object]) -> list[str]:
+    """What is wrong with attributes of a class of the user's own, by name; a line each."""
     return [
         f"{key}: {'missing' if said[key] is None else _described(said[key])}; it is {what}"
         for key, (what, fits) in _ATTRIBUTES.items()
-        if not fits(said[key])
+        if key in said and not fits(said[key])
     ]
 
 

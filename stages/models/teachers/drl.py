@@ -9,13 +9,15 @@ from torch.nn import functional
 
 from ....configs.schema import NetworkConfig
 from ....errors import CheckpointError
-from ..clip.trunk import ClipTrunk
+from ..clip.base import Trunk
 from ..common.network import Features, VideoTextNetwork, masked_mean
 from ..common.pair_blocks import block_bytes, blocks
 from ..common.temporal import INIT_STD
+from ..common.valid_frames import Frames
 from .cdcr import cdcr
 
-TEXTS_AT_A_TIME = 16  # of like length
+TEXTS_AT_A_TIME = {"cpu": 8, "cuda": 16}
+"""Texts of like length: fewer have less padding between them, more are fewer kernels."""
 
 
 class Drl(VideoTextNetwork):
@@ -28,7 +30,10 @@ class Drl(VideoTextNetwork):
     the dot product of a sentence with the mean frame (dp); the latter two have no weight networks.
     """
 
-    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
+    reads_slots = True
+    needs = ("words",)
+
+    def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__(config, trunk)
         self.text_weight_fc: nn.Module | None = None
         self.video_weight_fc: nn.Module | None = None
@@ -40,7 +45,7 @@ class Drl(VideoTextNetwork):
         drl = self.config.drl
         return (drl.interaction, drl.frame_scores, self.config.words, self.config.frames)
 
-    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_videos(self, frames: Frames, mask: Tensor) -> Features:
         """What `video_features` says, of frames as `frame_features` takes them.
 
         Raises:
@@ -93,28 +98,32 @@ class Drl(VideoTextNetwork):
             return {"words": unit, "weights": weights, "mask": mask, "sentence": sentence}
 
     def score(self, texts: Features, videos: Features) -> Tensor:
-        """Raw scores [T, V], equal to `plain_score`, in blocks of texts of like length without their common padding.
+        """Raw scores [T, V]: in training `plain_score`, as for the texts' lengths a GPU would have to be waited for; in
+        evaluation equal to it, in blocks of texts of like length without their common padding.
 
-        Source: specs, DRL 7. No tensor grows with T x V x W x F.
+        Source: specs, DRL 7. In evaluation no tensor grows with T x V x W x F.
         """
+        if self.training:
+            return self.plain_score(texts, videos)
         with torch.autocast(texts["words"].device.type, enabled=False):
             if self.config.drl.interaction == "dp":
                 return texts["sentence"] @ videos["vector"].T
-            lengths = texts["mask"].sum(1).cpu()
-            order = lengths.argsort(stable=True)
+            lengths, order = texts["mask"].sum(1).sort(stable=True)
+            longest = lengths.tolist()
             video_blocks = list(_video_blocks(videos, self.config.words))
             rows = []
-            for part in torch.split(order, TEXTS_AT_A_TIME):
-                text_block = _text_block(texts, part, longest=int(lengths[part[-1]]))
+            many = _texts_at_a_time(videos["frames"])
+            for start in range(0, len(order), many):
+                part = order[start : start + many]
+                text_block = _text_block(texts, part, longest[start : start + many][-1])
                 rows.append(torch.cat([_token_wise(text_block, block) for block in video_blocks], dim=1))
-            scores = torch.cat(rows)
-            return scores[order.argsort().to(scores.device)]
+            return torch.cat(rows)[order.argsort()]
 
     def plain_score(self, texts: Features, videos: Features) -> Tensor:
         """Raw scores [T, V] as defined (specs: DRL 4), over all slots and in one piece; `score` equals it."""
-        if self.config.drl.interaction == "dp":
-            return self.score(texts, videos)
         with torch.autocast(texts["words"].device.type, enabled=False):
+            if self.config.drl.interaction == "dp":
+                return texts["sentence"] @ videos["vector"].T
             sim_TVWF = self.similarities(texts, videos)
             of_words = torch.einsum("tvw,tw->tv", sim_TVWF.amax(3), texts["weights"])
             of_frames = torch.einsum("tvf,vf->tv", sim_TVWF.amax(2), videos["weights"])
@@ -122,8 +131,9 @@ class Drl(VideoTextNetwork):
 
     def similarities(self, texts: Features, videos: Features) -> Tensor:
         """Cosines [T, V, W, F] of every word with every frame; 0 in padded slots."""
-        sim_TVWF = torch.einsum("twd,vfd->tvwf", texts["words"], videos["frames"])
-        return sim_TVWF * texts["mask"][:, None, :, None] * videos["mask"][None, :, None, :]
+        words = _without_padding(texts["words"], texts["mask"])
+        frames = _without_padding(videos["frames"], videos["mask"])
+        return torch.einsum("twd,vfd->tvwf", words, frames)
 
     def frame_logits(self, texts: Features, videos: Features) -> Tensor:
         """Frame-text scores [T, F] of text i with video i: cosines, before softmax (specs: DRL 5, candidates A to C).
@@ -138,6 +148,10 @@ class Drl(VideoTextNetwork):
                 return (frames @ words.mT).amax(2)
             frames = videos["frames" if self.config.drl.frame_scores == "temporal" else "clip_frames"]
             return torch.einsum("td,tfd->tf", texts["sentence"], frames)
+
+    @property
+    def has_auxiliary_loss(self) -> bool:
+        return self.config.drl.cdcr > 0
 
     def auxiliary_loss(self, texts: Features, videos: Features) -> Tensor | None:
         """CDCR times `cdcr_weight`; None for `cdcr: 0`."""
@@ -174,9 +188,12 @@ def _without_padding(vectors: Tensor, mask: Tensor) -> Tensor:
     return vectors * mask.unsqueeze(2)
 
 
+def _texts_at_a_time(frames: Tensor) -> int:
+    return TEXTS_AT_A_TIME.get(frames.device.type, TEXTS_AT_A_TIME["cpu"])
+
+
 def _text_block(texts: Features, part: Tensor, longest: int) -> Features:
     """Texts at `part`, cut to their `longest`; `floor` [n, 1, 1] is 0 for a text that has padded slots, else -inf."""
-    part = part.to(texts["words"].device)
     mask = texts["mask"][part]
     return {
         "words": _without_padding(texts["words"][part, :longest], mask[:, :longest]),
@@ -188,9 +205,11 @@ def _text_block(texts: Features, part: Tensor, longest: int) -> Features:
 def _video_blocks(videos: Features, words: int) -> Iterator[Features]:
     """`frames` [F, v, D], zero in padding, and `weights` [F, v]: frames first, so that maxima run over whole rows."""
     frames = videos["frames"]
-    bytes_per_video = TEXTS_AT_A_TIME * words * frames.shape[1] * frames.element_size()
+    bytes_per_video = _texts_at_a_time(frames) * words * frames.shape[1] * frames.element_size()
     for block in blocks(videos, max(1, block_bytes(frames) // bytes_per_video)):
-        frames = _without_padding(block["frames"], block["mask"])
+        mask, frames = block["mask"], block["frames"]
+        if mask.is_cuda or not mask.all():  # a GPU would have to be waited for
+            frames = _without_padding(frames, mask)
         yield {"frames": frames.transpose(0, 1).contiguous(), "weights": block["weights"].T}
 
 
@@ -198,6 +217,6 @@ def _token_wise(texts: Features, videos: Features) -> Tensor:
     """Scores [n, v] of a block of texts with a block of videos (specs: DRL 7)."""
     words, frames = texts["words"], videos["frames"]
     sim_nWFv = (words.flatten(0, 1) @ frames.flatten(0, 1).T).view(*words.shape[:2], *frames.shape[:2])
-    of_words = torch.einsum("nwv,nw->nv", sim_nWFv.amax(2), texts["weights"])
+    of_words = (sim_nWFv.amax(2) * texts["weights"].unsqueeze(2)).sum(1)
     best_words = torch.maximum(sim_nWFv.amax(1), texts["floor"])
     return (of_words + (best_words * videos["weights"]).sum(1)) / 2

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..common.network import Features, VideoTextNetwork, masked_mean
+from ..common.valid_frames import Frames
 
 
 class OpenClip(VideoTextNetwork):
@@ -16,16 +17,16 @@ class OpenClip(VideoTextNetwork):
 
     one_vector = True
 
-    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_videos(self, frames: Frames, mask: Tensor) -> Features:
         """`vector` [V, D] and `frames` [V, F, D], unit length."""
         features = self.frame_features(frames, mask)
         with torch.autocast(features.device.type, enabled=False):
-            unit = functional.normalize(features, dim=-1)
-            return {"vector": functional.normalize(masked_mean(unit, mask), dim=-1), "frames": unit}
+            frames = functional.normalize(features, dim=-1)
+            return {"vector": self.unit(masked_mean(frames, mask)), "frames": self.unit(features)}
 
     def encode_texts(self, ids: Tensor) -> Features:
         """`vector` [T, D], unit length."""
-        return {"vector": functional.normalize(self.trunk.encode_sentences(ids), dim=-1)}
+        return {"vector": self.unit(self.trunk.encode_sentences(ids))}
 
     def score(self, texts: Features, videos: Features) -> Tensor:
         """Cosines [T, V]."""

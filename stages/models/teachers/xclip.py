@@ -8,11 +8,13 @@ from torch.nn import functional
 
 from ....configs.schema import NetworkConfig
 from ....errors import CheckpointError
-from ..clip.trunk import ClipTrunk
+from ..clip.base import Trunk
 from ..common.network import Features, VideoTextNetwork, masked_mean
 from ..common.pair_blocks import score_in_blocks
+from ..common.valid_frames import Frames
 
 TEMPERATURE = 0.01  # of the attention over similarities
+SAFE = 60.0  # exponentials of less, times what a learned matrix holds, are far from float32's ends
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,10 @@ class XClip(VideoTextNetwork):
     the score, whatever `mask_padding` says.
     """
 
-    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
+    reads_slots = True
+    needs = ("words",)
+
+    def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__(config, trunk)
         width, words, frames = trunk.embed_dim, config.words, config.frames
         self.global_mat_weight = _identity(width)
@@ -48,7 +53,7 @@ class XClip(VideoTextNetwork):
         self.frame_mat_weight = _identity(frames)
         self.frame_mat_weight2 = _identity(frames)
 
-    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_videos(self, frames: Frames, mask: Tensor) -> Features:
         """`vector` [V, D] and `frames` [V, F, D] (from before the temporal transformer), unit length."""
         self._refuse_other(mask.shape[1], self.config.frames, "frames a video")
         features = self.frame_features(frames, mask)
@@ -66,7 +71,7 @@ class XClip(VideoTextNetwork):
     def score(self, texts: Features, videos: Features) -> Tensor:
         """Raw scores [T, V]; computed in blocks, so that no tensor grows with T x V x W x F."""
         bytes_per_pair = self.config.words * self.config.frames * videos["frames"].element_size()
-        return score_in_blocks(lambda *block: self.parts(*block).mean(), texts, videos, bytes_per_pair)
+        return score_in_blocks(lambda *block: self._parts(*block).mean(), self._sides(texts), videos, bytes_per_pair)
 
     def frame_logits(self, texts: Features, videos: Features) -> Tensor:
         """Cosines [T, F] of sentence i with the frames of video i (y_f before softmax; padded frames too)."""
@@ -74,30 +79,57 @@ class XClip(VideoTextNetwork):
 
     def parts(self, texts: Features, videos: Features) -> XClipParts:
         """The four parts of the score of every pair, in one piece (specs: X-CLIP 5)."""
-        with torch.autocast(videos["vector"].device.type, enabled=False):
-            sentence, words = texts["sentence"], texts["words"]
-            vector, frames = videos["vector"], videos["frames"].transpose(0, 1)
-            over_frames, over_words = self.frame_word_levels(words, videos["frames"])
-            return XClipParts(
-                video_sentence=sentence @ self.global_mat_weight @ vector.T,
-                video_word=_attend(words @ vector.T, self.word_logit_weight),
-                sentence_frame=_attend(
-                    (sentence @ frames.flatten(0, 1).T).view(-1, *frames.shape[:2]), self.frame_logit_weight
-                ),
-                frame_word=(_attend(over_words, self.frame_mat_weight2) + _attend(over_frames, self.word_mat_weight2))
-                / 2,
-            )
+        return self._parts(self._sides(texts), videos)
 
     def frame_word_levels(self, words: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Frame-word similarities attended over frames [T, W, V], and over words [T, F, V].
+        """Frame-word similarities of words [T, W, D] and frames [V, F, D] attended over frames [T, W, V], and over
+        words [T, F, V]."""
+        over_frames, over_words = self._levels(words @ self.local_mat_weight / TEMPERATURE, frames.transpose(0, 1))
+        return over_frames * TEMPERATURE, over_words * TEMPERATURE
+
+    def _sides(self, texts: Features) -> Features:
+        """What pairs need of texts: all that is compared below a softmax is divided by its temperature here, once, and
+        what comes out is multiplied by it, so that no tensor of pairs is."""
+        sentence, words = texts["sentence"], texts["words"]
+        with torch.autocast(words.device.type, enabled=False):
+            return {
+                "whole": sentence @ self.global_mat_weight,
+                "sentence": sentence / TEMPERATURE,
+                "words": words / TEMPERATURE,
+                "local": words @ self.local_mat_weight / TEMPERATURE,
+            }
+
+    def _parts(self, sides: Features, videos: Features) -> XClipParts:
+        with torch.autocast(videos["vector"].device.type, enabled=False):
+            vector, frames = videos["vector"].T, videos["frames"].transpose(0, 1)
+            over_frames, over_words = self._levels(sides["local"], frames)
+            of_sentence = (sides["sentence"] @ frames.flatten(0, 1).T).view(-1, *frames.shape[:2])
+            of_frames, of_words = (
+                _attend(over_words, self.frame_mat_weight2),
+                _attend(over_frames, self.word_mat_weight2),
+            )
+            return XClipParts(
+                video_sentence=sides["whole"] @ vector,
+                video_word=_attend(sides["words"] @ vector, self.word_logit_weight) * TEMPERATURE,
+                sentence_frame=_attend(of_sentence, self.frame_logit_weight) * TEMPERATURE,
+                frame_word=(of_frames + of_words) * (TEMPERATURE / 2),
+            )
+
+    def _levels(self, local: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """As `frame_word_levels`, of words that know their matrix and temperature, and frames [F, V, D].
 
         Videos come last in all that is compared: attention along a dimension before them is what vectorises.
         """
-        frames = frames.transpose(0, 1)
-        similarity = (words @ self.local_mat_weight) @ frames.flatten(0, 1).T
-        over_words = _attend(similarity, self.word_mat_weight).view(-1, *frames.shape[:2])
-        over_frames = _attend(similarity.view(*words.shape[:2], *frames.shape[:2]), self.frame_mat_weight)
-        return over_frames, over_words
+        similarity = local @ frames.flatten(0, 1).T
+        by_word = similarity.view(*local.shape[:2], *frames.shape[:2])
+        if _can_be_shared(similarity):
+            exponentials = similarity.exp()
+            over_words = _attend_by(exponentials, similarity, self.word_mat_weight)
+            over_frames = _attend_by(exponentials.view_as(by_word), by_word, self.frame_mat_weight)
+        else:
+            over_words = _attend(similarity, self.word_mat_weight)
+            over_frames = _attend(by_word, self.frame_mat_weight)
+        return over_frames, over_words.view(-1, *frames.shape[:2])
 
     def _refuse_other(self, found: int, wanted: int, what: str) -> None:
         if found != wanted:
@@ -109,6 +141,27 @@ def _identity(size: int) -> nn.Parameter:
 
 
 def _attend(similarity: Tensor, matrix: Tensor) -> Tensor:
-    """Attention over similarities [..., N, V] along N words or frames, with a learned matrix [N, N]; [..., V]."""
-    weights = matrix.T @ (similarity / TEMPERATURE).softmax(dim=-2)
+    """Attention over similarities [..., N, V] along N words or frames, with a learned matrix [N, N]; [..., V].
+
+    The similarities and what comes out are in units of the temperature.
+    """
+    weights = matrix.T @ similarity.softmax(dim=-2)
     return (weights * similarity).sum(dim=-2)
+
+
+def _can_be_shared(similarity: Tensor) -> bool:
+    """Whether the softmaxes over words and over frames may share their exponentials, neither less its own maximum.
+
+    On a CPU, where exponentials are what a pair takes beside its products; a GPU would have to be waited for.
+    """
+    if similarity.device.type != "cpu":
+        return False
+    low, high = similarity.detach().aminmax()
+    return bool(low > -SAFE) and bool(high < SAFE)
+
+
+def _attend_by(exponentials: Tensor, similarity: Tensor, matrix: Tensor) -> Tensor:
+    """As `_attend`, of similarities whose exponentials are known; they are divided by their sum last."""
+    with_sum = torch.cat([matrix, matrix.new_ones(len(matrix), 1)], dim=1).T
+    mixed = with_sum @ exponentials
+    return (mixed[..., :-1, :] * similarity).sum(dim=-2) / mixed[..., -1, :]

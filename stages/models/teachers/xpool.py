@@ -7,9 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ....configs.schema import NetworkConfig
-from ..clip.trunk import ClipTrunk, head_count
+from ..clip.base import Trunk
+from ..clip.trunk import head_count
 from ..common.network import Features, VideoTextNetwork
 from ..common.pair_blocks import score_in_blocks
+from ..common.valid_frames import Frames
 
 LAYER_NORM_EPS = 1e-5
 MASKED = -1e4  # added to the logits of padded frames; finite, since caches refuse what is not
@@ -142,14 +144,14 @@ class XPool(VideoTextNetwork):
     pair costs 12.8 K multiply-adds in place of 537 K (12 frames, one head): the same numbers but for rounding.
     """
 
-    def __init__(self, config: NetworkConfig, trunk: ClipTrunk) -> None:
+    def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__(config, trunk)
         self.pooling = TextConditionedPooling(trunk.embed_dim, config.xpool.heads, config.xpool.dropout)
 
     def settings(self) -> tuple[object, ...]:
         return (self.config.mask_padding, self.config.xpool.heads)
 
-    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_videos(self, frames: Frames, mask: Tensor) -> Features:
         """`keys` [V, F, D] and `padding` [V, F]; with them `values` [V, F, D] in training, or what they are condensed
         to in evaluation (`TextConditionedPooling.condense`)."""
         features = self.frame_features(frames, mask)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ....errors import CheckpointError, printable
 from ....remedies import Hint, Remedy, Train
+from .inert import inert_objects
 from .torchscript import is_torchscript, read_torchscript
 from .wrapping import unwrapped
 
@@ -33,12 +34,14 @@ class Weights:
         metadata: of a safetensors file.
         format: how the file is written; OpenAI's own files are TorchScript archives.
         wrapped: what was around the tensors, in words.
+        path: of the file, beside which others may lie.
     """
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
     format: Format
     wrapped: tuple[str, ...] = ()
+    path: Path | None = None
 
     @property
     def torchscript(self) -> bool:
@@ -90,6 +93,15 @@ def read_weights(path: Path) -> Weights:
         ) from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself, without reading its tensors; nothing for a file that cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return {}  # said where it is loaded
+
+
 def refuse_not_utf_8(path: Path) -> None:
     """Refuse a path that safetensors writes to and then cannot open.
 
@@ -121,7 +133,8 @@ def load_into(
     Raises:
         CheckpointError: naming tensors that are missing, not known, of another shape, not floating or not finite.
     """
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    state = module.state_dict()
+    wanted = {name: tuple(value.shape) for name, value in state.items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     misshaped = [
         f"{named(name)}: {found[name]} instead of {shape}"
@@ -135,14 +148,20 @@ def load_into(
     ]
     if details:
         raise CheckpointError("these weights are of another network", where=where, details=details)
-    whole = [f"{named(name)}: {value.dtype}" for name, value in tensors.items() if not value.is_floating_point()]
-    if whole:
-        raise CheckpointError("weights are no floating numbers", where=where, details=listed("of another type", whole))
+    counters = {name for name, value in state.items() if not value.is_floating_point()}  # of batch norms
+    others = [
+        f"{named(name)}: {value.dtype}"
+        for name, value in tensors.items()
+        if value.is_floating_point() == (name in counters) or value.is_complex()
+    ]
+    if others:
+        raise CheckpointError("weights are no floating numbers", where=where, details=listed("of another type", others))
     broken = [named(name) for name, value in tensors.items() if not value.isfinite().all()]
     if broken:
         raise CheckpointError("weights are not finite", where=where, details=listed("not finite", broken))
     if assign:
-        tensors = {name: value.to(torch.float32, copy=True).contiguous() for name, value in tensors.items()}
+        types = {name: state[name].dtype if name in counters else torch.float32 for name in tensors}
+        tensors = {name: value.to(types[name], copy=True).contiguous() for name, value in tensors.items()}
     module.load_state_dict(tensors, assign=assign)
 
 
@@ -199,7 +218,7 @@ def _read_torch(path: Path) -> object:
             packed = [entry for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
         if any(entry.file_size > _LARGEST_PACKED for entry in packed):
             raise ValueError("it is compressed, as torch never does")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), inert_objects(path):
         warnings.filterwarnings("ignore", message="Detected pickle protocol|Validating sparse tensor")
         return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -210,7 +229,7 @@ def _plain(value: object, metadata: dict[str, str], kind: Format, path: Path) ->
         raise CheckpointError(
             "tensors are not stored in full", where=str(path), details=listed("sparse, or larger than stored", hollow)
         )
-    return Weights(tensors, metadata, kind, wrapped)
+    return Weights(tensors, metadata, kind, wrapped, path)
 
 
 def _is_hollow(tensor: Tensor) -> bool:

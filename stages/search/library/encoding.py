@@ -58,7 +58,7 @@ class WindowEncoder:
         self.windows = self.frames = 0
         self._tokens: dict[int, list[Tensor]] = {}
         with torch.inference_mode(), plain_float32(self.device):
-            size = network.trunk.sizes.image_size
+            size = network.trunk.image_size
             frames = torch.zeros(1, 1, 3, size, size, dtype=torch.uint8, device=self.device)
             self._blank = network.class_tokens(frames, torch.zeros(1, 1, dtype=torch.bool, device=self.device))[0]
 

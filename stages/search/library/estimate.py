@@ -76,7 +76,7 @@ def estimate_videos(
     seen = _probed(probe, network, config, Cut.of(loaded.described))
     share = total_size(files) / max(1.0, seen.bytes)
     processes = min(config.workers or cores(), max(1, len(files)))
-    width, slots = network.trunk.embed_dim, network.config.frames
+    width, slots = network.vector_width, network.config.frames
     window = 2 * (2 * width + 8 * slots + 100) + 2 * slots * width  # in the database and the matrix; its frames
     return IndexEstimate(
         files=len(found.files),

@@ -39,7 +39,7 @@ class VideoModel:
     def described(self) -> Model:
         """As a library has it: runs and files by their whole path."""
         name = self.name if self.name.startswith(OPENCLIP) else str(Path(self.name).absolute())
-        return Model(name, self.digest, self.network.trunk.embed_dim, self.network.config.frames)
+        return Model(name, self.digest, self.network.vector_width, self.network.config.frames)
 
 
 def load_model(name: str, device: torch.device) -> VideoModel:
@@ -55,8 +55,8 @@ def load_model(name: str, device: torch.device) -> VideoModel:
 
 def decoding(network: VideoTextNetwork, workers: int) -> PrepareConfig:
     """How the frames of a model's windows are decoded, on so many processes (0: one a core)."""
-    size, frames = network.trunk.sizes.image_size, network.config.frames
-    return PrepareConfig(image_size=size, max_frames=frames, workers=workers, timeout=TIMEOUT)
+    frames = network.config.frames
+    return PrepareConfig(**network.trunk.prepared, max_frames=frames, workers=workers, timeout=TIMEOUT)
 
 
 def model_of(folder: Path) -> str:

@@ -20,6 +20,7 @@ from ...data.video.decode import READER
 from ...data.video.source import stamp_or_none
 from ...data.video_inputs import VIDEOS_AT_ONCE, FrameInputs, encoded
 from ...models.common.network import VideoTextNetwork
+from ...models.shortened import split_width
 from ...retrieval.fits import check_fits
 from ...runtime.device import choose_device, plain_float32
 from ...runtime.reporting import Reporter
@@ -39,7 +40,7 @@ def index_frames(config: Config, reporter: Reporter) -> Path:
     """
     if config.data.set == "webdataset":
         raise DataError("videos inside of tar shards cannot be shown", where=str(config.data.video_folder))
-    if not config.search_run.exists():
+    if not Path(split_width(config.search_run)[0]).exists():
         hint = Remedy("train it first", Train({"train.run": str(config.search.run)}))
         raise CheckpointError("there is no trained student yet", where=str(config.search_run), hint=hint)
     folder = config.work / FOLDER
@@ -49,7 +50,7 @@ def index_frames(config: Config, reporter: Reporter) -> Path:
     model = Model(
         str(config.search_run.absolute()),
         network.digest,
-        network.network.trunk.embed_dim,
+        network.network.vector_width,
         frames.max_frames,
         whole=math.inf,
     )

@@ -19,7 +19,6 @@ from ....configs.schema import PrepareConfig
 from ....errors import CacheError, CacheMismatchError, CheckpointError, DataError, TeachclipError
 from ....remedies import IndexVideos, Remedy
 from ...data.readers.text_files import blank
-from ...models.clip.tokens import tokenize_telling
 from ...models.named import OPENCLIP
 from ...runtime.device import choose_device, plain_float32
 from ..library.models import VideoModel, load_model
@@ -105,7 +104,7 @@ class OpenIndex:
         self._usual: Usual | None = None
         self._nearest(np.zeros(library.model.width, np.float32), 1, ALL)  # fills the exact index now
         if model is not None:
-            tokenize_telling(["warm"], 3)  # reads the vocabulary
+            model.network.tokenize_telling(["warm"])  # reads the vocabulary
 
     @classmethod
     def open(
@@ -191,8 +190,8 @@ class OpenIndex:
 
     def reading(self, seconds: float) -> PrepareConfig:
         """How frames of a clip that is asked with are read."""
-        size = self._needed().network.trunk.sizes.image_size
-        return PrepareConfig(image_size=size, max_frames=self.library.model.frames, timeout=seconds)
+        trunk = self._needed().network.trunk
+        return PrepareConfig(**trunk.prepared, max_frames=self.library.model.frames, timeout=seconds)
 
     def close(self) -> None:
         """Let go of the database."""
@@ -200,10 +199,10 @@ class OpenIndex:
 
     def _encoded(self, model: VideoModel, sentences: Sequence[str]) -> tuple[torch.Tensor, list[bool]]:
         """Vectors of T sentences [T, D], and which are longer than what the model reads [T]."""
-        device = model.network.logit_scale.device
-        with self._encoding, torch.inference_mode(), plain_float32(device):
-            ids, cut = tokenize_telling(sentences, model.network.config.words)
-            return model.network.encode_texts(ids.to(device))["vector"], cut.tolist()
+        network = model.network
+        with self._encoding, torch.inference_mode(), plain_float32(network.logit_scale.device):
+            ids, cut = network.tokenize_telling(sentences)
+            return network.encode_texts(network.take_ids(ids))["vector"], cut.tolist()
 
     def _judged(self, vector: NDArray[np.float32], answers: Answers) -> Answers:
         """The same answers to a sentence, and whether they fit it."""

@@ -104,6 +104,11 @@ class VideoSampler:
         return BatchSampler(len(self._starts) - 1, self.batch_size, self.seed, groups)
 
     @property
+    def texts(self) -> int:
+        """Texts of an epoch: one a video."""
+        return self._videos.texts
+
+    @property
     def steps_per_epoch(self) -> int:
         return self._videos.steps_per_epoch
 

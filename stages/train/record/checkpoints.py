@@ -10,13 +10,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from safetensors import SafetensorError
+from torch import nn
 
 from ....cache.storage.publish import publishing
 from ....cache.training_state import HostCopy, HostState, load_state, save_state
 from ....errors import CheckpointError, TrainingError
 from ....remedies import DeleteFolder, Remedy, Train
 from ...models.checkpoints.files import save_network
-from ...models.common.network import VideoTextNetwork
+from ...models.common.network import RetrievalNetwork
 from ...runtime.background import BackgroundWriter
 from ...runtime.processes import World
 from ...runtime.reporting import Reporter
@@ -31,6 +32,7 @@ class Checkpointer:
 
     Args:
         keep: so many states are kept, the newest.
+        losses: what is minimised, whose parameters belong to a state where there are any.
 
     Attributes:
         best: which network was chosen: step, epoch, chosen_by, value; empty before the first.
@@ -38,9 +40,16 @@ class Checkpointer:
     """
 
     def __init__(
-        self, folder: RunFolder, network: VideoTextNetwork, optimiser: ScheduledOptimizer, keep: int, reporter: Reporter
+        self,
+        folder: RunFolder,
+        network: RetrievalNetwork,
+        optimiser: ScheduledOptimizer,
+        keep: int,
+        reporter: Reporter,
+        losses: nn.Module | None = None,
     ) -> None:
         self.folder, self.network, self.optimiser = folder, network, optimiser
+        self.losses = losses if losses is not None and losses.state_dict() else None
         self.keep, self.reporter = keep, reporter
         self.world = World.current()
         self.best: dict[str, Any] = {}
@@ -70,6 +79,7 @@ class Checkpointer:
                 "best": best,
                 "weights": self.network.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
+                **({} if self.losses is None else {"losses": self.losses.state_dict()}),
             }
         )
         self._writer.start(partial(self._publish, step, copy, best))
@@ -98,6 +108,8 @@ class Checkpointer:
             state = state or load_state(Path(told))
             self.network.load_state_dict(state["weights"])
             self.optimiser.load_state_dict(state["optimiser"])
+            if self.losses is not None:
+                self.losses.load_state_dict(state["losses"])
             self.best, self.seconds = state["best"], state["seconds"]
         step = 0 if state is None else int(state["step"])
         if self.world.main:

@@ -5,7 +5,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,9 +17,10 @@ from ....plurals import counted
 from ...runtime.processes import World
 from ...runtime.reporting import Reporter
 from ...runtime.run_folder import RunFolder
-from ..dataloader.sampler import BatchSampler
+from ..dataloader.sampler import BatchSampler, VideoSampler
 from ..losses.combined import LossParts
 from ..step.training_step import Done
+from .own_logger import OwnLogger
 
 HISTORY = 100
 """Steps whose median loss the next ones are compared with, and those over which waiting for data is judged."""
@@ -42,7 +43,7 @@ class Monitor:
     def __init__(
         self,
         folder: RunFolder,
-        sampler: BatchSampler,
+        sampler: BatchSampler | VideoSampler,
         videos: Sequence[str],
         settings: TrainConfig,
         device: torch.device,
@@ -56,8 +57,8 @@ class Monitor:
         self._totals: deque[float] = deque(maxlen=HISTORY)
         self._above = 0
         self._stalls = _Stalls(reporter)
-        self._curves: Any = None
-        self._main, self._tensorboard = World.current().main, settings.tensorboard
+        self._settings, self._main = settings, World.current().main
+        self._followers: list[Any] = []  # what is handed each line of the log, too
         self._since = (clock(), 0.0)
 
     @contextmanager
@@ -66,12 +67,14 @@ class Monitor:
         totals = [line["loss"] for line in self.folder.metrics() if line["kind"] == "train"] if self._main else []
         self._totals.extend(World.current().broadcast(totals[-HISTORY:]))
         self._since = (self.clock(), 0.0)
-        if not (self._main and self._tensorboard):
-            yield
-            return
-        from .tensorboard import Curves  # TensorBoard's package is imported where it is used
+        with ExitStack() as open_things:
+            if self._main and self._settings.tensorboard:
+                from .tensorboard import Curves  # TensorBoard's package is imported where it is used
 
-        with Curves(self.folder.folder, start) as self._curves:
+                self._followers.append(open_things.enter_context(Curves(self.folder.folder, start)))
+            if self._main and (spec := self._settings.logger) is not None:
+                logger = OwnLogger(spec, self.folder.folder, self._settings, start, self.reporter)
+                self._followers.append(open_things.enter_context(logger))
             yield
 
     @contextmanager
@@ -107,7 +110,8 @@ class Monitor:
                 "step": done.step + 1,
                 "epoch": self.sampler.epoch(done.step),
                 "loss": losses["total"],
-                **{key: value for key, value in losses.items() if key != "total"},
+                **{key: value for key, value in losses.items() if key not in ("total", "untaught")},
+                **({"untaught": losses["untaught"]} if losses["untaught"] else {}),
                 "grad_norm": norm,
                 "lr": done.lrs,
                 "seconds": seconds,
@@ -119,14 +123,14 @@ class Monitor:
         return _shown(read[-1][1], times)
 
     def log(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Add lines to metrics.jsonl, and their numbers to TensorBoard's curves."""
+        """Add lines to metrics.jsonl, and hand their numbers to TensorBoard's curves and to a logger of one's own."""
         if not self._main:
             return
         kept = list(lines)
         self.folder.log(kept)
-        if self._curves is not None:
-            for line in kept:
-                self._curves.add(line)
+        for line in kept:
+            for follower in self._followers:
+                follower.add(line)
 
     def _times(self, waited: float) -> dict[str, float]:
         """Of the steps since the last reading: share of the time waited for data, frames per second of all processes;

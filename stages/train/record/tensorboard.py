@@ -1,7 +1,7 @@
 """The numbers of metrics.jsonl as curves for TensorBoard: `tensorboard --logdir work/runs`."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -9,6 +9,8 @@ from typing import Any, Self
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
+
+from .numbers import numbers
 
 
 class Curves:
@@ -31,7 +33,7 @@ class Curves:
 
     def add(self, line: Mapping[str, Any]) -> None:
         """The numbers of a line of metrics.jsonl under their names there, `t2v/r1` for one inside another."""
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _numbers(line)]
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in numbers(line)]
         self._write(step=line["step"], summary=Summary(value=values))
 
     def _write(self, **fields: Any) -> None:
@@ -44,11 +46,3 @@ class Curves:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-
-
-def _numbers(line: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
-    for name, value in line.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value, f"{above}{name}/")
-        elif isinstance(value, int | float) and f"{above}{name}" != "step":
-            yield f"{above}{name}", float(value)

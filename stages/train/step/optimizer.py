@@ -1,4 +1,4 @@
-"""Optimisers, parameter groups, freezing and schedule (specs: TeachCLIP 5)."""
+"""Optimisers, parameter groups, freezing and schedule (specs: TeachCLIP 5, experts 7)."""
 
 import math
 from collections.abc import Iterable
@@ -11,11 +11,14 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from ....configs.schema import OptimConfig
 from ....errors import ConfigError
 from ....remedies import Change, Remedy
-from ...models.common.network import VideoTextNetwork
+from ...models.common.network import RetrievalNetwork
 
 MAX_LOGIT_SCALE = math.log(100.0)
-BETAS = (0.9, 0.98)  # of all three optimisers; CLIP's and the published code's
+BETAS = (0.9, 0.98)  # of AdamW, Adam and BertAdam; CLIP's and the published code's
 EPS = 1e-6
+RADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "decoupled_weight_decay": True}  # specs: experts 7
+RANGER = {**RADAM, "betas": (0.95, 0.999), "eps": 1e-5}
+LOOKAHEAD_STEPS, LOOKAHEAD = 6, 0.5
 CLIP_EPS = 1e-6  # torch's, in the divisor of a gradient clip
 # What the published code never trains, of our names.
 PUBLISHED_FROZEN = (
@@ -25,9 +28,11 @@ PUBLISHED_FROZEN = (
     "trunk.visual.ln_pre.",
     "trunk.token_embedding.",
     "trunk.positional_embedding",
+    "trunk.text.token_embedding.",  # as other trunks call these two
+    "trunk.text.positional_embedding",
 )
 
-ParameterPart = Literal["trunk", "rest", "afa"]
+ParameterPart = Literal["trunk", "rest", "afa", "loss"]
 
 
 class BertAdam(torch.optim.Optimizer):
@@ -64,14 +69,47 @@ class BertAdam(torch.optim.Optimizer):
             torch._foreach_add_(parameters, update, alpha=-group["lr"])
 
 
+class Ranger(torch.optim.RAdam):
+    """RAdam with lookahead (specs: experts 7): every sixth step the parameters go half the way back to where slow
+    ones stand, which follow them there."""
+
+    def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
+        super().__init__(groups, **RANGER)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        new = {p: p.detach().clone() for p in parameters if not self.state[p]}
+        super().step()
+        for parameter in parameters:
+            state = self.state[parameter]
+            if parameter in new:
+                state["slow"] = new[parameter]
+            if int(state["step"]) % LOOKAHEAD_STEPS == 0:
+                state["slow"].lerp_(parameter, LOOKAHEAD)
+                parameter.copy_(state["slow"])
+
+
 class ScheduledOptimizer:
     """An optimiser over a network's groups, with its schedule and its gradient clips.
 
+    Args:
+        epoch_steps: steps of an epoch, for the schedule `per-epoch`.
+
     Attributes:
-        lrs: learning rates of the last step, per part of the network (trunk, rest, afa).
+        lrs: learning rates of the last step, per part of the network (trunk, rest, afa), and of a loss that has
+            parameters.
     """
 
-    def __init__(self, network: VideoTextNetwork, config: OptimConfig, total_steps: int) -> None:
+    def __init__(
+        self,
+        network: RetrievalNetwork,
+        config: OptimConfig,
+        total_steps: int,
+        epoch_steps: int | None = None,
+        losses: nn.Module | None = None,
+    ) -> None:
         if config.optimiser == "adam" and config.weight_decay:
             raise ConfigError(
                 "train.optim.weight_decay: Adam has no decoupled weight decay",
@@ -83,8 +121,11 @@ class ScheduledOptimizer:
             )
         freeze(network, config)
         self.config, self.total_steps, self.done = config, total_steps, 0
+        self.epoch_steps = epoch_steps or total_steps
         self._logit_scale = network.logit_scale
         groups = parameter_groups(network, config)
+        if own := [parameter for parameter in losses.parameters() if parameter.requires_grad] if losses else []:
+            groups.append({"params": own, "part": "loss", "peak_lr": config.lr, "lr": config.lr, "weight_decay": 0.0})
         self._parameters = [parameter for group in groups for parameter in group["params"]]
         self._optimiser = _optimiser(config, groups)
         self.lrs: dict[str, float] = {}
@@ -95,7 +136,7 @@ class ScheduledOptimizer:
 
     def step(self) -> Tensor:
         """Clip, update, keep the logit scale at most ln 100; returns the gradients' norm before the clip, a scalar."""
-        factor = schedule(self.config, self.done, self.total_steps)
+        factor = schedule(self.config, self.done, self.total_steps, self.epoch_steps)
         for group in self._optimiser.param_groups:
             group["lr"] = group["peak_lr"] * factor
             self.lrs[group["part"]] = group["lr"]
@@ -131,13 +172,24 @@ class ScheduledOptimizer:
         return norm
 
 
-def build_optimizer(network: VideoTextNetwork, config: OptimConfig, total_steps: int) -> ScheduledOptimizer:
+def build_optimizer(
+    network: RetrievalNetwork,
+    config: OptimConfig,
+    total_steps: int,
+    epoch_steps: int | None = None,
+    losses: nn.Module | None = None,
+) -> ScheduledOptimizer:
     """Freeze what `config.freeze` says and make the optimiser of the rest, for a run of `total_steps`.
+
+    Parameters of `losses` train at `config.lr`, without decay.
+
+    Args:
+        epoch_steps: see `ScheduledOptimizer`; by default the run is one epoch.
 
     Raises:
         ConfigError: weight decay asked of Adam.
     """
-    return ScheduledOptimizer(network, config, total_steps)
+    return ScheduledOptimizer(network, config, total_steps, epoch_steps, losses)
 
 
 def freeze(network: nn.Module, config: OptimConfig) -> None:
@@ -151,13 +203,15 @@ def freeze(network: nn.Module, config: OptimConfig) -> None:
 def parameter_groups(network: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:
     """Parameters that train, by part of the network (trunk, rest, afa) and with or without weight decay.
 
-    The published code spares the biases from decay; AdamW here also LayerNorms, class embedding and logit scale.
+    The published code spares the biases from decay; AdamW here also LayerNorms, class embedding and logit scale; RAdam
+    and Ranger spare nothing, as TeachText's do.
     """
+    everything = config.optimiser in ("radam", "ranger")
     peaks: dict[ParameterPart, float] = {"trunk": config.trunk_lr, "rest": config.lr, "afa": config.afa_lr}
     groups: dict[tuple[ParameterPart, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            spared = "bias" in name or (config.optimiser == "adamw" and parameter.ndim < 2)
+            spared = not everything and ("bias" in name or (config.optimiser == "adamw" and parameter.ndim < 2))
             groups.setdefault((_part(name), not spared), []).append(parameter)
     return [
         {
@@ -171,12 +225,16 @@ def parameter_groups(network: nn.Module, config: OptimConfig) -> list[dict[str, 
     ]
 
 
-def schedule(config: OptimConfig, step: int, total_steps: int) -> float:
+def schedule(config: OptimConfig, step: int, total_steps: int, epoch_steps: int = 1) -> float:
     """Factor on the learning rates at `step`, from 0: linear warm-up, then half a cosine.
+
+    `per-epoch`: `epoch_factor` after each epoch of `epoch_steps`, and no warm-up.
 
     `bert-adam` as published: the first step has rate 0, and the cosine starts at step 0, so that the rate drops where
     the warm-up ends. The others warm up from 1 / warm-up steps, and the cosine starts where the warm-up ends.
     """
+    if config.schedule == "per-epoch":
+        return config.epoch_factor ** (step // epoch_steps)
     if config.optimiser == "bert-adam":
         progress = step / total_steps
         return progress / config.warmup if progress < config.warmup else _cosine(progress)
@@ -199,6 +257,10 @@ def _part(name: str) -> ParameterPart:
 def _optimiser(config: OptimConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     if config.optimiser == "bert-adam":
         return BertAdam(groups)
+    if config.optimiser == "ranger":
+        return Ranger(groups)
+    if config.optimiser == "radam":
+        return torch.optim.RAdam(groups, **RADAM)  # type: ignore[arg-type]
     if config.optimiser == "adam":
         return torch.optim.Adam(groups, betas=BETAS, eps=EPS, fused=True)
     return torch.optim.AdamW(groups, betas=BETAS, eps=EPS, fused=True)

@@ -15,12 +15,13 @@ class SharedGradients:
     Those that earlier backward passes left in the process, of computations elsewhere, are shared with them.
 
     Args:
+        losses: what is minimised, which may have parameters.
         in_parts: computations are parts of a step, in which not all parameters that train take part.
     """
 
-    def __init__(self, network: nn.Module, world: World, in_parts: bool = False) -> None:
+    def __init__(self, network: nn.Module, losses: nn.Module, world: World, in_parts: bool = False) -> None:
         self.world, self.in_parts = world, in_parts
-        self._computation = _Computation(network)
+        self._computation = _Computation(network, losses)
         self._shared: DistributedDataParallel | None = None
 
     def __call__[R: tuple[Tensor, ...]](self, compute: Callable[[], R]) -> R:
@@ -48,9 +49,9 @@ class _Computation(nn.Module):
     DistributedDataParallel has to see all parameters that lead to the losses, those outside the encoders as well.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, losses: nn.Module) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.losses = network, losses
 
     def forward(self, compute: Callable[[], Any]) -> Any:
         return compute()

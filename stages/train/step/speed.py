@@ -1,10 +1,10 @@
 """What makes a network train faster or in less memory without changing what it computes."""
 
 import torch
-from torch import nn
 
 from ....errors import TrainingError
 from ....remedies import Change, Remedy
+from ...models.clip.base import Trunk
 from ...models.common.network import VideoTextNetwork
 
 # All blocks share one code object, and each tower, training or not, in chunks or at once, is a variant of it.
@@ -19,38 +19,37 @@ def prepare_for_speed(
     Args:
         recompute: keep of each block of both towers only its input, and compute the rest again in the backward pass
             (gradient checkpointing, Chen et al. 2016); the same bits.
-        channels_last: the patch convolution with channels innermost, as tensor cores want it.
-        compile: torch.compile for every transformer block, each kind once, for any number of images and words.
+        channels_last: the trunk's convolutions with channels innermost, as tensor cores want it.
+        compile: torch.compile for every transformer block, each kind once, for any number of images and words; for a
+            trunk that is no plain ViT, for each of its towers.
 
     Raises:
         TrainingError: this machine cannot compile.
     """
-    trunk = network.trunk
     if recompute:
-        trunk.recompute()
+        network.trunk.recompute()
     if channels_last:
-        trunk.visual.conv1.to(memory_format=torch.channels_last)
+        network.trunk.channels_last()
     if compile:
         _compile(network)
 
 
 def _compile(network: VideoTextNetwork) -> None:
-    trunk, temporal = network.trunk, network.temporal
-    lists = [trunk.visual.transformer.resblocks, trunk.transformer.resblocks]
-    lists += [] if temporal is None else [temporal.resblocks]
+    temporal = network.temporal
+    blocks = [*network.trunk.compiled(), *(() if temporal is None else temporal.resblocks)]
     from torch import _dynamo  # slow to load, and hardly ever needed
 
     _dynamo.config.recompile_limit = max(_dynamo.config.recompile_limit, VARIANTS)
-    for block in (block for blocks in lists for block in blocks):
+    for block in blocks:
         block.compile(dynamic=True)
-    _try(trunk.transformer.resblocks[0], trunk.sizes.text_width, network.logit_scale.device)
+    _try(network.trunk)
 
 
-def _try(block: nn.Module, width: int, device: torch.device) -> None:
-    """Compile one block now: a machine that cannot should say so before a run begins."""
+def _try(trunk: Trunk) -> None:
+    """Compile one part now: a machine that cannot should say so before a run begins."""
     try:
         with torch.no_grad():
-            block(torch.zeros(2, 3, width, device=device))
+            trunk.run_compiled()
     except Exception as error:  # whatever a missing compiler or driver leads to
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise TrainingError(

@@ -21,6 +21,7 @@ from teachclip.stages.analysis.cost.table import CostReport
 from teachclip.stages.analysis.frame_weights import FrameWeights, QueryWeights
 from teachclip.stages.data.check import DataCheck, SplitCheck, Wanted
 from teachclip.stages.evaluate.one_model import EvaluateResult
+from teachclip.stages.evaluate.share import Shared
 from teachclip.stages.evaluate.stage import Evaluations
 from teachclip.stages.labels.denoise import DenoiseResult, RankedCaption
 from teachclip.stages.models.checkpoints.convert import Converted
@@ -30,6 +31,8 @@ from teachclip.stages.prepare.stage import PrepareResult
 from teachclip.stages.score.chance_check import OwnRanks
 from teachclip.stages.score.one_teacher import TeacherScores
 from teachclip.stages.score.stage import ScoreResult
+from teachclip.stages.search.export.encoded import Encoded
+from teachclip.stages.search.export.stage import Exported
 from teachclip.stages.search.gone import Gone
 from teachclip.stages.search.index import IndexResult
 from teachclip.stages.search.index_search import IndexSearched, VideoFound, VideosFound, WindowFound
@@ -93,6 +96,9 @@ VECTORS = IndexResult("work/index", 28, 512, 3, 25, 1, None, 4.0)
 INDEXED = VideosIndexed(
     "index", "openclip:ViT-B-32/openai", 512, 29, {"ok": 28, "corrupt": 1}, 5, 7, 20, 2, 1, 1, 3, (BROKEN,), 30, 44, 9.0
 )
+SHARED = Shared("hf:me/video-search", "video-search", 350_000_000, None, ())
+EXPORTED = Exported("vectors.parquet", "runs/student", 512, 44, 3, 1, 41, 0.5)
+ENCODED = Encoded("texts.npy", "runs/student: TeachCLIP student", 512, 2, (BROKEN,), 0.5)
 INDEX_ESTIMATED = IndexEstimate(50_000, 49_000, 12, 3, 71 * 10**9, 120_000_000, 5000.0, 2, 6)
 IN_INDEX = IndexSearched(
     (VideosFound("a dog", (
@@ -132,7 +138,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
     stand_in("stages.prepare.stage.prepare", PREPARED)
     stand_in("stages.prepare.estimate.estimate_frames", ESTIMATED)
     stand_in("stages.data.check.check_data", CHECKED)
-    stand_in("stages.score.stage.score", SCORED)
+    stand_in("stages.score.by_processes.score_by_processes", SCORED)
     stand_in("stages.labels.denoise.denoise", DENOISED)
     stand_in("stages.train.stage.train", TRAINED)
     stand_in("stages.evaluate.stage.evaluate", EVALUATED)
@@ -142,6 +148,10 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
     stand_in("stages.search.index.index", VECTORS)
     stand_in("stages.search.library.stage.index_videos", INDEXED)
     stand_in("stages.search.library.estimate.estimate_videos", INDEX_ESTIMATED)
+    stand_in("stages.search.export.stage.export_index", EXPORTED)
+    stand_in("stages.evaluate.share.share", SHARED)
+    stand_in("stages.search.export.encoded.encode_texts", ENCODED)
+    stand_in("stages.search.export.encoded.encode_videos", ENCODED)
     stand_in("stages.analysis.cost.table.cost", COSTED)
     stand_in("stages.analysis.frame_weights.frame_weights", LOOKED)
     stand_in("stages.models.checkpoints.inspect.inspect", INSPECTED)
@@ -154,6 +164,7 @@ def test_there_are_examples_of_every_verb() -> None:
     assert verbs == {
         "demo", "prepare", "features", "score", "denoise", "train", "evaluate", "index", "search", "cost", "weights",
         "cache", "data", "config", "checkpoint", "reproduce", "sweep", "report", "serve", "docs",
+        "encode", "export", "push",
     }  # fmt: skip
 
 
@@ -185,7 +196,7 @@ def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any
         assert stages[-1][0] == "stages.search.index_search.search_index"
         asked = [] if "--like" in words else words[2:3]
         assert stages[-1][1][:2] == (Path("index"), ["a cat"] if asked == ["@sentences.txt"] else asked)
-    elif words[0] not in ("config", "cost", "demo", "checkpoint", "docs"):
+    elif words[0] not in ("config", "cost", "demo", "checkpoint", "docs", "encode", "export", "push"):
         assert stages
         config = stages[-1][1][0]
         assert isinstance(config, Config)

@@ -15,7 +15,7 @@ from teachclip.stages.demo.drawing import COLOURS, SHAPES
 from teachclip.stages.demo.pretrain import pretrain
 from teachclip.stages.demo.render import render
 from teachclip.stages.demo.shapes import CAPTIONS, FRAMES, HELD_OUT, WORDS, make_clip, make_picture
-from teachclip.stages.models.clip.trunk import build_trunk
+from teachclip.stages.models.clip.loading import build_trunk
 from teachclip.stages.runtime.reporting import Silent
 
 SMALL = ShapesConfig(

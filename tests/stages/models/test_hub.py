@@ -11,11 +11,11 @@ from pathlib import Path
 import huggingface_hub
 import open_clip
 import pytest
-from teachclip.configs.schema import TrunkConfig
+from teachclip.configs.schema import PixelConfig, TrunkConfig
 from teachclip.errors import CheckpointError, ConfigError, TeachclipError, UnreachableError
 from teachclip.stages.models.clip import hub
-from teachclip.stages.models.clip.catalog import named_sizes, weights_file
-from teachclip.stages.models.clip.trunk import build_trunk
+from teachclip.stages.models.clip.catalog import resolved, weights_file
+from teachclip.stages.models.clip.loading import build_trunk
 
 MODEL = "ViT-B-32-quickgelu"
 
@@ -101,7 +101,11 @@ def test_the_hubs_own_word_for_offline_is_heeded(monkeypatch) -> None:
     with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE is set"):
         build_trunk(TrunkConfig(model=MODEL, weights="openai"))
     with pytest.raises(UnreachableError, match="HF_HUB_OFFLINE is set"):
-        named_sizes("hf-hub:someone/clip")
+        _named("hf-hub:someone/clip")
+
+
+def _named(model: str) -> TrunkConfig:
+    return resolved(TrunkConfig(model=model, weights=None))
 
 
 def _keep(cache: Path, repository: str, name: str, content: str) -> Path:
@@ -121,19 +125,24 @@ def test_what_was_fetched_before_is_used_without_asking(cache, monkeypatch, name
     config = TrunkConfig(model=MODEL, weights="openai")
     source = open_clip.get_pretrained_cfg(MODEL, "openai")["hf_hub"]
     file = _keep(cache, source.rstrip("/"), name, "weights")
-    assert weights_file(config, named_sizes(MODEL)) == file
+    assert weights_file(resolved(config)) == file
 
 
 def test_a_model_of_the_hub_that_is_here_is_described_without_asking(cache, monkeypatch) -> None:
     monkeypatch.setattr(hub, "_ask", lambda *_: pytest.fail("asked"))
     described = (Path(open_clip.__file__).parent / "model_configs" / "ViT-B-16.json").read_text()
     _keep(cache, "someone/clip", "open_clip_config.json", f'{{"model_cfg": {described}}}')
-    assert named_sizes("hf-hub:someone/clip") == named_sizes("ViT-B-16")
+    found = _named("hf-hub:someone/clip")
+    assert (found.sizes, found.pixels) == (_named("ViT-B-16").sizes, PixelConfig())
+    pixels = '"preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "resize_mode": "squash", "fill_color": 0}'
+    _keep(cache, "someone/squashed", "open_clip_config.json", f'{{"model_cfg": {described}, {pixels}}}')
+    squashed = PixelConfig(mean=(0.5, 0.5, 0.5), resize_mode="squash")
+    assert _named("hf-hub:someone/squashed").pixels == squashed
     _keep(cache, "someone/else", "open_clip_config.json", "{}")
     with pytest.raises(ConfigError, match=r"someone/else is no model of open_clip's[\s\S]*describes no CLIP"):
-        named_sizes("hf-hub:someone/else")
+        _named("hf-hub:someone/else")
     with pytest.raises(ConfigError, match="is no model"):
-        named_sizes("hf-hub:no such/name/at all")
+        _named("hf-hub:no such/name/at all")
 
 
 def test_the_librarys_log_speaks_again_afterwards(monkeypatch, caplog) -> None:

@@ -114,7 +114,7 @@ def test_a_model_is_named_with_its_weights(name: str) -> None:
     [
         ("ViT-B-33/openai", "did you mean ViT-B-32"),
         ("ViT-B-32-quickgelu/opnai", "'opnai' is no file, and no weights of ViT-B-32-quickgelu"),
-        ("RN50/openai", "ResNet"),
+        ("RN50/opnai", "did you mean openai"),
     ],
 )
 def test_what_open_clip_has_not_is_told_by_the_name_that_was_given(name: str, says: str) -> None:

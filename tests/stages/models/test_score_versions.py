@@ -15,6 +15,7 @@ generator, so that every machine has the same. Captions and frames go the whole 
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ import pytest
 import torch
 from teachclip.configs.schema import NetworkConfig
 from teachclip.stages.models.build import KINDS, build_network, network_class
+from teachclip.stages.models.checkpoints.files import network_digest
+from teachclip.stages.models.experts.networks import ExpertNetwork
+from teachclip.stages.models.frozen.experts import ExpertTeacher
 from teachclip.stages.models.frozen.teacher import NetworkTeacher
 
 FILE = Path(__file__).with_name("score_versions.json")
@@ -40,7 +44,15 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     "drl": {"wti": {}, "ti": {"drl": {"interaction": "ti", "cdcr": 0}}, "dp": {"drl": {"interaction": "dp", "cdcr": 0}},
             "trunk": {"drl": {"frame_scores": "trunk"}}, "best word": {"drl": {"frame_scores": "best-word"}}},
     "openclip": {"plain": {}},
+    "ce": {"plain": {}, "relu": {"experts": {"activation": "relu"}}, "alone": {"experts": {"gating": False}},
+           "fixed": {"experts": {"fixed_weights": True}}, "missing too": {"experts": {"keep_missing": True}}},
+    "moee": {"plain": {}, "fixed": {"experts": {"fixed_weights": True}}},
 }  # fmt: skip
+EXPERTS = {
+    "modalities": {"audio": {"width": 6, "tokens": 4, "clusters": 3}, "face": {"width": 7}, "scene": {"width": 5}},
+    "text": {"width": 8, "words": 5, "clusters": 3, "ghosts": 1}, "shared": 9,
+}  # fmt: skip
+MISSING = [[1, 1, 1], [0, 1, 1], [1, 0, 0], [0, 0, 1]]  # which experts the four videos have
 CAPTIONS = ("a red square at the left", "two dogs run", "somebody cooks; then, another one eats with chopsticks", "sea")
 FRAMES = 5
 SHOWN = [3, 5, 1, 4]  # valid frames of the four videos
@@ -61,6 +73,8 @@ def network(kind: str, settings: dict[str, Any]) -> torch.nn.Module:
     ts2net = {"shift_layers": (1, 2), "selected": 2, "samples": 40, **special}
     config = {"kind": kind, "trunk": {"sizes": SIZES, "weights": None}, "words": 10, "frames": FRAMES,
               "temporal_layers": 2, **settings, "ts2net": ts2net}  # fmt: skip
+    if kind in ("ce", "moee"):
+        config = {"kind": kind, "experts": {**EXPERTS, **settings.get("experts", {})}}
     made = build_network(NetworkConfig.model_validate(config)).double()
     for name, parameter in made.named_parameters():
         values = uniform(name, parameter.numel()).reshape(parameter.shape)
@@ -73,7 +87,10 @@ def network(kind: str, settings: dict[str, Any]) -> torch.nn.Module:
 @torch.inference_mode()
 def answers(kind: str, settings: dict[str, Any]) -> Numbers:
     """Scores [4,4] and frame logits [4,F] (None without) of a network of this kind."""
-    teacher = NetworkTeacher("golden", network(kind, settings))  # type: ignore[arg-type]
+    made = network(kind, settings)
+    if isinstance(made, ExpertNetwork):
+        return expert_answers(made)
+    teacher = NetworkTeacher("golden", made)  # type: ignore[arg-type]
     size = SIZES["image_size"]
     pixels = 127.5 * (1 + uniform("frames", len(SHOWN) * FRAMES * 3 * size * size))
     frames = torch.from_numpy(pixels.astype(np.uint8)).view(len(SHOWN), FRAMES, 3, size, size)
@@ -85,6 +102,19 @@ def answers(kind: str, settings: dict[str, Any]) -> Numbers:
         "scores": teacher.score(texts, videos).tolist(),
         "frame_logits": None if logits is None else logits.tolist(),
     }
+
+
+def words(captions: Sequence[str]) -> torch.Tensor:
+    """Words that stand for captions [T, 5, 8]."""
+    return torch.stack([torch.from_numpy(uniform(caption, 40)).view(5, 8) for caption in captions])
+
+
+def expert_answers(made: ExpertNetwork) -> Numbers:
+    """As `answers`, of features and words."""
+    teacher, there = ExpertTeacher("golden", made, words, "words"), torch.tensor(MISSING)
+    values = torch.from_numpy(uniform("experts", 4 * 36)).view(4, 36)
+    scores = teacher.score(teacher.encode_texts(CAPTIONS), teacher.encode_videos(values, there, torch.zeros(4, 1)))
+    return {"scores": scores.tolist(), "frame_logits": None}
 
 
 def moved(kept: Numbers, now: Numbers) -> str | None:
@@ -142,9 +172,8 @@ def test_scores_move_only_with_the_version(kind: str, case: str) -> None:
 
 @pytest.mark.parametrize("kind", CASES)
 def test_settings_that_change_scores_have_other_digests(kind: str) -> None:
-    """What is told apart here without a version is told apart by `weights_digest`."""
-    teachers = {name: NetworkTeacher("golden", network(kind, one)) for name, one in CASES[kind].items()}  # type: ignore[arg-type]
-    digests = {name: teacher.weights_digest for name, teacher in teachers.items()}
+    """What is told apart here without a version is told apart by the digest of weights and settings."""
+    digests = {name: network_digest(network(kind, one)) for name, one in CASES[kind].items()}  # type: ignore[arg-type]
     assert len(set(digests.values())) == len(digests)
 
 

@@ -65,6 +65,22 @@ def test_the_next_piece_waits_for_the_one_before() -> None:
     assert disk.written == [0, 1]
 
 
+def test_two_pieces_at_once_and_no_third() -> None:
+    disk, writer = Disk(), BackgroundWriter("write", at_once=2)
+    for number in range(2):
+        writer.start(lambda number=number: disk.write(number))  # type: ignore[misc]
+    third = threading.Thread(target=writer.start, args=(full,))
+    third.start()
+    third.join(0.1)
+    assert third.is_alive()
+    disk.free.set()
+    third.join(20)
+    with pytest.raises(OSError, match="No space left"):
+        writer.finish()
+    writer.finish()
+    assert sorted(disk.written) == [0, 1]
+
+
 def test_an_error_is_raised_once_by_the_next_call() -> None:
     disk = Disk()
     disk.free.set()

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class FakeTeacher:
         return torch.stack([together[:, k::FRAMES].sum(dim=1) for k in range(FRAMES)], dim=1)
 
 
-def load_fake(config: TeacherConfig, checkpoint: Path, device: object) -> FakeTeacher:
+def load_fake(config: TeacherConfig, checkpoint: Path, device: object, **_: object) -> FakeTeacher:
     return FakeTeacher(checkpoint)
 
 
@@ -159,10 +159,10 @@ def work(root: Path, at: int | None) -> None:
     log = os.open(root / "scored.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     score = one_teacher.Scorer.score
 
-    def logged(scorer: one_teacher.Scorer, shard: int, advance: Callable[[int], None]) -> Any:
-        rows = score(scorer, shard, advance)
-        os.write(log, f"{scorer.tile.name} {shard}\n".encode())
-        return rows
+    def logged(scorer: one_teacher.Scorer, shards: Iterable[int], advance: Callable[[int], None]) -> Any:
+        for shard, rows in score(scorer, shards, advance):
+            os.write(log, f"{scorer.tile.name} {shard}\n".encode())
+            yield shard, rows
 
     one_teacher.Scorer.score = logged  # type: ignore[method-assign]
     try:

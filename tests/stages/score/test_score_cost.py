@@ -1,4 +1,4 @@
-"""Blocks cost what grows with the number of videos; the benchmark that shows it runs."""
+"""Blocks cost what grows with the number of videos; the benchmarks that show what scores cost run."""
 
 import json
 import os
@@ -41,6 +41,27 @@ def test_bytes_and_pairs_of_blocks_are_linear_in_videos(tmp_path: Path) -> None:
     assert [row["extrapolated"] for row in dense] == [False, True]
     assert dense[1]["seconds"] == pytest.approx(4 * dense[0]["seconds"])
     assert all(row["batch_ms"] > 0 for row in blocks)
+
+
+def test_every_teacher_is_measured_beside_its_published_form_and_the_machines_limits(tmp_path: Path) -> None:
+    """It refuses to measure scores that are not those of the published form."""
+    out = tmp_path / "pairs.json"
+    shown = run(
+        "pair_scores.py", "--texts", "16", "--videos", "48", "--rounds", "1", "--device", "cpu", "--out", str(out)
+    )
+    (found,) = json.loads(out.read_text())["threads"]
+    assert found["threads"] == 1
+    assert found["flop_per_second"] > 0
+    assert found["bytes_per_second"] > 0
+    rows = found["teachers"]
+    teachers = {"X-CLIP", "TS2-Net", "X-Pool", "DRL"}
+    assert set(rows) == {*teachers, "student", *(f"{name}, published" for name in teachers)}
+    assert all(rows[name]["gain"] == pytest.approx(rows[name]["published_us"] / rows[name]["us"]) for name in teachers)
+    # Of an X-CLIP pair: 384 similarities of 512 numbers, 45 of other vectors, and the learned matrices.
+    products = 384 * 512 + 45 * 512 + 12 * 32 * (32 + 1) + 32 * 12 * (12 + 1) + 2 * (32**2 + 12**2)
+    assert rows["X-CLIP"]["flop"] == pytest.approx(2 * products, rel=0.05)
+    assert rows["DRL"]["flop"] < 0.6 * rows["DRL, published"]["flop"]
+    assert f"| X-CLIP | {rows['X-CLIP']['us']:.3f} |" in shown
 
 
 @pytest.mark.slow

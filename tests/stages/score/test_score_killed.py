@@ -20,11 +20,12 @@ def tree(store: Path) -> dict[str, str]:
 def test_a_killed_store_equals_the_uninterrupted_one(
     scored_by_processes, new_world, finished, workers: int, changes: int
 ) -> None:
-    """Killed at random changes to the disk, where a kill costs one scored shard at most, or at random moments."""
+    """Killed at random changes to the disk, where a kill costs three scored shards at most: two that are being written
+    and one that waits; or at random moments."""
     root = new_world()
     killed, redone = scored_by_processes(root, kills=12, seed=workers, workers=workers, changes=changes)
     assert killed >= 2
-    assert redone <= killed or workers == 2
+    assert redone <= 3 * killed or workers == 2
     assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")
 
 
@@ -45,7 +46,7 @@ def test_a_hundred_kills_of_stores_in_the_making(
         root = process.make_world(tmp_path / str(seed))
         more = scored_by_processes(root, kills=8, seed=seed, workers=1, changes=300 * (seed % 3 > 0))
         killed, redone = killed + more[0], redone + more[1]
-        assert more[1] <= more[0]
+        assert more[1] <= 3 * more[0]
         assert tree(root / "work/scores.zarr") == tree(finished / "work/scores.zarr")
     record_testsuite_property("kills of the stage", f"{killed} kills in {seed} stores; {redone} shards scored again")
 

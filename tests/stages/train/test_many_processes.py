@@ -16,6 +16,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
+from teachclip.cache.scores.reading.tile_rows import TileRows
+from teachclip.cache.scores.shard import write_shard
+from teachclip.cache.scores.store import ScoreStore
+from teachclip.cache.scores.tile import TileContents
 from teachclip.configs.loading import dump_config
 from teachclip.configs.schema import Config
 from teachclip.errors import ConfigError
@@ -33,6 +37,7 @@ KEYS = ("loss", "infonce", "coarse", "fine", "auxiliary", "grad_norm")
 OPTIM = {"lr": 1e-3, "trunk_lr": 1e-3, "freeze": "none"}
 BASE = {"batch_size": 7, "epochs": 1, "tensorboard": False, "optim": OPTIM}
 TAUGHT = {"teachers": ["xclip"], "loss": {"mask_same_video": True}}
+TEMPERED = {"coarse_kind": "tempered:Tempered", "coarse_options": {"start": 2.0}}
 # Seven pairs of two processes are four and three, of four processes two, two, two and one.
 STUDENTS: Mapping[str, dict[str, Any]] = {
     "taught": {**TAUGHT, "network": {"mask_padding": True}},
@@ -47,6 +52,10 @@ STUDENTS: Mapping[str, dict[str, Any]] = {
     "unlabelled-frozen": {**TAUGHT, "unlabelled": 5, "trunk": "frozen"},
     "unlabelled-online": {**TAUGHT, "unlabelled": 5, "teaching": "online"},
     "unlabelled-few": {**TAUGHT, "unlabelled": 3, "batch_size": 2, "max_steps": 4},
+    "own-loss": {"teachers": ["xclip"], "loss": TEMPERED},
+    "own-loss-in-chunks": {"teachers": ["xclip"], "loss": TEMPERED, "chunk": 2},
+    "sparse": {"teachers": ["some"], "loss": {"fine": 0.0}},
+    "sparse-in-chunks": {"teachers": ["some"], "loss": {"fine": 0.0}, "chunk": 2},
     "few": {"batch_size": 3, "max_steps": 4, "teachers": ["xclip"]},  # one of four processes has no pair
 }
 
@@ -56,8 +65,26 @@ MANY: Mapping[int, tuple[str, ...]] = {2: tuple(STUDENTS), 4: ("taught", "few", 
 def config(world: Any, name: str, processes: int, **settings: Any) -> Config:
     given = {"run": f"runs/{name}-of-{processes}", **BASE, **STUDENTS[name], **settings}
     data = {"captions": without_some(world), "uncaptioned": "train"} if "unlabelled" in given else {}
-    made: Config = world.config(train=given, score={"store": "exact.zarr"}, data=data)
+    store = "some.zarr" if "sparse" in name else "exact.zarr"
+    made: Config = world.config(train=given, score={"store": store}, data=data)
     return made
+
+
+def score_some(world: Any) -> None:
+    """A store of a teacher that scored seven of X-CLIP's videos of each caption, and the own one."""
+    (exact,) = ScoreStore.open(world.root / "work/exact.zarr").teacher("xclip").tiles
+    rows = np.arange(exact.spec.texts)
+    scores = TileRows(exact).scores(rows)
+    kept = np.argsort(scores, axis=1) < 7
+    kept[rows, exact.text_video] = True
+    store = ScoreStore.create(world.root / "work/some.zarr")
+    cache = store.create_teacher("some", {"weights": "some", "sparse": 7}, 20.0, "float32", exact.spec.frames, False)
+    keys = [
+        list(zip(ids, map(bytes, digests), strict=True))
+        for ids, digests in ((exact.text_ids, exact.text_digests), (exact.video_ids, exact.video_digests))
+    ]
+    tile = cache.create_tile("dense", TileContents(*keys, exact.text_video, exact.frame_times), len(rows))
+    write_shard(tile, 0, np.where(kept, scores, np.float32(np.nan)), None)
 
 
 def without_some(world: Any) -> Path:
@@ -99,7 +126,9 @@ def in_float64() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def trained(world: Any) -> None:
     """All students by one process and by two, some of them by four."""
-    with in_float64():
+    score_some(world)
+    with in_float64(), pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(PROGRAM.parent))
         for name in STUDENTS:
             train(config(world, name, 1))
     shutil.rmtree(config(world, "frozen", 1).features_folder)  # processes share the work of computing them again
@@ -170,8 +199,8 @@ def test_processes_stop_together_and_one_goes_on_where_another_was_killed(world:
     ended = torchrun(2, "end", path)
     assert ended.returncode != 0
     command = f"torchrun --nproc-per-node=2 -m teachclip train {path}"
-    assert ended.stdout == f"stopped at step 3 of 8, which is saved; go on with: {command}\n"
-    assert "goes on at step 3 of 8" in ended.stderr
+    assert ended.stdout == f"stopped at step 4 of 8, which is saved; go on with: {command}\n"
+    assert "goes on at step 4 of 8" in ended.stderr
     assert ended.stderr.count("error: another process of this run ended") == 1
     assert "Traceback" not in ended.stderr.split("Sending process")[0], "but torchrun's own"
     assert RunFolder(broken.run_folder).states

@@ -14,7 +14,7 @@ from ...shell.tables import facts, table
 if TYPE_CHECKING:
     from .....cache.scores.exchange.merging import TeacherMerge
     from .....cache.scores.exchange.packing import Packed
-    from .....cache.scores.upkeep.catalog import TeacherInfo, TeacherSummary
+    from .....cache.scores.upkeep.catalog import MadeShards, TeacherInfo, TeacherSummary
     from .....cache.scores.upkeep.check import CheckResult
     from .....cache.scores.upkeep.compare import ScoreComparison
     from .....cache.scores.upkeep.removal import Removed
@@ -78,6 +78,7 @@ def described(teachers: "Sequence[TeacherInfo]") -> Page:
             ("frame logits", f"of {each.frames} frame slots" if each.frame_logits else "none"),
             ("own videos", f"{counted(each.own_videos, 'text is', 'texts are')} scored with their own video"),
             ("checkpoint", each.checkpoint or "none"),
+            *(("made", _made(made)) for made in each.made),
             ("features", f"{counted(each.feature_files, 'file')}, {size(each.feature_bytes)}"),
             *([("leftovers", f"{each.leftovers:,}, of writers at work or killed")] if each.leftovers else []),
         )
@@ -86,6 +87,11 @@ def described(teachers: "Sequence[TeacherInfo]") -> Page:
         heads = ("tile", "texts", "videos", "shards complete", "checksum")
         rows = [(t.name, f"{t.texts:,}", f"{t.videos:,}", _of(t.complete, t.shards), t.checksum) for t in each.tiles]
         yield table(*heads, rows=rows)
+
+
+def _made(made: "MadeShards") -> str:
+    releases = f"torch {made.torch}, teachclip {made.teachclip}"
+    return f"{counted(made.shards, 'shard')} on {made.device} in {made.precision}; {releases}"
 
 
 def _value(value: object) -> str:
@@ -122,6 +128,8 @@ def estimated(found: "ScoreEstimate") -> Page:
             yield f"{each.teacher}: {each.bytes_without_frames:,} bytes if it gives no frame-text logits"
         if each.measured:
             yield f"{each.teacher}: {each.rate:.3g} pairs/s, from the times of the shards of {each.measured}"
+        if each.timed:
+            yield f"{each.teacher}: {each.rate:.3g} pairs/s, measured on {counted(each.timed, 'pair')} now"
     yield f"{size(found.bytes)} in {found.store}, and the features of the videos"
     if not found.prepared:
         gone = f"; {counted(found.missing, 'has', 'have')} no file" if found.missing else ""

@@ -108,10 +108,10 @@ def estimate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Say how many bytes and pairs `score` will make; writes nothing and loads no teacher.
+    """Say how many bytes and pairs `score` will make; writes nothing and loads no teacher but a re-ranker.
 
     Bytes are exact, features of videos not counted. A time is only told where a speed was measured: in shards that are
-    complete, or with --like in another store that was scored on the same machine.
+    complete, or with --like in another store that was scored on the same machine. A re-ranker scores 64 pairs for it.
     """
     with running("cache", json, quiet, debug, config, sets) as output:
         settings = load_config(config, sets or ())

@@ -3,8 +3,9 @@
 import pytest
 import torch
 from teachclip.configs.schema import TrainConfig
-from teachclip.stages.analysis.cost.memory import TrainingMemory, _loss, _prepared, _Saved, training_memory
+from teachclip.stages.analysis.cost.memory import TrainingMemory, _loss, training_memory
 from teachclip.stages.models.build import build_network
+from teachclip.stages.train.step.memory import Saved, prepared
 
 CPU = torch.device("cpu")
 TRUNK = {
@@ -40,12 +41,13 @@ def counted(**changes: object) -> TrainingMemory:
 )
 def test_counting_without_memory_sees_what_a_real_step_saves(changes: dict[str, object]) -> None:
     chosen = settings(**changes)  # type: ignore[arg-type]
-    network = _prepared(build_network(chosen.network), chosen)
-    saved = _Saved(list(network.parameters()))
+    network = prepared(build_network(chosen.network), chosen)
+    saved = Saved(list(network.parameters()))
     with torch.autograd.graph.saved_tensors_hooks(saved.keep, lambda tensor: tensor):
         _loss(network, chosen, "float32", CPU)
-    # Of whole-number frames one blank image more is encoded, for padded slots: the 25th here.
-    assert counted(**changes).saved == pytest.approx(saved.bytes, rel=0.05)
+    # Of whole-number frames one blank image more is encoded, for padded slots: the 25th here. A GPU's attention rounds
+    # up the number of its rows.
+    assert counted(**changes).saved == pytest.approx(saved.bytes, rel=0.07)
 
 
 def test_videos_without_captions_are_counted_as_videos_and_as_no_texts() -> None:
@@ -59,7 +61,7 @@ def test_videos_without_captions_are_counted_as_videos_and_as_no_texts() -> None
 
 def test_every_storage_is_counted_once_and_parameters_not_at_all() -> None:
     weight = torch.nn.Parameter(torch.randn(5, 7))
-    saved = _Saved([weight])
+    saved = Saved([weight])
     with torch.autograd.graph.saved_tensors_hooks(saved.keep, lambda tensor: tensor):
         hidden = (torch.randn(3, 5) @ weight).tanh()  # saves the input [3, 5], the weight, and its result [3, 7]
         (hidden * hidden.flip(0)).sum() + (hidden.T * 2).sum()  # saves the result again, and its mirror image [3, 7]
@@ -91,7 +93,8 @@ def test_afa_takes_its_two_layers_and_little_else() -> None:
 
 def test_bf16_saves_less_and_recomputed_blocks_and_a_frozen_trunk_much_less() -> None:
     assert counted(recompute=True).saved < 0.6 * counted().saved
-    assert training_memory("network", settings(), "bf16", CPU).saved < 0.8 * counted().saved
+    # In bf16 weights are kept once more, and LayerNorm's input in float32: many pairs tell.
+    assert training_memory("network", settings(batch=64), "bf16", CPU).saved < 0.75 * counted(batch=64).saved
     assert counted(trunk="frozen").saved < 0.4 * counted().saved
 
 

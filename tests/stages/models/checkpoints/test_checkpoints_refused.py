@@ -17,7 +17,7 @@ from teachclip.pipeline.cli.main import app
 from teachclip.stages.models.checkpoints.convert import convert
 from teachclip.stages.models.checkpoints.files import from_published, load_network, save_network
 from teachclip.stages.models.checkpoints.inspect import inspect
-from teachclip.stages.models.clip.trunk import build_trunk
+from teachclip.stages.models.clip.loading import build_trunk
 from teachclip.stages.models.frozen.teacher import load_teacher
 from teachclip.stages.models.weights.names import published_name, to_hugging_face
 from typer.testing import CliRunner

@@ -10,7 +10,8 @@ from teachclip.configs.schema import TrunkConfig
 from teachclip.errors import CheckpointError
 from teachclip.stages.models.checkpoints.files import load_network, network_digest
 from teachclip.stages.models.checkpoints.inspect import Refusal, inspect
-from teachclip.stages.models.clip.trunk import ClipTrunk, build_trunk
+from teachclip.stages.models.clip.loading import build_trunk
+from teachclip.stages.models.clip.trunk import ClipTrunk
 from teachclip.stages.models.weights.names import published_name, to_hugging_face
 
 State = dict[str, torch.Tensor]

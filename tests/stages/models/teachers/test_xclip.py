@@ -6,6 +6,7 @@ from teachclip.configs.schema import NetworkConfig, TrunkConfig, Ts2NetConfig
 from teachclip.errors import CheckpointError
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.common import pair_blocks
+from teachclip.stages.models.teachers import xclip
 
 
 @pytest.fixture
@@ -64,7 +65,29 @@ def test_no_tensor_grows_with_the_number_of_pairs(sizes, monkeypatch, largest_te
     monkeypatch.setitem(pair_blocks.BLOCK_BYTES, "cpu", 1 << 18)
     with largest_tensor() as largest:
         network.score(texts, videos)
-    assert largest.bytes <= 1 << 18 < 300 * 200 * 8 * 4 * 4
+    assert largest.bytes <= texts["words"].nbytes < 300 * 200 * 8 * 4 * 4 / 10
+
+
+@pytest.mark.parametrize("scale", [0.5, 3.0, 20.0])
+@torch.no_grad()
+def test_similarities_of_any_size_give_the_scores_of_the_formulas(features, scale) -> None:
+    """Those beyond what exponentials may share take the way of each softmax by itself."""
+    network, texts, videos = features
+    network.local_mat_weight.mul_(scale)
+    local = network._sides(texts)["local"] @ videos["frames"].flatten(0, 1).T
+    assert (local.abs().max() < xclip.SAFE) == (scale < 1)
+    assert xclip._can_be_shared(local) == (scale < 1)
+
+    def attend(similarity: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:  # specs: X-CLIP 5
+        return ((similarity / 0.01).softmax(dim=-1) @ matrix * similarity).sum(dim=-1)
+
+    for name in ("word_mat_weight", "frame_mat_weight"):
+        matrix = getattr(network, name)
+        matrix.add_(0.1 * torch.randn_like(matrix))
+    pairs = torch.einsum("tld,vfd->tvlf", texts["words"] @ network.local_mat_weight, videos["frames"])
+    over_frames, over_words = network.frame_word_levels(texts["words"], videos["frames"])
+    torch.testing.assert_close(over_words.mT, attend(pairs.mT, network.word_mat_weight), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(over_frames.mT, attend(pairs, network.frame_mat_weight), rtol=1e-12, atol=1e-12)
 
 
 def test_frame_logits_are_cosines_of_pairs(features) -> None:

@@ -121,8 +121,8 @@ def test_mean_similarity() -> None:
 
 
 def test_a_further_part_is_added_to_the_total() -> None:
-    parts = LossParts(*(torch.tensor(float(k)) for k in (7, 1, 2, 3, 0)))
-    assert parts.with_auxiliary(torch.tensor(5.0)) == (12, 1, 2, 3, 5)
+    parts = LossParts(*(torch.tensor(float(k)) for k in (7, 1, 2, 3, 0, 0)))
+    assert parts.with_auxiliary(torch.tensor(5.0)) == (12, 1, 2, 3, 5, 0)
 
 
 CODE = """

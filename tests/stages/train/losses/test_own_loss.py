@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from teachclip.cache.training_state import load_state
 from teachclip.errors import CacheMismatchError, ConfigError, PluginError
+from teachclip.stages.runtime.run_folder import RunFolder
 from teachclip.stages.train.stage import train
 
 LOSSES = """
@@ -74,3 +76,45 @@ def test_losses_that_do_not_work_end_the_run_with_their_name(world: Any, losses:
 def test_every_way_of_combining_teachers_trains(world: Any, tmp_path: Path, loss: dict[str, Any]) -> None:
     result = train(world.config(train=settings(tmp_path / "run", **loss)))
     assert (result.steps, result.teachers) == (3, ("xclip",))
+
+
+TEMPERED = """
+import torch
+
+class Tempered(torch.nn.Module):
+    def __init__(self, start=1.0):
+        super().__init__()
+        self.log_temperature = torch.nn.Parameter(torch.tensor(start).log() + 0.01 * torch.randn(()))
+
+    def forward(self, student_logits, teacher_logits):
+        target = (teacher_logits / self.log_temperature.exp()).softmax(1)
+        return -(target * student_logits.log_softmax(1)).sum(1).mean()
+"""
+
+
+def test_parameters_of_a_loss_train_and_come_back_when_the_run_goes_on(
+    world: Any, losses: Path, tmp_path: Path, train_until: Any
+) -> None:
+    losses.write_text(TEMPERED)
+    own = {"coarse_kind": f"{losses.stem}:Tempered", "coarse_options": {"start": 2.0}}
+    given = {"teachers": ["xclip"], "loss": own, "epochs": 3, "keep": 9, "checkpoint_seconds": 0.001}
+    whole, broken = (world.config(train={**given, "run": tmp_path / name}) for name in ("whole", "broken"))
+    train(whole)
+    train_until(broken, 5)
+
+    def temperatures(run: Path) -> list[float]:
+        states = [load_state(path) for path in RunFolder(run).states]
+        return [float(value) for state in states for value in state["losses"].values()]
+
+    assert len({round(value, 9) for value in temperatures(tmp_path / "broken")}) > 1, "it trains"
+    train(broken)
+    first, second = (
+        [line["coarse"] for line in RunFolder(tmp_path / name).metrics() if line["kind"] == "train"]
+        for name in ("whole", "broken")
+    )
+    assert first == second
+    rates = [line["lr"] for line in RunFolder(tmp_path / "whole").metrics() if line["kind"] == "train"]
+    assert all(each["loss"] == each["rest"] for each in rates)
+    other = {**own, "coarse_options": {"start": 3.0}}
+    with pytest.raises(CacheMismatchError, match="coarse_options"):
+        train(world.config(train={**given, "loss": other, "run": tmp_path / "whole"}))

@@ -78,7 +78,7 @@ def test_what_a_loss_is_given(module) -> None:
     taught = [Labels(torch.full((4, 4), score), frame_logits, scale) for score, scale in ((0.5, 2.0), (0.25, 4.0))]
     given = labels(labels=taught, mask=None)
     losses(**given, student_scale=10.0)
-    (student, first), (_, second), (frames, mask), _ = losses._own_coarse.function.__globals__["seen"]
+    (student, first), (_, second), (frames, mask), _ = losses.own_coarse.function.__globals__["seen"]
     torch.testing.assert_close(student, given["student_logits"] / 10)
     assert (first.unique().item(), second.unique().item()) == (0.5, 0.25)
     torch.testing.assert_close(frames, frame_logits * 2)
@@ -169,7 +169,42 @@ def test_what_a_teacher_teaches_is_the_same_to_the_last_bit_as_ever(module, on: 
     losses = Losses(LossConfig(coarse_kind=f"{name}:coarse", coarse_on=on))
     scores = torch.rand(64, 64, generator=torch.Generator().manual_seed(0))
     losses(torch.zeros(64, 64, requires_grad=True), None, [Labels(scores, None, 100 / 3)])
-    (found,) = losses._own_coarse.function.__globals__["seen"]
+    (found,) = losses.own_coarse.function.__globals__["seen"]
     logits = scores * (100 / 3)
     assert torch.equal(found, logits if on == "logits" else logits / (100 / 3))
     assert not torch.equal(logits / (100 / 3), scores)
+
+
+def test_a_class_takes_options_and_its_parameters_train(module) -> None:
+    """The page's third loss, against itself written out; its temperature gets a gradient."""
+    name = module(example())
+    losses = Losses(LossConfig(coarse_kind=f"{name}:Tempered", coarse_options={"start": 2.0}))
+    given = labels()
+    parts = losses(**given)
+    target = (given["labels"][0].logits / 2).softmax(1)
+    expected = -(target * given["student_logits"].log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(parts.coarse, expected)
+    ((key, parameter),) = losses.named_parameters()
+    assert key.endswith("log_temperature")
+    parts.total.backward()
+    assert parameter.grad is not None
+    assert parameter.grad.abs() > 0
+
+
+def test_a_function_takes_options_too(module) -> None:
+    name = module("def loss(student, teacher, power=1):\n    return (student - teacher).abs().pow(power).mean()\n")
+    losses = Losses(LossConfig(coarse_kind=f"{name}:loss", coarse_options={"power": 3}))
+    given = labels()
+    apart = (given["student_logits"] - given["labels"][0].logits).abs()
+    torch.testing.assert_close(losses(**given).coarse, apart.pow(3).mean())
+    assert list(losses.parameters()) == []
+
+
+def test_options_that_do_not_fit(module) -> None:
+    name = module(example())
+    with pytest.raises(PluginError, match=r"Tempered: making it failed\nTypeError: [^\n]*argument 'depth'"):
+        Losses(LossConfig(coarse_kind=f"{name}:Tempered", coarse_options={"depth": 1}))
+    with pytest.raises(PluginError, match="unexpected keyword argument 'power'"):
+        Losses(LossConfig(coarse_kind=f"{name}:rows_kl", coarse_options={"power": 1}))(**labels())
+    mistake = LossConfig(fine_options={"start": 1}).mistake(())
+    assert mistake == "train.loss.fine_options: options are for a loss of your own, and fine_kind is ce"

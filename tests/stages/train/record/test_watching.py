@@ -43,7 +43,7 @@ class Clock:
 
 
 def step(number: int, total: float = 1.0, norm: float = 1.0, coarse: float = 0.25, rows: int = 10) -> Done:
-    parts = LossParts(*(torch.tensor(value) for value in (total, 0.5, coarse, 0.0, 0.0)))
+    parts = LossParts(*(torch.tensor(value) for value in (total, 0.5, coarse, 0.0, 0.0, 0.0)))
     return Done(number, np.arange(number, number + rows) % 50, parts, torch.tensor(norm), {"trunk": 1e-7})
 
 

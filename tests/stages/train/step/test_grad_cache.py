@@ -11,7 +11,9 @@ from teachclip.cache.scores.reading.labels import Labels
 from teachclip.configs.schema import TrainConfig
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.common.network import VideoTextNetwork
-from teachclip.stages.train.dataloader.batch import Batch
+from teachclip.stages.models.common.valid_frames import valid_places
+from teachclip.stages.train.dataloader.batch import Batch, Known
+from teachclip.stages.train.losses.combined import Losses
 from teachclip.stages.train.step.optimizer import build_optimizer
 from teachclip.stages.train.step.training_step import Done, TrainingStep
 from torch import Tensor
@@ -43,7 +45,7 @@ def settings(network: dict[str, Any], **values: Any) -> TrainConfig:
     )  # fmt: skip
 
 
-def batch(step: int, taught: bool, pairs: int = PAIRS, unlabelled: int = 0) -> Batch:
+def batch(step: int, taught: bool, pairs: int = PAIRS, unlabelled: int = 0, sparse: bool = False) -> Batch:
     """Random pairs, some of whose videos are short, and two of which share one; behind them videos without texts."""
     rng = np.random.default_rng(step)
     columns = pairs + unlabelled
@@ -51,16 +53,26 @@ def batch(step: int, taught: bool, pairs: int = PAIRS, unlabelled: int = 0) -> B
     ids = torch.from_numpy(rng.integers(1, 90, (pairs, WORDS)))
     ids[torch.arange(pairs), torch.from_numpy(rng.integers(2, WORDS, pairs))] = 99  # EOT
     scores, frame_logits = (torch.from_numpy(rng.normal(size=(pairs, width))) for width in (columns, FRAMES))
-    labels = Labels(scores, frame_logits, 20.0)
+    if sparse:  # step 1 has nothing to learn from
+        scores[torch.from_numpy(rng.random(scores.shape) > (0.6, 0.0)[step])] = torch.nan
+    labels = Labels(scores, frame_logits, 20.0, sparse)
     videos = np.arange(pairs)
     videos[-1] = 0
     frames = torch.from_numpy(rng.integers(0, 256, (columns, FRAMES, 3, 32, 32), np.uint8))
     further: dict[str, Any] = {"unlabelled": np.arange(pairs, columns), "unlabelled_rows": slice(0, unlabelled)}
-    return Batch(step, np.arange(pairs), videos, slice(0, pairs), ids, frames, mask, (labels,) * taught, {}, **further)
+    known: Any = (valid_places(mask), Known.of(ids, mask))
+    return Batch(
+        step, np.arange(pairs), videos, slice(0, pairs), ids, frames, mask, *known, (labels,) * taught, {}, **further
+    )
 
 
 def taken(
-    config: TrainConfig, steps: int, watch: Watch | None = None, pairs: int = PAIRS, unlabelled: int = 0
+    config: TrainConfig,
+    steps: int,
+    watch: Watch | None = None,
+    pairs: int = PAIRS,
+    unlabelled: int = 0,
+    sparse: bool = False,
 ) -> tuple[VideoTextNetwork, list[Done]]:
     """The network after some steps in float64, and what is kept of them."""
     before = torch.get_default_dtype()
@@ -69,11 +81,12 @@ def taken(
         torch.manual_seed(0)
         network = build_network(config.network).train()
         taught = bool(config.teachers)
-        optimiser = build_optimizer(network, config.optim, 10)
-        step = TrainingStep(network, optimiser, config, [""] * pairs, ())
+        losses = Losses(config.loss, config.teachers)
+        optimiser = build_optimizer(network, config.optim, 10, losses=losses)
+        step = TrainingStep(network, optimiser, config, (), losses=losses)
         if watch is not None:
             watch(network)
-        return network, [step(batch(number, taught, pairs, unlabelled)) for number in range(steps)]
+        return network, [step(batch(number, taught, pairs, unlabelled, sparse)) for number in range(steps)]
     finally:
         torch.set_default_dtype(before)
 
@@ -106,6 +119,57 @@ def test_videos_without_captions_come_in_chunks_too(kind: str, chunk: int) -> No
     torch.testing.assert_close(whole.state_dict(), chunked.state_dict(), rtol=1e-8, atol=1e-10)
     _, alone = taken(settings(NETWORKS[kind], **values), steps=1)
     assert float(alone[0].parts.coarse) != pytest.approx(float(done[0].parts.coarse), rel=1e-3)
+
+
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_losses_of_vectors_cut_short_are_averaged_with_those_of_whole_ones(chunk: int | None) -> None:
+    loss = {"mask_same_video": True, "infonce": 0.3, "coarse": 0.7, "fine": 1.1}
+    encoded: list[dict[str, Tensor]] = []
+
+    def watch(network: VideoTextNetwork) -> None:
+        score = network.score
+
+        def watched(texts: dict[str, Tensor], videos: dict[str, Tensor]) -> Tensor:
+            encoded.append({"texts": texts["vector"].detach().clone(), "videos": videos["vector"].detach().clone()})
+            return score(texts, videos)
+
+        network.score = watched  # type: ignore[method-assign]
+
+    config = settings(NETWORKS["student"], loss={**loss, "matryoshka": (24, 8)}, chunk=chunk)
+    network, (done,) = taken(config, 1, watch)
+    _, (whole,) = taken(settings(NETWORKS["student"], loss=loss, chunk=chunk), 1)
+    scale, own = float(network.logit_scale.detach().exp()), torch.arange(PAIRS)
+    vectors = encoded[0]
+    infonce = []
+    for width in (64, 24, 8):
+        texts, videos = (torch.nn.functional.normalize(vectors[name][:, :width], dim=-1) for name in vectors)
+        logits = scale * texts @ videos.T
+        logits[0, -1] = logits[-1, 0] = float("-inf")  # the two pairs of one video
+        cross_entropy = torch.nn.functional.cross_entropy
+        infonce.append(float(cross_entropy(logits, own) + cross_entropy(logits.T, own)) / 2)
+    assert float(done.parts.infonce) == pytest.approx(np.mean(infonce), rel=1e-3)  # one step has moved the scale
+    assert float(done.parts.fine) == pytest.approx(float(whole.parts.fine), rel=1e-12)
+    assert float(done.parts.coarse) != pytest.approx(float(whole.parts.coarse), rel=1e-3)
+    parts = done.parts
+    total = 0.3 * parts.infonce + 0.7 * parts.coarse + 1.1 * parts.fine
+    assert float(parts.total) == pytest.approx(float(total), rel=1e-12)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, PAIRS])
+@pytest.mark.parametrize("kind", ["pearson", "ce", "huber"])
+def test_chunks_of_a_batch_that_a_teacher_scored_in_part(kind: str, chunk: int) -> None:
+    values = {"teachers": ["one"], "loss": {"coarse_kind": kind}}
+    (whole, done), (chunked, again) = (
+        taken(settings(NETWORKS["student"], chunk=each, **values), steps=2, unlabelled=4, sparse=True)
+        for each in (None, chunk)
+    )
+    for one, other in zip(done, again, strict=True):
+        torch.testing.assert_close(tuple(one.parts), tuple(other.parts), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(gradients(whole), gradients(chunked), rtol=1e-7, atol=1e-10)
+    torch.testing.assert_close(whole.state_dict(), chunked.state_dict(), rtol=1e-8, atol=1e-10)
+    assert float(done[0].parts.coarse) > 0
+    assert (float(done[1].parts.coarse), float(done[1].parts.untaught)) == (0, 1)
+    assert float(done[1].norm) > 0  # the other losses go on
 
 
 def test_a_chunk_draws_the_same_noise_in_both_passes() -> None:

@@ -1,0 +1,1 @@
+"""TeachText's networks on expert features computed beforehand: MoEE and CE (collaborative experts)."""

@@ -1,0 +1,1 @@
+"""Vectors for other programs: files, and the databases where people keep vectors."""

@@ -1,0 +1,87 @@
+"""The windows of an index as they leave it: number, place, times, tags, unit vector."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import batched
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....cache.library.library import Library
+from ....errors import printable
+
+BATCH = 2_000
+"""Windows that are read and handed over at a time."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A window.
+
+    Attributes:
+        id: its number in the index, which is never another's; its vector never changes.
+        path: the video's file; bytes of its name that are no UTF-8 are spelt `\\xe9`.
+        start, stop: seconds from the video's first frame; times: of its F frames.
+        tags: of the video, in order.
+        vector: unit length [D].
+    """
+
+    id: int
+    path: str
+    start: float
+    stop: float
+    times: tuple[float, ...]
+    tags: tuple[str, ...]
+    vector: NDArray[np.floating]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """All but the vector, as JSON has it."""
+        return {
+            "id": self.id,
+            "path": self.path,
+            "start": self.start,
+            "stop": self.stop,
+            "times": list(self.times),
+            "tags": list(self.tags),
+        }
+
+    @property
+    def stamp(self) -> str:
+        """Differs where anything about the window does: a file that was moved, a tag."""
+        return hashlib.blake2b(json.dumps(self.described).encode(), digest_size=8).hexdigest()
+
+
+class IndexRecords:
+    """The windows of an open index, as it was when it was opened; those that are gone since are left out.
+
+    Attributes:
+        library: that they are read from.
+    """
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+
+    def __len__(self) -> int:
+        return len(self.library)
+
+    def all(self) -> Iterator[list[Record]]:
+        """Every window by its number, `BATCH` at a time."""
+        return self.of([int(row) for row in self.library.rows])
+
+    def of(self, ids: Sequence[int]) -> Iterator[list[Record]]:
+        """These windows, in this order, `BATCH` at a time."""
+        for part in batched(ids, BATCH):
+            windows = self.library.windows(part)
+            tags = self.library.tags_of(sorted({window.video for window in windows}))
+            found = []
+            for window in windows:
+                vector = self.library.vector(window.row)
+                if vector is not None:  # else it was made after the index was opened
+                    path, own = printable(window.path), tuple(tags.get(window.video, ()))
+                    times = window.times
+                    found.append(Record(window.row, path, window.start, window.stop, times, own, vector))
+            yield found

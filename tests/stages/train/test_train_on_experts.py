@@ -1,0 +1,207 @@
+"""TeachText end to end: experts and words of files, teachers with other encoders and more experts, one student."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from teachclip.cache.scores.store import ScoreStore
+from teachclip.configs.schema import Config
+from teachclip.errors import CacheMismatchError, ConfigError
+from teachclip.stages.evaluate.one_model import EvaluateResult
+from teachclip.stages.evaluate.stage import evaluate
+from teachclip.stages.prepare.features.stage import features
+from teachclip.stages.runtime.reporting import Silent
+from teachclip.stages.score.rescore import rescore
+from teachclip.stages.score.stage import score
+from teachclip.stages.train.stage import train
+
+VIDEOS = 24
+ENCODERS = {"gpt": 6, "w2v": 5}
+EXPERTS: dict[str, dict[str, int]] = {"scene": {"width": 7}, "audio": {"width": 4, "tokens": 3, "clusters": 2}}
+
+
+def _write(folder: Path) -> None:
+    """Videos of which every third has no sound; scenes and words both know which of eight topics a video is of."""
+    random = np.random.default_rng(5)
+    with (folder / "captions.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["video", "caption", "split"])
+        for k in range(VIDEOS):
+            split = "test" if k >= 20 else "val" if k >= 16 else "train"
+            rows.writerows((f"v{k}.mp4", f"caption {n} of topic {k % 8}, {k}", split) for n in range(1 + k % 2))
+    topics = random.standard_normal((8, 7))
+    scene = {f"v{k}.mp4": (topics[k % 8] + 0.1 * random.standard_normal(7)).astype(np.float32) for k in range(VIDEOS)}
+    np.savez(folder / "scene.npz", **scene)
+    audio = {f"v{k}.mp4": random.random((1 + k % 4, 4)).astype(np.float32) for k in range(VIDEOS) if k % 3}
+    np.savez(folder / "audio.npz", **audio)
+    for name, width in ENCODERS.items():
+        topics = random.standard_normal((8, width))
+        words = {
+            f"v{k}.mp4#{n}": (topics[k % 8] + 0.1 * random.standard_normal((2 + n, width))).astype(np.float32)
+            for k in range(VIDEOS)
+            for n in range(1 + k % 2)
+        }
+        np.savez(folder / f"{name}.npz", **words)
+
+
+def _network(kind: str, encoder: str, *experts: str) -> dict[str, Any]:
+    text = {"encoder": encoder, "width": ENCODERS[encoder], "words": 3, "clusters": 2, "ghosts": 1}
+    modalities = {name: EXPERTS[name] for name in experts}
+    return {"kind": kind, "experts": {"modalities": modalities, "text": text, "shared": 8}}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("experts")
+    _write(folder)
+    told = {
+        "work": str(folder / "work"),
+        "data": {"captions": str(folder / "captions.csv")},
+        "features": {
+            "experts": [
+                {"name": "audio", "file": str(folder / "audio.npz"), "temporal": "sequence", "max_tokens": 3},
+                {"name": "scene", "file": str(folder / "scene.npz")},
+            ],
+            "texts": [{"name": name, "file": str(folder / f"{name}.npz"), "max_words": 3} for name in ENCODERS],
+        },
+        "score": {"device": "cpu"},
+        "train": {
+            "device": "cpu",
+            "batch_size": 6,
+            "epochs": 2,
+            "epoch_of": "videos",
+            "tensorboard": False,
+            "optim": {
+                "optimiser": "radam",
+                "lr": 1e-2,
+                "weight_decay": 1e-5,
+                "schedule": "per-epoch",
+                "clip_norm": None,
+            },
+            "select_by": "geometric-mean",
+        },
+        "evaluate": {"device": "cpu", "ties": "teachtext"},
+    }
+    features(Config.model_validate(told), Silent())
+    return told
+
+
+def _config(base: dict[str, Any], run: str, network: dict[str, Any], **changes: Any) -> Config:
+    loss = {"coarse_kind": "huber", "coarse_on": "cosines", "teachers": "mean-similarity", "fine": 0.0}
+    train_section = {
+        **base["train"],
+        "run": f"runs/{run}",
+        "network": network,
+        "loss": loss,
+        **changes.pop("train", {}),
+    }
+    return Config.model_validate({**base, "train": train_section, **changes})
+
+
+@pytest.fixture(scope="module")
+def taught(base: dict[str, Any]) -> Config:
+    """Two teachers, with other encoders and more experts, and the student that their mean has taught."""
+    teachers = {
+        "ce-w2v": _network("ce", "w2v", "audio", "scene"),
+        "moee-gpt": _network("moee", "gpt", "audio", "scene"),
+    }
+    for name, network in teachers.items():
+        train(_config(base, name, network))
+    entries = [{"name": name, "checkpoint": f"runs/{name}"} for name in teachers]
+    student = _network("ce", "gpt", "scene")
+    config = _config(base, "taught", student, train={"teachers": list(teachers)}, score={"teachers": entries})
+    score(config)
+    train(config)
+    return config
+
+
+def test_teachers_with_other_encoders_and_experts_teach_one_student(taught: Config) -> None:
+    result = json.loads((taught.run_folder / "result.json").read_text())
+    assert result["teachers"] == ["ce-w2v", "moee-gpt"]
+    losses = [json.loads(line) for line in (taught.run_folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in losses if line["kind"] == "train"]
+    assert all(np.isfinite(line["coarse"]) and line["coarse"] > 0 for line in steps)
+    store = ScoreStore.open(taught.score_store)
+    assert set(store.teachers) == {"ce-w2v", "moee-gpt"}
+    for name in store.teachers:
+        cache = store.teacher(name)
+        assert not cache.frame_logits
+        assert cache.scale == 1.0
+        assert {key for key in cache.identity if key.startswith("features.")} == {"features.audio", "features.scene"}
+
+
+def test_scores_are_the_networks_own(taught: Config) -> None:
+    found = rescore(taught, None, 8, 0, Silent())
+    assert [each.teacher for each in found] == ["ce-w2v", "moee-gpt"]
+    assert all(each.largest <= each.allowed for each in found)
+
+
+def test_a_finished_store_and_run_are_only_told(taught: Config) -> None:
+    assert all(each.shards_now == 0 for each in score(taught).teachers)
+    assert train(taught).already_done
+
+
+def _evaluated(config: Config, **settings: Any) -> EvaluateResult:
+    settings = {"run": Path("runs/taught"), **settings}
+    return evaluate(config.model_copy(update={"evaluate": config.evaluate.model_copy(update=settings)}))
+
+
+def test_evaluation_by_teachtexts_protocol(taught: Config) -> None:
+    found = _evaluated(taught)
+    assert (found.texts, found.videos) == (6, 4)
+    assert any("TeachText" in mark for mark in found.marks)
+    merged = _evaluated(taught, captions="mean")
+    assert (merged.t2v["queries"], merged.v2t["queries"]) == (4, 4)
+    assert merged.t2v["r5"] == 100.0
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        ({"fine": 1.0}, "train.loss.fine: ce has no frame weights"),
+        ({"fine": 0.0, "coarse_kind": "huber"}, "train.loss.coarse_on: Huber compares numbers"),
+    ],
+)
+def test_what_cannot_teach_is_refused(base: dict[str, Any], loss: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        _config(base, "refused", _network("ce", "gpt", "scene"), train={"teachers": ["x"], "loss": loss})
+    for on in ("cosines", "standardised"):
+        fits = {"fine": 0.0, "coarse_kind": "huber", "coarse_on": on}
+        _config(base, "fits", _network("ce", "gpt", "scene"), train={"teachers": ["x"], "loss": fits})
+
+
+def test_an_expert_of_another_width_is_named(base: dict[str, Any]) -> None:
+    network = _network("ce", "gpt", "scene")
+    network["experts"]["modalities"] = {"scene": {"width": 9}}
+    with pytest.raises(ConfigError, match="another width") as refusal:
+        train(_config(base, "other", network))
+    assert "scene: 7 numbers, and the network takes 9" in refusal.value.details
+
+
+def test_an_encoder_that_is_not_named_or_of_another_width(base: dict[str, Any]) -> None:
+    network = _network("ce", "gpt", "scene")
+    network["experts"]["text"]["width"] = 4
+    with pytest.raises(ConfigError, match="words of gpt have 6 numbers"):
+        train(_config(base, "other", network))
+    network["experts"]["text"]["encoder"] = None
+    with pytest.raises(ConfigError, match="which text encoder"):
+        train(_config(base, "other", network))
+
+
+def test_scores_of_other_features_do_not_teach(taught: Config, base: dict[str, Any], tmp_path: Path) -> None:
+    """A store made from features that are others now is refused, naming the expert or the videos."""
+    scene = dict(np.load(base["features"]["experts"][1]["file"]))
+    np.savez(tmp_path / "scene.npz", **{video: value + 1 for video, value in scene.items()})
+    changed = json.loads(json.dumps(base))
+    changed["features"]["experts"][1]["file"] = str(tmp_path / "scene.npz")
+    changed["features"]["folder"] = "experts2"
+    features(Config.model_validate(changed), Silent())
+    config = _config(changed, "other-features", _network("ce", "gpt", "scene"), train={"teachers": ["ce-w2v"]})
+    config = config.model_copy(update={"score": taught.score})
+    with pytest.raises(CacheMismatchError):
+        train(config)
+    with pytest.raises(CacheMismatchError, match="features"):
+        score(config)
