@@ -81,7 +81,7 @@ def _loaded(name: str, device: torch.device) -> tuple[Any, Any]:
         raise ConfigError(
             f"text models of Hugging Face need the extra hf ({error})",
             where=f"features.texts: {name}",
-            hint="pip install 'teachclip[hf]'",
+            hint="install it with the extra: pip install 'teachclip[hf]'",
         ) from None
     transformers.utils.logging.set_verbosity_error()
     there = os.path.isdir(name)

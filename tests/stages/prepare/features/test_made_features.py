@@ -136,6 +136,7 @@ def saved_model(kind: str, folder: Path) -> None:
         transformers.T5ForConditionalGeneration(sizes).save_pretrained(folder)
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "t5"])
 def test_words_of_a_hugging_face_model(world: World, asked: Callable[..., Config], tmp_path: Path, kind: str) -> None:
     saved_model(kind, tmp_path / kind)
@@ -159,6 +160,7 @@ def test_words_of_a_hugging_face_model(world: World, asked: Callable[..., Config
     assert features(config).caches[0].made == 0
 
 
+@pytest.mark.extras
 def test_a_text_model_that_is_not_there_is_told(asked: Callable[..., Config], tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     for name, why in ((str(tmp_path / "none"), "no such folder"), (str(tmp_path), "cannot be loaded")):
@@ -178,4 +180,4 @@ def test_without_transformers_the_extra_is_named(asked: Callable[..., Config], m
     monkeypatch.setattr(builtins, "__import__", absent)
     with pytest.raises(ConfigError, match="need the extra hf") as told:
         features(asked(texts=[{"name": "bert", "huggingface": "bert-base-uncased"}]))
-    assert told.value.hint == "pip install 'teachclip[hf]'"
+    assert told.value.hint == "install it with the extra: pip install 'teachclip[hf]'"
