@@ -52,7 +52,7 @@ def _norm(run: TrainRun, data: TrainingData, batch: Batch, loss: str) -> float:
     alone = {name: float(name == loss) for name in LOSSES} | {"fine": 0.0}
     settings = run.settings.model_copy(update={"loss": run.settings.loss.model_copy(update=alone)})
     network = copy.deepcopy(run.network)
-    step = TrainingStep(network, build_optimizer(network, settings.optim, 1), settings, data.train.captions, ())
+    step = TrainingStep(network, build_optimizer(network, settings.optim, 1), settings, ())
     return float(step(batch).norm)
 
 

@@ -5,8 +5,9 @@
 
 All ways train the same student on the same batches, from the same frame cache; the ways take turns, round by round;
 medians over rounds. On a GPU: ViT-B/32, 12 frames of 224 pixels, bf16, and the options compile, channels_last,
-recompute and resident frames beside; on a CPU a small trunk. Frames, captions and the three teachers (X-CLIP, TS2-Net,
-DRL) are random, and made first, below --folder: their numbers do not matter, their cost is real.
+recompute and resident frames beside, and teachers inside the step in bf16, too; on a CPU a small trunk. Frames,
+captions and the three teachers (X-CLIP, TS2-Net, DRL) are random, and made first, below --folder: their numbers do not
+matter, their cost is real.
 
     ms, ratio   of a step, and over that of `no teacher` in the same round
     wait        share of the step in which the loop waited for data
@@ -61,6 +62,8 @@ WAYS: dict[str, dict[str, Any]] = {
     },
 }
 OPTIONS: dict[str, dict[str, Any]] = {
+    "1 online, bf16": {"teachers": [KINDS[0]], "teaching": "online", "online_precision": "bf16"},
+    "3 online, bf16": {**CACHED, "teaching": "online", "online_precision": "bf16"},
     "3 cached, compile": {**CACHED, "compile": True},
     "3 cached, channels last": {**CACHED, "channels_last": True},
     "3 cached, recompute": {**CACHED, "recompute": True},
@@ -98,11 +101,11 @@ def take_steps(run: TrainRun, first: int, count: int) -> tuple[float, float]:
         batches = on_device(ahead, run.device)
         run.step(next(batches))
         _finish(run)
-        begun, waited = time.perf_counter(), ahead.waited
+        begun, waited = time.perf_counter(), batches.waited
         for batch in batches:
             run.step(batch)
         _finish(run)
-        return (time.perf_counter() - begun) / count, (ahead.waited - waited) / count
+        return (time.perf_counter() - begun) / count, (batches.waited - waited) / count
 
 
 def _finish(run: TrainRun) -> None:

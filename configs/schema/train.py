@@ -52,6 +52,9 @@ class TrainConfig(Section):
     teaching: Literal["cached", "online"] = Field(
         "cached", description="Scores from the store, or from the teachers inside the training step (published way)."
     )
+    online_precision: Literal["float32", "bf16"] = Field(
+        "float32", description="Of the encoders of teachers inside the step; scores are float32, as is what is cached."
+    )
     unlabelled: Annotated[int, Field(ge=0)] = Field(
         0, description="Videos without captions that the coarse loss sees beside the pairs of a step; 0: none."
     )
@@ -86,7 +89,8 @@ class TrainConfig(Section):
     frames: Literal["auto", "stream", "host", "device"] = Field(
         "auto",
         description="Frames are read batch by batch, or kept in host memory (one copy a machine) or on the GPU; auto: "
-        "on the GPU, or JPEG decoded in host memory, if that takes a quarter of what is free; else batch by batch.",
+        "on the GPU, if they fit beside a step, or JPEG decoded in host memory, if that takes a quarter of what is "
+        "free; else batch by batch.",
     )
     checkpoint_seconds: Annotated[float, Field(gt=0)] = Field(
         60.0, description="A checkpoint to go on from is written at least this often, and after every epoch."

@@ -96,9 +96,11 @@ class _Attempt:
         except TeachclipError as error:
             what, details = error.what if error.where is None else f"{error.where}: {error.what}", [*error.details]
             helps = GO_ON if isinstance(error, TrainingError) else error.hint
-        except (torch.OutOfMemoryError, MemoryError):
+        except (torch.OutOfMemoryError, MemoryError) as error:
             what, details = "not enough memory", []
             helps = Remedy("take less at a time", Change({"train.chunk": 16}))
+            if isinstance(error, torch.OutOfMemoryError):
+                helps = Remedy("keep no frames on the GPU", Change({"train.frames": "stream"}), otherwise=helps)
         gc.collect()  # out here the error is gone, and with it what it held of the run
         torch.cuda.empty_cache()
         hint = None if helps is None else self.tell(helps)

@@ -11,6 +11,7 @@ from ...configs.schema import NetworkConfig
 from .clip.base import Trunk
 from .common.network import Features, VideoTextNetwork, masked_mean
 from .common.temporal import INIT_STD
+from .common.valid_frames import Frames
 
 
 class AttentionalAggregation(nn.Module):
@@ -48,16 +49,16 @@ class Student(VideoTextNetwork):
         config = self.config
         return (config.pooling, config.mask_padding, config.pool_temperature, config.normalise_frames)
 
-    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_videos(self, frames: Frames, mask: Tensor) -> Features:
         """`vector` [V, D], unit length; with AFA also `raw_weights` [V, F], its scores before softmax."""
         return self._pooled(self._phi(frames, mask), mask)
 
-    def encode_with_frames(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_with_frames(self, frames: Frames, mask: Tensor) -> Features:
         """As `encode_videos`, and `frames` [V, F, D]: those behind the temporal transformer, unit length."""
         phi = self._phi(frames, mask)
         return self._pooled(phi, mask) | {"frames": functional.normalize(phi, dim=-1)}
 
-    def _phi(self, frames: Tensor, mask: Tensor) -> Tensor:
+    def _phi(self, frames: Frames, mask: Tensor) -> Tensor:
         return self.over_time(self.frame_features(frames, mask), mask).to(self.trunk.dtype)
 
     def _pooled(self, phi: Tensor, mask: Tensor) -> Features:

@@ -108,7 +108,7 @@ class _TextBlocks:
         if key == self.last[0]:
             return self.last[1]
         if key not in self.kept:
-            features = self.network.encode_texts(self.ids[torch.from_numpy(texts)].to(self.network.logit_scale.device))
+            features = self.network.encode_texts(self.network.take_ids(self.ids[torch.from_numpy(texts)]))
             self.last = (key, features)
             self.bytes += sum(value.nbytes for value in features.values())
             if self.bytes <= KEPT_BYTES:

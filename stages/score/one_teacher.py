@@ -111,7 +111,7 @@ class OneTeacher:
     @cached_property
     def teacher(self) -> Teacher:
         """Loaded when it is first needed: a finished store never needs it."""
-        teacher = load_teacher(self.settings, self.checkpoint, self.device, self.reporter)
+        teacher = load_teacher(self.settings, self.checkpoint, self.device, reporter=self.reporter)
         refuse_resized(teacher, self.frames.resize_mode, self.frames.interpolation)
         return teacher
 

@@ -245,8 +245,8 @@ def _encode(network: VideoTextNetwork, queries: Sequence[str], reporter: Reporte
     for query, is_cut in zip(queries, cut.tolist(), strict=True):
         if is_cut:
             reporter.warn(f"the model reads the first {words - 2} tokens of a sentence; this one is longer: {query!r}")
-    with plain_float32(device := network.logit_scale.device):
-        vectors: np.ndarray = network.encode_texts(ids.to(device))["vector"].float().cpu().numpy()
+    with plain_float32(network.logit_scale.device):
+        vectors: np.ndarray = network.encode_texts(network.take_ids(ids))["vector"].float().cpu().numpy()
     if not np.isfinite(vectors).all():
         raise CheckpointError(
             "the model makes a vector that is not finite of this sentence",

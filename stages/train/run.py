@@ -24,7 +24,7 @@ from ..models.checkpoints.files import load_network, trained_with
 from ..models.common.network import VideoTextNetwork
 from ..retrieval.encode import measure
 from ..retrieval.fits import check_fits
-from ..runtime.device import choose_device, tell_device
+from ..runtime.device import choose_device, resolved, tell_device
 from ..runtime.processes import World
 from ..runtime.reporting import Progress, Reporter, Silent
 from ..runtime.run_folder import RunFolder
@@ -33,16 +33,18 @@ from .dataloader.batch import Batch, BatchLoader
 from .dataloader.frozen_tokens import frozen_inputs
 from .dataloader.resident_frames import frame_inputs
 from .dataloader.sampler import BatchSampler
-from .dataloader.to_device import on_device
+from .dataloader.to_device import DeviceBatches, on_device
 from .record.checkpoints import Checkpointer
 from .record.environment import environment
 from .record.monitor import Monitor
+from .step.memory import count_step, encoded_at_once
 from .step.optimizer import build_optimizer
 from .step.speed import prepare_for_speed
 from .step.training_step import TrainingStep
 from .training_data import TrainingData
 
 LOG_EVERY = 20  # steps between readings of the losses, each of which waits for the GPU
+AGREE_EVERY = 4  # steps after which several processes ask each other whether to stop, which makes all wait for one
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class TrainRun:
         self.steps = _total_steps(self.settings, self.sampler)
         optimiser = build_optimizer(self.network, self.settings.optim, self.steps)
         self.online = self._online_teachers()
-        self.step = TrainingStep(self.network, optimiser, self.settings, split.captions, self.online)
+        self.step = TrainingStep(self.network, optimiser, self.settings, self.online)
         self.checkpointer = Checkpointer(folder, self.network, optimiser, self.settings.keep, reporter)
         self.monitor = Monitor(folder, self.sampler, data.videos, self.settings, self.device, reporter)
         self.val_ids = self.network.tokenize(data.val.captions)
@@ -138,11 +140,11 @@ class TrainRun:
             self.batches(start, self.steps) as batches,
             self.reporter.progress(title, self.steps, "step", done=start) as progress,
         ):
-            for batch in on_device(batches, self.device):
+            moved = on_device(batches, self.device)
+            for batch in moved:
                 self.monitor.add(self.step(batch))
-                self._after(batch.step + 1, batches, progress, stop)
-            waited = batches.waited
-        return self._result(waited)
+                self._after(batch.step + 1, moved, progress, stop)
+        return self._result(moved.waited)
 
     @contextmanager
     def batches(self, start: int, stop: int) -> Iterator[ReadAhead[Any, Batch]]:
@@ -181,14 +183,15 @@ class TrainRun:
         captions = counted(texts, "caption")
         return f"{left:,} of {captions} of an epoch {'is' if left == 1 else 'are'} left to others" if left else ""
 
-    def _after(self, done: int, batches: ReadAhead[Any, Batch], progress: Progress, stop: StopRequest) -> None:
+    def _after(self, done: int, batches: DeviceBatches, progress: Progress, stop: StopRequest) -> None:
         """What follows when `done` steps are done: log, validation, checkpoint."""
         ends_epoch = done % self.sampler.steps_per_epoch == 0 or done == self.steps
         if ends_epoch:
             self._read(batches, progress)
             with self.monitor.paused():
                 self._validate(done)
-        stopping = done < self.steps and self.world.agree(stop.signal is not None)
+        asked = ends_epoch or self.world.ranks == 1 or done % AGREE_EVERY == 0
+        stopping = asked and done < self.steps and self.world.agree(stop.signal is not None)
         due = ends_epoch or stopping or time.perf_counter() - self.saved > self.settings.checkpoint_seconds
         if due or len(self.monitor.unread) >= LOG_EVERY:
             self._read(batches, progress)
@@ -199,7 +202,7 @@ class TrainRun:
             self.checkpointer.finish()
             raise StoppedEarly(done, self.steps, stop.signal)
 
-    def _read(self, batches: ReadAhead[Any, Batch], progress: Progress) -> None:
+    def _read(self, batches: DeviceBatches, progress: Progress) -> None:
         steps = len(self.monitor.unread)
         progress.advance(steps, **self.monitor.read(self._seconds(), batches.waited))
         self.checkpointer.check()
@@ -230,11 +233,16 @@ class TrainRun:
         frames, train_videos, val_videos = self.data.frames, self.data.train.videos, self.data.val.videos
         if self.settings.trunk == "full":
             where, every = self.settings.frames, self.data.videos
-            train = frame_inputs(where, frames, every, self.device, self.world, self.reporter)
+            train = frame_inputs(where, frames, every, self.device, self.world, self.reporter, self._step_bytes)
             return train, FrameInputs(frames, val_videos)
         tokens, edge = self._tokens(train_videos + val_videos), len(train_videos)
         own, val = tokens.part(0, edge), tokens.part(edge, edge + len(val_videos))
         return (own.beside(self._tokens(more)) if (more := self.data.unlabelled.videos) else own), val
+
+    def _step_bytes(self) -> int:
+        """What a step takes in this process, counted."""
+        encoded = encoded_at_once(self.settings, self.world.ranks)
+        return count_step(encoded, resolved(self.settings.precision, self.device)).total
 
     def _tokens(self, videos: Sequence[str]) -> MemoryInputs:
         return frozen_inputs(self.network, self.data.frames, videos, self.config.features_folder, self.reporter)
@@ -246,14 +254,16 @@ class TrainRun:
         return online_teachers(self.config, data.train, data.frames, data.seen, self.device, self.reporter)
 
     def _batch_loader(self) -> BatchLoader:
-        split = self.data.train
+        split, pin = self.data.train, self.device.type == "cuda"
         return BatchLoader(
             ids=self.network.tokenize(split.captions),
             text_video=split.text_video,
             inputs=self.train_inputs,
             labels=LabelThreads([teacher.reader for teacher in self.data.cached]),
-            teacher_frames=teacher_inputs(self.online, self.data.seen, self.data.videos),
-            pin=self.device.type == "cuda",
+            teacher_frames=teacher_inputs(self.online, self.data.seen, self.data.videos, pin),
+            students=self.config.frames_folder if self.settings.trunk == "full" else None,
+            teacher_ids={teacher.name: teacher.ids_of for teacher in self.online},
+            pin=pin,
             rank=self.world.rank,
             ranks=self.world.ranks,
             unlabelled=self.data.draws,

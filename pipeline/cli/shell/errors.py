@@ -34,6 +34,10 @@ _SYSTEM: dict[int, tuple[str, Hint]] = {
     errno.EIO: ("the disk reports an error", "Check the disk; what is written already is verified when it is read."),
 }
 _CODE_IN_TEXT = re.compile(r"(?:errno = |OS error |Errno )(\d+)")  # HDF5 and TensorStore put it in their text
+_STREAM = "--set train.frames=stream"
+_FROM_THE_GPU = (
+    "Keep no frames on the GPU: {} (and PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True before it wastes less)."
+)
 _SMALLER = {
     "prepare": "--set prepare.workers=1",
     "score": "--set score.video_batch=8 --set score.text_batch=32",
@@ -85,13 +89,12 @@ def explain(error: BaseException, verb: str, command: str, given: Given = _NOTHI
         code = TERMINATED if isinstance(error, Terminated) else STOPPED
         return Failure("", ("stopped; everything finished is kept",), f"go on with: {command}", code)
     if _out_of_memory(error):
-        where = "on the GPU" if type(error).__name__ == "OutOfMemoryError" else "on this machine"
-        smaller = (
-            f"Take less at a time: {Given(line=shlex.split(command)).again(_SMALLER[verb])}"
-            if verb in _SMALLER
-            else None
-        )
-        return Failure("error", (f"not enough memory {where}",), smaller, 1)
+        on_gpu = type(error).__name__ == "OutOfMemoryError"
+        again = Given(line=shlex.split(command)).again
+        smaller = f"Take less at a time: {again(_SMALLER[verb])}" if verb in _SMALLER else None
+        if on_gpu and verb == "train":
+            smaller = f"{_FROM_THE_GPU.format(again(_STREAM))} {smaller}"
+        return Failure("error", (f"not enough memory {'on the GPU' if on_gpu else 'on this machine'}",), smaller, 1)
     if known := _SYSTEM.get(_system_code(error)):
         what, remedy = known
         name = error.filename if isinstance(error, OSError) else None

@@ -296,7 +296,7 @@ def _frame_weights(
     """Softmax [T, F] of frame-text scores of texts with their own videos; None for a network that has none."""
     inputs, own = FrameInputs(frames, split.videos), torch.from_numpy(split.text_video)
     videos = encode_videos(network, inputs, Silent())
-    texts = network.encode_texts(network.tokenize(split.captions).to(network.logit_scale.device))
+    texts = network.encode_texts(network.take_ids(network.tokenize(split.captions)))
     logits = network.frame_logits(texts, {key: value[own] for key, value in videos.items()})
     if logits is None:
         return None

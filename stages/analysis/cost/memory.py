@@ -1,9 +1,6 @@
-"""Memory of a training step: counted from the modules anywhere, and measured on a GPU.
+"""Memory of a training step: counted from the modules anywhere, as a GPU would have it, and measured on a GPU.
 
-Counted: parameters, gradients, optimiser state, and what autograd saves for the backward pass, every storage once, on
-fake tensors (no weights, no time). That is what has to be in memory at once; what an allocator adds, buffers of single
-kernels and a framework's own megabytes are not in it, and a GPU's kernels may save somewhat other tensors than a CPU's.
-Measured: `torch.cuda.max_memory_allocated` over a whole step.
+Counted: `train.step.memory`. Measured: `torch.cuda.max_memory_allocated` over a whole step.
 """
 
 from dataclasses import dataclass
@@ -11,20 +8,14 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ....cache.scores.reading.labels import Labels
 from ....configs.schema import TrainConfig
 from ...models.build import build_network
 from ...models.common.network import VideoTextNetwork
 from ...runtime.device import autocast
-from ...train.losses.combined import Losses
-from ...train.step.optimizer import build_optimizer, freeze
-from ...train.step.speed import prepare_for_speed
-from .network import encode_fake_videos, fake_network, fake_score, longest
+from ...train.step.memory import count_step, loss_of, prepared
+from ...train.step.optimizer import build_optimizer
 
-STATES = 2  # numbers that AdamW, Adam and BertAdam each keep of a parameter that trains
-FLOAT = 4
 Precision = Literal["float32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
@@ -56,88 +47,36 @@ class TrainingMemory:
 
 
 def training_memory(name: str, settings: TrainConfig, precision: Precision, device: torch.device) -> TrainingMemory:
-    """Count one step of `settings`, its videos without captions too, and measure it where `device` is a GPU.
+    """Count one step of `settings` (`count_step`), and measure it where `device` is a GPU.
 
-    The soft labels of `settings.teachers` are there, as if read from the cache. The whole batch is encoded at once:
-    `settings.chunk` is not looked at, a chunk counts like a batch of its size. With `settings.recompute`, what one
-    block at a time keeps once more while it is computed again is not counted.
+    `settings.chunk` is not looked at: a chunk counts like a batch of its size.
     """
-    with FakeTensorMode():
-        network = _prepared(fake_network(settings.network), settings)
-        parameters = list(network.parameters())
-        saved = _Saved(parameters)
-        with torch.autograd.graph.saved_tensors_hooks(saved.keep, _back), longest(network.config.words - 1):
-            _loss(network, settings, precision, None)
-    numbers = sum(parameter.numel() for parameter in parameters)
-    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    counted = {"weights": FLOAT * numbers, "gradients": FLOAT * trained, "optimiser": FLOAT * STATES * trained}
-    counted["saved"] = saved.bytes
+    found = count_step(settings, precision)
     return TrainingMemory(
         network=name,
-        parameters=numbers,
-        trained=trained,
+        parameters=found.parameters,
+        trained=found.trained,
         batch=settings.batch_size,
         precision=precision,
-        **counted,
-        counted=sum(counted.values()),
+        weights=found.weights,
+        gradients=found.gradients,
+        optimiser=found.optimiser,
+        saved=found.saved,
+        counted=found.total,
         measured=_measured(settings, precision, device) if device.type == "cuda" else None,
         unlabelled=settings.unlabelled,
     )
 
 
-class _Saved:
-    """Bytes of the storages that autograd saves, each once, without the parameters' own."""
-
-    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
-        self._known = {_key(parameter): parameter.untyped_storage() for parameter in parameters}
-        self.bytes = 0
-
-    def keep(self, tensor: Tensor) -> Tensor:
-        key = _key(tensor)
-        if key not in self._known:
-            self._known[key] = tensor.untyped_storage()  # held, so that no other gets its place
-            self.bytes += tensor.untyped_storage().nbytes()
-        return tensor
-
-
-def _key(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
-def _back(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _loss(
-    network: VideoTextNetwork, settings: TrainConfig, precision: Precision, device: torch.device | None
-) -> Tensor:
-    """The loss of one batch; on fake tensors without a device, else of random frames and words."""
-    batch, config = settings.batch_size, network.config
-    columns = batch + settings.unlabelled
-    where = device or torch.device("cpu")
-    with autocast(where, precision):
-        if device is None:
-            texts = network.encode_texts(torch.zeros(batch, config.words, dtype=torch.long))
-            videos = encode_fake_videos(network, columns, tokens=settings.trunk == "frozen")
-        else:
-            vocabulary = network.trunk.vocab_size
-            ids = torch.randint(vocabulary - 1, (batch, config.words), device=device)
-            ids[:, -1] = vocabulary - 1  # the largest one ends a text: all slots are in use
-            mask = torch.ones(columns, config.frames, dtype=torch.bool, device=device)
-            texts, videos = network.encode_texts(ids), network.encode_videos(_frames(network, settings, device), mask)
-    with torch.autocast(where.type, enabled=False):
-        scores = fake_score(network, texts, videos) if device is None else network.score(texts, videos)
-        logits = network.logit_scale.exp() * scores
-        labels = [
-            Labels(torch.rand(batch, columns, device=device), torch.rand(batch, config.frames, device=device), 1.0)
-            for _ in settings.teachers
-        ]
-        raw_weights = videos.get("raw_weights")
-        own = None if raw_weights is None else raw_weights[:batch]
-        parts = Losses(settings.loss, settings.teachers)(logits, own, labels)
-        # DRL's own loss picks words and frames by their values, which fake tensors have none of; it is not counted.
-        auxiliary = None if device is None else network.auxiliary_loss(texts, videos)
-    return parts.total if auxiliary is None else parts.with_auxiliary(auxiliary).total
+def _loss(network: VideoTextNetwork, settings: TrainConfig, precision: Precision, device: torch.device) -> Tensor:
+    """The loss of one batch of random frames and words."""
+    batch, config, vocabulary = settings.batch_size, network.config, network.trunk.vocab_size
+    ids = torch.randint(vocabulary - 1, (batch, config.words), device=device)
+    ids[:, -1] = vocabulary - 1  # the largest one ends a text: all slots are in use
+    mask = torch.ones(batch + settings.unlabelled, config.frames, dtype=torch.bool, device=device)
+    with autocast(device, precision):
+        texts, videos = network.encode_texts(ids), network.encode_videos(_frames(network, settings, device), mask)
+    return loss_of(network, settings, texts, videos)
 
 
 def _frames(network: VideoTextNetwork, settings: TrainConfig, device: torch.device) -> Tensor:
@@ -161,7 +100,7 @@ def _measured(settings: TrainConfig, precision: Precision, device: torch.device)
 def _largest_allocation(settings: TrainConfig, precision: Precision, device: torch.device) -> int:
     trunk = settings.network.trunk.model_copy(update={"weights": None})
     network = build_network(settings.network.model_copy(update={"trunk": trunk})).to(device)
-    network = _prepared(network, settings)
+    network = prepared(network, settings)
     optimiser = build_optimizer(network, settings.optim, total_steps=2)
     before = torch.cuda.memory_allocated(device) - _bytes_of(network)
     for _ in range(2):
@@ -170,15 +109,6 @@ def _largest_allocation(settings: TrainConfig, precision: Precision, device: tor
         _loss(network, settings, precision, device).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return torch.cuda.max_memory_allocated(device) - before
-
-
-def _prepared(network: VideoTextNetwork, settings: TrainConfig) -> VideoTextNetwork:
-    """In training mode; what does not train is frozen."""
-    freeze(network, settings.optim)
-    if settings.trunk == "frozen":
-        network.freeze_class_tokens()
-    prepare_for_speed(network, recompute=settings.recompute)
-    return network.train()
 
 
 def _bytes_of(network: VideoTextNetwork) -> int:

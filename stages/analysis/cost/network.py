@@ -97,8 +97,7 @@ def count_network(config: NetworkConfig, *, published_form: bool = False) -> Net
 def fake_network(config: NetworkConfig) -> VideoTextNetwork:
     """The network in evaluation mode, without weights; call it inside a FakeTensorMode."""
     trunk = config.trunk.model_copy(update={"weights": None})
-    with longest(0):  # timm reads rates of drop path off a tensor
-        return build_network(config.model_copy(update={"trunk": trunk})).eval()
+    return build_network(config.model_copy(update={"trunk": trunk})).eval()
 
 
 def encode_fake_videos(network: VideoTextNetwork, count: int, tokens: bool = False) -> Features:

@@ -50,6 +50,16 @@ def tokenize_telling(sentences: Sequence[str], words: int) -> tuple[Tensor, Tens
     return ids[:, :-1].contiguous(), cut
 
 
+def lengths(ids: Tensor) -> Tensor:
+    """How many of each caption's token ids [T, W] are words [T]: up to EOT, the largest id, the first of them."""
+    return ids.argmax(-1) + 1
+
+
+def without_padding(ids: Tensor) -> Tensor:
+    """Token ids [T, W] on the CPU without the columns behind the longest caption; a GPU would have to be waited for."""
+    return ids[:, : int(lengths(ids).max())] if len(ids) else ids
+
+
 def merged(letters: Sequence[str], ranks: Mapping[tuple[str, str], int]) -> list[str]:
     """Parts of a word after byte-pair encoding: of all neighbours the pair of the lowest rank becomes one, the leftmost
     first, until no pair has a rank.

@@ -19,6 +19,8 @@ from ....remedies import Change, Remedy
 from ..weights.files import listed
 from .base import Trunk
 from .pixels import CLIP_PIXELS
+from .quick_gelu import use_light_quick_gelu
+from .tokens import without_padding
 
 HEAD_WIDTH = 64
 SHIFT_PARTS = 7  # one token in so many comes from the previous frame, another from the next
@@ -69,6 +71,7 @@ class ClipTrunk(Trunk):
             ),
             quick_gelu=sizes.quick_gelu,
         )
+        use_light_quick_gelu(clip)
         self.sizes = sizes
         self.image_size, self.width, self.embed_dim = sizes.image_size, sizes.vision_width, sizes.embed_dim
         self.context_length, self.vocab_size = sizes.context_length, sizes.vocab_size
@@ -129,10 +132,13 @@ class ClipTrunk(Trunk):
         return words, words[torch.arange(len(ids), device=ids.device), ids.argmax(-1)]
 
     def encode_sentences(self, ids: Tensor) -> Tensor:
-        """Sentence features [T, D], as `encode_words` gives them, without computing what follows the last EOT."""
-        ends = ids.argmax(-1)
-        hidden = self._hidden_words(ids[:, : int(ends.max()) + 1])
-        sentences = hidden[torch.arange(len(ids), device=ids.device), ends]
+        """Sentence features [T, D], as `encode_words` gives them, without computing what follows the last EOT.
+
+        On a GPU, which would have to be waited for, `ids` come without such columns (`tokens.without_padding`).
+        """
+        if ids.device.type == "cpu":
+            ids = without_padding(ids)
+        sentences = self._hidden_words(ids)[torch.arange(len(ids), device=ids.device), ids.argmax(-1)]
         return cast(Tensor, self.ln_final(sentences) @ self.text_projection).to(self.dtype)
 
     def freeze_class_tokens(self) -> None:

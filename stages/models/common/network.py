@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,7 +14,9 @@ from ....remedies import Change, Remedy
 from ..clip.base import Trunk
 from ..clip.described import Described
 from ..clip.pixels import normalise
+from ..clip.tokens import without_padding
 from .temporal import TemporalTransformer
+from .valid_frames import Frames, ValidFrames, valid_places
 
 Features = dict[str, Tensor]
 Need = Literal["words", "patches"]
@@ -35,11 +38,14 @@ class VideoTextNetwork(nn.Module, ABC):
         score_version: raised by hand whenever the same weights give other scores than before.
         one_vector: texts and videos are one unit vector each, the feature `vector`, and a score is their dot product.
         needs: what of a trunk it cannot do without, beside features of frames and sentences.
+        reads_padding: what a text's features are depends on how many word slots there are, used or not; or its last
+            word is not told by its id, which is up to the trunk.
     """
 
     score_version: ClassVar[int] = 1
     one_vector: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = ()
+    reads_padding: bool = False
 
     def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__()
@@ -47,6 +53,7 @@ class VideoTextNetwork(nn.Module, ABC):
         check_words(words, trunk.context_length)
         self.config = config.model_copy(update={"trunk": trunk.recorded(config.trunk), "words": words})
         self.trunk = trunk
+        self.reads_padding = self.reads_padding or not trunk.words
         self.temporal: TemporalTransformer | None = None
         if config.temporal_layers:
             positions = max(trunk.context_length, config.frames)
@@ -79,12 +86,13 @@ class VideoTextNetwork(nn.Module, ABC):
         """Train only what lies behind the visual trunk's class tokens, which can then be cached."""
         self.trunk.freeze_class_tokens()
 
-    def class_tokens(self, frames: Tensor, mask: Tensor) -> Tensor:
+    def class_tokens(self, frames: Frames, mask: Tensor) -> Tensor:
         """Class tokens of every frame slot, the trunk's output before `ln_post` and projection.
 
         Args:
-            frames: uint8 [V, F, 3, S, S], normalised here, where padded slots are zero after normalisation; or float
-                pixels [V, F, 3, S, S], used as they are, padded slots too.
+            frames: uint8 [V, F, 3, S, S], normalised here, where padded slots are zero after normalisation, with or
+                without their valid places, for which a GPU is waited; or float pixels [V, F, 3, S, S], used as they
+                are, padded slots too.
             mask: valid frames [V, F].
 
         Returns:
@@ -93,35 +101,50 @@ class VideoTextNetwork(nn.Module, ABC):
         pixels, slots = self.images(frames, mask)
         return self.trunk.class_tokens(pixels)[slots]
 
-    def images(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def images(self, frames: Frames, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The images that have to be computed [N, 3, S, S], of frames as `class_tokens` takes them, and which of them
         stands in each slot [V, F]."""
-        if frames.dtype != torch.uint8:
-            return frames.flatten(0, 1), torch.arange(mask.numel(), device=mask.device).view_as(mask)
+        every, places = frames if isinstance(frames, ValidFrames) else (frames, None)
+        every = every.flatten(0, 1)
+        if every.dtype != torch.uint8:
+            return every, torch.arange(mask.numel(), device=mask.device).view_as(mask)
         valid = mask.bool()
-        pixels = normalise(frames[valid], self.trunk.dtype, self.trunk.pixels)
-        blank = pixels.new_zeros((1, *frames.shape[2:]))
+        places = valid_places(valid) if places is None else places
+        pixels = partial(normalise, dtype=self.trunk.dtype, pixels=self.trunk.pixels)
+        if len(places) == len(every) and every.is_cuda:  # on a CPU last bits would be others, of very few images
+            return pixels(every), torch.arange(len(every), device=mask.device).view_as(mask)
+        images = pixels(every[places])
+        blank = images.new_zeros((1, *images.shape[1:]))
         slots = valid.flatten().cumsum(0).view_as(valid) - 1
-        return torch.cat([pixels, blank]), slots.masked_fill(~valid, len(pixels))
+        return torch.cat([images, blank]), slots.masked_fill(~valid, len(images))
 
-    def frame_features(self, frames: Tensor, mask: Tensor) -> Tensor:
+    def frame_features(self, frames: Frames, mask: Tensor) -> Tensor:
         """Frame features [V, F, D], not normalised, of frames as `class_tokens` takes them, or of class tokens
         [V, F, width] computed earlier."""
-        tokens = frames if frames.ndim == 3 else self.class_tokens(frames, mask)
-        return self.trunk.project(tokens)
+        if isinstance(frames, Tensor) and frames.ndim == 3:
+            return self.trunk.project(frames)
+        return self.trunk.project(self.class_tokens(frames, mask))
 
     def over_time(self, frame_features: Tensor, mask: Tensor) -> Tensor:
         """phi [V, F, D]: frame features after the temporal transformer and its outer residual."""
         return frame_features if self.temporal is None else self.temporal(frame_features, mask)
 
     @abstractmethod
-    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_videos(self, frames: Frames, mask: Tensor) -> Features:
         """What is compared with texts, per video; first dimension V. `frames` as in `frame_features`."""
 
-    def encode_with_frames(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_with_frames(self, frames: Frames, mask: Tensor) -> Features:
         """As `encode_videos`; where a video is one vector, `frames` [V, F, D] are those that were pooled to it, unit
         length: how near a sentence is to each."""
         return self.encode_videos(frames, mask)
+
+    def needed_ids(self, ids: Tensor) -> Tensor:
+        """Token ids [T, W] on the CPU without columns that this network would not read."""
+        return ids if self.reads_padding else without_padding(ids)
+
+    def take_ids(self, ids: Tensor) -> Tensor:
+        """Token ids [T, W] from the CPU on this network's device, as `needed_ids` gives them."""
+        return self.needed_ids(ids).to(self.logit_scale.device)
 
     @abstractmethod
     def encode_texts(self, ids: Tensor) -> Features:
@@ -130,6 +153,11 @@ class VideoTextNetwork(nn.Module, ABC):
     @abstractmethod
     def score(self, texts: Features, videos: Features) -> Tensor:
         """Raw scores [T, V], without exp(logit_scale); no pair depends on another."""
+
+    @property
+    def has_auxiliary_loss(self) -> bool:
+        """Whether `auxiliary_loss` gives one: texts' features are gathered for nothing else."""
+        return False
 
     def auxiliary_loss(self, texts: Features, videos: Features) -> Tensor | None:
         """What this network's own training adds to the losses, weighted, for b texts and, in order, their videos."""

@@ -4,10 +4,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from open_clip.transformer import LayerNorm, QuickGELU, Transformer
+from open_clip.transformer import LayerNorm, Transformer
 from torch import Tensor, nn
 
 from ..clip.base import Trunk
+from ..clip.quick_gelu import QuickGELU
 from ..clip.trunk import head_count
 
 LAYER_NORM_EPS = 1e-12  # not CLIP's 1e-5: the published code takes another LayerNorm class here

@@ -7,7 +7,7 @@ A network of ours, an open_clip model as it is, or a class of the user's own (ow
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from ....configs.schema import NetworkConfig, TeacherConfig
 from ....errors import CheckpointError, ConfigError, TeachclipError
 from ....remedies import OTHER, Prepare, Remedy
-from ...runtime.device import plain_float32
+from ...runtime.device import autocast, plain_float32
 from ...runtime.reporting import Reporter
 from ..build import KINDS, build_network
 from ..checkpoints.files import load_network, network_digest, trained_with
@@ -61,11 +61,18 @@ class Teacher(Protocol):
         ...
 
 
-class NetworkTeacher:
-    """Any network of ours as a teacher: in evaluation mode, without gradients, in float32."""
+Precision = Literal["float32", "bf16"]
 
-    def __init__(self, name: str, network: VideoTextNetwork) -> None:
-        self.name = name
+
+class NetworkTeacher:
+    """Any network of ours as a teacher: in evaluation mode, without gradients.
+
+    Args:
+        precision: of the encoders; their features and the scores are float32. What is kept is made in float32.
+    """
+
+    def __init__(self, name: str, network: VideoTextNetwork, precision: Precision = "float32") -> None:
+        self.name, self.precision = name, precision
         self.network = network.eval().requires_grad_(False)
         self.score_version = network.score_version
         self.frames, self.words = network.config.frames, network.config.words
@@ -90,15 +97,27 @@ class NetworkTeacher:
                 f"these are {frames.shape[1]} of {frames.shape[-1]}",
                 hint=self._other_frames,
             )
-        with plain_float32(self.network.logit_scale.device):
+        with self._encoding():
             return self.network.encode_videos(frames, mask)
 
     @torch.no_grad()
     def encode_texts(self, captions: Sequence[str]) -> Features:
         """See `Teacher`."""
-        ids = self.network.tokenize(captions)
-        with plain_float32(self.network.logit_scale.device):
-            return self.network.encode_texts(ids.to(self.network.logit_scale.device))
+        return self.encode_ids(self.network.take_ids(self.tokenize(captions)))
+
+    def tokenize(self, captions: Sequence[str]) -> Tensor:
+        """Token ids of captions [T, W], on the CPU."""
+        return self.network.tokenize(captions)
+
+    @torch.no_grad()
+    def encode_ids(self, ids: Tensor) -> Features:
+        """Features of texts whose token ids [T, W] are on the network's device (`VideoTextNetwork.take_ids`)."""
+        with self._encoding():
+            return self.network.encode_texts(ids)
+
+    def _encoding(self) -> AbstractContextManager[object]:
+        device = self.network.logit_scale.device
+        return autocast(device, "bf16") if self.precision == "bf16" else plain_float32(device)
 
     @torch.no_grad()
     def score(self, texts: Features, videos: Features) -> Tensor:
@@ -155,6 +174,7 @@ def load_teacher(
     config: TeacherConfig,
     checkpoint: Path | None,
     device: str | torch.device = "cpu",
+    precision: Precision = "float32",
     reporter: Reporter | None = None,
 ) -> Teacher:
     """The teacher that `config` describes.
@@ -162,6 +182,7 @@ def load_teacher(
     Args:
         checkpoint: where `config.checkpoint` lies: a run folder (a trained student teaches, too), a file of ours, or
             a published one.
+        precision: of a network of ours; a class of the user's own has its own.
 
     Raises:
         CheckpointError: the checkpoint, or the open_clip model's weights, cannot be loaded.
@@ -175,7 +196,7 @@ def load_teacher(
     else:
         assert checkpoint is not None
         network = load_network(checkpoint, device, frames=config.frames, words=config.words)
-    return NetworkTeacher(config.name, network)
+    return NetworkTeacher(config.name, network, precision)
 
 
 def trained_alone(name: str) -> AbstractContextManager[None]:

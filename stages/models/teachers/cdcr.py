@@ -37,11 +37,14 @@ def cdcr(config: DrlConfig, texts: Features, videos: Features, slots: tuple[Tens
 def _of_random_slots(texts: Features, videos: Features, slots: tuple[Tensor, Tensor] | None) -> Tensor:
     word, frame = slots or (_random_slots(texts["mask"]), _random_slots(videos["mask"]))
     pairs = torch.arange(len(word), device=word.device)
-    return _cross(texts["words"][pairs, word], videos["frames"][pairs, frame]) / len(pairs)
+    words, frames = texts["words"][pairs, word].unsqueeze(1), videos["frames"][pairs, frame].unsqueeze(1)
+    return _cross(words, frames, torch.ones_like(words[..., 0], dtype=torch.bool)) / len(pairs)
 
 
 def _random_slots(mask: Tensor) -> Tensor:
-    return torch.multinomial(mask.float(), 1).squeeze(1)
+    """A valid slot of each row [B], all as likely: torch.multinomial's draws, without its questions to a GPU."""
+    weights = mask.float()
+    return (weights / torch.empty_like(weights).exponential_()).argmax(1)
 
 
 def _of_best_slots(texts: Features, videos: Features, *, weighted: bool) -> Tensor:
@@ -49,13 +52,12 @@ def _of_best_slots(texts: Features, videos: Features, *, weighted: bool) -> Tens
     valid_words, valid_frames = texts["mask"], videos["mask"]
     sim_BWF = (words * valid_words.unsqueeze(2)) @ (frames * valid_frames.unsqueeze(2)).mT
     best_frames, best_words = _gather(frames, sim_BWF.argmax(2)), _gather(words, sim_BWF.argmax(1))
-    of_words = words[valid_words], best_frames[valid_words]
-    of_frames = frames[valid_frames], best_words[valid_frames]
     if weighted:
-        by_word = _cross(*of_words, texts["weights"][valid_words])
-        by_frame = _cross(*of_frames, videos["weights"][valid_frames])
+        by_word = _cross(words, best_frames, valid_words, texts["weights"])
+        by_frame = _cross(frames, best_words, valid_frames, videos["weights"])
         return (by_word + by_frame) / (2 * len(words))
-    return (_cross(*of_words) / len(of_words[0]) + _cross(*of_frames) / len(of_frames[0])) / 2
+    by_word = _cross(words, best_frames, valid_words) / valid_words.sum()
+    return (by_word + _cross(frames, best_words, valid_frames) / valid_frames.sum()) / 2
 
 
 def _gather(vectors: Tensor, slots: Tensor) -> Tensor:
@@ -63,19 +65,24 @@ def _gather(vectors: Tensor, slots: Tensor) -> Tensor:
     return vectors.gather(1, slots.unsqueeze(2).expand(-1, -1, vectors.shape[2]))
 
 
-def _cross(vectors: Tensor, matches: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Sum over N vectors [N, D] and their matches of the products [D, D] of standardised channels.
+def _cross(vectors: Tensor, matches: Tensor, valid: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Sum over the valid ones of vectors [B, N, D] and their matches of the products [D, D] of standardised channels.
 
-    Rows are the channels of `vectors`: words in one of the two lists, frames in the other, as published.
+    Rows are the channels of `vectors`: words in one of the two lists, frames in the other, as published. Others count
+    with a weight of zero: to pick them out, a GPU would have to count them first.
     """
-    vectors, matches = _standardise(vectors), _standardise(matches)
-    return (vectors if weights is None else vectors * weights.unsqueeze(1)).T @ matches
+    counts = valid.flatten().unsqueeze(1).to(vectors.dtype)
+    vectors, matches = (_standardise(each.flatten(0, 1), counts) for each in (vectors, matches))
+    return (vectors if weights is None else vectors * weights.reshape(-1, 1)).T @ matches
 
 
-def _standardise(vectors: Tensor) -> Tensor:
-    """Channels of vectors [N, D] with mean 0 and unbiased variance 1; 0 where they do not vary.
+def _standardise(vectors: Tensor, counts: Tensor) -> Tensor:
+    """Channels of vectors [N, D] with mean 0 and unbiased variance 1 over those that count [N, 1]; 0 where they do not
+    vary, and for the others.
 
     The published code divides by zero there, as when every frame's best word is SOT, which is the same in all texts.
     """
-    deviation = vectors.std(0)
-    return torch.where(deviation > FLAT, (vectors - vectors.mean(0)) / deviation.clamp_min(FLAT), 0)
+    number = counts.sum()
+    centred = (vectors - (vectors * counts).sum(0) / number) * counts
+    variance = centred.square().sum(0) / (number - 1).clamp_min(1)
+    return torch.where(variance > FLAT**2, centred * variance.clamp_min(FLAT**2).rsqrt(), 0)

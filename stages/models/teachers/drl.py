@@ -13,6 +13,7 @@ from ..clip.base import Trunk
 from ..common.network import Features, VideoTextNetwork, masked_mean
 from ..common.pair_blocks import block_bytes, blocks
 from ..common.temporal import INIT_STD
+from ..common.valid_frames import Frames
 from .cdcr import cdcr
 
 TEXTS_AT_A_TIME = 16  # of like length
@@ -29,6 +30,7 @@ class Drl(VideoTextNetwork):
     """
 
     needs = ("words",)
+    reads_padding = True
 
     def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__(config, trunk)
@@ -42,7 +44,7 @@ class Drl(VideoTextNetwork):
         drl = self.config.drl
         return (drl.interaction, drl.frame_scores, self.config.words, self.config.frames)
 
-    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_videos(self, frames: Frames, mask: Tensor) -> Features:
         """What `video_features` says, of frames as `frame_features` takes them.
 
         Raises:
@@ -95,28 +97,31 @@ class Drl(VideoTextNetwork):
             return {"words": unit, "weights": weights, "mask": mask, "sentence": sentence}
 
     def score(self, texts: Features, videos: Features) -> Tensor:
-        """Raw scores [T, V], equal to `plain_score`, in blocks of texts of like length without their common padding.
+        """Raw scores [T, V]: in training `plain_score`, as for the texts' lengths a GPU would have to be waited for; in
+        evaluation equal to it, in blocks of texts of like length without their common padding.
 
-        Source: specs, DRL 7. No tensor grows with T x V x W x F.
+        Source: specs, DRL 7. In evaluation no tensor grows with T x V x W x F.
         """
+        if self.training:
+            return self.plain_score(texts, videos)
         with torch.autocast(texts["words"].device.type, enabled=False):
             if self.config.drl.interaction == "dp":
                 return texts["sentence"] @ videos["vector"].T
-            lengths = texts["mask"].sum(1).cpu()
-            order = lengths.argsort(stable=True)
+            lengths, order = texts["mask"].sum(1).sort(stable=True)
+            longest = lengths.tolist()
             video_blocks = list(_video_blocks(videos, self.config.words))
             rows = []
-            for part in torch.split(order, TEXTS_AT_A_TIME):
-                text_block = _text_block(texts, part, longest=int(lengths[part[-1]]))
+            for start in range(0, len(order), TEXTS_AT_A_TIME):
+                part = order[start : start + TEXTS_AT_A_TIME]
+                text_block = _text_block(texts, part, longest[start : start + TEXTS_AT_A_TIME][-1])
                 rows.append(torch.cat([_token_wise(text_block, block) for block in video_blocks], dim=1))
-            scores = torch.cat(rows)
-            return scores[order.argsort().to(scores.device)]
+            return torch.cat(rows)[order.argsort()]
 
     def plain_score(self, texts: Features, videos: Features) -> Tensor:
         """Raw scores [T, V] as defined (specs: DRL 4), over all slots and in one piece; `score` equals it."""
-        if self.config.drl.interaction == "dp":
-            return self.score(texts, videos)
         with torch.autocast(texts["words"].device.type, enabled=False):
+            if self.config.drl.interaction == "dp":
+                return texts["sentence"] @ videos["vector"].T
             sim_TVWF = self.similarities(texts, videos)
             of_words = torch.einsum("tvw,tw->tv", sim_TVWF.amax(3), texts["weights"])
             of_frames = torch.einsum("tvf,vf->tv", sim_TVWF.amax(2), videos["weights"])
@@ -124,8 +129,9 @@ class Drl(VideoTextNetwork):
 
     def similarities(self, texts: Features, videos: Features) -> Tensor:
         """Cosines [T, V, W, F] of every word with every frame; 0 in padded slots."""
-        sim_TVWF = torch.einsum("twd,vfd->tvwf", texts["words"], videos["frames"])
-        return sim_TVWF * texts["mask"][:, None, :, None] * videos["mask"][None, :, None, :]
+        words = _without_padding(texts["words"], texts["mask"])
+        frames = _without_padding(videos["frames"], videos["mask"])
+        return torch.einsum("twd,vfd->tvwf", words, frames)
 
     def frame_logits(self, texts: Features, videos: Features) -> Tensor:
         """Frame-text scores [T, F] of text i with video i: cosines, before softmax (specs: DRL 5, candidates A to C).
@@ -140,6 +146,10 @@ class Drl(VideoTextNetwork):
                 return (frames @ words.mT).amax(2)
             frames = videos["frames" if self.config.drl.frame_scores == "temporal" else "clip_frames"]
             return torch.einsum("td,tfd->tf", texts["sentence"], frames)
+
+    @property
+    def has_auxiliary_loss(self) -> bool:
+        return self.config.drl.cdcr > 0
 
     def auxiliary_loss(self, texts: Features, videos: Features) -> Tensor | None:
         """CDCR times `cdcr_weight`; None for `cdcr: 0`."""
@@ -178,7 +188,6 @@ def _without_padding(vectors: Tensor, mask: Tensor) -> Tensor:
 
 def _text_block(texts: Features, part: Tensor, longest: int) -> Features:
     """Texts at `part`, cut to their `longest`; `floor` [n, 1, 1] is 0 for a text that has padded slots, else -inf."""
-    part = part.to(texts["words"].device)
     mask = texts["mask"][part]
     return {
         "words": _without_padding(texts["words"][part, :longest], mask[:, :longest]),

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..common.network import Features, VideoTextNetwork, masked_mean
+from ..common.valid_frames import Frames
 
 
 class OpenClip(VideoTextNetwork):
@@ -16,7 +17,7 @@ class OpenClip(VideoTextNetwork):
 
     one_vector = True
 
-    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_videos(self, frames: Frames, mask: Tensor) -> Features:
         """`vector` [V, D] and `frames` [V, F, D], unit length."""
         features = self.frame_features(frames, mask)
         with torch.autocast(features.device.type, enabled=False):

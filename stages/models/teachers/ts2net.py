@@ -19,6 +19,7 @@ from ..clip.trunk import ClipTrunk, shift_step
 from ..common.network import Features, VideoTextNetwork
 from ..common.pair_blocks import score_in_blocks
 from ..common.temporal import INIT_STD
+from ..common.valid_frames import Frames, ValidFrames
 from .perturbed_top_k import perturbed_top_k, video_noise
 
 SHARPNESS = 4.0  # of the softmax over frames that weighs their cosines
@@ -76,7 +77,7 @@ class Ts2Net(VideoTextNetwork):
         special = self.config.ts2net
         return (list(special.shift_layers), special.selected, special.samples, special.sigma)
 
-    def encode_videos(self, frames: Tensor, mask: Tensor, noise: Tensor | None = None) -> Features:
+    def encode_videos(self, frames: Frames, mask: Tensor, noise: Tensor | None = None) -> Features:
         """`frames` [V, F, D], unit length, from after the temporal transformer, and `matched` [V, F], 1 where a frame
         takes part in the score.
 
@@ -101,16 +102,16 @@ class Ts2Net(VideoTextNetwork):
         """`sentence` [T, D], unit length."""
         return {"sentence": functional.normalize(self.trunk.encode_sentences(ids), dim=-1)}
 
-    def tokens(self, frames: Tensor, mask: Tensor) -> Tensor:
+    def tokens(self, frames: Frames, mask: Tensor) -> Tensor:
         """All tokens of every frame slot [V, F, N, D], not normalised; `frames` as `class_tokens` takes them."""
-        if frames.ndim == 3:
+        if isinstance(frames, Tensor) and frames.ndim == 3:
             raise ConfigError(
                 "TS2-Net selects among all tokens of a frame and cannot work on cached class tokens",
                 hint=Remedy("train the trunk too", Change({"train.trunk": "full"})),
             )
         return self.trunk.all_tokens(*self.images(frames, mask), self.config.ts2net.shift_layers)
 
-    def noise(self, frames: Tensor, mask: Tensor, scores: Tensor) -> Tensor:
+    def noise(self, frames: Frames, mask: Tensor, scores: Tensor) -> Tensor:
         """Standard normal draws [V, F, samples, P] for patch scores [V, F, P]; without sigma one sample of zeros."""
         special = self.config.ts2net
         if not special.sigma:
@@ -118,7 +119,7 @@ class Ts2Net(VideoTextNetwork):
         shape = (scores.shape[1], special.samples, scores.shape[2])
         if self.training:
             return torch.randn(len(scores), *shape, device=scores.device)
-        return video_noise(frames, mask, shape)
+        return video_noise(frames.frames if isinstance(frames, ValidFrames) else frames, mask, shape)
 
     def indicator(self, scores: Tensor, noise: Tensor) -> Tensor:
         """Soft choices [V, F, K, P] of patches with scores [V, F, P] under noise [V, F, samples, P]."""

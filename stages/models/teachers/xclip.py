@@ -11,6 +11,7 @@ from ....errors import CheckpointError
 from ..clip.base import Trunk
 from ..common.network import Features, VideoTextNetwork, masked_mean
 from ..common.pair_blocks import score_in_blocks
+from ..common.valid_frames import Frames
 
 TEMPERATURE = 0.01  # of the attention over similarities
 
@@ -37,6 +38,7 @@ class XClip(VideoTextNetwork):
     """
 
     needs = ("words",)
+    reads_padding = True
 
     def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__(config, trunk)
@@ -50,7 +52,7 @@ class XClip(VideoTextNetwork):
         self.frame_mat_weight = _identity(frames)
         self.frame_mat_weight2 = _identity(frames)
 
-    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_videos(self, frames: Frames, mask: Tensor) -> Features:
         """`vector` [V, D] and `frames` [V, F, D] (from before the temporal transformer), unit length."""
         self._refuse_other(mask.shape[1], self.config.frames, "frames a video")
         features = self.frame_features(frames, mask)

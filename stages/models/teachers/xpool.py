@@ -11,6 +11,7 @@ from ..clip.base import Trunk
 from ..clip.trunk import head_count
 from ..common.network import Features, VideoTextNetwork
 from ..common.pair_blocks import score_in_blocks
+from ..common.valid_frames import Frames
 
 LAYER_NORM_EPS = 1e-5
 MASKED = -1e4  # added to the logits of padded frames; finite, since caches refuse what is not
@@ -150,7 +151,7 @@ class XPool(VideoTextNetwork):
     def settings(self) -> tuple[object, ...]:
         return (self.config.mask_padding, self.config.xpool.heads)
 
-    def encode_videos(self, frames: Tensor, mask: Tensor) -> Features:
+    def encode_videos(self, frames: Frames, mask: Tensor) -> Features:
         """`keys` [V, F, D] and `padding` [V, F]; with them `values` [V, F, D] in training, or what they are condensed
         to in evaluation (`TextConditionedPooling.condense`)."""
         features = self.frame_features(frames, mask)

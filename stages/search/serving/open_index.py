@@ -199,10 +199,10 @@ class OpenIndex:
 
     def _encoded(self, model: VideoModel, sentences: Sequence[str]) -> tuple[torch.Tensor, list[bool]]:
         """Vectors of T sentences [T, D], and which are longer than what the model reads [T]."""
-        device = model.network.logit_scale.device
-        with self._encoding, torch.inference_mode(), plain_float32(device):
-            ids, cut = model.network.tokenize_telling(sentences)
-            return model.network.encode_texts(ids.to(device))["vector"], cut.tolist()
+        network = model.network
+        with self._encoding, torch.inference_mode(), plain_float32(network.logit_scale.device):
+            ids, cut = network.tokenize_telling(sentences)
+            return network.encode_texts(network.take_ids(ids))["vector"], cut.tolist()
 
     def _judged(self, vector: NDArray[np.float32], answers: Answers) -> Answers:
         """The same answers to a sentence, and whether they fit it."""

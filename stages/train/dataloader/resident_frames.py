@@ -3,7 +3,7 @@
 import mmap
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -21,20 +21,29 @@ from ...runtime.processes import World
 from ...runtime.reporting import Reporter
 
 SHARE = 0.25
-"""Of the free memory, what `auto` gives to frames: a step's activations need the rest."""
+"""Of the free host memory, what `auto` gives to frames."""
+MARGIN = 1.15
+"""Of a step's counted bytes, what `auto` leaves on a GPU: allocators and single kernels take some more."""
 _VIDEOS = 64  # read at a time
 
 type Where = Literal["auto", "stream", "host", "device"]
 
 
 def frame_inputs(
-    where: Where, cache: FrameCache, videos: Sequence[str], device: torch.device, world: World, reporter: Reporter
+    where: Where,
+    cache: FrameCache,
+    videos: Sequence[str],
+    device: torch.device,
+    world: World,
+    reporter: Reporter,
+    step_bytes: Callable[[], int] = lambda: 0,
 ) -> VideoInputs | DeviceFrames:
     """The frames of `videos`: read batch by batch, or all of them now. Every process of `world` must call it.
 
     Args:
-        where: `train.frames`. `auto` keeps them on a GPU, or JPEG files decoded in host memory, where that takes at
-            most a quarter of what is free there; else it reads them batch by batch.
+        where: `train.frames`. `auto` keeps them on a GPU where they fit beside a step, or JPEG files decoded in host
+            memory, where that takes at most a quarter of what is free; else it reads them batch by batch.
+        step_bytes: what a step takes, counted; asked for with `auto` and a GPU.
 
     Raises:
         ConfigError: they do not fit, or there is no GPU to keep them on.
@@ -43,7 +52,7 @@ def frame_inputs(
     shape = len(videos), *cache.clip_shape
     size = int(np.prod(shape))
     if where == "auto":
-        where = _choice(size, cache, device, world)
+        where = _choice(size, cache, device, world, step_bytes)
     elif where != "stream":
         _refuse_too_large(where, size, device)
     if where == "stream":
@@ -63,9 +72,9 @@ def frame_inputs(
     return MemoryInputs(videos, frames.numpy(), mask, times)
 
 
-def _choice(size: int, cache: FrameCache, device: torch.device, world: World) -> Where:
+def _choice(size: int, cache: FrameCache, device: torch.device, world: World, step_bytes: Callable[[], int]) -> Where:
     """What `auto` means; the same in every process."""
-    if device.type == "cuda" and not world.agree(size > SHARE * _free(device)):
+    if device.type == "cuda" and not world.agree(size + MARGIN * step_bytes() > _free(device)):
         return "device"
     decoded = cache.identity["storage"] == "jpeg"
     return "host" if decoded and not world.agree(size > SHARE * _free(torch.device("cpu"))) else "stream"

@@ -30,7 +30,7 @@ from ...models.common.network import Features, VideoTextNetwork
 from ...retrieval.encode import join_features
 from ...runtime.device import autocast
 from ...runtime.processes import World
-from ..dataloader.batch import Batch
+from ..dataloader.batch import Batch, Known
 from ..losses.combined import Losses, LossParts
 from .optimizer import ScheduledOptimizer
 from .shared_gradients import SharedGradients
@@ -55,7 +55,6 @@ class TrainingStep:
     """Trains a network by one batch at a time.
 
     Args:
-        captions: of all training texts.
         online: teachers that run inside the step; the labels of the others come with the batch.
         world: the processes that take the step together; by default the current one.
     """
@@ -65,12 +64,10 @@ class TrainingStep:
         network: VideoTextNetwork,
         optimiser: ScheduledOptimizer,
         settings: TrainConfig,
-        captions: Sequence[str],
         online: Sequence[OnlineTeacher],
         world: World | None = None,
     ) -> None:
-        self.network, self.optimiser, self.settings, self.captions = network, optimiser, settings, captions
-        self.online = online
+        self.network, self.optimiser, self.settings, self.online = network, optimiser, settings, online
         self.world = world or World.current()
         self.losses = Losses(settings.loss, settings.teachers)
         self.device = network.logit_scale.device
@@ -120,9 +117,9 @@ class TrainingStep:
         chunk = (self.world.rank, number)
         self._seed(batch.step, *(chunk if any(chunk) else ()))
         with autocast(self.device, self.settings.precision):
-            ids = batch.ids[rows]
+            ids = batch.texts_of(rows, padded=self.network.reads_padding)
             texts = self.network.encode_texts(ids) if len(ids) else {}
-            return texts, self.network.encode_videos(batch.frames[rows], batch.mask[rows])
+            return texts, self.network.encode_videos(batch.frames_of(rows), batch.mask[rows])
 
     def _seed(self, step: int, *place: int) -> None:
         """Noise that a resumed run draws again, and a chunk in its second pass."""
@@ -147,9 +144,9 @@ class TrainingStep:
                 self._same_video(batch.videos) if settings.loss.mask_same_video else None,
                 student_scale=scale,
             )
-            if (auxiliary := self.network.auxiliary_loss(self._gathered(texts, batch), videos)) is not None:
-                parts = parts.with_auxiliary(auxiliary)
-        return parts
+            texts = self._gathered(texts, batch) if self.network.has_auxiliary_loss else texts
+            auxiliary = self.network.auxiliary_loss(texts, videos)
+        return parts if auxiliary is None else parts.with_auxiliary(auxiliary)
 
     def _gather(self, own: Tensor, batch: Batch) -> Tensor:
         """Rows [b, ...] of all processes."""
@@ -175,9 +172,15 @@ class TrainingStep:
     def _labels(self, batch: Batch) -> list[Labels[Tensor]]:
         """Of each teacher, of the whole batch: scores [b, b + u] and frame-text logits [b, F]."""
         cached = [labels.map(lambda rows: self._gather(rows, batch)) for labels in batch.labels]
-        captions = [self.captions[k] for k in batch.texts]
         return cached + [
-            teacher.labels(captions, batch.videos, batch.uint8_frames, self.device) for teacher in self.online
+            teacher.labels(
+                batch.texts,
+                batch.videos,
+                batch.uint8_frames[teacher.folder],
+                batch.teacher_ids.get(teacher.name),
+                self.device,
+            )
+            for teacher in self.online
         ]
 
 
@@ -187,7 +190,10 @@ def _with_a_row(batch: Batch) -> Batch:
         return batch
     ids, frames, mask = (t.new_zeros((1, *t.shape[1:])) for t in (batch.ids, batch.frames, batch.mask))
     frames, mask = torch.cat([frames, batch.frames]), torch.cat([torch.ones_like(mask), batch.mask])
-    return replace(batch, ids=ids, frames=frames, mask=mask)
+    slots = mask.shape[1]
+    places = torch.cat([torch.arange(slots, device=mask.device), batch.places + slots])
+    known = Known(np.ones(1, np.int64), np.concatenate([[slots], batch.known.frames]))
+    return replace(batch, ids=ids, frames=frames, mask=mask, places=places, known=known)
 
 
 def _leaves(features: Features) -> Features:

@@ -124,18 +124,25 @@ def test_a_full_disk_is_seen_through_libraries(fail: Fail, error: Exception) -> 
 
 
 @pytest.mark.parametrize(
-    ("error", "where"),
-    [
-        (MemoryError(), "on this machine"),
-        (OutOfMemoryError("CUDA out of memory"), "on the GPU"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1"), "on this machine"),
-    ],
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1")],
 )
-def test_out_of_memory_names_a_smaller_setting(error: Exception, where: str) -> None:
+def test_out_of_memory_names_a_smaller_setting(error: Exception) -> None:
     failure = explain(error, "train", "teachclip train a.yaml")
-    assert failure.lines == (f"not enough memory {where}",)
+    assert failure.lines == ("not enough memory on this machine",)
     assert failure.hint == "Take less at a time: teachclip train a.yaml --set train.chunk=16"
     assert failure.exit_code == 1
+
+
+def test_out_of_memory_on_a_gpu_names_what_costs_no_time_first() -> None:
+    failure = explain(OutOfMemoryError("CUDA out of memory"), "train", "teachclip train a.yaml")
+    assert failure.lines == ("not enough memory on the GPU",)
+    assert failure.hint is not None
+    wanted = ["train a.yaml --set train.frames=stream", "expandable_segments:True", "train a.yaml --set train.chunk=16"]
+    assert sorted(wanted, key=failure.hint.index) == wanted
+    scoring = explain(OutOfMemoryError("CUDA out of memory"), "score", "teachclip score a.yaml")
+    assert scoring.hint is not None
+    assert "train.frames" not in scoring.hint
 
 
 def test_the_unexpected_is_short_and_its_traceback_is_in_a_file(

@@ -170,8 +170,8 @@ def test_processes_stop_together_and_one_goes_on_where_another_was_killed(world:
     ended = torchrun(2, "end", path)
     assert ended.returncode != 0
     command = f"torchrun --nproc-per-node=2 -m teachclip train {path}"
-    assert ended.stdout == f"stopped at step 3 of 8, which is saved; go on with: {command}\n"
-    assert "goes on at step 3 of 8" in ended.stderr
+    assert ended.stdout == f"stopped at step 4 of 8, which is saved; go on with: {command}\n"
+    assert "goes on at step 4 of 8" in ended.stderr
     assert ended.stderr.count("error: another process of this run ended") == 1
     assert "Traceback" not in ended.stderr.split("Sending process")[0], "but torchrun's own"
     assert RunFolder(broken.run_folder).states

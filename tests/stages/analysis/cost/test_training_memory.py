@@ -3,8 +3,9 @@
 import pytest
 import torch
 from teachclip.configs.schema import TrainConfig
-from teachclip.stages.analysis.cost.memory import TrainingMemory, _loss, _prepared, _Saved, training_memory
+from teachclip.stages.analysis.cost.memory import TrainingMemory, _loss, training_memory
 from teachclip.stages.models.build import build_network
+from teachclip.stages.train.step.memory import Saved, prepared
 
 CPU = torch.device("cpu")
 TRUNK = {
@@ -40,8 +41,8 @@ def counted(**changes: object) -> TrainingMemory:
 )
 def test_counting_without_memory_sees_what_a_real_step_saves(changes: dict[str, object]) -> None:
     chosen = settings(**changes)  # type: ignore[arg-type]
-    network = _prepared(build_network(chosen.network), chosen)
-    saved = _Saved(list(network.parameters()))
+    network = prepared(build_network(chosen.network), chosen)
+    saved = Saved(list(network.parameters()))
     with torch.autograd.graph.saved_tensors_hooks(saved.keep, lambda tensor: tensor):
         _loss(network, chosen, "float32", CPU)
     # Of whole-number frames one blank image more is encoded, for padded slots: the 25th here.
@@ -59,7 +60,7 @@ def test_videos_without_captions_are_counted_as_videos_and_as_no_texts() -> None
 
 def test_every_storage_is_counted_once_and_parameters_not_at_all() -> None:
     weight = torch.nn.Parameter(torch.randn(5, 7))
-    saved = _Saved([weight])
+    saved = Saved([weight])
     with torch.autograd.graph.saved_tensors_hooks(saved.keep, lambda tensor: tensor):
         hidden = (torch.randn(3, 5) @ weight).tanh()  # saves the input [3, 5], the weight, and its result [3, 7]
         (hidden * hidden.flip(0)).sum() + (hidden.T * 2).sum()  # saves the result again, and its mirror image [3, 7]

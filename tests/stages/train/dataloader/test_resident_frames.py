@@ -19,6 +19,7 @@ from teachclip.cache.frames.cache import FrameCache
 from teachclip.cache.scores.reading.label_process import LabelProcess
 from teachclip.cache.scores.reading.label_threads import LabelThreads
 from teachclip.configs.loading import dump_config
+from teachclip.configs.schema import TrainConfig
 from teachclip.errors import ConfigError, TrainingError
 from teachclip.stages.data.video_inputs import DeviceFrames, FrameInputs, MemoryInputs
 from teachclip.stages.labels.cached import CachedTeacher, label_source
@@ -28,13 +29,15 @@ from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.runtime.run_folder import RunFolder
 from teachclip.stages.train.dataloader import resident_frames
 from teachclip.stages.train.dataloader.batch import Batch, BatchLoader
-from teachclip.stages.train.dataloader.resident_frames import frame_inputs
+from teachclip.stages.train.dataloader.resident_frames import MARGIN, frame_inputs
 from teachclip.stages.train.dataloader.sampler import BatchSampler
 from teachclip.stages.train.dataloader.to_device import on_device
 from teachclip.stages.train.stage import train
+from teachclip.stages.train.step.memory import count_step, encoded_at_once
 from teachclip.stages.train.training_data import TrainingData, open_training_data
 
 CPU = torch.device("cpu")
+PAIRS_80_GB = 300
 
 
 @pytest.fixture(scope="module")
@@ -183,12 +186,13 @@ def test_a_preempted_program_leaves_no_process_and_no_noise(world: Any) -> None:
 def test_what_auto_chooses(cache: FrameCache, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 22 * 4 * 3 * 32 * 32
     videos = cache.usable[:22]
-    free = {"cuda": 4 * size, "cpu": 4 * size}
+    step = 1000 * size
+    free = {"cuda": size + int(MARGIN * step), "cpu": 4 * size}
     monkeypatch.setattr(resident_frames, "_free", lambda device: free[device.type])
     jpeg = FrameCache({**cache.identity, "storage": "jpeg"}, [])
 
     def chosen(where: FrameCache, device: str) -> str:
-        return resident_frames._choice(size, where, torch.device(device), World())
+        return resident_frames._choice(size, where, torch.device(device), World(), lambda: step)
 
     assert len(videos) == 22
     assert chosen(cache, "cuda") == chosen(jpeg, "cuda") == "device"
@@ -197,6 +201,22 @@ def test_what_auto_chooses(cache: FrameCache, monkeypatch: pytest.MonkeyPatch) -
     assert (chosen(cache, "cuda"), chosen(jpeg, "cuda")) == ("stream", "host")
     free["cpu"] -= 1
     assert chosen(jpeg, "cpu") == "stream"
+
+
+@pytest.mark.parametrize(("pairs", "chunk", "where"), [(PAIRS_80_GB, None, "stream"), (PAIRS_80_GB, 60, "device")])
+def test_frames_stay_on_a_gpu_of_80_gb_only_beside_a_step(
+    cache: FrameCache, monkeypatch: pytest.MonkeyPatch, pairs: int, chunk: int | None, where: str
+) -> None:
+    """MSR-VTT's 9,000 videos and ViT-B/32 in bf16; the step is counted."""
+    network = {"trunk": {"model": "ViT-B-32-quickgelu", "weights": None}, "frames": 12, "words": 32}
+    settings = TrainConfig.model_validate({"network": network, "batch_size": pairs, "chunk": chunk})
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (85 * 10**9, 85 * 10**9))
+
+    def step_bytes() -> int:
+        return count_step(encoded_at_once(settings, 1), "bf16").total
+
+    size = 9000 * 12 * 3 * 224 * 224
+    assert resident_frames._choice(size, cache, torch.device("cuda"), World(), step_bytes) == where
 
 
 def test_frames_that_do_not_fit_are_refused(cache: FrameCache, monkeypatch: pytest.MonkeyPatch) -> None:

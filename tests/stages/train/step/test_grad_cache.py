@@ -11,7 +11,8 @@ from teachclip.cache.scores.reading.labels import Labels
 from teachclip.configs.schema import TrainConfig
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.common.network import VideoTextNetwork
-from teachclip.stages.train.dataloader.batch import Batch
+from teachclip.stages.models.common.valid_frames import valid_places
+from teachclip.stages.train.dataloader.batch import Batch, Known
 from teachclip.stages.train.step.optimizer import build_optimizer
 from teachclip.stages.train.step.training_step import Done, TrainingStep
 from torch import Tensor
@@ -56,7 +57,10 @@ def batch(step: int, taught: bool, pairs: int = PAIRS, unlabelled: int = 0) -> B
     videos[-1] = 0
     frames = torch.from_numpy(rng.integers(0, 256, (columns, FRAMES, 3, 32, 32), np.uint8))
     further: dict[str, Any] = {"unlabelled": np.arange(pairs, columns), "unlabelled_rows": slice(0, unlabelled)}
-    return Batch(step, np.arange(pairs), videos, slice(0, pairs), ids, frames, mask, (labels,) * taught, {}, **further)
+    known: Any = (valid_places(mask), Known.of(ids, mask))
+    return Batch(
+        step, np.arange(pairs), videos, slice(0, pairs), ids, frames, mask, *known, (labels,) * taught, {}, **further
+    )
 
 
 def taken(
@@ -70,7 +74,7 @@ def taken(
         network = build_network(config.network).train()
         taught = bool(config.teachers)
         optimiser = build_optimizer(network, config.optim, 10)
-        step = TrainingStep(network, optimiser, config, [""] * pairs, ())
+        step = TrainingStep(network, optimiser, config, ())
         if watch is not None:
             watch(network)
         return network, [step(batch(number, taught, pairs, unlabelled)) for number in range(steps)]

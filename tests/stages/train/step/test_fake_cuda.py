@@ -1,0 +1,178 @@
+"""Every network's training step on a GPU that is not there: devices, precisions, and where the CPU would wait."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from teachclip.cache.scores.reading.labels import Labels
+from teachclip.configs.schema import TrainConfig
+from teachclip.stages.models.build import build_network
+from teachclip.stages.models.common.network import VideoTextNetwork
+from teachclip.stages.models.common.valid_frames import valid_places
+from teachclip.stages.train.dataloader.batch import Batch, Known
+from teachclip.stages.train.losses.combined import Losses
+from teachclip.stages.train.step.optimizer import build_optimizer
+from teachclip.stages.train.step.training_step import TrainingStep
+from torch import Tensor
+
+PAIRS, FRAMES, WORDS, SIDE = 6, 4, 10, 32
+SIZES = {
+    "image_size": SIDE, "patch_size": 8, "vision_width": 64, "vision_layers": 2, "vision_heads": 2,
+    "text_width": 64, "text_layers": 1, "embed_dim": 64, "context_length": 16, "vocab_size": 100,
+}  # fmt: skip
+NETWORKS: dict[str, dict[str, Any]] = {
+    "student": {},
+    "student, padding masked": {"mask_padding": True},
+    "student, mean": {"pooling": "mean", "temporal_layers": 0},
+    "openclip": {"kind": "openclip", "temporal_layers": 0},
+    "xclip": {"kind": "xclip"},
+    "ts2net": {"kind": "ts2net", "ts2net": {"shift_layers": [0, 1], "selected": 2, "samples": 5}},
+    "xpool": {"kind": "xpool", "temporal_layers": 0},
+    "drl": {"kind": "drl", "drl": {"cdcr": 3}},
+    "drl, cdcr 2": {"kind": "drl", "drl": {"cdcr": 2}},
+    "drl, cdcr 1": {"kind": "drl", "drl": {"cdcr": 1}},
+    "drl, ti": {"kind": "drl", "drl": {"interaction": "ti", "cdcr": 0}},
+    "drl, dp": {"kind": "drl", "drl": {"interaction": "dp", "cdcr": 0}},
+}
+OPTIMISERS = {"adamw": {}, "adam": {"weight_decay": 0.0}, "bert-adam": {"tensor_clip_norm": 1.0}}
+# What a step waits for, by network: nothing. Who has to add something says what here, and tests fail once it is gone.
+FORWARD: dict[str, dict[str, int]] = {}
+BACKWARD: dict[str, dict[str, int]] = {}
+# At most so many kernels has a step before its backward pass in bf16, and so many bytes it saves for it, by network.
+# Other releases of torch may take a few more. Who needs fewer writes them down, too.
+BUDGET = {
+    "student": (261, 1_553_162),
+    "student, padding masked": (261, 1_553_162),
+    "student, mean": (205, 1_382_546),
+    "openclip": (205, 1_382_546),
+    "xclip": (301, 1_699_672),
+    "ts2net": (268, 3_400_946),
+    "xpool": (217, 1_459_922),
+    "drl": (357, 1_808_240),
+    "drl, cdcr 2": (359, 1_786_752),
+    "drl, cdcr 1": (323, 1_661_848),
+    "drl, ti": (257, 1_615_804),
+    "drl, dp": (257, 1_590_856),
+}
+LOSSES = {0: 16, 1: 73, 3: 175}  # kernels of the losses, forward, by the number of teachers
+MORE, LESS = 1.02, 0.95  # of a budget
+
+
+def settings(name: str, teachers: int = 1, **values: Any) -> TrainConfig:
+    network = {"temporal_layers": 1, "words": WORDS, "frames": FRAMES, **NETWORKS[name]}
+    network["trunk"] = {"sizes": SIZES, "weights": None}
+    names = [f"teacher-{k}" for k in range(teachers)]
+    loss = {"mask_same_video": True, "fine": 1.0 if "raw" in name or name.startswith("student") else 0.0}
+    return TrainConfig.model_validate(
+        {"network": network, "teachers": names, "loss": loss, "batch_size": PAIRS, "device": "cpu", **values}
+    )
+
+
+def batch(teachers: int = 1) -> Batch:
+    """Pairs as they come from the batch loader, some of whose videos are short."""
+    rng = np.random.default_rng(0)
+    mask = torch.arange(FRAMES) < torch.from_numpy(rng.integers(1, FRAMES + 1, (PAIRS, 1)))
+    ids = torch.from_numpy(rng.integers(1, 90, (PAIRS, WORDS)))
+    ids[torch.arange(PAIRS), torch.from_numpy(rng.integers(2, WORDS, PAIRS))] = 99  # EOT
+    frames = torch.from_numpy(rng.integers(0, 256, (PAIRS, FRAMES, 3, SIDE, SIDE), np.uint8))
+    labels = Labels(torch.rand(PAIRS, PAIRS), torch.rand(PAIRS, FRAMES), 20.0)
+    pairs, known = np.arange(PAIRS), Known.of(ids, mask)
+    return Batch(
+        0, pairs, pairs, slice(0, PAIRS), ids, frames, mask, valid_places(mask), known, (labels,) * teachers, {}
+    )
+
+
+def step_of(network: VideoTextNetwork, config: TrainConfig) -> TrainingStep:
+    return TrainingStep(network.train(), build_optimizer(network, config.optim, 10), config, ())
+
+
+def with_zeros_as_gradients(
+    network: VideoTextNetwork, monkeypatch: pytest.MonkeyPatch, before: Callable[[], object] = bool
+) -> None:
+    def backward(total: Tensor) -> None:
+        assert total.requires_grad
+        before()
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
+
+    monkeypatch.setattr(Tensor, "backward", backward)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "float32"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_step_stays_on_the_gpu_and_the_cpu_does_not_wait(
+    name: str, precision: str, fake_cuda: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(name, precision=precision)
+    with fake_cuda.made():
+        network = build_network(config.network)
+        step = step_of(network, config)
+    seen: list[Tensor] = []
+    watch_features(network, seen)
+    taken: list[int] = []
+    with_zeros_as_gradients(network, monkeypatch, lambda: taken.extend((counted.kernels, saved.bytes)))
+    given = batch()
+    with fake_cuda.used(network) as (counted, saved):
+        done = step(given.to(fake_cuda.device))
+    assert {tensor.device for tensor in (*seen, *done.parts, done.norm)} == {fake_cuda.device}
+    assert {tensor.dtype for tensor in seen if tensor.is_floating_point()} == {torch.float32}
+    assert {what: count for what, count in counted.stalls.items() if count} == FORWARD.get(name, {})
+    if precision == "bf16":
+        for found, budget in zip(taken, BUDGET[name], strict=True):
+            assert LESS * budget <= found <= MORE * budget
+
+
+def watch_features(network: VideoTextNetwork, seen: list[Tensor]) -> None:
+    """Have what the network's encoders give put into `seen`."""
+    for method in ("encode_texts", "encode_videos"):
+
+        def encode(*arguments: Any, encoder: Any = getattr(network, method)) -> dict[str, Tensor]:  # noqa: B008
+            features: dict[str, Tensor] = encoder(*arguments)
+            seen.extend(features.values())
+            return features
+
+        setattr(network, method, encode)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_backward_pass_does_not_wait(name: str, watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, counted, backward = settings(name), watched(), Tensor.backward
+
+    def watched_backward(total: Tensor) -> None:
+        with counted:
+            backward(total)  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(Tensor, "backward", watched_backward)
+    step_of(build_network(config.network), config)(batch())
+    assert {what: count for what, count in counted.stalls.items() if count} == BACKWARD.get(name, {})
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_every_optimiser_stays_on_the_gpu(optimiser: str, fake_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings("student", optim={"optimiser": optimiser, **OPTIMISERS[optimiser]})
+    with fake_cuda.made():
+        network = build_network(config.network)
+        step = step_of(network, config)
+    with_zeros_as_gradients(network, monkeypatch)
+    given = batch()
+    with fake_cuda.used(network) as (counted, _):
+        for _ in range(2):
+            assert step(given.to(fake_cuda.device)).norm.device == fake_cuda.device
+    assert not counted.stalls.total()
+
+
+@pytest.mark.parametrize("teachers", LOSSES)
+def test_losses_stay_on_the_gpu_and_take_few_kernels(teachers: int, fake_cuda: Any) -> None:
+    config = settings("student", teachers)
+    with fake_cuda.made():
+        scores, raw_weights = (torch.rand(PAIRS, width, requires_grad=True) for width in (PAIRS, FRAMES))
+        labels = [Labels(torch.rand(PAIRS, PAIRS), torch.rand(PAIRS, FRAMES), 20.0) for _ in range(teachers)]
+        same = torch.zeros(PAIRS, PAIRS, dtype=torch.bool)
+    with fake_cuda.used(torch.nn.Module()) as (counted, _):
+        parts = Losses(config.loss, config.teachers)(20 * scores, raw_weights, labels, None, same, student_scale=20.0)
+    assert {part.device for part in parts} == {fake_cuda.device}
+    assert not counted.stalls.total()
+    assert LESS * LOSSES[teachers] <= counted.kernels <= MORE * LOSSES[teachers]
