@@ -19,8 +19,8 @@ def check_fits(network: VideoTextNetwork, cache: FrameCache, folder: Path) -> No
         CacheError: naming the two settings that disagree.
     """
     trunk = {f"prepare.{key}": value for key, value in network.trunk.prepared.items()}
-    wanted = {"prepare.max_frames": network.config.frames, **trunk}
-    found = {
+    wanted: dict[str, int | str] = {"prepare.max_frames": network.config.frames, **trunk}
+    found: dict[str, int | str] = {
         "prepare.max_frames": cache.max_frames,
         "prepare.image_size": cache.image_size,
         "prepare.resize_mode": cache.resize_mode,
