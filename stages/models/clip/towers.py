@@ -194,7 +194,7 @@ def _both_towers(towers: Mapping[str, Any]) -> CustomTextCLIP:
         return CustomTextCLIP(**settings | {"text_cfg": text})
 
 
-class _Zeros(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class ReadAsZero(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A number that is read off a fake tensor is 0."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -203,7 +203,7 @@ class _Zeros(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _readable_fakes() -> AbstractContextManager[object]:
     """Where a model is built to be counted, on fake tensors: timm reads its rates of drop path off one."""
-    return _Zeros() if isinstance(torch.empty(0), FakeTensor) else nullcontext()  # type: ignore[no-untyped-call]
+    return ReadAsZero() if isinstance(torch.empty(0), FakeTensor) else nullcontext()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
