@@ -90,11 +90,8 @@ def online_teachers(
         CacheMismatchError: frame scores that cannot be carried to the student's frames.
         ConfigError: there is a fine loss, and no teacher with frame scores.
     """
-    from ..models.frozen.teacher import (  # training from the cache knows no teacher
-        NetworkTeacher,
-        load_teacher,
-        refuse_resized,
-    )
+    # Training from the cache knows no teacher.
+    from ..models.frozen.teacher import NetworkTeacher, load_teacher, refuse_resized
     from .frame_scores import gives_frame_logits
 
     known = {teacher.name: teacher for teacher in config.score.teachers}

@@ -89,7 +89,7 @@ class Reranker:
                 "no video has usable frames: nothing to re-rank", where=str(config.teacher_frames(settings))
             )
         device = choose_device(config.search.device)
-        loaded = load_teacher(settings, config.teacher_checkpoint(settings), device, reporter)
+        loaded = load_teacher(settings, config.teacher_checkpoint(settings), device, reporter=reporter)
         refuse_resized(loaded, frames.resize_mode, frames.interpolation)
         batch = config.score.video_batch
         found = cls(loaded, frames, config.work / _FOLDER, device, batch=batch, reporter=reporter)

@@ -22,14 +22,12 @@ class Trunk(nn.Module, ABC):
         image_size: S; width: numbers that a frozen trunk keeps of a frame; embed_dim: D.
         context_length: words that it reads at most; reads_all: it reads just so many, padding too, whatever is asked.
         vocab_size: tokens that it knows.
-        reads_padding: what a sentence's features are depends on the word slots behind its EOT, the largest id.
         words: `encode_words` can be had; patches: `all_tokens` can.
     """
 
     sizes: TrunkSizes | None = None
     towers: dict[str, Any] | None = None
     reads_all: bool = False
-    reads_padding: ClassVar[bool] = True
     words: bool = False
     patches: ClassVar[bool] = False
 

@@ -47,7 +47,6 @@ class ClipTrunk(Trunk):
     """
 
     words = patches = True
-    reads_padding = False
     sizes: TrunkSizes
 
     def __init__(self, sizes: TrunkSizes, pixels: PixelConfig = CLIP_PIXELS) -> None:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -98,19 +99,20 @@ class VideoTextNetwork(RetrievalNetwork):
 
     Attributes:
         config: the network's configuration, the trunk's make resolved, and the word slots that it reads.
-        reads_slots: what a text's features are depends on how many word slots there are, whatever the trunk.
         needs: what of a trunk it cannot do without, beside features of frames and sentences.
+        reads_padding: what a text's features are depends on how many word slots there are, used or not; or its last
+            word is not told by its id, which is up to the trunk.
     """
 
-    reads_slots: ClassVar[bool] = False
     needs: ClassVar[tuple[Need, ...]] = ()
+    reads_padding: bool = False
 
     def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         words = trunk.word_slots(config.words)
         check_words(words, trunk.context_length)
         super().__init__(config.model_copy(update={"trunk": trunk.recorded(config.trunk), "words": words}))
-        self.reads_padding = self.reads_slots or trunk.reads_padding
         self.trunk = trunk
+        self.reads_padding = self.reads_padding or not trunk.words
         self.temporal: TemporalTransformer | None = None
         if config.temporal_layers:
             positions = max(trunk.context_length, config.frames)
@@ -172,13 +174,13 @@ class VideoTextNetwork(RetrievalNetwork):
             return every, torch.arange(mask.numel(), device=mask.device).view_as(mask)
         valid = mask.bool()
         places = valid_places(valid) if places is None else places
+        pixels = partial(normalise, dtype=self.trunk.dtype, pixels=self.trunk.pixels)
         if len(places) == len(every) and every.is_cuda:  # on a CPU last bits would be others, of very few images
-            slots = torch.arange(len(every), device=mask.device).view_as(mask)
-            return normalise(every, self.trunk.dtype, self.trunk.pixels), slots
-        pixels = normalise(every[places], self.trunk.dtype, self.trunk.pixels)
-        blank = pixels.new_zeros((1, *pixels.shape[1:]))
+            return pixels(every), torch.arange(len(every), device=mask.device).view_as(mask)
+        images = pixels(every[places])
+        blank = images.new_zeros((1, *images.shape[1:]))
         slots = valid.flatten().cumsum(0).view_as(valid) - 1
-        return torch.cat([pixels, blank]), slots.masked_fill(~valid, len(pixels))
+        return torch.cat([images, blank]), slots.masked_fill(~valid, len(images))
 
     def frame_features(self, frames: Frames, mask: Tensor) -> Tensor:
         """Frame features [V, F, D], not normalised, of frames as `class_tokens` takes them, or of class tokens

@@ -30,8 +30,8 @@ class Drl(VideoTextNetwork):
     the dot product of a sentence with the mean frame (dp); the latter two have no weight networks.
     """
 
-    reads_slots = True
     needs = ("words",)
+    reads_padding = True
 
     def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__(config, trunk)

@@ -38,8 +38,8 @@ class XClip(VideoTextNetwork):
     the score, whatever `mask_padding` says.
     """
 
-    reads_slots = True
     needs = ("words",)
+    reads_padding = True
 
     def __init__(self, config: NetworkConfig, trunk: Trunk) -> None:
         super().__init__(config, trunk)

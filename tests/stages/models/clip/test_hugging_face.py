@@ -14,12 +14,17 @@ from teachclip.stages.models.clip import hub, tokenizers
 from teachclip.stages.models.clip.tokenizers import HubTokenizer
 from teachclip.stages.models.clip.towers import TEXT_SETTINGS
 
+pytestmark = pytest.mark.extras
+
 VISION = {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16}
 CAPTIONS = ["a dog runs", "the cat sleeps on a red chair"]
 SMALL = {
     "roberta": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
     "xlm-roberta": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64},
-    "mt5": {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 1, "num_heads": 2},
+    "mt5": {
+        "d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 1, "num_heads": 2,
+        "pad_token_id": 1,  # the words' own
+    },
     "m2m_100": {
         "d_model": 32, "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 2,
         "decoder_attention_heads": 2, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64,
