@@ -61,13 +61,13 @@ class MemoryInputs:
     def beside(self, others: "MemoryInputs") -> "MemoryInputs":
         """These videos, and the others behind them."""
         mine, theirs = ((each.values, each.mask, each.times) for each in (self, others))
-        arrays = (torch.cat(pair).numpy() for pair in zip(mine, theirs, strict=True))
-        return MemoryInputs((*self.videos, *others.videos), *arrays, pin=self.pin)
+        values, mask, times = (torch.cat(pair).numpy() for pair in zip(mine, theirs, strict=True))
+        return MemoryInputs((*self.videos, *others.videos), values, mask, times, self.pin)
 
     def part(self, start: int, stop: int) -> "MemoryInputs":
         """The inputs of videos start <= index < stop."""
-        arrays = (tensor[start:stop].numpy() for tensor in (self.values, self.mask, self.times))
-        return MemoryInputs(self.videos[start:stop], *arrays, pin=self.pin)
+        values, mask, times = (tensor[start:stop].numpy() for tensor in (self.values, self.mask, self.times))
+        return MemoryInputs(self.videos[start:stop], values, mask, times, self.pin)
 
 
 class DeviceFrames:

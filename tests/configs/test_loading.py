@@ -91,7 +91,7 @@ def test_values_set_afterwards_are_named_and_nothing_else_is() -> None:
     [
         ("train:\n  bach_size: 3\n", ":2: train.bach_size: no such key; did you mean train.batch_size?"),
         ("work: w\nbatch_size: 3\n", ":2: batch_size: no such key; did you mean train.batch_size?"),
-        ("zzz: 3\n", ":1: zzz: no such key; known here: work, data, prepare, features, score, denoise, train"),
+        (
             "zzz: 3\n",
             ":1: zzz: no such key; known here: work, data, prepare, features, score, denoise, train, evaluate",
         ),

@@ -1,7 +1,7 @@
 """Coarse and fine teaching, each in its kinds."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -103,7 +103,7 @@ def _sparse_one_way(kind: str, student: Tensor, teacher: Tensor, scored: Tensor)
 
 def _varies(values: Tensor, valid: Tensor) -> Tensor:
     mean = (values * valid).sum(dim=-1, keepdim=True) / valid.sum(dim=-1, keepdim=True)
-    return torch.linalg.vector_norm((values - mean) * valid, dim=-1) > FLAT
+    return cast(Tensor, torch.linalg.vector_norm((values - mean) * valid, dim=-1) > FLAT)
 
 
 def fine_loss(
