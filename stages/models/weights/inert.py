@@ -71,7 +71,7 @@ def _pickles(path: Path) -> Iterator[bytes]:
 def _globals_of(pickled: bytes) -> Iterator[str]:
     stream = io.BytesIO(pickled)
     for _ in range(_PICKLES):
-        if stream.getvalue()[stream.tell() : stream.tell() + 1] != b"\x80":  # every pickle of torch's begins so
+        if pickled[stream.tell() : stream.tell() + 1] != b"\x80":  # every pickle of torch's begins so
             return
         for opcode, argument, _ in pickletools.genops(stream):
             if opcode.name == "GLOBAL":
