@@ -75,10 +75,10 @@ class FeatureCache:
             CacheError: as `read`; or the video has no such part.
         """
         shard, position = self._place(video)
-        if not 0 <= part < len(shard.lengths(position)):
+        if not 0 <= part < shard.parts(position):
             why = self.reasons[video] or f"there is no part {part}"
             raise CacheError(f"{video!r} has no such features: {why}", where=str(self.folder))
-        return shard.read(position, part)[0]
+        return shard.read_part(position, part)
 
     def lengths(self, video: str) -> list[int]:
         """Rows of each part of a video, without reading any."""

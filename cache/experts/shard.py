@@ -174,27 +174,36 @@ class FeatureShard:
         first, last = self._part_starts[position : position + 2]
         return digest(self._digests[first:last].tobytes())
 
-    def read(self, position: int, part: int | None = None) -> list[Rows]:
-        """The parts [rows, D] of one video, or one of them.
+    def parts(self, position: int) -> int:
+        """How many parts one video has."""
+        return int(self._part_starts[position + 1] - self._part_starts[position])
+
+    def read(self, position: int) -> list[Rows]:
+        """The parts [rows, D] of one video.
+
+        Raises:
+            CacheError: as `read_part`.
+        """
+        return [self.read_part(position, part) for part in range(self.parts(position))]
+
+    def read_part(self, position: int, part: int) -> Rows:
+        """One part [rows, D] of one video.
 
         Raises:
             CacheError: the shard was replaced since it was opened, cannot be read, or holds other bytes than were
                 written.
         """
-        first, last = map(int, self._part_starts[position : position + 2])
-        if part is not None:
-            first, last = first + part, min(first + part + 1, last)
-        starts = self._row_starts[first : last + 1]
-        rows = np.empty((int(starts[-1] - starts[0]), self.width), self.dtype)
+        at = int(self._part_starts[position]) + part
+        start, stop = int(self._row_starts[at]), int(self._row_starts[at + 1])
+        rows = np.empty((stop - start, self.width), self.dtype)
         try:
-            self._read_into(memoryview(rows.reshape(-1)).cast("B"), int(starts[0]) * self.width * self.dtype.itemsize)
+            self._read_into(memoryview(rows.reshape(-1)).cast("B"), start * self.width * self.dtype.itemsize)
         except OSError as error:
             raise CacheError(f"the features cannot be read: {error}", where=str(self.path), hint=REPAIR) from None
-        parts = np.split(rows, (starts[1:-1] - starts[0]).tolist()) if last > first else []
-        if any(array_digest(each) != self._digests[first + k].tobytes() for k, each in enumerate(parts)):
+        if array_digest(rows) != self._digests[at].tobytes():
             what = f"the features of {self.videos[position]!r} are not those that were written"
             raise CacheError(what, where=str(self.path), hint=REPAIR)
-        return parts
+        return rows
 
     def _read_into(self, target: memoryview, at: int) -> None:
         handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
