@@ -39,6 +39,11 @@ NOT_IDENTITY = {
     *("checkpoint_seconds", "keep", "tensorboard", "logger", "max_loss_ratio", "captions_mask", "accept"),
     "online_precision",
 }
+# Settings that came later: a run that leaves them as they were before is what it was before there were such.
+_LATER = {
+    *("train.unlabelled", "train.epoch_of", "train.loss.matryoshka"),
+    *("train.optim.schedule", "train.optim.epoch_factor"),
+}
 _ANOTHER_RUN = Change({"train.run": f"runs/{OTHER}"})
 TIMES = {"seconds", "data_wait", "images_per_second", "memory"}
 """Fields of metrics.jsonl that differ from one run of the same training to another."""
@@ -242,11 +247,16 @@ def told_former(former: Mapping[str, Any], config: Config) -> tuple[str, ...]:
 
 
 def _identity(train: TrainConfig, data: Mapping[str, str]) -> dict[str, Any]:
-    settings = train.model_dump(mode="json", exclude=NOT_IDENTITY)
-    if not train.unlabelled:
-        del settings["unlabelled"]  # a run without them is what it was before there was such a setting
-    settings["precision"] = resolved(train.precision, choose_device(train.device))
-    return flatten({"train": settings, "data": dict(data)})
+    settings = flatten({"train": train.model_dump(mode="json", exclude=NOT_IDENTITY)})
+    usual = flatten({"train": TrainConfig().model_dump(mode="json")})
+    of_others = () if train.network.on_experts else ("train.network.experts.",)
+    said = {
+        key: value
+        for key, value in settings.items()
+        if not key.startswith(of_others) and not (key in _LATER and value == usual[key])
+    }
+    said["train.precision"] = resolved(train.precision, choose_device(train.device))
+    return said | flatten({"data": dict(data)})
 
 
 def _longer(wanted: Mapping[str, Any], before: Mapping[str, Any]) -> bool:

@@ -5,10 +5,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ....configs.loading import unequal
-from ....configs.schema import Config
+from ....configs.schema import Config, NetworkConfig
 from ....errors import TeachclipError
 from ....plurals import counted
-from ....stages.analysis.cost.network import FLOPS_PER_MULTIPLY_ADD, count_network
+from ....stages.analysis.cost.network import FLOPS_PER_MULTIPLY_ADD, NetworkCost, count_network
 from ....stages.retrieval.confidence import Interval, Intervals, confidence
 from ...wording import duration
 from ..contents import METRICS, Cost, ModelReport, Points, RunComparison
@@ -201,7 +201,10 @@ def _environment(told: Mapping[str, Any], processes: int) -> dict[str, str | Non
     }
 
 
-_counted = cache(count_network)  # runs often share a network; counting takes a second
+@cache
+def _counted(network: str) -> NetworkCost:
+    """Of a network's configuration as JSON; runs often share one, and counting takes a second."""
+    return count_network(NetworkConfig.model_validate_json(network))
 
 
 def _cost(run: RunFiles, left_out: list[str]) -> Cost | None:
@@ -209,7 +212,7 @@ def _cost(run: RunFiles, left_out: list[str]) -> Cost | None:
     if run.config is None:
         return None
     try:
-        counted = _counted(run.config.train.network)
+        counted = _counted(run.config.train.network.model_dump_json())
     except (TeachclipError, RuntimeError, ValueError) as error:
         what = error.what if isinstance(error, TeachclipError) else str(error).split("\n")[0]
         left_out.append(f"Cost of {run.name}: its network cannot be built here, {what}.")

@@ -62,10 +62,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "data": {"captions": str(folder / "captions.csv")},
         "features": {
             "experts": [
-                {"name": "audio", "file": str(folder / "audio.npz"), "temporal": "sequence", "max_tokens": 3},
+                {"name": "audio", "file": str(folder / "audio.npz")},
                 {"name": "scene", "file": str(folder / "scene.npz")},
             ],
-            "texts": [{"name": name, "file": str(folder / f"{name}.npz"), "max_words": 3} for name in ENCODERS],
+            "texts": [{"name": name, "file": str(folder / f"{name}.npz")} for name in ENCODERS],
         },
         "score": {"device": "cpu"},
         "train": {
