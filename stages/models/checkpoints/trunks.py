@@ -8,12 +8,13 @@ from torch import Tensor
 
 from ..clip.described import Described
 
+_VIT = "a ViT"
 # What a tower is made of, by a part of its tensors' names.
 _IMAGE = {
     "visual.trunk.": "timm's",
     "visual.layer1.": "a ResNet",
     "visual.attn_pool.": "CoCa's ViT",
-    "visual.": "a ViT",
+    "visual.": _VIT,
 }
 _TEXT = {
     "text.transformer.resblocks.": "open_clip's",
@@ -41,7 +42,7 @@ def other_trunk(tensors: Mapping[str, Tensor]) -> OtherTrunk | None:
     if plain and not any(name.startswith(("text.", "visual.attn_pool.")) for name in tensors):
         return None
     image, text = _made_of(tensors, _IMAGE), _made_of(tensors, _TEXT)
-    if image is None or text is None:
+    if image is None or text is None or (image == _VIT and "visual.conv1.weight" not in tensors):
         return None
     sizes = _text_sizes(tensors)
     candidates = [model for model in open_clip.list_models() if sizes and _fits(model, image, sizes)]
