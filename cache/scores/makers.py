@@ -33,7 +33,7 @@ class Maker:
     teachclip: str
 
     def __str__(self) -> str:
-        return f"{self.device}, {self.precision}, torch {self.torch}, teachclip {self.teachclip}"
+        return f"{self.device}, {self.precision}, torch {self.torch}, release {self.teachclip}"
 
 
 def note_maker(tile: Tile, shard: int, maker: Maker) -> None:

@@ -58,12 +58,26 @@ def push(
 
         place = folder or Path(repository.rpartition("/")[2] or "model")
         with output.waiting("writing" if only_write else "pushing"):
-            done = share(run, repository, place, license=license, licenses=given, push=not only_write, private=private)
+            done = share(
+                run,
+                repository,
+                place,
+                license=license,
+                licenses=given,
+                use=_use(repository),
+                push=not only_write,
+                private=private,
+            )
         for source in done.unlicensed:
             output.warn(f"nobody has named the licence of {source}, and the card says so: --license-of {source}=ID")
         rows = [("model", done.name), ("files", f"{done.folder}, {size(done.size)}")]
         rows.append(("pushed", done.pushed or "no: look at the card, then push without --only-write"))
         output.result(done, facts(*rows))
+
+
+def _use(repository: str) -> list[str]:
+    name = f"hf:{repository.removeprefix('hf:')}"
+    return [f"teachclip index clips/ --model {name}", 'teachclip search index "a dog runs on the beach"']
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import yaml
 from ...configs.loading import load_config
 from ...configs.schema import Config
 from ...errors import TeachclipError
+from ...plurals import counted
 from ..models.checkpoints.published import title_of
 from ..models.common.network import RetrievalNetwork, VideoTextNetwork
 from ..runtime.run_folder import RunFolder
@@ -33,7 +34,13 @@ def sources(config: Config | None) -> list[str]:
 
 
 def card(
-    run: Path, network: RetrievalNetwork, digest: str, name: str, license: str | None, licenses: Mapping[str, str]
+    run: Path,
+    network: RetrievalNetwork,
+    digest: str,
+    name: str,
+    license: str | None,
+    licenses: Mapping[str, str],
+    use: Sequence[str] = (),
 ) -> str:
     """A model card in Markdown, with the front matter that a hub reads.
 
@@ -41,6 +48,7 @@ def card(
         run: a run folder, whose evaluations stand in it, or a checkpoint file.
         name: how the model will be named, `hf:OWNER/NAME`.
         license: of the model; licenses: of `sources`, by name. None of them is guessed.
+        use: commands that show how it is used.
     """
     config, evaluations = made_from(run), _evaluations(run)
     front: dict[str, Any] = {"library_name": "teachclip", "tags": ["text-to-video-retrieval", "teachclip"]}
@@ -49,7 +57,7 @@ def card(
     if evaluations:
         front["model-index"] = [{"name": name.removeprefix("hf:"), "results": list(map(_result, evaluations))}]
     lines = ["---", yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(), "---", ""]
-    lines += [f"# {name.rpartition('/')[2]}", "", *_what(network, digest), "", *_use(name), ""]
+    lines += [f"# {name.rpartition('/')[2]}", "", *_what(network, digest), "", *_use(use)]
     if config is not None:
         lines += [*_made(run, config, licenses), ""]
     lines += _measured(evaluations)
@@ -63,21 +71,21 @@ def _what(network: RetrievalNetwork, digest: str) -> Iterator[str]:
     if not isinstance(network, VideoTextNetwork):
         yield f"* sees features made beforehand: {', '.join(sorted(config.experts.modalities))}"
     else:
-        yield f"* sees {config.frames} frames of {network.trunk.image_size} pixels, reads {config.words} tokens"
+        yield (
+            f"* sees {counted(config.frames, 'frame')} of {counted(network.trunk.image_size, 'pixel')}, "
+            f"reads {counted(config.words, 'token')}"
+        )
     if isinstance(network, VideoTextNetwork) and network.one_vector:
-        yield f"* makes one vector of {network.vector_width} numbers of a video and of a sentence, compared by cosine"
+        width = counted(network.vector_width, "number")
+        yield f"* makes one vector of {width} of a video and of a sentence, compared by cosine"
     else:
         yield "* has no single vector of a video: it re-orders what a student finds, and teaches students"
-    yield f"* {sum(parameter.numel() for parameter in network.parameters()):,} parameters, digest `{digest[:16]}`"
+    numbers = sum(parameter.numel() for parameter in network.parameters())
+    yield f"* {counted(numbers, 'parameter')}, digest `{digest[:16]}`"
 
 
-def _use(name: str) -> Iterator[str]:
-    yield "## How to use it"
-    yield ""
-    yield "```bash"
-    yield f"teachclip index clips/ --model {name}"
-    yield 'teachclip search index "a dog runs on the beach"'
-    yield "```"
+def _use(commands: Sequence[str]) -> list[str]:
+    return ["## How to use it", "", "```bash", *commands, "```", ""] if commands else []
 
 
 def _made(run: Path, config: Config, licenses: Mapping[str, str]) -> Iterator[str]:
@@ -87,7 +95,7 @@ def _made(run: Path, config: Config, licenses: Mapping[str, str]) -> Iterator[st
     yield ""
     yield "| source | what | licence |"
     yield "|---|---|---|"
-    yield f"| {_data(config)} | {texts} captions of {videos} videos | {licenses.get(_data(config), UNKNOWN)} |"
+    yield f"| {_data(config)} | captions: {texts}, videos: {videos} | {licenses.get(_data(config), UNKNOWN)} |"
     for teacher in train.teachers:
         yield f"| {teacher} | teacher | {licenses.get(teacher, UNKNOWN)} |"
     trunk = train.network.trunk
@@ -97,7 +105,7 @@ def _made(run: Path, config: Config, licenses: Mapping[str, str]) -> Iterator[st
     yield ""
     loss = train.loss
     yield (
-        f"{result.get('steps', '?')} steps of {train.batch_size} pairs, seed {train.seed}; losses: "
+        f"steps: {result.get('steps', '?')}, pairs a step: {train.batch_size}, seed {train.seed}; losses: "
         f"InfoNCE {loss.infonce:g}, coarse {loss.coarse:g} ({loss.coarse_kind}), fine {loss.fine:g} ({loss.fine_kind})."
     )
     if best := result.get("best"):
@@ -108,7 +116,7 @@ def _measured(evaluations: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "## How well it does"
     yield ""
     if not evaluations:
-        yield "It was not measured by `teachclip evaluate` before it was shared."
+        yield "It was not measured before it was shared."
         return
     yield "| test set | way | queries | R@1 | R@5 | R@10 | SumR | MdR | MnR |"
     yield "|---|---|---|---|---|---|---|---|---|"

@@ -1,7 +1,7 @@
 """A trained model as a repository that others load by `hf:OWNER/NAME`: a checkpoint, its configuration, its card."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,7 @@ def share(
     *,
     license: str | None = None,
     licenses: Mapping[str, str] | None = None,
+    use: Sequence[str] = (),
     push: bool = True,
     private: bool = False,
 ) -> Shared:
@@ -56,6 +57,7 @@ def share(
         repository: OWNER/NAME, on the hub of `HF_ENDPOINT`.
         folder: the files; those of the same names are replaced.
         license: of the model; licenses: of its data (`data`, or the set's name), of teachers by name, of the `trunk`.
+        use: commands that the card shows.
 
     Raises:
         CheckpointError: the model cannot be loaded.
@@ -76,7 +78,7 @@ def share(
         save_network(network, temporary)
     settings = {"library": "teachclip", "network": network.config.model_dump(mode="json")}
     publish(folder / SETTINGS, json.dumps(settings, indent=1).encode())
-    publish(folder / CARD, card(run, network, network_digest(network), name, license, given).encode())
+    publish(folder / CARD, card(run, network, network_digest(network), name, license, given, use).encode())
     address = _pushed(folder, repository, private) if push else None
     unlicensed = tuple(source for source in known if source not in given)
     return Shared(name, str(folder), (folder / FILE).stat().st_size, address, unlicensed)

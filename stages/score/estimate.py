@@ -24,8 +24,8 @@ from ..data.dataset import Dataset
 from ..data.readers.video_folder import file_there
 from ..data.usable_split import UsableSplit
 from ..data.views import VideoView, student_view, texts_of
+from ..labels.scored_split import scored_split
 from ..labels.teacher_view import teacher_experts, teacher_view
-from .scored_split import scored_split
 from .sparse import TIMED, time_reranker
 from .tile_plan import Layout, block_tiles, choose_layout, plan_tiles, tile_layout
 

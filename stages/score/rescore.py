@@ -19,13 +19,13 @@ from ..data.usable_split import UsableSplit
 from ..data.video_inputs import encoded
 from ..data.views import student_view, texts_of, view_inputs
 from ..labels.open_scores import open_reader
+from ..labels.scored_split import scored_split
 from ..labels.teacher_view import teacher_view, teacher_words
 from ..models.common.network import Features
 from ..models.frozen.teacher import Teacher, load_teacher, may_be_shared
 from ..retrieval.encode import join_features
 from ..runtime.device import choose_device
 from ..runtime.reporting import Reporter
-from .scored_split import scored_split
 
 BOUND = 2e-5
 """How far scores of size one may move with blocks, threads and devices (docs/reference/determinism.md)."""

@@ -16,12 +16,12 @@ from ...plurals import counted
 from ...remedies import Change, Remedy
 from ..data.usable_split import UsableUnlabelled
 from ..data.views import ExpertView, student_view, texts_of
+from ..labels.scored_split import scored_split
 from ..labels.teacher_view import teacher_view
 from ..runtime.device import choose_device, tell_device
 from ..runtime.launch import launch
 from ..runtime.reporting import Reporter, Silent
 from .one_teacher import OneTeacher, TeacherScores
-from .scored_split import scored_split
 from .sparse import SparseTeacher
 from .worker_part import WHOLE, WorkerPart
 

@@ -102,7 +102,8 @@ def test_values_set_afterwards_are_named_and_nothing_else_is() -> None:
         ("train:\n  loss:\n    infonce: .inf\n", ":3: train.loss.infonce: inf must be a finite number"),
         (
             "train:\n  optim: {optimiser: adammw}\n",
-            ":2: train.optim.optimiser: 'adammw' is not one of adamw, adam, bert-adam; did you mean adamw?",
+            ":2: train.optim.optimiser: 'adammw' is not one of adamw, adam, bert-adam, radam, "
+            "ranger; did you mean adamw?",
         ),
         ("train: 3\n", ":1: train: 3 must be a section: keys and values below it"),
         ("train: {teachers: [a, a]}\n", ":1: train.teachers: a is named twice"),

@@ -40,6 +40,7 @@ UNUSED = {  # keys of the losses that act only beside another choice than the re
     "train.loss.one_scale",
     "train.loss.teacher_weights",
     "train.optim.epoch_factor",
+    "train.loss.matryoshka",
     "train.loss.coarse_options",
     "train.loss.fine_options",
 }

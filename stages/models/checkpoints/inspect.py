@@ -265,7 +265,9 @@ def _expert_settings(config: NetworkConfig) -> dict[str, Any]:
     if config.kind == "moee":
         dumped = {name: dumped[name] for name in ("fixed_weights", "keep_missing")}
     for name, expert in sorted(config.experts.modalities.items()):
-        sequence = f", {expert.tokens} rows in {counted(expert.clusters, 'cluster')}" if expert.tokens else ""
+        sequence = (
+            f", {counted(expert.tokens, 'row')} in {counted(expert.clusters, 'cluster')}" if expert.tokens else ""
+        )
         dumped[name] = f"{expert.width} numbers{sequence}"
     return dumped
 

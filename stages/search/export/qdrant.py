@@ -44,7 +44,7 @@ class QdrantTable:
         address = where.partition(":")[2]
         with _told(where):
             if address.startswith(("http://", "https://")):
-                client = QdrantClient(url=address, api_key=os.environ.get(KEY))
+                client = QdrantClient(url=address, api_key=os.environ.get(KEY), check_compatibility=False)
             else:
                 client = QdrantClient(path=address)
             try:

@@ -33,6 +33,11 @@ SURFACE = {
     },
     "cost": {"[CONFIG]", "--checkpoint", "--measure", "--videos", "--repeats", "--out", "--set", *COMMON},
     "weights": {"RUN...", "--teacher", "--split", "--query", "--count", *CONFIGURED},
+    "encode": {"--help"},
+    "encode texts": {"SENTENCE...", "--model", "--out", *COMMON},
+    "encode videos": {"VIDEOS...", "--model", "--out", "--workers", *COMMON},
+    "export": {"INDEX", "--to", "--table", "--model", *COMMON},
+    "push": {"RUN", "OWNER/NAME", "--folder", "--license", "--license-of", "--only-write", "--private", *COMMON},
     "serve": {"INDEX", "--host", "--port", "--name", "--token-file", "--model", *COMMON},
     "report": {"RUN...", "--out", "--split", "--title", *COMMON},
     "reproduce": {
@@ -114,7 +119,7 @@ def test_every_verb_has_help_and_examples(invoke: Invoke, name: str) -> None:
     result = invoke(*name.split(), "--help")
     assert result.exit_code == 0
     assert result.stdout.startswith(f"Usage: teachclip{f' {name}' if name else ''} ")
-    if name not in ("cache", "data", "config", "checkpoint"):
+    if name not in ("cache", "data", "config", "checkpoint", "encode"):
         assert "\n  Examples:\n    teachclip " in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 120
 
@@ -123,7 +128,7 @@ def test_version(invoke: Invoke) -> None:
     assert invoke("--version").stdout == f"teachclip {__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["cache"], ["data"], ["config"], ["checkpoint"]])
+@pytest.mark.parametrize("arguments", [[], ["cache"], ["data"], ["config"], ["checkpoint"], ["encode"]])
 def test_no_verb_is_answered_with_help(invoke: Invoke, arguments: list[str]) -> None:
     result = invoke(*arguments)
     assert result.exit_code == 2

@@ -147,7 +147,15 @@ def test_what_is_pushed_is_loaded_by_its_name(hub: Hub, run: Path, world: Any, t
 
 
 def test_the_card_says_what_it_is_and_nothing_of_this_machine(hub: Hub, run: Path, world: Any, tmp_path: Path) -> None:
-    done = share(run, "me/video-search", tmp_path / "out", license="mit", licenses={"data": "CC-BY-4.0"}, push=False)
+    done = share(
+        run,
+        "me/video-search",
+        tmp_path / "out",
+        license="mit",
+        licenses={"data": "CC-BY-4.0"},
+        use=["use it"],
+        push=False,
+    )
     assert done.unlicensed == ("xclip",)
     assert hub.asked == []
     text = (tmp_path / "out/README.md").read_text()
@@ -156,11 +164,11 @@ def test_the_card_says_what_it_is_and_nothing_of_this_machine(hub: Hub, run: Pat
     assert front["license"] == "mit"
     metrics = {each["type"]: each["value"] for each in front["model-index"][0]["results"][0]["metrics"]}
     assert metrics["r1"] == pytest.approx(measured["t2v"]["r1"], abs=0.005)
-    assert "| data | 28 captions of 14 videos | CC-BY-4.0 |" in text
+    assert "| data | captions: 28, videos: 14 | CC-BY-4.0 |" in text
     assert "| xclip | teacher | not known to teachclip" in text
     low, high = (measured["confidence"]["t2v"]["r1"][end] for end in ("low", "high"))
     assert f"({low:.1f} to {high:.1f})" in text
-    assert "teachclip index clips/ --model hf:me/video-search" in text
+    assert "```bash\nuse it\n```" in text
     for file in (tmp_path / "out").iterdir():
         assert str(world.root).encode() not in file.read_bytes(), file.name
 

@@ -17,10 +17,10 @@ from teachclip.errors import CacheMismatchError
 from teachclip.remedies import Score
 from teachclip.stages.data.dataset import read_dataset
 from teachclip.stages.data.usable_split import UsableSplit
+from teachclip.stages.labels.scored_split import scored_split
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.score.estimate import estimate_scores
 from teachclip.stages.score.rescore import choose_sample
-from teachclip.stages.score.scored_split import scored_split
 from teachclip.stages.score.stage import score
 
 BLOCKS = {"layout": "blocks", "block_videos": 5}

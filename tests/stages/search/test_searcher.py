@@ -17,6 +17,7 @@ from teachclip.stages.models import named
 from teachclip.stages.models.checkpoints import files
 from teachclip.stages.models.checkpoints.files import load_network
 from teachclip.stages.models.clip.tokens import tokenize
+from teachclip.stages.models.common.network import VideoTextNetwork
 from teachclip.stages.prepare.stage import prepare
 from teachclip.stages.search import index as index_module
 from teachclip.stages.search import searcher as searcher_module
@@ -52,7 +53,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     count(searcher_module, "read_vectors")
     count(index_module, "read_vectors")
     count(searcher_module, "exact_index")
-    count(searcher_module, "tokenize_telling")
+    count(VideoTextNetwork, "tokenize_telling")
     count(frame_cache, "_open_shard")
     return counted
 

@@ -8,6 +8,7 @@ from teachclip.configs.schema import NetworkConfig, TrunkConfig, TrunkSizes
 from teachclip.stages.analysis.cost.network import VECTORS, count_network
 from teachclip.stages.analysis.cost.table import standard
 from teachclip.stages.models.build import build_network
+from teachclip.stages.models.teachers import xclip
 from torch.utils.flop_counter import FlopCounterMode
 
 type Formula = Callable[[int, int, int], int]
@@ -82,7 +83,8 @@ def test_encoding_costs_what_its_layers_do(pooling: str, frames: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["student", "openclip", "xclip", "ts2net", "xpool"])
-def test_a_real_search_does_what_was_counted(kind: str) -> None:
+def test_a_real_search_does_what_was_counted(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xclip, "_can_be_shared", lambda _: False)  # what a CPU does beside, a GPU does not
     config, videos = small(kind), 7
     found = count_network(config)
     network = build_network(config).eval()
@@ -128,7 +130,7 @@ def test_full_size_networks_are_counted_without_weights(name: str, monkeypatch: 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("weights were asked for")
 
-    monkeypatch.setattr("teachclip.stages.models.clip.trunk._load_trunk", refuse)
+    monkeypatch.setattr("teachclip.stages.models.clip.loading._load", refuse)
     config = standard()[name]
     named = config.model_copy(update={"trunk": config.trunk.model_copy(update={"weights": "openai"})})
     found = count_network(named)

@@ -83,7 +83,6 @@ def test_the_activation_of_openai_is_chosen_by_the_weights(monkeypatch: pytest.M
         ("openclip:ViT-B-32", "named with its weights", "openclip:MODEL/WEIGHTS"),
         ("openclip:ViT-B-23/openai", "no model 'ViT-B-23'", "ViT-B-32"),
         ("openclip:ViT-B-32/opnai", "'opnai' is no file", "openai"),
-        ("openclip:RN50/openai", "not made of", "ViT-B-32"),
         ("ViT-B-32/openai", "no such checkpoint", "plain CLIP is named openclip:"),
         ("runs/none", "no such checkpoint", "name a run folder"),
     ],

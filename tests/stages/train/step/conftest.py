@@ -84,7 +84,7 @@ class FakeCuda:
     def made(self) -> Iterator[None]:
         """Inside, what is made without naming a device lies on the GPU: for networks."""
         with FakeTensorMode(allow_non_fake_inputs=True) as self._mode, CUDA:
-            pixels._constants(torch.float32, CUDA)  # copied once in a process, not in each step
+            pixels._constants(pixels.MEAN, pixels.STD, torch.float32, CUDA)  # copied once in a process
             yield
 
     @contextmanager
