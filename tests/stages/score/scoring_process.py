@@ -90,7 +90,7 @@ class FakeTeacher:
         return torch.stack([together[:, k::FRAMES].sum(dim=1) for k in range(FRAMES)], dim=1)
 
 
-def load_fake(config: TeacherConfig, checkpoint: Path, device: object, **_: object) -> FakeTeacher:
+def load_fake(config: TeacherConfig, checkpoint: Path, device: object, *_: object, **__: object) -> FakeTeacher:
     return FakeTeacher(checkpoint)
 
 
