@@ -160,7 +160,7 @@ def _look_at_network(weights: Weights, seen: _Seen, where: str) -> None:
     seen.sizes = _sizes(config)
     seen.assumed = tuple(key for key in ("frames", "words") if key not in found.slots)
     seen.settings = _settings(config)
-    seen.trunk = _trunk(config.trunk)
+    seen.trunk = {} if config.on_experts else _trunk(config.trunk)
     seen.odd += _odd_network(found)
     seen.digest = network_digest(built(found, where))
 

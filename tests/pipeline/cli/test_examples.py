@@ -79,7 +79,7 @@ INSPECTED = Inspection(
     "model.bin", "torch", 391_000_000, "ab" * 32, "TS2-Net with token shift in blocks 10, 11", "ts2net", None,
     {"image_size": 224, "patch_size": 32, "vision_layers": 12, "vision_width": 768, "vision_heads": 12,
      "embed_dim": 512, "frames": 12, "words": 32, "temporal_layers": 4},
-    ("words",), {"mask_padding": False, "shift_layers": (10, 11)}, {"family": "plain ViT"},
+    ("words",), {"mask_padding": False, "shift_layers": (10, 11)}, {},
     366, 164_189_442, {"float16": 150, "float32": 216}, 4.6052, 100.0, "cd" * 32, ("half", "not recorded"), None,
 )  # fmt: skip
 COSTED = CostReport("Operations are multiply-adds.", (), (), (), {}, None, ())

@@ -14,7 +14,8 @@ from teachclip.cache.scores.reading.tile_rows import TileRows
 from teachclip.cache.scores.shard import marker_path
 from teachclip.cache.scores.store import ScoreStore
 from teachclip.configs.schema import Config, NetworkConfig, TrunkConfig, TrunkSizes
-from teachclip.stages.models.build import KINDS, build_network
+from teachclip.stages.models.build import KINDS as EVERY
+from teachclip.stages.models.build import build_network
 from teachclip.stages.models.checkpoints.files import save_network
 from teachclip.stages.score.stage import score
 
@@ -25,6 +26,7 @@ SIZES = TrunkSizes(
     image_size=SIZE, patch_size=8, vision_width=64, vision_layers=2, text_width=64, text_layers=2, embed_dim=64,
     context_length=16,
 )  # fmt: skip
+KINDS = [kind for kind in EVERY if kind not in ("ce", "moee")]  # those that see frames
 SPECIAL = {"ts2net": {"ts2net": {"shift_layers": (1,)}}}
 
 type Scores = dict[str, tuple[np.ndarray, np.ndarray]]

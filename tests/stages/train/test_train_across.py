@@ -37,7 +37,7 @@ def section(world: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     told = {
         "folder": "experts-across",
         "experts": [{"name": "scene", "file": str(folder / "scene.npz")}],
-        "texts": [{"name": "w2v", "file": str(folder / "w2v.npz"), "max_words": 3}],
+        "texts": [{"name": "w2v", "file": str(folder / "w2v.npz")}],
     }
     features(world.config(features=told), Silent())
     return told
