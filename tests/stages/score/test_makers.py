@@ -36,7 +36,7 @@ def test_they_are_noted_and_shown(scored: Any) -> None:
     assert dict(makers(store.teacher("fake").tiles)) == {MADE: 5}
     info = teacher_info(store, "fake")
     assert info.made == (MadeShards(5, *vars(MADE).values()),)
-    line = f"5 shards on cpu in float32, ieee; torch {torch.__version__}, release {__version__}"
+    line = f"5 shards on cpu in float32, ieee; torch {torch.__version__}, teachclip {__version__}"
     assert line in plain(described([info]))
 
 
