@@ -98,12 +98,12 @@ class Trunk(nn.Module, ABC):
 
     def encode_words(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Word features [T, W, D] and sentence features [T, D], not normalised, of token ids [T, W]; of trunks with
-        `words`."""
-        raise NotImplementedError
+        `words`; a network that needs them refuses others before."""
+        raise TypeError("this trunk gives no words")
 
     def all_tokens(self, pixels: Tensor, slots: Tensor, shift_layers: Collection[int] = ()) -> Tensor:
-        """Every token of every frame [V, F, tokens, D], not normalised; of trunks with `patches`."""
-        raise NotImplementedError
+        """Every token of every frame [V, F, tokens, D], not normalised; of trunks with `patches`; as `encode_words`."""
+        raise TypeError("this trunk gives no patches")
 
     def encode_frames(self, pixels: Tensor) -> Tensor:
         """Frame features [N, D], not normalised, of normalised images [N, 3, S, S]."""

@@ -7,6 +7,7 @@ gated by all that the video has. The score is the weighted mean of the experts' 
 Notation: V videos, T texts, W words, M experts in the order of their sorted names, S the width that CE shares.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -116,9 +117,9 @@ class ExpertNetwork(RetrievalNetwork):
             found.append(self.poolings[str(k)](whole) if str(k) in self.poolings else whole)
         return found
 
+    @abstractmethod
     def video_vectors(self, pooled: Sequence[Tensor], available: Tensor) -> list[Tensor]:
         """The experts' unit vectors [V, width], of their pooled vectors and which a video has [V, M]."""
-        raise NotImplementedError
 
 
 class Moee(ExpertNetwork):

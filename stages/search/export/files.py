@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -63,7 +64,7 @@ def form_of(path: Path) -> type["_File"]:
     return form
 
 
-class _File:
+class _File(ABC):
     """What the forms have in common: files are opened in `files`, beside where they will lie."""
 
     def __init__(self, path: Path, width: int, about: Row, files: ExitStack) -> None:
@@ -71,6 +72,7 @@ class _File:
         self.count = 0
         self.begin()
 
+    @abstractmethod
     def begin(self) -> None:
         """Open what is written to."""
 
@@ -80,12 +82,12 @@ class _File:
         self.count += len(rows)
         self.write(rows, np.ascontiguousarray(vectors, np.float32))
 
+    @abstractmethod
     def write(self, rows: Sequence[Row], vectors: NDArray[np.float32]) -> None:
         """Write rows and their vectors [N, D]."""
-        raise NotImplementedError
 
-    def close(self) -> None:
-        """Write what is known at the end only, and close."""
+    def close(self) -> None:  # noqa: B027
+        """Write what is known at the end only, and close; most forms have nothing of the kind."""
 
     def opened(self, path: Path) -> IO[bytes]:
         """A file to write to, which comes to lie at `path`; the one opened last does so first."""
