@@ -19,7 +19,7 @@ from ...errors import ConfigError, printable
 from ...plurals import counted
 from ...remedies import Change, Hint, Remedy, Template
 from ..changed_defaults import CHANGED_DEFAULTS
-from ..schema import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, Config, Section
+from ..schema import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, Config, Section, cut_name
 from .messages import config_error, nearest
 from .other_files import absent, refuse_by_keys, refuse_by_kind
 from .yaml_lines import Dumper, Marked, Plain, YamlPlace, merge, parse_yaml
@@ -314,7 +314,9 @@ def _home(text: str) -> Path:
 
 
 def _checkpoint(path: Path, folder: Path, work: Path) -> Path:
-    return folder / path if os.path.exists(folder / path) else path
+    """A model beside the YAML, also where it is cut (`NAME@64`); any other is one below `work`, or a shared one."""
+    beside = (folder / path, folder / cut_name(str(path))[0])
+    return folder / path if any(map(os.path.exists, beside)) else path
 
 
 def _weights(path: Path, folder: Path, work: Path) -> Path:

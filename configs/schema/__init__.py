@@ -1,6 +1,6 @@
 """What can be configured: one file per section of the YAML."""
 
-from .config import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, SHARED, Config
+from .config import CHECKPOINT_PATHS, FILE_PATHS, READ_PATHS, SHARED, Config, cut_name
 from .data import DataConfig
 from .demo import ShapesConfig
 from .denoise import DenoiseConfig
@@ -54,4 +54,5 @@ __all__ = [
     "TrunkSizes",
     "Ts2NetConfig",
     "WordsConfig",
+    "cut_name",
 ]

@@ -40,6 +40,12 @@ SHARED = "hf:"
 """Before the name of a model that is shared on a hub, in place of a path: `hf:OWNER/NAME[@REVISION]`."""
 
 
+def cut_name(name: str) -> tuple[str, int | None]:
+    """Of `NAME@64`, a model whose vectors are cut to 64 numbers: its name and the width; None where none is named."""
+    model, _, width = name.rpartition("@")
+    return (model, int(width)) if model and width.isdecimal() else (name, None)
+
+
 class Config(Section):
     """One file configures every stage; each stage reads its own section."""
 
@@ -78,7 +84,7 @@ class Config(Section):
         return store if isinstance(store, str) else self.work / store
 
     @property
-    def features_folder(self) -> Path:
+    def class_tokens_folder(self) -> Path:
         """Class tokens of a frozen trunk, cached by training."""
         return self.work / "features"
 
@@ -179,6 +185,8 @@ class Config(Section):
         for key, asked in of_trunks.items():
             if asked:
                 return f"train.{key}: {kind} has no trunk; leave it as it is by default"
+        if train.loss.matryoshka:
+            return f"train.loss.matryoshka: {kind} has no single vector to cut; set it to []"
         if train.chunk is not None:
             return f"train.chunk: {kind} normalises over the batch, which cannot be cut into chunks; set it to null"
         if not train.teachers:

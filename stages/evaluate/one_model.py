@@ -158,7 +158,8 @@ class OneModel:
         def ranked(scores: Scores) -> Ranking:
             own = np.arange(videos) if together else split.text_video
             scores = averaged_captions(scores, split.text_video) if together else scores
-            return rank(scores, own, videos, block=self.settings.block, top=TOP)
+            one_by_one = self.settings.ties == "teachtext"
+            return rank(scores, own, videos, block=self.settings.block, top=TOP, captions=one_by_one)
 
         with comparing(self.network, view_inputs(frames, split.videos), self.reporter) as scores_of:
             scores = scores_of(self._texts(of, split.texts))

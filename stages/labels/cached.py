@@ -12,7 +12,7 @@ import torch
 from ...cache.frames.cache import FrameCache
 from ...cache.scores.reading.label_process import LabelProcess
 from ...cache.scores.reading.label_threads import LabelThreads
-from ...cache.scores.reading.labels import LabelSource
+from ...cache.scores.reading.labels import LEAST, LabelSource
 from ...cache.scores.reading.reader import ScoreReader
 from ...cache.scores.store import ScoreCache, ScoreStore
 from ...cache.storage.identity import identity_digest
@@ -27,9 +27,6 @@ from ..runtime.reporting import Reporter
 from .frame_scores import carrier_of, no_frame_scores, tell_without
 from .named_teachers import told_how_to_score
 from .open_scores import open_reader
-
-LEAST = 3
-"""So many scored pairs a row or column of a batch needs, where a teacher is sparse."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...configs.schema import cut_name
 from ...errors import CheckpointError, ConfigError
 from .common.network import RetrievalNetwork, VideoTextNetwork
 
@@ -11,8 +12,7 @@ from .common.network import RetrievalNetwork, VideoTextNetwork
 def split_width(name: str | Path) -> tuple[str, int | None]:
     """A model's name and the length to which its vectors are cut: of `runs/student@64`, unless a file is called so."""
     text = os.fspath(name)
-    model, _, width = text.rpartition("@")
-    return (model, int(width)) if model and width.isdecimal() and not Path(text).exists() else (text, None)
+    return (text, None) if Path(text).exists() else cut_name(text)
 
 
 def shorten(network: RetrievalNetwork, width: int | None, name: str) -> None:

@@ -71,18 +71,22 @@ class Ranking:
     Attributes:
         texts: ranks of the texts' own videos [T].
         videos: ranks of the captioned videos' own groups of texts, in the order of the videos.
-        captions: ranks of the captioned videos' best own captions among all captions, in the same order.
+        captions: ranks of the captioned videos' best own captions among all captions, in the same order; None unless
+            `rank` was asked for them.
         first: the videos [T, min(top, V)] with the highest scores, best first, equals in the order of the videos.
     """
 
     texts: Ranks
     videos: Ranks
-    captions: Ranks
+    captions: Ranks | None
     first: Array
 
     def videos_by(self, ties: Ties) -> Ranks:
         """The ranks of the videos by this rule."""
-        return self.captions if ties == "teachtext" else self.videos
+        if ties != "teachtext":
+            return self.videos
+        assert self.captions is not None
+        return self.captions
 
 
 def retrieval_metrics(
@@ -104,7 +108,7 @@ def retrieval_metrics(
     if isinstance(scores, np.ndarray):
         matrix = scores
         scores = lambda texts, columns: matrix[texts, columns]  # noqa: E731
-    ranking = rank(scores, text_video, videos, block=block)
+    ranking = rank(scores, text_video, videos, block=block, captions=ties == "teachtext")
     return metrics_of(ranking.texts, ranking.videos_by(ties), ties, one_caption_each(text_video, videos))
 
 
@@ -125,14 +129,21 @@ def one_caption_each(text_video: Array, videos: int) -> bool:
 
 
 def rank(
-    scores: Scores, text_video: Array, videos: int, *, block: int = 512, columns: int | None = None, top: int = 0
+    scores: Scores,
+    text_video: Array,
+    videos: int,
+    *,
+    block: int = 512,
+    columns: int | None = None,
+    top: int = 0,
+    captions: bool = False,
 ) -> Ranking:
     """Compare every text with every video.
 
     Args:
         scores, text_video, videos: as in `retrieval_metrics`; -inf stands for pairs that take no part.
         block: texts compared at a time; columns: videos, by default as many.
-        top: how many of each text's best videos are kept.
+        top: how many of each text's best videos are kept; captions: whether videos' captions are ranked one by one.
 
     Raises:
         DataError: no texts, or a score is not a number.
@@ -140,12 +151,12 @@ def rank(
     text_video = np.asarray(text_video, np.int64)
     if not len(text_video):
         raise DataError("there are no captions to rank videos for")
-    counter = _Counter(scores, text_video, videos, block, columns or block, min(top, videos))
+    counter = _Counter(scores, text_video, videos, block, columns or block, min(top, videos), captions)
     counter.find_own()
     counter.count()
     captioned = np.unique(text_video)
-    every = (counter.texts.ranks(slice(None)), counter.videos.ranks(captioned), counter.captions.ranks(captioned))
-    return Ranking(*every, counter.first)
+    one_by_one = None if counter.captions is None else counter.captions.ranks(captioned)
+    return Ranking(counter.texts.ranks(slice(None)), counter.videos.ranks(captioned), one_by_one, counter.first)
 
 
 def count_ranks(
@@ -167,11 +178,14 @@ class _Counts:
 class _Counter:
     """Counts better and equal candidates block by block, texts in the order of their videos."""
 
-    def __init__(self, scores: Scores, text_video: Array, videos: int, block: int, wide: int, top: int) -> None:
+    def __init__(
+        self, scores: Scores, text_video: Array, videos: int, block: int, wide: int, top: int, captions: bool
+    ) -> None:
         self.scores, self.text_video, self.block, self.wide = scores, text_video, block, wide
         self.order = np.argsort(text_video, kind="stable")
         self.columns = [slice(start, min(start + wide, videos)) for start in range(0, videos, wide)]
-        self.texts, self.videos, self.captions = _Counts(len(text_video)), _Counts(videos), _Counts(videos)
+        self.texts, self.videos = _Counts(len(text_video)), _Counts(videos)
+        self.captions = _Counts(videos) if captions else None
         self.own_of_text = np.empty(len(text_video), np.float64)
         self.own_of_video = np.full(videos, -np.inf)
         self.first = np.full((len(text_video), top), -1)
@@ -203,13 +217,12 @@ class _Counter:
                 if best.shape[1]:
                     best = self._keep_first(matrix, texts, columns, best)
                 self._count_groups(matrix, own, columns, following, open_group)
-                self._count_captions(matrix, columns)
-        self.captions.equal[np.unique(self.text_video)] -= 1  # the best own caption itself
-
-    def _count_captions(self, matrix: Array, columns: slice) -> None:
-        best = self.own_of_video[None, columns]
-        self.captions.better[columns] += (matrix > best).sum(axis=0)
-        self.captions.equal[columns] += (matrix == best).sum(axis=0)
+                if self.captions is not None:
+                    best_own = self.own_of_video[None, columns]
+                    self.captions.better[columns] += (matrix > best_own).sum(axis=0)
+                    self.captions.equal[columns] += (matrix == best_own).sum(axis=0)
+        if self.captions is not None:
+            self.captions.equal[np.unique(self.text_video)] -= 1  # the best own caption itself
 
     def _count_texts(self, matrix: Array, texts: Array, columns: slice) -> None:
         own = self.own_of_text[texts, None]

@@ -287,7 +287,7 @@ class TrainRun:
     def _tokens(self, videos: Sequence[str]) -> MemoryInputs:
         assert isinstance(self.network, VideoTextNetwork)
         assert isinstance(self.data.frames, FrameCache)
-        return frozen_inputs(self.network, self.data.frames, videos, self.config.features_folder, self.reporter)
+        return frozen_inputs(self.network, self.data.frames, videos, self.config.class_tokens_folder, self.reporter)
 
     def _online_teachers(self) -> tuple[OnlineTeacher, ...]:
         if self.settings.teaching == "cached":

@@ -23,6 +23,7 @@ from ..labels.cached import CachedTeacher, batch_groups, cached_teachers
 from ..labels.caption_mask import captions_digest, read_mask
 from ..labels.named_teachers import made_from
 from ..models.checkpoints.files import checkpoint_digest
+from ..models.checkpoints.shared import is_there
 from ..runtime.reporting import Reporter
 from .dataloader.unlabelled import UnlabelledSampler
 
@@ -206,7 +207,7 @@ def _start_digests(config: Config) -> dict[str, str]:
     files = {"init": config.init_checkpoint, "trunk weights": Path(weights) if weights else None}
     if config.init_checkpoint is not None:
         del files["trunk weights"]  # init brings them
-    return {name: checkpoint_digest(path) for name, path in files.items() if path is not None and path.exists()}
+    return {name: checkpoint_digest(path) for name, path in files.items() if path is not None and is_there(path)}
 
 
 def _masked(

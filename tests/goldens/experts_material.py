@@ -1,15 +1,18 @@
 """TeachText's networks, batches and weights out of the golden files `original_experts_*`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from teachclip.configs.schema import NetworkConfig
 from teachclip.stages.models.build import build_network
-from teachclip.stages.models.experts.batch import ExpertBatch, expert_batch, fused, word_batch
+from teachclip.stages.models.experts.batch import ExpertBatch, ExpertShape
 from teachclip.stages.models.experts.networks import CollaborativeExperts, ExpertNetwork, expert_shapes
 from teachclip.stages.models.experts.published import under_our_names
+from torch import Tensor
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def network_config(said: dict[str, Any], **changes: Any) -> NetworkConfig:
@@ -58,7 +61,7 @@ def batch_from_raw(golden, videos: Iterable[str], dtype: torch.dtype = torch.flo
     return expert_batch(found, shapes, dtype)
 
 
-def words_from_raw(golden, captions: Iterable[tuple[str, int]], dtype: torch.dtype = torch.float64) -> torch.Tensor:
+def words_from_raw(golden, captions: Iterable[tuple[str, int]], dtype: torch.dtype = torch.float64) -> Tensor:
     """Words of captions, each named by its video and its number there; one that does not exist has none."""
     text = network_config(golden.meta["config"]).experts.text
     keys, empty = set(golden.keys), np.empty((0, text.width), np.float32)
@@ -66,11 +69,67 @@ def words_from_raw(golden, captions: Iterable[tuple[str, int]], dtype: torch.dty
     return word_batch(found, text.words, text.width, dtype)
 
 
-def fused_from_raw(golden, videos: Iterable[str]) -> torch.Tensor:
+def fused_from_raw(golden, videos: Iterable[str]) -> Tensor:
     """All captions of each video as one."""
     text = network_config(golden.meta["config"]).experts.text
     captions = [list(golden.group(f"raw/text/{video}/").values()) for video in videos]
     return word_batch([fused(each) for each in captions], text.words, text.width, torch.float64)
+
+
+def expert_batch(
+    videos: Sequence[Mapping[str, Array]], shapes: Mapping[str, ExpertShape], dtype: torch.dtype
+) -> ExpertBatch:
+    """The batch of V videos, each with its arrays by expert; a missing one is not in the mapping.
+
+    A sequence is cut after `tokens` rows or filled up with zero rows; where one vector is wanted, a sequence's mean
+    over time is taken (published: `temporal` avg).
+
+    Raises:
+        ValueError: an expert of another width.
+    """
+    names = sorted(shapes)
+    features = {name: torch.zeros(len(videos), *shapes[name].shape, dtype=dtype) for name in names}
+    available = torch.zeros(len(videos), len(names), dtype=torch.bool)
+    for row, video in enumerate(videos):
+        for column, name in enumerate(names):
+            if (array := video.get(name)) is not None:
+                _fill(features[name][row], torch.from_numpy(np.asarray(array)).to(dtype), name)
+                available[row, column] = True
+    return ExpertBatch(features, available)
+
+
+def _fill(place: Tensor, value: Tensor, name: str) -> None:
+    if value.shape[-1:] != place.shape[-1:] or value.ndim > 2:
+        raise ValueError(f"{name}: {list(value.shape)} instead of vectors of {place.shape[-1]} numbers")
+    if place.ndim == 1:
+        place.copy_(value if value.ndim == 1 else value.mean(dim=0))
+        return
+    rows = value.reshape(-1, value.shape[-1])[: len(place)]
+    place[: len(rows)] = rows
+
+
+def word_batch(captions: Sequence[Array], words: int, width: int, dtype: torch.dtype) -> Tensor:
+    """Words [T, W, D_t] of T captions of any number of words each [w, D_t]: cut after W, zero rows behind.
+
+    A caption without any word, or one that does not exist, is all zero.
+
+    Raises:
+        ValueError: words of another width.
+    """
+    found = torch.zeros(len(captions), words, width, dtype=dtype)
+    for row, caption in enumerate(captions):
+        value = torch.from_numpy(np.asarray(caption)).to(dtype)
+        if len(value) and value.shape[1:] != (width,):
+            raise ValueError(f"words {list(value.shape)} instead of vectors of {width} numbers")
+        first = value[:words]
+        if len(first):
+            found[row, : len(first)] = first
+    return found
+
+
+def fused(captions: Sequence[Array]) -> Array:
+    """All captions of a video as one, their words one caption after the other (published: `fuse_captions`)."""
+    return np.concatenate([np.asarray(caption) for caption in captions])
 
 
 def train_videos(golden) -> list[str]:

@@ -6,6 +6,9 @@ from typing import Protocol, Self
 
 import numpy as np
 
+LEAST = 3
+"""Scored pairs that a row or column of a sparse teacher needs in a batch: of two, a correlation is always 1 or -1."""
+
 
 class Numbers(Protocol):
     """An array of numpy's, or a tensor of torch's."""

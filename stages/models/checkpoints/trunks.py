@@ -7,6 +7,7 @@ import open_clip
 from torch import Tensor
 
 from ..clip.described import Described
+from ..clip.tokens import VOCABULARY
 
 _VIT = "a ViT"
 # What a tower is made of, by a part of its tensors' names.
@@ -74,10 +75,10 @@ def _fits(model: str, image: str, sizes: Mapping[str, int]) -> bool:
     towers = open_clip.get_model_config(model)
     vision, text = towers["vision_cfg"], towers["text_cfg"]
     made = "timm's" if vision.get("timm_model_name") else "a ResNet" if isinstance(vision.get("layers"), list) else None
-    if (made or "a ViT") != image and not (image == "CoCa's ViT" and vision.get("attentional_pool")):
+    if (made or _VIT) != image and not (image == "CoCa's ViT" and vision.get("attentional_pool")):
         return False
     theirs = {
-        "vocab_size": text.get("vocab_size", 49408),
+        "vocab_size": text.get("vocab_size", VOCABULARY),
         "text_width": text.get("width"),
         "text_layers": text.get("layers"),
         "context_length": Described(towers).context_length,

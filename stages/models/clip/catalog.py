@@ -16,6 +16,7 @@ from ...runtime.reporting import Reporter, Silent
 from .described import Described
 from .hub import HUB, cached_file, cached_weights, quiet_hub, why_out_of_reach
 from .pixels import CLIP_PIXELS
+from .tokens import VOCABULARY
 
 _HUB_CONFIG = "open_clip_config.json"
 _MODEL = "train.network.trunk.model"
@@ -126,7 +127,7 @@ def _plain_sizes(config: Mapping[str, Any]) -> TrunkSizes | None:
         text_heads=text["heads"],
         embed_dim=config["embed_dim"],
         context_length=text.get("context_length", 77),
-        vocab_size=text.get("vocab_size", 49408),
+        vocab_size=text.get("vocab_size", VOCABULARY),
         quick_gelu=config.get("quick_gelu", False),
     )
 

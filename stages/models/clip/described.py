@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+CONTEXT_LENGTH = 77  # of a model that says nothing of it
 # Families, by how the names of timm's image towers begin.
 _TIMM = {
     "vit_pe_core": "PE-Core",
@@ -79,7 +80,7 @@ class Described:
     @property
     def context_length(self) -> int:
         """Words at most, special ones included."""
-        return int(self._text.get("context_length") or 77)
+        return int(self._text.get("context_length") or CONTEXT_LENGTH)
 
     @property
     def reads_all(self) -> bool:
@@ -94,11 +95,6 @@ class Described:
         X-CLIP and DRL compare."""
         own = not self._text.get("hf_model_name") and not self._text.get("hf_tokenizer_name")
         return own and not self.reads_all and self._text.get("pool_type", "argmax") == "argmax"
-
-    @property
-    def patches(self) -> bool:
-        """Whether every patch of a frame can be had as TS2-Net wants it: of the plain ViT alone."""
-        return self.plain
 
     @property
     def needs_transformers(self) -> bool:

@@ -6,7 +6,6 @@ import torch
 
 from ....configs.schema import TrunkConfig
 from ....errors import CheckpointError
-from ...runtime.reporting import Reporter
 from ..weights.files import load_into, read_weights
 from .base import Trunk
 from .catalog import resolved, weights_file
@@ -15,20 +14,17 @@ from .towers import OpenClipTrunk
 from .trunk import ClipTrunk, trunk_tensors
 
 
-def build_trunk(config: TrunkConfig, reporter: Reporter | None = None) -> Trunk:
+def build_trunk(config: TrunkConfig) -> Trunk:
     """The trunk that `config` describes, with its weights; without any, drawn from torch's global generator.
 
     Weights may be an open_clip tag, a file of open_clip's or OpenAI's (TorchScript), or any checkpoint that holds a
     trunk of this make: ours, a run folder's, of a plain ViT also a published student's or X-CLIP's.
 
-    Args:
-        reporter: is told where a model is built with the activation of its weights.
-
     Raises:
         ConfigError: the model is unknown, or a library that it needs is not there.
         CheckpointError: the weights cannot be had, or are of another network.
     """
-    config = resolved(config, reporter)
+    config = resolved(config)
     path = weights_file(config)
     trunk = _without_weights(config)
     if path is not None:

@@ -13,7 +13,6 @@ from .hub import quiet_hub, why_out_of_reach
 from .tokens import VOCABULARY, tokenize, tokenize_telling
 
 INSTALL = "install it with the extra: pip install 'teachclip[hf]'"
-CONTEXT_LENGTH = 77  # of a model that says nothing of it
 
 
 class Tokenizer(Protocol):

@@ -98,11 +98,14 @@ class ExpertNetwork(RetrievalNetwork):
         vectors, own = texts["vectors"], videos["vectors"]
         if self.experts.keep_missing:
             return vectors @ own.T
-        spread = torch.tensor(self.widths, device=own.device)
         weights, available = texts["weights"], videos["available"].to(own.dtype)
-        weighted = vectors * weights.repeat_interleave(spread, dim=1)
-        there = own * available.repeat_interleave(spread, dim=1)
+        weighted = vectors * self._by_number(weights)
+        there = own * self._by_number(available)
         return (weighted @ there.T) / (weights @ available.T)
+
+    def _by_number(self, values: Tensor) -> Tensor:
+        """What each expert has [N, M] at each number of its unit vector [N, sum of widths]."""
+        return torch.cat([values[:, k : k + 1].expand(-1, width) for k, width in enumerate(self.widths)], dim=1)
 
     def frame_logits(self, texts: Features, videos: Features) -> Tensor | None:
         """There are no frames."""
@@ -170,7 +173,7 @@ class CollaborativeExperts(ExpertNetwork):
         """What the experts of a video say of one of them [V, S]: the mean over those that it has; 0 if it lacks it."""
         partners = [k for k in range(len(current)) if k != expert or self.experts.include_self]
         said: Tensor = self.pairs(current[expert], torch.stack([current[k] for k in partners]))
-        both = (available[:, partners] & available[:, [expert]]).T.to(said.dtype)  # [P, V]
+        both = torch.stack([available[:, k] & available[:, expert] for k in partners]).to(said.dtype)  # [P, V]
         return (said * both[..., None]).sum(dim=0) / both.sum(dim=0).clamp(min=1)[:, None]
 
 

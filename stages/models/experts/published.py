@@ -18,7 +18,6 @@ from ..weights.files import listed
 from ..weights.names import StateDict
 
 CONFIG = "config.json"
-MARKS = ("ce.", "text_pooling.", "pooling.")
 _DROPPED = ("ce.moe_fc_bottleneck1.", "ce.moe_cg.", "ce.moe_fc_proj.")  # of older code, read by nobody
 
 _NETVLAD = {"centres": "clusters2", "norm.": "batch_norm.", "clusters": "clusters"}

@@ -2,7 +2,7 @@
 
 A teacher takes uint8 frames, their times and captions as strings; tokens, resolution and normalisation are its own.
 A network of ours, an open_clip model as it is, one of transformers (dual_encoder.py), or a class of the user's own
-(own.py). A re-ranker is none: it scores pairs, not all of them (pair_teacher.py).
+(own.py). A re-ranker is none: it scores pairs, not all of them (cross_encoder.py).
 """
 
 from collections.abc import Callable, Sequence

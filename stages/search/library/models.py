@@ -9,7 +9,7 @@ import torch
 from ....cache.library.database import is_library
 from ....cache.library.library import Library
 from ....cache.library.rows import Model
-from ....configs.schema import PrepareConfig
+from ....configs.schema import SHARED, PrepareConfig
 from ....errors import DataError
 from ...models.common.network import VideoTextNetwork
 from ...models.named import FORM, OPENCLIP, NamedModel, named_model
@@ -38,7 +38,7 @@ class VideoModel:
     @property
     def described(self) -> Model:
         """As a library has it: runs and files by their whole path."""
-        name = self.name if self.name.startswith(OPENCLIP) else str(Path(self.name).absolute())
+        name = self.name if self.name.startswith((OPENCLIP, SHARED)) else str(Path(self.name).absolute())
         return Model(name, self.digest, self.network.vector_width, self.network.config.frames)
 
 

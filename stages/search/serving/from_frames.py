@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ....cache.frames.cache import FrameCache
 from ....cache.library.database import is_library
-from ....cache.library.rows import UNKNOWN, Known, Model, Video
+from ....cache.library.rows import UNKNOWN, Known, Video
 from ....cache.library.writer import LibraryWriter
 from ....configs.schema import Config
 from ....errors import CacheError, CheckpointError, DataError
@@ -19,6 +20,7 @@ from ...data.dataset import file_finder, named_videos
 from ...data.video.decode import READER
 from ...data.video.source import stamp_or_none
 from ...data.video_inputs import VIDEOS_AT_ONCE, FrameInputs, encoded
+from ...models.checkpoints.shared import is_there
 from ...models.common.network import VideoTextNetwork
 from ...models.shortened import split_width
 from ...retrieval.fits import check_fits
@@ -40,23 +42,18 @@ def index_frames(config: Config, reporter: Reporter) -> Path:
     """
     if config.data.set == "webdataset":
         raise DataError("videos inside of tar shards cannot be shown", where=str(config.data.video_folder))
-    if not Path(split_width(config.search_run)[0]).exists():
+    if not is_there(split_width(config.search_run)[0]):
         hint = Remedy("train it first", Train({"train.run": str(config.search.run)}))
         raise CheckpointError("there is no trained student yet", where=str(config.search_run), hint=hint)
     folder = config.work / FOLDER
-    network = load_model(str(config.search_run), choose_device(config.search.device))
+    loaded = load_model(str(config.search_run), choose_device(config.search.device))
+    network = loaded.network
     frames = FrameCache.open(config.frames_folder)
-    check_fits(network.network, frames, config.frames_folder)
-    model = Model(
-        str(config.search_run.absolute()),
-        network.digest,
-        network.network.vector_width,
-        frames.max_frames,
-        whole=math.inf,
-    )
+    check_fits(network, frames, config.frames_folder)
+    model = replace(loaded.described, frames=frames.max_frames, whole=math.inf)
     try:
         with LibraryWriter.claim(folder, model) as writer:
-            _fill(writer, config, network.network, frames, reporter)
+            _fill(writer, config, network, frames, reporter)
             writer.finish()
     except CacheError as error:
         if not is_library(folder):

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ....cache.scores.reading.labels import LEAST
+
 Reduction = Literal["per-video", "per-frame"]
 OneScale = Literal["raw", "standardised"]
-LEAST = 3  # scored pairs that a row or column of a sparse teacher needs: of two, a correlation is always 1 or -1
 FLAT = 1e-7  # a distribution that varies less than float32 rounding does not correlate with anything
 
 

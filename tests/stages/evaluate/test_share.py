@@ -15,7 +15,7 @@ import yaml
 from teachclip.errors import CheckpointError, ConfigError, UnreachableError
 from teachclip.stages.evaluate.share import share
 from teachclip.stages.evaluate.stage import evaluate
-from teachclip.stages.models.checkpoints.files import load_network, network_digest
+from teachclip.stages.models.checkpoints.files import checkpoint_digest, checkpoint_file, load_network, network_digest
 from teachclip.stages.models.checkpoints.shared import FILE
 from teachclip.stages.models.named import named_model
 from teachclip.stages.train.stage import train
@@ -144,6 +144,27 @@ def test_what_is_pushed_is_loaded_by_its_name(hub: Hub, run: Path, world: Any, t
     hub.shutdown()
     hub.server_close()
     assert named_model("hf:me/video-search").digest == digest, "what was fetched before needs no network"
+
+
+def test_a_commands_model_stays_the_one_that_it_asked_for(hub: Hub, run: Path, world: Any, tmp_path: Path) -> None:
+    share(run, "me/twice", tmp_path / "out")
+    hub.asked.clear()
+    first = checkpoint_file(Path("hf:me/twice"))
+    asked = len(hub.asked)
+    assert asked
+    hub.files["me/twice"][FILE] = b"pushed by somebody meanwhile"
+    assert checkpoint_file(Path("hf:me/twice")) == first
+    assert len(hub.asked) == asked
+    assert checkpoint_file(Path(f"hf:me/twice@{COMMIT}")) == first
+    assert len(hub.asked) == asked, "a commit that is here is not asked for"
+
+
+def test_a_run_remembers_which_shared_model_it_began_from(hub: Hub, run: Path, world: Any, tmp_path: Path) -> None:
+    share(run, "me/begin", tmp_path / "out")
+    settings = {"run": "runs/from-shared", "init": "hf:me/begin", "max_steps": 1, "teachers": [], "tensorboard": False}
+    train(world.config(train=settings))
+    said = json.loads((world.root / "work/runs/from-shared/run.json").read_text())
+    assert checkpoint_digest(run) in json.dumps(said)
 
 
 def test_the_card_says_what_it_is_and_nothing_of_this_machine(hub: Hub, run: Path, world: Any, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from teachclip.configs.loading import load_config
 from teachclip.errors import CheckpointError
 from teachclip.stages.evaluate.stage import evaluate
 from teachclip.stages.models.named import named_model
@@ -31,6 +32,14 @@ def test_a_name_with_a_length(tmp_path: Path) -> None:
     assert split_width("me@home/student") == ("me@home/student", None)
     (tmp_path / "run@64").mkdir()
     assert split_width(tmp_path / "run@64") == (str(tmp_path / "run@64"), None)
+
+
+def test_one_beside_the_configuration_is_found(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("evaluate: {run: student@64}\nsearch: {run: other@64}\n")
+    (tmp_path / "student").mkdir()
+    config = load_config(tmp_path / "own.yaml")
+    assert config.evaluate_run == tmp_path / "student@64"
+    assert config.search_run == config.work / "other@64"
 
 
 def test_vectors_are_the_first_numbers(run: Path) -> None:

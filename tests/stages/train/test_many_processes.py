@@ -131,7 +131,7 @@ def trained(world: Any) -> None:
         patch.syspath_prepend(str(PROGRAM.parent))
         for name in STUDENTS:
             train(config(world, name, 1))
-    shutil.rmtree(config(world, "frozen", 1).features_folder)  # processes share the work of computing them again
+    shutil.rmtree(config(world, "frozen", 1).class_tokens_folder)  # processes share the work of computing them again
     arguments = []
     for processes, names in MANY.items():
         arguments += ["-", str(processes), *(written(config(world, name, processes)) for name in names)]
