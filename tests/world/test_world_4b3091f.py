@@ -8,8 +8,8 @@ change. They know the command line and the files, no module, so they stand where
 That release weighed InfoNCE 1 by default, as c.yaml has it, which names no weight: what is made anew names it.
 
 Documents, ids and digests are the same bytes everywhere. What is computed is within a bound, since other processors and
-versions of torch round in other ways (docs/reference/determinism.md), and the same to the last bit where arithmetic is
-that of the machine that made the folder; elsewhere those tests skip.
+versions of torch round in other ways (docs/reference/determinism.md). Where arithmetic is that of the machine that made
+the folder, a student is the same to the last bit and scores are to rounding; elsewhere those tests skip.
 """
 
 import hashlib
@@ -42,6 +42,7 @@ COMPUTED = re.compile(r"xclip/(videos/\w+/\w+\.safetensors|tiles/dense/((coarse|
 HASH = re.compile(rb'"(checksum|blake2b)":"[0-9a-f]{32}"')  # of what is computed, in a marker
 # The teacher's scale times docs/reference/determinism.md's widest bound and a step of a code.
 LABEL_BOUND = 14.3 * (2e-5 + 2 / 65534)
+ROUNDING = 14.3 * 5e-7  # measured: 6e-8 of raw scores
 # Where that release itself went on from the stop: some losses, and the sum of those of steps 903 to 1500.
 NEXT_LOSSES = {903: 2.984602689743042, 904: 5.745074272155762, 910: 5.353647232055664, 1000: 2.855844020843506}
 ALL_NEXT_LOSSES = 2373.430914878845
@@ -187,9 +188,12 @@ def test_a_new_store_has_the_same_documents_ids_and_digests(world: Path) -> None
 
 
 @pytest.mark.parametrize("store", ["half.zarr", "anew.zarr"])
-def test_scores_are_the_same_to_the_last_bit(same_arithmetic: None, world: Path, store: str) -> None:
+def test_scores_are_the_same_to_rounding(same_arithmetic: None, world: Path, store: str) -> None:
+    """Later releases split sums up in other ways, and raise no version for it."""
     teachclip("score", "c.yaml", sets=(f"score.store={store}",))
-    assert differing(tree(WORK / store), tree(WHOLE)) == []
+    found = teachclip("cache", "diff", f"work/{store}", str(WHOLE))
+    assert found["pairs"] == 200
+    assert max(found["largest"], found["frame_largest"]) < ROUNDING
 
 
 def test_the_stored_scores_teach(world: Path) -> None:

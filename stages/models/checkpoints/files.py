@@ -59,7 +59,8 @@ def save_network(
         CheckpointError: the path is not UTF-8.
     """
     refuse_not_utf_8(path)
-    note = {"format": FORMAT, "network": network.config.model_dump(mode="json")}
+    of_others = None if network.config.on_experts else {"experts"}  # a section that came later: bytes stay the same
+    note = {"format": FORMAT, "network": network.config.model_dump(mode="json", exclude=of_others)}
     if source is not None:
         note["source"] = dict(source)
     own = network.state_dict() if weights is None else weights
