@@ -39,9 +39,9 @@ class BackgroundWriter:
         while self._under_way and self._under_way[0].done():
             self._under_way.popleft().result()
 
-    def wait(self) -> None:
-        """Wait until everything is done; errors are left to the next call."""
-        wait(self._under_way)
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until everything is done, no longer than so many seconds; errors are left to the next call."""
+        wait(self._under_way, seconds)
 
     def finish(self) -> None:
         """Wait until everything is done, and raise the error that the first piece which has one ended with."""

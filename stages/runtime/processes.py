@@ -152,7 +152,8 @@ def joined(device: Literal["auto", "cpu", "cuda"] = "auto") -> Iterator[World]:
     try:
         _connect(place, device)
         World._current = World(place.rank, place.ranks)
-        yield World._current
+        with _gpus_let_go():
+            yield World._current
         World._current.barrier()
         _leave()
     except StoppedEarly:  # which all have agreed on
@@ -171,27 +172,41 @@ def joined(device: Literal["auto", "cpu", "cuda"] = "auto") -> Iterator[World]:
         World._current = None
 
 
+@contextmanager
+def _gpus_let_go() -> Iterator[None]:
+    """An error ends what a GPU waits for: a collective whose other processes are gone never ends by itself, nor does
+    whoever waits for the GPU."""
+    try:
+        yield
+    except StoppedEarly:
+        raise
+    except BaseException:
+        if "nccl" in dist.get_backend_config() and (group := dist.group.WORLD) is not None:
+            group.abort()
+        raise
+
+
 def _leave() -> None:
     time.sleep(SETTLING)
     dist.destroy_process_group()
 
 
 def _connect(place: Launch, device: str) -> None:
-    backend = "gloo"
+    backend, gpu = "gloo", None
     if device != "cpu" and torch.cuda.is_available():
-        gpu = own_gpu(place)
-        if gpu >= torch.cuda.device_count():
+        own = own_gpu(place)
+        if own >= torch.cuda.device_count():
             raise ConfigError(
-                f"there is no GPU for process {gpu + 1} of this machine, which has {torch.cuda.device_count()}",
+                f"there is no GPU for process {own + 1} of this machine, which has {torch.cuda.device_count()}",
                 hint=Remedy("start as many as there are GPUs", StartProcesses(torch.cuda.device_count())),
             )
-        torch.cuda.set_device(gpu)
-        backend = "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(own)
+        backend, gpu = "cpu:gloo,cuda:nccl", torch.device("cuda", own)
     World._joined += 1
     store, rank, ranks = next(dist.rendezvous("env://", timeout=PATIENCE))  # type: ignore[attr-defined]
     # A name of its own: addresses that processes left when they were connected before must not be found again.
     meeting = dist.PrefixStore(f"teachclip-{World._joined}", store)  # type: ignore[attr-defined]
-    dist.init_process_group(backend, store=meeting, rank=rank, world_size=ranks, timeout=PATIENCE)
+    dist.init_process_group(backend, store=meeting, rank=rank, world_size=ranks, timeout=PATIENCE, device_id=gpu)
 
 
 def _is_of_connection(error: RuntimeError) -> bool:

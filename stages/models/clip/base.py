@@ -22,12 +22,14 @@ class Trunk(nn.Module, ABC):
         image_size: S; width: numbers that a frozen trunk keeps of a frame; embed_dim: D.
         context_length: words that it reads at most; reads_all: it reads just so many, padding too, whatever is asked.
         vocab_size: tokens that it knows.
+        has_channels_last: its convolutions want channels innermost, and pixels are made so.
         words: `encode_words` can be had; patches: `all_tokens` can.
     """
 
     sizes: TrunkSizes | None = None
     towers: dict[str, Any] | None = None
     reads_all: bool = False
+    has_channels_last: bool = False
     words: bool = False
     patches: ClassVar[bool] = False
 

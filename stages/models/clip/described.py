@@ -97,6 +97,11 @@ class Described:
         return own and not self.reads_all and self._text.get("pool_type", "argmax") == "argmax"
 
     @property
+    def patches(self) -> bool:
+        """Whether every patch of a frame can be had as TS2-Net wants it: of the plain ViT alone."""
+        return self.plain
+
+    @property
     def needs_transformers(self) -> bool:
         """Whether its text tower or its tokenizer is Hugging Face's."""
         return bool(self._text.get("hf_model_name") or self._text.get("hf_tokenizer_name"))

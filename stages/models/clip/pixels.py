@@ -15,26 +15,40 @@ MEAN, STD = CLIP_PIXELS.mean, CLIP_PIXELS.std
 
 
 def normalise(
-    frames: "torch.Tensor", dtype: "torch.dtype | None" = None, pixels: PixelConfig = CLIP_PIXELS
+    frames: "torch.Tensor",
+    dtype: "torch.dtype | None" = None,
+    pixels: PixelConfig = CLIP_PIXELS,
+    channels_last: bool = False,
 ) -> "torch.Tensor":
     """uint8 frames [..., 3, S, S] -> pixels as the trunk takes them, float32 unless `dtype` says otherwise.
 
     On a GPU by one kernel, into what its autocast would cast them to: the same numbers but for float32's rounding.
+
+    Args:
+        channels_last: of frames [N, 3, S, S], channels come innermost in memory.
     """
     import torch
 
     mean, std = _constants(pixels.mean, pixels.std, dtype or torch.float32, frames.device)
     if frames.device.type != "cuda":
-        return frames.to(mean.dtype).div_(255).sub_(mean).div_(std)
+        layout = torch.channels_last if channels_last else torch.preserve_format
+        return frames.to(mean.dtype, memory_format=layout).div_(255).sub_(mean).div_(std)
     computed = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else mean.dtype
-    return scaled(frames, mean, std, computed)
+    return scaled(frames, mean, std, computed, channels_last)
 
 
-def scaled(frames: "torch.Tensor", mean: "torch.Tensor", std: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
+def scaled(
+    frames: "torch.Tensor",
+    mean: "torch.Tensor",
+    std: "torch.Tensor",
+    dtype: "torch.dtype",
+    channels_last: bool = False,
+) -> "torch.Tensor":
     """(frames / 255 - mean) / std by one kernel, which reads uint8 and writes `dtype`."""
     import torch
 
-    pixels = torch.empty(frames.shape, dtype=dtype, device=frames.device)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    pixels = torch.empty(frames.shape, dtype=dtype, device=frames.device, memory_format=layout)
     return torch.addcmul(-mean / std, frames, 1 / (255 * std), out=pixels)
 
 

@@ -111,6 +111,7 @@ class OpenClipTrunk(Trunk):
         layout writes where it should not (torch 2.15, "double free or corruption")."""
         if self.logit_scale.is_cuda:
             self.visual.to(memory_format=torch.channels_last)
+            self.has_channels_last = True
 
     def compiled(self) -> Sequence[nn.Module]:
         """The two towers, each at once."""

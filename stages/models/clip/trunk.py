@@ -158,6 +158,7 @@ class ClipTrunk(Trunk):
     def channels_last(self) -> None:
         """Of the patch convolution alone."""
         self.visual.conv1.to(memory_format=torch.channels_last)
+        self.has_channels_last = True
 
     def compiled(self) -> Sequence[nn.Module]:
         """Every transformer block of both towers."""

@@ -174,11 +174,14 @@ class VideoTextNetwork(RetrievalNetwork):
             return every, torch.arange(mask.numel(), device=mask.device).view_as(mask)
         valid = mask.bool()
         places = valid_places(valid) if places is None else places
-        pixels = partial(normalise, dtype=self.trunk.dtype, pixels=self.trunk.pixels)
+        innermost = self.trunk.has_channels_last
+        pixels = partial(normalise, dtype=self.trunk.dtype, pixels=self.trunk.pixels, channels_last=innermost)
         if len(places) == len(every) and every.is_cuda:  # on a CPU last bits would be others, of very few images
             return pixels(every), torch.arange(len(every), device=mask.device).view_as(mask)
         images = pixels(every[places])
         blank = images.new_zeros((1, *images.shape[1:]))
+        if innermost:
+            blank = blank.to(memory_format=torch.channels_last)
         slots = valid.flatten().cumsum(0).view_as(valid) - 1
         return torch.cat([images, blank]), slots.masked_fill(~valid, len(images))
 

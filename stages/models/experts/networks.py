@@ -171,9 +171,13 @@ class CollaborativeExperts(ExpertNetwork):
 
     def signal(self, expert: int, current: Sequence[Tensor], available: Tensor) -> Tensor:
         """What the experts of a video say of one of them [V, S]: the mean over those that it has; 0 if it lacks it."""
-        partners = [k for k in range(len(current)) if k != expert or self.experts.include_self]
-        said: Tensor = self.pairs(current[expert], torch.stack([current[k] for k in partners]))
-        both = torch.stack([available[:, k] & available[:, expert] for k in partners]).to(said.dtype)  # [P, V]
+        partners = list(current)
+        own = available[:, expert : expert + 1]
+        if not self.experts.include_self:
+            del partners[expert]
+            available = torch.cat([available[:, :expert], available[:, expert + 1 :]], dim=1)
+        said: Tensor = self.pairs(current[expert], torch.stack(partners))
+        both = (available & own).T.to(said.dtype)  # [P, V]
         return (said * both[..., None]).sum(dim=0) / both.sum(dim=0).clamp(min=1)[:, None]
 
 

@@ -24,6 +24,9 @@ from ...runtime.reporting import Reporter
 from ...runtime.run_folder import RunFolder
 from ..step.optimizer import ScheduledOptimizer
 
+PATIENCE = 60.0
+"""Seconds for a checkpoint that is under way where training failed: it may wait for a GPU that computes no more."""
+
 
 class Checkpointer:
     """Saves and restores one run; used as a context manager, at whose end everything is written.
@@ -172,4 +175,4 @@ class Checkpointer:
         if error is None:
             self.finish()
         elif isinstance(error, Exception):  # who is told to end at once does not wait
-            self._writer.wait()
+            self._writer.wait(PATIENCE)

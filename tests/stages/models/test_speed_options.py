@@ -70,9 +70,12 @@ def test_channels_last_gives_the_same_gradients(make_network: Make) -> None:
     plain, changed = make_network(), make_network()
     prepare_for_speed(changed, channels_last=True)
     assert changed.trunk.visual.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    seen: list[torch.Tensor] = []
+    changed.trunk.visual.conv1.register_forward_pre_hook(lambda _, given: seen.extend(given))
     expected = gradients(plain)
     for name, value in gradients(changed).items():
         torch.testing.assert_close(value, expected[name], msg=name)
+    assert all(pixels.is_contiguous(memory_format=torch.channels_last) for pixels in seen)
 
 
 @pytest.fixture

@@ -106,6 +106,19 @@ def slow_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return go
 
 
+def test_a_training_that_failed_does_not_wait_for_ever(
+    keeper: Any, slow_disk: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a copy from a GPU that computes no more."""
+    monkeypatch.setattr(checkpoints, "PATIENCE", 0.1)
+    writing = keeper()
+    writing.save(1, 0.0)
+    with pytest.raises(ValueError, match="the training failed"), writing:
+        raise ValueError("the training failed")
+    slow_disk.set()
+    writing.finish()
+
+
 def test_steps_go_on_while_a_checkpoint_is_written_and_do_not_change_it(
     keeper: Any, folder: RunFolder, slow_disk: threading.Event
 ) -> None:

@@ -108,7 +108,7 @@ def _row(family: str, models: list[str]) -> str:
         f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}",
         ", ".join(modes) or "shortest",
         _some([each.words for each in own]),
-        _some([each.plain for each in own]),
+        _some([each.patches for each in own]),
         _some([each.needs_transformers for each in own]),
     ]
     return f"| {' | '.join(cells)} |"

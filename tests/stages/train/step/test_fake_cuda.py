@@ -35,7 +35,15 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "drl, cdcr 1": {"kind": "drl", "drl": {"cdcr": 1}},
     "drl, ti": {"kind": "drl", "drl": {"interaction": "ti", "cdcr": 0}},
     "drl, dp": {"kind": "drl", "drl": {"interaction": "dp", "cdcr": 0}},
+    "ce": {"kind": "ce"},
+    "moee": {"kind": "moee"},
 }
+EXPERTS = {
+    "modalities": {"appearance": {"width": 24}, "audio": {"width": 16, "tokens": 3, "clusters": 2}},
+    "text": {"width": 12, "words": WORDS, "clusters": 3},
+    "shared": 20,
+}
+NUMBERS = 24 + 3 * 16  # of a video's experts
 OPTIMISERS = {"adamw": {}, "adam": {"weight_decay": 0.0}, "bert-adam": {"tensor_clip_norm": 1.0}}
 # What a step waits for, by network: nothing. Who has to add something says what here, and tests fail once it is gone.
 FORWARD: dict[str, dict[str, int]] = {}
@@ -55,14 +63,21 @@ BUDGET = {
     "drl, cdcr 1": (323, 1_661_848),
     "drl, ti": (257, 1_615_804),
     "drl, dp": (257, 1_590_856),
+    "ce": (219, 47_656),
+    "moee": (155, 27_896),
 }
 LOSSES = {0: 16, 1: 73, 3: 175}  # kernels of the losses, forward, by the number of teachers
 MORE, LESS = 1.02, 0.95  # of a budget
 
 
+def on_experts(name: str) -> bool:
+    return name in ("ce", "moee")
+
+
 def settings(name: str, teachers: int = 1, **values: Any) -> TrainConfig:
     network = {"temporal_layers": 1, "words": WORDS, "frames": FRAMES, **NETWORKS[name]}
-    network["trunk"] = {"sizes": SIZES, "weights": None}
+    network |= {"experts": EXPERTS} if on_experts(name) else {"trunk": {"sizes": SIZES, "weights": None}}
+    values |= {"chunk": None} if on_experts(name) else {}
     names = [f"teacher-{k}" for k in range(teachers)]
     loss = {"mask_same_video": True, "fine": 1.0 if "raw" in name or name.startswith("student") else 0.0}
     return TrainConfig.model_validate(
@@ -70,18 +85,20 @@ def settings(name: str, teachers: int = 1, **values: Any) -> TrainConfig:
     )
 
 
-def batch(teachers: int = 1) -> Batch:
-    """Pairs as they come from the batch loader, some of whose videos are short."""
+def batch(name: str = "student") -> Batch:
+    """Pairs as they come from the batch loader, some of whose videos are short, or lack an expert."""
     rng = np.random.default_rng(0)
-    mask = torch.arange(FRAMES) < torch.from_numpy(rng.integers(1, FRAMES + 1, (PAIRS, 1)))
-    ids = torch.from_numpy(rng.integers(1, 90, (PAIRS, WORDS)))
-    ids[torch.arange(PAIRS), torch.from_numpy(rng.integers(2, WORDS, PAIRS))] = 99  # EOT
-    frames = torch.from_numpy(rng.integers(0, 256, (PAIRS, FRAMES, 3, SIDE, SIDE), np.uint8))
+    if on_experts(name):
+        mask = torch.from_numpy(rng.random((PAIRS, len(EXPERTS["modalities"]))) < 0.7)
+        ids, frames = torch.randn(PAIRS, WORDS, EXPERTS["text"]["width"]), torch.randn(PAIRS, NUMBERS)
+    else:
+        mask = torch.arange(FRAMES) < torch.from_numpy(rng.integers(1, FRAMES + 1, (PAIRS, 1)))
+        ids = torch.from_numpy(rng.integers(1, 90, (PAIRS, WORDS)))
+        ids[torch.arange(PAIRS), torch.from_numpy(rng.integers(2, WORDS, PAIRS))] = 99  # EOT
+        frames = torch.from_numpy(rng.integers(0, 256, (PAIRS, FRAMES, 3, SIDE, SIDE), np.uint8))
     labels = Labels(torch.rand(PAIRS, PAIRS), torch.rand(PAIRS, FRAMES), 20.0)
     pairs, known = np.arange(PAIRS), Known.of(ids, mask)
-    return Batch(
-        0, pairs, pairs, slice(0, PAIRS), ids, frames, mask, valid_places(mask), known, (labels,) * teachers, {}
-    )
+    return Batch(0, pairs, pairs, slice(0, PAIRS), ids, frames, mask, valid_places(mask), known, (labels,), {})
 
 
 def step_of(network: VideoTextNetwork, config: TrainConfig) -> TrainingStep:
@@ -114,7 +131,7 @@ def test_a_step_stays_on_the_gpu_and_the_cpu_does_not_wait(
     watch_features(network, seen)
     taken: list[int] = []
     with_zeros_as_gradients(network, monkeypatch, lambda: taken.extend((counted.kernels, saved.bytes)))
-    given = batch()
+    given = batch(name)
     with fake_cuda.used(network) as (counted, saved):
         done = step(given.to(fake_cuda.device))
     assert {tensor.device for tensor in (*seen, *done.parts, done.norm)} == {fake_cuda.device}
@@ -123,6 +140,29 @@ def test_a_step_stays_on_the_gpu_and_the_cpu_does_not_wait(
     if precision == "bf16":
         for found, budget in zip(taken, BUDGET[name], strict=True):
             assert LESS * budget <= found <= MORE * budget
+
+
+def test_pixels_are_made_with_channels_innermost_by_the_same_kernels(
+    fake_cuda: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where convolutions have them so: else cuDNN would turn all pixels round."""
+    kernels = {}
+    for channels_last in (False, True):
+        config = settings("student")
+        with fake_cuda.made():
+            network = build_network(config.network)
+            step = step_of(network, config)
+        network.trunk.has_channels_last = channels_last
+        with_zeros_as_gradients(network, monkeypatch)
+        convolved: list[Tensor] = []
+        network.trunk.visual.conv1.register_forward_pre_hook(lambda _, given, seen=convolved: seen.extend(given))
+        given = batch()
+        with fake_cuda.used(network) as (counted, _):
+            step(given.to(fake_cuda.device))
+        (pixels,) = convolved
+        assert pixels.is_contiguous(memory_format=torch.channels_last) == channels_last
+        kernels[channels_last] = counted.kernels
+    assert kernels[True] <= kernels[False] + 1  # the blank image
 
 
 def watch_features(network: VideoTextNetwork, seen: list[Tensor]) -> None:
@@ -146,7 +186,7 @@ def test_the_backward_pass_does_not_wait(name: str, watched: Any, monkeypatch: p
             backward(total)  # type: ignore[no-untyped-call]
 
     monkeypatch.setattr(Tensor, "backward", watched_backward)
-    step_of(build_network(config.network), config)(batch())
+    step_of(build_network(config.network), config)(batch(name))
     assert {what: count for what, count in counted.stalls.items() if count} == BACKWARD.get(name, {})
 
 
