@@ -1,6 +1,5 @@
 """A data set that has grown: only what is new is scored, into further tiles, and nothing that is there changes."""
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,8 @@ from teachclip.stages.data.usable_split import usable_split
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.score.stage import score
 
+from .conftest import tree
+
 MORE = ((17, "new"), (18, "new"), (19, "new"), (19, "new too"), (5, "in other words"))
 
 
@@ -27,14 +28,6 @@ class Heard(Silent):
 
     def info(self, message: str) -> None:
         self.messages.append(message)
-
-
-def tree(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.blake2b(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not any(part.startswith(".tmp-") for part in path.parts)
-    }
 
 
 def cache_of(config: Config) -> ScoreCache:
