@@ -37,7 +37,7 @@ def reproduce(
         list[Path] | None,
         typer.Argument(
             metavar="[CONFIG]...",
-            help="Your data set: a YAML file with its teachers; table2, table7 and teachtext take one of each of theirs.",
+            help="Your data set: a YAML file with its teachers; table2, table7 and teachtext take several.",
         ),
     ] = None,
     on: Annotated[
