@@ -5,9 +5,10 @@
 The data are the demo's clips as `_teachtext_data.py` describes them. Teachers are CE networks on both modalities, one
 for each text encoder, trained on the same clips as the student, which sees `look` and words of `plain` alone. Teachers
 are scored once; their mean teaches by TeachText's Huber loss on similarities. Controls are taught in the same way by
-teachers that saw other clips' features in training (shuffled), by teachers of one step (untrained), and by one-hot
-similarities. Networks are chosen on the validation clips and measured on the test clips. Stopped and given again it
-goes on. Prints a table, and writes it with every single result to FOLDER/teachtext.json.
+teachers that saw other clips' features in training (shuffled), by teachers of one step (untrained), by the student
+alone (its like), which knows no more than the one it teaches, and by one-hot similarities. Networks are chosen on the
+validation clips and measured on the test clips. Stopped and given again it goes on. Prints a table, and writes it with
+every single result to FOLDER/teachtext.json.
 """
 
 import argparse
@@ -40,10 +41,18 @@ TRAIN: Mapping[str, Any] = {
     "device": "cpu",
     "tensorboard": False,
     "batch_size": 64,
-    "epochs": 40,
+    "epochs": 120,
+    "validate_every": 4,
     "epoch_of": "videos",
     "select_by": "geometric-mean",
-    "optim": {"optimiser": "radam", "lr": 1e-3, "weight_decay": 1e-5, "schedule": "per-epoch", "clip_norm": None},
+    "optim": {
+        "optimiser": "radam",
+        "lr": 3e-3,
+        "weight_decay": 1e-5,
+        "schedule": "per-epoch",
+        "epoch_factor": 0.98,
+        "clip_norm": None,
+    },
 }
 LOSS: Mapping[str, Any] = {
     "contrastive": "max-margin",
@@ -55,8 +64,9 @@ LOSS: Mapping[str, Any] = {
     "coarse_on": "cosines",
     "teachers": "mean-similarity",
 }
+TEACHING: Mapping[str, Any] = {"coarse": 10.0}  # of 1, 3, 10 and 30 on the validation clips; TeachText has 1
 TEACHERS = ("teachers", "shuffled", "untrained")
-ALONE, TAUGHT = "alone", "taught by teachers"
+ALONE = "alone"
 
 type Results = dict[str, dict[str, Any]]
 
@@ -73,13 +83,13 @@ class World:
     """Everything of one training seed; data and features are shared by all.
 
     Attributes:
-        train, loss: changes to the sections `train` and `train.loss` of all networks.
+        train, teaching: changes to the section `train` of all networks, and to `train.loss` of taught students.
     """
 
     folder: Path
     seed: int
     train: Mapping[str, Any]
-    loss: Mapping[str, Any]
+    teaching: Mapping[str, Any]
 
     def config(
         self,
@@ -97,14 +107,14 @@ class World:
         sections = {
             **settings(self.folder / "data", self.folder / "shuffled" if shuffled else None),
             "work": str(self.folder / "work"),
-            "train": {**trained, "loss": {**LOSS, **self.loss, **(loss or {})}},
+            "train": {**trained, "loss": {**LOSS, **(loss or {})}},
             "evaluate": {"run": place, "device": "cpu"},
             "score": score or {},
         }
         return Config.model_validate(sections)
 
     def named(self, name: str) -> str:
-        return f"{name.replace(' ', '-')}-{self.seed}"
+        return f"{_id(name)}-{self.seed}"
 
     def measured(self, config: Config) -> dict[str, Any]:
         """Train a network (found where it was trained) and measure it on the test clips."""
@@ -127,21 +137,18 @@ class World:
         """Score with trained networks; the section `score` for who learns from them."""
         told = {
             "store": f"{self.named(store)}.zarr",
-            "teachers": [{"name": run, "checkpoint": f"runs/{self.named(run)}"} for run in runs],
+            "teachers": [{"name": _id(run), "checkpoint": f"runs/{self.named(run)}"} for run in runs],
             "splits": [split],
             "device": "cpu",
             "chance_check": False,  # controls are no better
         }
-        told["teachers"] = [{**each, "name": each["name"].replace(" ", "-")} for each in told["teachers"]]
         score(self.config("none", score=told))
         return told
 
-    def taught(self, kind: str) -> dict[str, Any]:
-        """The student by the mean of the teachers of a kind."""
-        runs = [f"{kind} {encoder}" for encoder in ENCODERS]
-        told = self.scored(kind, runs, "train")
-        names = [each["name"] for each in told["teachers"]]
-        return self.measured(self.config(f"taught by {kind}", train={"teachers": names}, score=told))
+    def taught(self, name: str, runs: Sequence[str]) -> dict[str, Any]:
+        """The student by the mean of these networks."""
+        told, names = self.scored(name, runs, "train"), [_id(run) for run in runs]
+        return self.measured(self.config(name, train={"teachers": names}, loss=self.teaching, score=told))
 
     def results(self) -> Results:
         """All networks, and how each student's scores of the test captions correlate with the teachers'."""
@@ -149,8 +156,11 @@ class World:
         for kind in TEACHERS:
             found |= self.teachers(kind)
         students = {ALONE: self.measured(self.config(ALONE))}
-        students |= {f"taught by {kind}": self.taught(kind) for kind in TEACHERS}
-        students["one-hot"] = self.measured(self.config("one-hot", loss={"coarse_target": "one-hot"}))
+        for kind in TEACHERS:
+            runs = [f"{kind} {encoder}" for encoder in ENCODERS]
+            students[f"taught by {kind}"] = self.taught(f"taught by {kind}", runs)
+        students["taught by its like"] = self.taught("taught by its like", [ALONE])
+        students["one-hot"] = self.measured(self.config("one-hot", loss={**self.teaching, "coarse_target": "one-hot"}))
         teachers = [f"teachers {encoder}" for encoder in ENCODERS]
         near = self.correlations(teachers, list(students))
         for name, one in students.items():
@@ -163,11 +173,13 @@ class World:
         card = report_card(ScoreStore.open(self.folder / "work" / told["store"]))
         pairs = {frozenset((each.first, each.second)): each.pearson or 0.0 for each in card.agreement}
         return {
-            student: statistics.mean(
-                pairs[frozenset((teacher.replace(" ", "-"), student.replace(" ", "-")))] for teacher in teachers
-            )
+            student: statistics.mean(pairs[frozenset((_id(teacher), _id(student)))] for teacher in teachers)
             for student in students
         }
+
+
+def _id(name: str) -> str:
+    return name.replace(" ", "-")
 
 
 def make(folder: Path, clips: Mapping[str, int], seed: int) -> None:
@@ -213,7 +225,9 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     print("|---" * 8 + "|")
     for row in rows:
         near = f"{row['near']:.3f}" if "near" in row else ""
-        gains = ", ".join(f"{one['value']:+.1f} ({one['low']:+.1f} to {one['high']:+.1f})" for one in row.get("over alone", ()))
+        gains = ", ".join(
+            f"{one['value']:+.1f} ({one['low']:+.1f} to {one['high']:+.1f})" for one in row.get("over alone", ())
+        )
         told = " | ".join(f"{row[key]:.1f}" for key in (*METRICS, "v2t sumr"))
         print(f"| {row['network']} | {told} | {near} | {gains} |")
 
@@ -226,22 +240,20 @@ def main() -> None:
     parser.add_argument("--data-seed", type=int, default=7)
     for split, clips in (("train", 1000), ("val", 300), ("test", 600)):
         parser.add_argument(f"--{split}", type=int, default=clips, help=f"clips to {split} with")
-    parser.add_argument("--change", action="append", default=[], metavar="KEY=VALUE", help="of train, or loss.KEY")
+    parser.add_argument("--weight", type=float, default=TEACHING["coarse"], help="of the teaching loss")
+    parser.add_argument("--epochs", type=int, default=TRAIN["epochs"])
     given = parser.parse_args()
     begun = time.perf_counter()
     make(given.folder, {split: getattr(given, split) for split in ("train", "val", "test")}, given.data_seed)
-    changes = {key: json.loads(value) for key, _, value in (each.partition("=") for each in given.change)}
-    loss = {key.removeprefix("loss."): value for key, value in changes.items() if key.startswith("loss.")}
-    more = {key: value for key, value in changes.items() if not key.startswith("loss.")}
     results: dict[str, Results] = {}
     for seed in given.seeds:
-        results[str(seed)] = World(given.folder, seed, more, loss).results()
+        results[str(seed)] = World(given.folder, seed, {"epochs": given.epochs}, {"coarse": given.weight}).results()
         for name, one in results[str(seed)].items():
             told = ", ".join(f"{key} {one['t2v'][key]:.1f}" for key in METRICS)
             print(f"{seed} {name}: {told}; val {one['val']:.1f} at {one['step']}, {one['seconds']:.0f} s", flush=True)
     rows = rows_of(results)
     print_table(rows)
-    document = {"machine": machine(), "torch": torch.__version__, "changes": changes}
+    document = {"machine": machine(), "torch": torch.__version__, "given": {**vars(given), "folder": str(given.folder)}}
     document |= {"seconds": time.perf_counter() - begun, "rows": rows, "results": results}
     path = given.folder / "teachtext.json"
     path.write_text(json.dumps(document, indent=1))
