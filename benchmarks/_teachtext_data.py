@@ -52,15 +52,31 @@ def write_data(folder: Path, clips: Mapping[str, int], seed: int) -> None:
         each.close()
 
 
-def settings(folder: Path) -> dict[str, object]:
-    """The sections `data` and `features` of a configuration for it."""
+def settings(folder: Path, experts: Path | None = None) -> dict[str, object]:
+    """The sections `data` and `features` of a configuration for it.
+
+    Args:
+        experts: where the modalities' files are, if elsewhere.
+    """
     return {
         "data": {"captions": str(folder / "captions.csv")},
         "features": {
-            "experts": [{"name": name, "file": str(folder / f"{name}.h5")} for name in MODALITIES],
+            "folder": "features" if experts is None else f"features-{experts.name}",
+            "experts": [{"name": name, "file": str((experts or folder) / f"{name}.h5")} for name in MODALITIES],
             "texts": [{"name": name, "file": str(folder / f"{name}.h5")} for name in ENCODERS],
         },
     }
+
+
+def shuffle_features(folder: Path, to: Path, seed: int) -> None:
+    """Write files of the modalities in which every training clip has those of another; the others keep theirs."""
+    to.mkdir(parents=True, exist_ok=True)
+    for name in MODALITIES:
+        with h5py.File(folder / f"{name}.h5") as own, h5py.File(to / f"{name}.h5", "w") as file:
+            order = [video for video in own if video.startswith("train")]
+            drawn = dict(zip(order, np.random.default_rng(seed).permutation(order).tolist(), strict=True))
+            for video in own:
+                file[video] = own[drawn.get(video, video)][:]
 
 
 def drawn_clips(clips: Mapping[str, int], seed: int) -> Iterator[tuple[str, str, NDArray[np.uint8], tuple[str, ...]]]:
@@ -74,9 +90,10 @@ def drawn_clips(clips: Mapping[str, int], seed: int) -> Iterator[tuple[str, str,
 def colour_masks(frames: NDArray[np.uint8]) -> Array:
     """Which pixels are of which palette colour [F, S, S, 8]."""
     palette = np.array(list(COLOURS.values()), np.float32)
-    distance = np.linalg.norm(frames[..., None, :].astype(np.float32) - palette, axis=-1)
-    nearest = distance.argmin(axis=-1)[..., None] == np.arange(len(palette))
-    return (nearest & (distance < NEAR)).astype(np.float32)
+    pixels = frames.astype(np.float32)
+    squares = (pixels**2).sum(axis=-1, keepdims=True) - 2 * pixels @ palette.T + (palette**2).sum(axis=-1)
+    nearest = squares.argmin(axis=-1)[..., None] == np.arange(len(palette))
+    return (nearest & (squares < NEAR**2)).astype(np.float32)
 
 
 def look(masks: Array) -> Array:

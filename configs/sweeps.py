@@ -113,6 +113,9 @@ class SweepConfig(Section):
         description="cost: also what each row's network costs; frame-weights: also how close the rows' frame weights "
         "come to the teacher's; data: how large the data sets of `counts` are, nothing is run.",
     )
+    sees: Literal["frames", "features"] = Field(
+        "frames", description="What the rows' networks see; the demo has no features of experts."
+    )
     elsewhere: bool = Field(
         False, description="The rows are measured on other test sets, too, which are named when it is run."
     )

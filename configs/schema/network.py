@@ -148,7 +148,9 @@ class ExpertsConfig(Section):
     """What is special to MoEE and CE."""
 
     modalities: dict[Name, ModalityConfig] = Field(
-        default_factory=dict, description="The experts by name, each with its width, tokens and clusters."
+        default_factory=dict,
+        description="The experts by name, each with its width, tokens and clusters; null takes out one of a "
+        "configuration that is extended.",
     )
     text: WordsConfig = Field(default_factory=WordsConfig, description="Words of the captions.")
     shared: Positive = Field(768, description="CE: width that all experts are reduced to.")
@@ -161,6 +163,11 @@ class ExpertsConfig(Section):
     keep_missing: bool = Field(
         False, description="A score is the plain sum over all experts; else a mean over those that the video has."
     )
+
+    @field_validator("modalities", mode="before")
+    @classmethod
+    def _without_null(cls, given: Any) -> Any:
+        return {name: each for name, each in given.items() if each is not None} if isinstance(given, dict) else given
 
 
 class NetworkConfig(Section):

@@ -67,6 +67,11 @@ def _data_key(config: Config) -> tuple[object, ...]:
         *(settings.teachers, settings.teaching, settings.accept, settings.captions_mask, settings.init),
         settings.unlabelled,
         *(settings.loss.fine > 0, settings.network.mask_padding, settings.network.trunk.weights),
+        *(
+            (config.features.model_dump_json(), settings.network.model_dump_json())
+            if settings.network.on_experts
+            else ()
+        ),
     )
 
 

@@ -76,6 +76,9 @@ def up_to_date(config: Config, reporter: Reporter, must_keep: bool = False) -> U
         As `index`.
     """
     began = time.perf_counter()
+    embedder = Embedder.load(
+        config.search_run, choose_device(config.search.device)
+    )  # what sees no frames says so first
     prepared, stored = usable_digests(config.frames_folder)
     if not stored:
         raise DataError(
@@ -83,7 +86,6 @@ def up_to_date(config: Config, reporter: Reporter, must_keep: bool = False) -> U
             where=str(config.frames_folder),
             hint=Remedy("look which videos cannot be used, and why", Prepare()),
         )
-    embedder = Embedder.load(config.search_run, choose_device(config.search.device))
     vectors = old = read_vectors(config.index_folder)
     kept, remade = len(stored), None
     if old is None or _what_differs(old, embedder, prepared) or old.digests != _hex(stored):

@@ -15,6 +15,8 @@ from teachclip.stages.prepare.features.from_files import FromFile
 from teachclip.stages.prepare.features.maker import make_features
 from teachclip.stages.runtime.reporting import Silent
 
+raw = pytest.mark.golden("original_experts_moee", "original_experts_ce")
+
 
 def _dataset(golden) -> Dataset:
     videos = [(video, "train") for video in golden.meta["config"]["train_videos"]]
@@ -54,7 +56,7 @@ def _made(golden, folder: Path, fused: bool) -> tuple[Config, Dataset]:
     return config, dataset
 
 
-@pytest.mark.golden("original_experts", having="in/train/video")
+@raw
 def test_experts_and_words_of_both_splits(golden, tmp_path) -> None:
     settings = golden.meta["config"]
     config, dataset = _made(golden, tmp_path, fused=False)
@@ -84,7 +86,7 @@ def test_experts_and_words_of_both_splits(golden, tmp_path) -> None:
     np.testing.assert_array_equal(found, np.stack([array for _, array in chosen]))
 
 
-@pytest.mark.golden("original_experts", having="in/train/video")
+@raw
 def test_fused_captions(golden, tmp_path) -> None:
     settings = golden.meta["config"]
     config, dataset = _made(golden, tmp_path, fused=True)

@@ -26,17 +26,18 @@ EXAMPLES = examples(
     "teachclip reproduce table3 own_videos.yaml --seeds 3 --out table3.md",
     "teachclip reproduce table6 own_videos.yaml --test other.yaml",
     "teachclip reproduce table7 msrvtt.yaml msvd.yaml --dry-run",
+    "teachclip reproduce teachtext msvd.yaml --seeds 3",
     "teachclip reproduce table1",
 )
 
 
 def reproduce(
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="table1 to table7, figure1 or figure3.")],
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="table1 to table7, figure1 or figure3; teachtext.")],
     config: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="[CONFIG]...",
-            help="Your data set: a YAML file with its teachers; tables 2 and 7 take one of each of their data sets.",
+            help="Your data set: a YAML file with its teachers; table2, table7 and teachtext take several.",
         ),
     ] = None,
     on: Annotated[
@@ -52,7 +53,7 @@ def reproduce(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Run one of the paper's tables, and print its numbers beside ours.
+    """Run one of the paper's tables, and print its numbers beside ours; `teachtext` is TeachText's own table.
 
     On your data set: frames and the teachers' scores must be there (teachclip prepare, teachclip score). On the demo
     (--on demo) clips, teachers and scores are made first; that shows the machinery, not the paper's effect. Without
@@ -89,6 +90,12 @@ def reproduce(
 
 def _refuse(table: str, read: "Sweep", paths: Sequence[Path], on: Path | None, tests: Sequence[Path] | None) -> None:
     """Say what is missing on the command line."""
+    if read.settings.sees == "features" and not paths:
+        demo = "" if on is None else "; the demo has no features of experts"
+        raise ConfigError(
+            f"{table} takes a configuration for each data set that is to be run{demo}",
+            hint="teachclip docs guide/reproduce",
+        )
     if bool(paths) == (on is not None):
         raise ConfigError("name your configuration, or --on demo, one of them", hint="teachclip docs guide/reproduce")
     if on is not None and on.name != "demo" and not on.is_dir():

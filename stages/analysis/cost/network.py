@@ -20,8 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from ....configs.schema import NetworkConfig
-from ...models.build import build_clip_network
-from ...models.common.network import Features, VideoTextNetwork
+from ...models.build import build_network
+from ...models.common.network import Features, RetrievalNetwork, VideoTextNetwork
+from ...models.experts.networks import ExpertNetwork
 from ...models.teachers.drl import Drl
 
 FLOPS_PER_MULTIPLY_ADD = 2
@@ -49,7 +50,7 @@ class NetworkCost:
         parameters: all of them.
         pair: multiply-adds to score one more video for a text that is searched with.
         query: once per search, however many videos (what is left of a search without videos).
-        video, text: to encode one video of F frames, one text of W words.
+        video, text: to encode one video of F frames, or of its experts' features, and one text of W words.
         stored: what is kept per video, as little as `score` needs; bytes_float32, bytes_float16: of it.
     """
 
@@ -76,8 +77,7 @@ def count_network(config: NetworkConfig, *, published_form: bool = False) -> Net
         network = fake_network(config).train(published_form)
         video, videos = _counted(lambda: _fake_video(network), last=0)
         words = network.config.words
-        ids = torch.zeros(1, words, dtype=torch.long)
-        text, texts = _counted(lambda: network.encode_texts(ids), last=words)
+        text, texts = _counted(lambda: network.encode_texts(_fake_text(network)), last=words)
         videos = needed(partial(fake_score, network), texts, videos)
         small, large = (_search(network, texts, videos, count) for count in TWO_SIZES)
         pair = (large - small) // (TWO_SIZES[1] - TWO_SIZES[0])
@@ -94,15 +94,24 @@ def count_network(config: NetworkConfig, *, published_form: bool = False) -> Net
         )
 
 
-def fake_network(config: NetworkConfig) -> VideoTextNetwork:
+def fake_network(config: NetworkConfig) -> RetrievalNetwork:
     """The network in evaluation mode, without weights; call it inside a FakeTensorMode."""
     trunk = config.trunk.model_copy(update={"weights": None})
     with longest(0):  # timm reads rates of drop path off a tensor
-        return build_clip_network(config.model_copy(update={"trunk": trunk})).eval()
+        return build_network(config.model_copy(update={"trunk": trunk})).eval()
 
 
-def _fake_video(network: VideoTextNetwork) -> Features:
-    """Features of a video whose frames are all there, inside a FakeTensorMode."""
+def _fake_text(network: RetrievalNetwork) -> Tensor:
+    if isinstance(network, ExpertNetwork):
+        return network.any_inputs(1)[2]
+    return torch.zeros(1, network.config.words, dtype=torch.long)
+
+
+def _fake_video(network: RetrievalNetwork) -> Features:
+    """Features of a video whose frames, or experts, are all there, inside a FakeTensorMode."""
+    if isinstance(network, ExpertNetwork):
+        return network.encode_videos(*network.any_inputs(1)[:2])
+    assert isinstance(network, VideoTextNetwork)
     size, frames = network.trunk.image_size, network.config.frames
     mask = torch.ones(1, frames, dtype=torch.bool)
     pixels = torch.empty(1, frames, 3, size, size)
@@ -116,7 +125,7 @@ def _fake_video(network: VideoTextNetwork) -> Features:
     return network.encode_videos(pixels, mask, noise)  # type: ignore[call-arg]
 
 
-def fake_score(network: VideoTextNetwork, texts: Features, videos: Features) -> Tensor:
+def fake_score(network: RetrievalNetwork, texts: Features, videos: Features) -> Tensor:
     """Scores of fake features."""
     # DRL leaves out the padding of a caption by its length, which a fake one has not; a full caption's products are
     # those of the plain form.
@@ -173,6 +182,6 @@ def _flops_of_vectors(a: Any, b: Any, *_: Any, out_shape: Any = None, **__: Any)
 VECTORS = {torch.ops.aten.mv: _flops_of_vectors, torch.ops.aten.dot: _flops_of_vectors}
 
 
-def _search(network: VideoTextNetwork, texts: Features, videos: Features, count: int) -> int:
+def _search(network: RetrievalNetwork, texts: Features, videos: Features, count: int) -> int:
     many = {key: value.detach().expand(count, *value.shape[1:]).clone() for key, value in videos.items()}
     return _counted(lambda: fake_score(network, texts, many), last=0)[0]

@@ -20,9 +20,10 @@ from torch.nn import functional
 
 from ....cache.vectors import exact_index
 from ....configs.schema import NetworkConfig, TrunkConfig, TrunkSizes
-from ...models.build import build_clip_network
+from ...models.build import build_network
 from ...models.clip.catalog import description, resolved
-from ...models.common.network import Features, VideoTextNetwork
+from ...models.common.network import Features, RetrievalNetwork, VideoTextNetwork
+from ...models.experts.networks import ExpertNetwork
 from ...runtime.reporting import Reporter, Silent
 from .network import needed
 
@@ -67,7 +68,7 @@ def search_speed(
     """
     reporter = reporter or Silent()
     ways = [way for name, config in networks.items() for way in _ways(name, config, sizes[name], device)]
-    width = next((_width(config) for config in networks.values()), 512)
+    width = next((_width(config) for config in networks.values() if not config.on_experts), 512)
     ways += [_index_way(width, videos) for videos in sizes.get(INDEX, ())]
     with reporter.progress("searches", (1 + repeats) * len(ways), "search") as progress:
         for repeat in range(1 + repeats):
@@ -126,7 +127,7 @@ def _ways(name: str, config: NetworkConfig, sizes: Sequence[int], device: torch.
         yield _Way(name, videos, min(videos, held), _search(network, texts, many, videos))
 
 
-def _search(network: VideoTextNetwork, texts: Features, videos: Features, count: int) -> Callable[[], object]:
+def _search(network: RetrievalNetwork, texts: Features, videos: Features, count: int) -> Callable[[], object]:
     held = len(next(iter(videos.values())))
     whole, rest = divmod(count, held)
     part = {key: value[:rest] for key, value in videos.items()}
@@ -140,19 +141,26 @@ def _search(network: VideoTextNetwork, texts: Features, videos: Features, count:
     return run
 
 
-def _small(config: NetworkConfig) -> VideoTextNetwork:
-    """The same score behind a small trunk and no temporal transformer."""
+def _small(config: NetworkConfig) -> RetrievalNetwork:
+    """The same score behind a small trunk and no temporal transformer; a network on experts has neither."""
+    if config.on_experts:
+        return build_network(config)
     sizes = TrunkSizes(
         image_size=32, patch_size=8, vision_width=64, vision_layers=1, text_width=64, text_layers=1,
         embed_dim=_width(config), context_length=max(config.words, 3), vocab_size=64,
     )  # fmt: skip
     changed: dict[str, object] = {"trunk": TrunkConfig(sizes=sizes, weights=None), "temporal_layers": 0}
     changed["ts2net"] = config.ts2net.model_copy(update={"shift_layers": (), "selected": 1, "samples": 1})
-    return build_clip_network(config.model_copy(update=changed))
+    return build_network(config.model_copy(update=changed))
 
 
-def _features(network: VideoTextNetwork, device: torch.device) -> tuple[Features, Features]:
+def _features(network: RetrievalNetwork, device: torch.device) -> tuple[Features, Features]:
     """Of one text and of a few videos, as little as a score needs."""
+    if isinstance(network, ExpertNetwork):
+        values, there, words = network.any_inputs(DISTINCT)
+        texts, videos = network.encode_texts(words), network.encode_videos(values, there)
+        return texts, needed(network.score, texts, videos)
+    assert isinstance(network, VideoTextNetwork)
     config, size = network.config, network.trunk.image_size
     valid = min(VALID_WORDS, config.words)
     ids = torch.zeros(1, config.words, dtype=torch.long, device=device)

@@ -57,7 +57,10 @@ PAPER_TRAINING = {"without a teacher": 40.0e9, "with one teacher inside the step
 
 @dataclass(frozen=True)
 class MethodCost:
-    """One network: its name, kind and cost, what the paper prints for it (or None), and which of its cells differ."""
+    """One network: its name, kind and cost, what the paper prints for it (or None), and which of its cells differ.
+
+    Networks on experts have no frames: `frames` is 0.
+    """
 
     name: str
     kind: str
@@ -76,7 +79,8 @@ class CostReport:
         convention: what is counted, in words.
         methods: network by network.
         not_counted: rows of the paper's table 1 whose networks are not part of teachclip; beside all methods only.
-        training: bytes of a training step; paper_training: what the paper prints of its own, for networks of its sizes.
+        training: bytes of a training step, of networks with a trunk; paper_training: what the paper prints of its own,
+            for networks of its sizes.
         machine, speed: where searches were timed, and how long they took; None and empty unless asked for.
     """
 
@@ -118,7 +122,8 @@ def cost(
         _tell_of_others(reporter)
         timed = _timed(networks)
         sizes = {name: videos or (STUDENT_SIZES if _one_vector(each) else SIZES) for name, each in timed.items()}
-        sizes[INDEX] = videos or STUDENT_SIZES
+        if not all(network.on_experts for network in networks.values()):
+            sizes[INDEX] = videos or STUDENT_SIZES
         speed = search_speed(timed, sizes, device, repeats, reporter)
     methods = [method for name, network in networks.items() for method in _counted(name, network)]
     trained = None if checkpoints and config is None else TrainConfig() if config is None else config.train
@@ -126,7 +131,7 @@ def cost(
         convention=CONVENTION,
         methods=tuple(methods),
         not_counted=_not_counted() if config is None and not checkpoints else (),
-        training=_training(trained, device) if trained else (),
+        training=_training(trained, device) if trained and not trained.network.on_experts else (),
         paper_training=PAPER_TRAINING if trained and is_the_papers(trained.network) else {},
         machine=machine(device) if measure else None,
         speed=speed,
@@ -162,6 +167,8 @@ def unlike(found: NetworkCost, paper: PublishedCost) -> tuple[str, ...]:
 
 def is_the_papers(network: NetworkConfig) -> bool:
     """Whether a network has the sizes that the paper's table 1 is of: ViT-B/32, 12 frames, 32 words."""
+    if network.on_experts:
+        return False
     slots = (network.frames, network.words) == (PAPER_FRAMES, PAPER_WORDS)
     asked, papers = network.trunk.model_copy(update={"weights": None}), TrunkConfig(model=PAPER_MODEL, weights=None)
     return slots and resolved(asked).sizes == resolved(papers).sizes
@@ -233,6 +240,8 @@ def _counted(name: str, network: NetworkConfig) -> Iterator[MethodCost]:
 def _method(name: str, network: NetworkConfig, found: NetworkCost) -> MethodCost:
     row = _row_of(network)
     slots = (network.kind, network.frames, network.words)
+    if network.on_experts:
+        slots = (network.kind, 0, network.experts.text.words)
     if row is None or row.paper_cost is None:
         return MethodCost(name, *slots, found, None)
     return MethodCost(name, *slots, found, _paper(row), unlike(found, row.paper_cost))

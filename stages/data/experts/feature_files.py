@@ -134,7 +134,7 @@ def _opener(path: Path) -> Callable[[Path], Any]:
         raise DataError(
             f"a file of features ends in {', '.join(SUFFIXES)}, and not in {suffix or 'nothing'}",
             where=str(path),
-            hint=Remedy("what each holds", ReadPage("guide/teachtext")),
+            hint=Remedy("what each holds", ReadPage("guide/experts")),
         )
     return openers[suffix]
 

@@ -223,7 +223,10 @@ def load_clip_network(
     network = load_network(path, device, reporter)
     if not isinstance(network, VideoTextNetwork):
         raise CheckpointError(
-            f"this is {title_of(network.config)}: it sees features computed beforehand, and no frames", where=str(path)
+            f"this is {title_of(network.config)}: it compares features of videos with words of captions, both computed "
+            "beforehand, so that it can take no frames and no new sentence",
+            where=str(path),
+            hint="it can be evaluated on its data set, score as a teacher, and teach a student that sees frames",
         )
     return network
 

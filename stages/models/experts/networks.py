@@ -111,6 +111,14 @@ class ExpertNetwork(RetrievalNetwork):
         """There are no frames."""
         return None
 
+    def any_inputs(self, videos: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What this network takes, with any values: `ExpertBatch.packed` of videos that have all experts [V, P],
+        [V, M], and the words of one text [1, W, D]."""
+        numbers, text = sum(shape.numbers for shape in self.shapes.values()), self.experts.text
+        made = self.mixture.weight.new_ones
+        there = made((videos, len(self.names)), dtype=torch.bool)
+        return made((videos, numbers)), there, made((1, text.words, text.width))
+
     def pooled(self, batch: ExpertBatch) -> list[Tensor]:
         """Of each expert one vector a video [V, D], sequences pooled; zeros of what a video lacks go in like others."""
         found = []

@@ -20,7 +20,7 @@ from ...runtime.plugins import load_plugin, users_code
 from ...runtime.reporting import Reporter
 
 GROUP = "teachclip.experts"  # of entry points
-_PAGE = Remedy("an expert of 20 lines is shown there", ReadPage("guide/teachtext"))
+_PAGE = Remedy("an expert of 20 lines is shown there", ReadPage("guide/experts"))
 type Encode = Callable[[FrameCache, Sequence[str]], list[Any]]
 
 

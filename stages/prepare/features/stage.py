@@ -91,7 +91,7 @@ def features(config: Config, reporter: Reporter = Silent()) -> FeaturesResult:  
 def refuse_nothing(config: Config) -> None:
     """Refuse a configuration that names no features (ConfigError)."""
     if not config.features.experts and not config.features.texts:
-        hint = Remedy("name files or models under features.experts and features.texts", ReadPage("guide/teachtext"))
+        hint = Remedy("name files or models under features.experts and features.texts", ReadPage("guide/experts"))
         raise ConfigError("features: no expert and no text encoder is named", hint=hint)
 
 

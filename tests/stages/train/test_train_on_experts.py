@@ -7,17 +7,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from teachclip import load
 from teachclip.cache.scores.store import ScoreStore
-from teachclip.configs.schema import Config
-from teachclip.errors import CacheMismatchError, ConfigError
+from teachclip.cache.storage.identity import text_digest
+from teachclip.configs.schema import Config, DenoiseConfig
+from teachclip.errors import CacheMismatchError, CheckpointError, ConfigError
+from teachclip.stages.data.usable_split import usable_split
+from teachclip.stages.data.views import ExpertView, student_view, texts_of
 from teachclip.stages.evaluate.measured import Measurer
 from teachclip.stages.evaluate.one_model import EvaluateResult
 from teachclip.stages.evaluate.stage import evaluate
+from teachclip.stages.labels.caption_mask import read_mask
+from teachclip.stages.labels.denoise import denoise
 from teachclip.stages.prepare.features.stage import features
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.score.estimate import estimate_scores
 from teachclip.stages.score.rescore import rescore
 from teachclip.stages.score.stage import score
+from teachclip.stages.search.index import index
+from teachclip.stages.search.library.stage import index_videos
+from teachclip.stages.search.stage import search
 from teachclip.stages.train.stage import train
 
 VIDEOS = 24
@@ -189,6 +198,46 @@ def test_evaluation_by_teachtexts_protocol(taught: Config) -> None:
     merged = _evaluated(taught, captions="mean")
     assert (merged.t2v["queries"], merged.v2t["queries"]) == (4, 4)
     assert merged.t2v["r5"] == 100.0
+
+
+def test_denoising_by_their_scores(taught: Config) -> None:
+    """Ranks are those of the mean of both teachers' scores; training leaves out what the mask says."""
+    denoising = DenoiseConfig(keep=6, mask=Path("mask.json"), teachers=taught.train.teachers, last="drop-video")
+    config = taught.model_copy(update={"denoise": denoising})
+    found = denoise(config)
+    dataset, seen = texts_of(config), ExpertView.open(config, {"audio": 0, "scene": 0})
+    split = usable_split(dataset, ["train"], student_view(config, dataset), seen)
+    store = ScoreStore.open(config.score_store)
+    texts = [(text.id, text_digest(text.caption)) for text in split.texts]
+    mean = np.zeros((len(texts), len(split.videos)))
+    videos = [(video, seen.digest(video)) for video in split.videos]
+    for name in taught.train.teachers:
+        reader = store.teacher(name).reader(texts, videos)
+        mean += reader.read(np.arange(len(texts)), np.arange(len(videos))).coarse
+    own = mean[np.arange(len(texts)), split.text_video]
+    ranks = (mean > own[:, None]).sum(axis=1) + 1
+    mask = read_mask(config.denoise_mask)
+    assert mask.dropped == {text.id: rank for text, rank in zip(split.texts, ranks, strict=True) if rank > 6}
+    assert 0 < found.dropped < found.texts
+    trained = config.train.model_copy(update={"run": Path("runs/denoised"), "captions_mask": Path("mask.json")})
+    result = train(config.model_copy(update={"train": trained}))
+    assert (result.texts, result.masked_texts) == (found.kept, found.dropped)
+
+
+def test_a_search_says_why_it_cannot_be_and_what_can(taught: Config, tmp_path: Path) -> None:
+    """There is nothing that would make words of a new sentence, or features of a new video."""
+    searching = taught.model_copy(update={"search": taught.search.model_copy(update={"run": Path("runs/taught")})})
+    clip = tmp_path / "clip.mp4"
+    clip.touch()
+    for ask in (
+        lambda: search(searching, ["a dog"]),
+        lambda: index(searching),
+        lambda: load(taught.run_folder),
+        lambda: index_videos([str(clip)], tmp_path / "library", str(taught.run_folder)),
+    ):
+        with pytest.raises(CheckpointError, match=r"TeachText's CE on 1 expert: .* no new sentence") as told:
+            ask()
+        assert "score as a teacher, and teach a student that sees frames" in str(told.value.hint)
 
 
 @pytest.mark.parametrize(

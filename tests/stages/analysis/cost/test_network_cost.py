@@ -136,3 +136,23 @@ def test_full_size_networks_are_counted_without_weights(name: str, monkeypatch: 
     found = count_network(named)
     expected = (found.parameters, found.pair, found.query, found.video, found.text)
     assert (*expected, found.bytes_float32, found.bytes_float16) == FULL[name]
+
+
+@pytest.mark.parametrize(("kind", "video", "text", "width"), [
+    # A sequence's pooling; reductions; four pairs of three layers; a gate each. The text's pooling; units; weights.
+    ("ce", 2 * 3 * 5 * 2 + (10 + 7) * 8 + 4 * (16 + 8 + 8) * 8 + 2 * 8 * 8,
+     6 * 4 * 4 + 6 * 4 * 3 + 2 * (12 + 8) * 8 + 12 * 2, 16),
+    ("moee", 2 * 3 * 5 * 2 + (10 + 5) * 5 + (7 + 7) * 7,
+     6 * 4 * 4 + 6 * 4 * 3 + (12 + 5) * 5 + (12 + 7) * 7 + 12 * 2, 12),
+])  # fmt: skip
+def test_networks_on_experts(kind: str, video: int, text: int, width: int) -> None:
+    modalities = {"a": {"width": 5, "tokens": 3, "clusters": 2}, "b": {"width": 7}}
+    words = {"width": 4, "words": 6, "clusters": 3, "ghosts": 1}
+    experts = {"modalities": modalities, "shared": 8, "text": words}
+    config = NetworkConfig.model_validate({"kind": kind, "experts": experts})
+    found = count_network(config)
+    assert (found.video, found.text, found.query) == (video, text, 0)
+    assert found.pair == width + 2  # products of the vectors, and of the weights of the experts that are there
+    assert [(each.name, each.shape) for each in found.stored] == [("vectors", (width,)), ("available", (2,))]
+    assert (found.bytes_float32, found.bytes_float16) == (4 * width + 2, 2 * width + 2)
+    assert found.parameters == sum(each.numel() for each in build_network(config).parameters())

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from teachclip.cache.vectors import exact_index
-from teachclip.configs.schema import NetworkConfig
+from teachclip.configs.schema import Config, NetworkConfig
 from teachclip.stages.analysis.cost import search_speed as module
 from teachclip.stages.analysis.cost.search_speed import INDEX, search_speed
+from teachclip.stages.analysis.cost.table import cost
 
 CPU = torch.device("cpu")
 WIDTH = 64
@@ -30,6 +31,15 @@ def test_every_network_is_timed_at_every_size() -> None:
     for each in found:
         assert 0 < each.fastest <= each.milliseconds <= each.slowest
         assert each.held == each.videos
+
+
+def test_networks_on_experts_are_timed_and_have_no_index_of_vectors() -> None:
+    experts = {"modalities": {"a": {"width": 5, "tokens": 3, "clusters": 2}, "b": {"width": 7}}, "shared": 8}
+    experts |= {"text": {"width": 4, "words": 6, "clusters": 3}}
+    network = {"kind": "ce", "experts": experts}
+    found = cost(Config.model_validate({"train": {"network": network}}), measure=True, videos=(30,), repeats=1)
+    assert [(each.name, each.videos) for each in found.speed] == [("train.network (ce)", 30)]
+    assert (found.training, found.methods[0].words, found.methods[0].frames) == ((), 6, 0)
 
 
 def test_ways_take_turns_and_the_first_round_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
