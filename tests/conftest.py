@@ -58,7 +58,7 @@ class Bucket:
         return f"s3://{self.name}"
 
     def request(self, method: str, key: str = "", data: bytes | None = None) -> bytes:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         headers = {"Authorization": "AWS4-HMAC-SHA256 Credential=owner/20260101/us-east-1/s3/aws4_request"}
         connection.request(method, f"/{self.name}/{key}" if key else f"/{self.name}", data, headers)
         answer = connection.getresponse()

@@ -80,11 +80,6 @@ class FeatureCache:
             raise CacheError(f"{video!r} has no such features: {why}", where=str(self.folder))
         return shard.read_part(position, part)
 
-    def lengths(self, video: str) -> list[int]:
-        """Rows of each part of a video, without reading any."""
-        shard, position = self._place(video)
-        return shard.lengths(position)
-
     def digest(self, video: str) -> bytes:
         """16 bytes that stand for the features of a video."""
         shard, position = self._place(video)

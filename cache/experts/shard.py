@@ -164,11 +164,6 @@ class FeatureShard:
         """R, of all its videos."""
         return int(self._row_starts[-1])
 
-    def lengths(self, position: int) -> list[int]:
-        """Rows of each part of one video."""
-        first, last = self._part_starts[position : position + 2]
-        return [int(length) for length in np.diff(self._row_starts[first : last + 1])]
-
     def digest(self, position: int) -> bytes:
         """16 bytes that stand for the features of one video."""
         first, last = self._part_starts[position : position + 2]

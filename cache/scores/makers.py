@@ -32,9 +32,6 @@ class Maker:
     torch: str
     teachclip: str
 
-    def __str__(self) -> str:
-        return f"{self.device}, {self.precision}, torch {self.torch}, release {self.teachclip}"
-
 
 def note_maker(tile: Tile, shard: int, maker: Maker) -> None:
     """Note what made a shard that is complete; where that cannot be written, nobody knows."""

@@ -27,6 +27,12 @@ def _umask() -> int:
 _MODE = 0o666 & ~_umask()
 
 
+def free_bytes(folder: Path) -> int:
+    """Bytes that are free where `folder` lies, or will lie."""
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    return shutil.disk_usage(there).free
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename inside `folder` survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)

@@ -62,7 +62,8 @@ class Dataset:
 
     `validation`: the split that chooses the best network: `test` only where `data.validation` says so. `left_out`: what
     is wrong with samples of shards, which are therefore not among the videos, in words. `unlabelled`: further videos,
-    all for training, that have no captions and are not among the others.
+    all for training, that have no captions and are not among the others. `unfused`: where all captions of a video are
+    one text, the texts that they were.
     """
 
     videos: tuple[Video, ...]
@@ -70,6 +71,7 @@ class Dataset:
     validation: SplitName = "val"
     left_out: tuple[str, ...] = ()
     unlabelled: tuple[Video, ...] = ()
+    unfused: tuple[Text, ...] = ()
 
     def with_unlabelled(self) -> "Dataset":
         """The same with the videos that have no captions behind the others: what is decoded."""

@@ -7,10 +7,10 @@ from ...cache.storage.identity import JSON
 from ...configs.schema import Config, TeacherConfig
 from ...errors import CacheError
 from ...remedies import Prepare, Remedy
-from .views import ExpertView, stored_experts
+from .views import View, stored_experts
 
 
-def teacher_frames(config: Config, teacher: TeacherConfig, students: FrameCache | ExpertView) -> FrameCache:
+def teacher_frames(config: Config, teacher: TeacherConfig, students: View) -> FrameCache:
     """The frame cache that `teacher` sees: the student's, or its own.
 
     Raises:
@@ -48,11 +48,11 @@ class TeacherFrames:
         self,
         config: Config,
         names: Sequence[str],
-        students: FrameCache | ExpertView,
+        students: View,
         scored: Mapping[str, Mapping[str, JSON]] | None = None,
     ) -> None:
         known = {teacher.name: teacher for teacher in config.score.teachers}
-        self._students, self._views = students, dict[str, FrameCache | ExpertView]()
+        self._students, self._views = students, dict[str, View]()
         self.caches = {config.frames_folder: students} if isinstance(students, FrameCache) else {}
         self.folders = {}
         for name in names:
@@ -65,11 +65,11 @@ class TeacherFrames:
                 self.caches[folder] = own
             self.folders[name], self._views[name] = folder, self.caches[folder]
         others = {id(view): view for view in self._views.values() if view is not students}
-        self.views: tuple[FrameCache | ExpertView, ...] = (students, *others.values())
+        self.views: tuple[View, ...] = (students, *others.values())
 
-    def __getitem__(self, name: str) -> FrameCache | ExpertView:
+    def __getitem__(self, name: str) -> View:
         return self._views[name]
 
-    def others(self) -> dict[str, FrameCache | ExpertView]:
+    def others(self) -> dict[str, View]:
         """What teachers see that do not see what the student does."""
         return {name: view for name, view in self._views.items() if view is not self._students}

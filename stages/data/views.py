@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...cache.experts.cache import FeatureCache
 from ...cache.frames.cache import FrameCache
 from ...cache.storage.identity import JSON, identity_digest
 from ...configs.schema import Config, ExpertsConfig
@@ -57,10 +56,9 @@ class ExpertView:
         """The experts of these names, of which a network takes so many rows of a video (0: one vector).
 
         Raises:
-            CacheError: features have not been made, or are damaged.
+            As `ExpertSet.open`.
         """
-        caches = {name: FeatureCache.open(config.expert_folder(name)) for name in tokens}
-        return cls(ExpertSet(caches, tokens), worded)
+        return cls(ExpertSet.open(config, tokens), worded)
 
     def digest(self, video: str) -> bytes:
         """See `VideoView`."""
@@ -71,12 +69,16 @@ class ExpertView:
         return np.full((len(videos), self.max_frames), np.nan)
 
 
+type View = FrameCache | ExpertView
+"""What networks see: frames, or features of experts."""
+
+
 def network_experts(config: Config, experts: ExpertsConfig, words: WordSet) -> ExpertView:
     """What a network on experts sees, of videos whose captions have words.
 
     Raises:
         CacheError: features have not been made, or are damaged.
-        ConfigError: an expert is of another width than the network takes; names them.
+        ConfigError: there is no such expert, or one is of another width than the network takes; names them.
     """
     view = ExpertView.open(config, {name: each.tokens for name, each in experts.modalities.items()}, set(words.usable))
     wrong = [
@@ -99,12 +101,13 @@ def stored_experts(config: Config, identity: Mapping[str, JSON]) -> ExpertView |
 
     Raises:
         CacheError: features have not been made, or are damaged.
+        ConfigError: there is no such expert any more.
     """
     names = [key.removeprefix(EXPERT) for key in identity if key.startswith(EXPERT)]
     return ExpertView.open(config, dict.fromkeys(names, 0)) if names else None
 
 
-def student_view(config: Config, dataset: Dataset) -> "FrameCache | ExpertView":
+def student_view(config: Config, dataset: Dataset) -> View:
     """What the network that is trained sees of the videos of `dataset` (`texts_of`).
 
     Raises:
@@ -117,13 +120,13 @@ def student_view(config: Config, dataset: Dataset) -> "FrameCache | ExpertView":
     return network_experts(config, network.experts, open_words(config, network.experts, dataset))
 
 
-def view_identity(view: "FrameCache | ExpertView") -> dict[str, JSON]:
+def view_identity(view: View) -> dict[str, JSON]:
     """What scores were made from, as far as it is of the videos."""
     start = EXPERT if isinstance(view, ExpertView) else "prepare."
     return {f"{start}{key}": value for key, value in view.identity.items()}
 
 
-def view_inputs(view: "FrameCache | ExpertView", videos: Sequence[str], *, pin: bool = False) -> VideoInputs:
+def view_inputs(view: View, videos: Sequence[str], *, pin: bool = False) -> VideoInputs:
     """What is read of these videos, batch by batch; frames, with `pin`, into page-locked memory."""
     return ExpertInputs(view.experts, videos) if isinstance(view, ExpertView) else FrameInputs(view, videos, pin)
 
@@ -154,15 +157,14 @@ def open_words(config: Config, experts: ExpertsConfig, dataset: Dataset, encoder
             where="train.network.experts.text.encoder",
             hint=Remedy("name one", Change({"train.network.experts.text.encoder": "NAME"})),
         )
-    fused = config.features.captions == "fused"
-    found = WordSet.open(config, name, read_dataset(config.data) if fused else dataset)
+    found = WordSet.open(config, name, dataset, experts.text.words)
     if found.width and found.width != experts.text.width:
         raise ConfigError(
             f"words of {name} have {found.width} numbers, and the network takes {experts.text.width}",
             where="train.network.experts.text.width",
             hint=Remedy("set it as the words are", Change({"train.network.experts.text.width": found.width})),
         )
-    return WordSet(found.cache, experts.text.words, found.fused)
+    return found
 
 
 def words_of(words: WordSet, dataset: Dataset) -> Callable[[Sequence[str]], Tensor]:

@@ -16,6 +16,7 @@ from ..labels.caption_mask import captions_digest
 from ..runtime.reporting import Reporter
 from .stage import evaluate_sets
 
+_CAME_LATER = ("captions", "text")  # of `evaluate`: with their defaults, names are those that files have had before
 NOT_IDENTITY = {"run", "split", "device", "block"}  # of `evaluate`: where and how fast, not what
 
 
@@ -96,9 +97,11 @@ class Measurer:
 
     def _file(self, config: Config, of: Config) -> str:
         """A name that stands for the test split, and for how `config` counts ranks."""
-        came_later = {key for key in ("captions", "text") if key not in config.evaluate.model_fields_set}
-        settings = config.evaluate.model_dump_json(exclude=NOT_IDENTITY | came_later)
-        key = (of.data, of.frames_folder, of.evaluate.split, settings)
+        fields = type(config.evaluate).model_fields
+        unchanged = {key for key in _CAME_LATER if getattr(config.evaluate, key) == fields[key].default}
+        settings = config.evaluate.model_dump_json(exclude=NOT_IDENTITY | unchanged)
+        seen = (of.frames_folder, of.features.model_dump_json(), config.train.network.model_dump_json())
+        key = (of.data, of.evaluate.split, settings, *seen)
         if key not in self._digests:
             dataset = texts_of(of)
             view = student_view(of.model_copy(update={"train": config.train}), dataset)

@@ -19,7 +19,7 @@ from ...remedies import Change, Remedy
 from ..data.dataset import Text
 from ..data.usable_split import UsableSplit, usable_split
 from ..data.video_inputs import TextInputs
-from ..data.views import ExpertView, VideoView, network_experts, open_words, texts_of, view_inputs
+from ..data.views import VideoView, View, network_experts, open_words, texts_of, view_inputs
 from ..models.checkpoints.files import load_network
 from ..models.common.network import VideoTextNetwork
 from ..models.shortened import shorten, split_width
@@ -136,7 +136,7 @@ class OneModel:
         )
         return _kept(result, queries, kept) if kept else result
 
-    def _view(self, of: Config) -> FrameCache | ExpertView:
+    def _view(self, of: Config) -> View:
         """What the network sees of a test set."""
         if not isinstance(self.network, VideoTextNetwork):
             experts = self.network.config.experts
@@ -145,13 +145,13 @@ class OneModel:
         check_fits(self.network, frames, of.frames_folder)
         return frames
 
-    def _split(self, of: Config, frames: FrameCache | ExpertView) -> UsableSplit:
+    def _split(self, of: Config, frames: View) -> UsableSplit:
         split = measured_split(of, frames)
         if split.left_out:
             self.reporter.warn(f"{split.left_out} {of.evaluate.split} videos have no usable frames and are left out")
         return split
 
-    def _rank(self, of: Config, split: UsableSplit, frames: FrameCache | ExpertView) -> tuple[Ranking, str | None]:
+    def _rank(self, of: Config, split: UsableSplit, frames: View) -> tuple[Ranking, str | None]:
         """Ranks, and what to say of scores that were changed."""
         videos, together = len(split.videos), self.settings.captions == "mean"
 

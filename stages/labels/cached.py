@@ -22,7 +22,7 @@ from ...plurals import counted
 from ...remedies import Remedy, RemoveScores, Score
 from ..data.teacher_frames import TeacherFrames
 from ..data.usable_split import UsableSplit
-from ..data.views import ExpertView
+from ..data.views import View
 from ..runtime.reporting import Reporter
 from .frame_scores import carrier_of, no_frame_scores, tell_without
 from .named_teachers import told_how_to_score
@@ -50,7 +50,7 @@ class CachedTeacher:
 def cached_teachers(
     config: Config,
     split: UsableSplit,
-    frames: FrameCache | ExpertView,
+    frames: View,
     seen: TeacherFrames,
     reporter: Reporter,
     unlabelled: Sequence[str] = (),

@@ -5,20 +5,19 @@ from typing import Literal
 
 import numpy as np
 
-from ...cache.frames.cache import FrameCache
 from ...cache.scores.reading.reader import ScoreReader
 from ...cache.scores.store import ScoreCache
 from ...cache.storage.identity import refuse_difference, text_digest
 from ...plurals import counted
 from ..data.usable_split import UsableSplit
-from ..data.views import ExpertView
+from ..data.views import ExpertView, View
 from ..runtime.reporting import Reporter
 
 
 def open_reader(
     cache: ScoreCache,
     split: UsableSplit,
-    frames: FrameCache | ExpertView,
+    frames: View,
     accept: Sequence[Literal["pixels"]],
     reporter: Reporter,
     *,

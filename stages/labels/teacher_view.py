@@ -4,12 +4,11 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from ...cache.frames.cache import FrameCache
 from ...cache.storage.identity import identity_digest
 from ...configs.schema import Config, ExpertsConfig, TeacherConfig
 from ..data.dataset import Dataset
 from ..data.teacher_frames import teacher_frames
-from ..data.views import ExpertView, network_experts, open_words, words_of
+from ..data.views import View, network_experts, open_words, words_of
 from ..models.checkpoints.files import network_config_of
 
 
@@ -24,9 +23,7 @@ def teacher_experts(config: Config, teacher: TeacherConfig) -> ExpertsConfig | N
     return network.experts if network is not None and network.on_experts else None
 
 
-def teacher_view(
-    config: Config, teacher: TeacherConfig, students: FrameCache | ExpertView, dataset: Dataset
-) -> FrameCache | ExpertView:
+def teacher_view(config: Config, teacher: TeacherConfig, students: View, dataset: Dataset) -> View:
     """What `teacher` sees of `dataset` (`texts_of`); what the student sees itself, where it is the same frames.
 
     Raises:

@@ -1,12 +1,11 @@
 """Bytes and minutes that prepare will take, before anything runs."""
 
-import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ...cache.frames.cache import FrameFolder
+from ...cache.storage.publish import free_bytes
 from ...configs.schema import Config
 from ...errors import CacheError
 from ...remedies import Change, Remedy
@@ -102,7 +101,7 @@ def _estimate(dataset: Dataset, plans: Sequence[ShardPlan], config: Config) -> P
         bytes_at_most=None if settings.storage == "jpeg" else full,
         seconds=share * sum(decoded.seconds for decoded in seen) / workers,
         workers=workers,
-        free=_free(config.frames_folder),
+        free=free_bytes(config.frames_folder),
         probed=len(seen),
         asked_again=sum(plan.asked_again for plan in plans),
         compared=len(touched),
@@ -112,7 +111,7 @@ def _estimate(dataset: Dataset, plans: Sequence[ShardPlan], config: Config) -> P
 
 def refuse_without_room(dataset: Dataset, plans: Sequence[ShardPlan], config: Config) -> None:
     """Probe when full clips would not fit; refuse when what the probe tells would not either."""
-    settings, free = config.prepare, _free(config.frames_folder)
+    settings, free = config.prepare, free_bytes(config.frames_folder)
     if raw_bytes(sum(len(plan.jobs) for plan in plans), settings.max_frames, settings.image_size) < free:
         return
     needed = _estimate(dataset, plans, config).bytes
@@ -123,9 +122,3 @@ def refuse_without_room(dataset: Dataset, plans: Sequence[ShardPlan], config: Co
             where=str(config.frames_folder),
             hint=Remedy("take a larger disk", Change({"work": "/other/folder"}), otherwise=smaller),
         )
-
-
-def _free(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

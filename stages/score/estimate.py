@@ -152,7 +152,8 @@ def _estimate(
             where=str(config.data.origin),
         )
     held = store.teacher(teacher.name) if store and teacher.name in store.teachers else None
-    frames, logits = (held.frames, held.frame_logits) if held else (frames, teacher.cross_encoder is None)
+    on_frames = teacher.cross_encoder is None and teacher_experts(config, teacher) is None
+    frames, logits = (held.frames, held.frame_logits) if held else (frames, on_frames)
     there = [one.tile for one in look_up(held.tiles, asked.texts, asked.videos) if one.pairs] if held else []
     left = [(tile.spec, shard) for tile in there for shard in missing_shards(tile)]
     kind, added = _added(config, teacher, asked, frames, logits, store, held)

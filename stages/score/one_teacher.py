@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from ... import __version__
-from ...cache.frames.cache import FrameCache
 from ...cache.scores.lookup import Held, renumbered
 from ...cache.scores.makers import Maker, makers, note_maker
 from ...cache.scores.reading.tile_rows import TileRows
@@ -24,7 +23,7 @@ from ...plurals import counted
 from ...remedies import Change, Remedy
 from ..data.dataset import Dataset
 from ..data.usable_split import UsableSplit
-from ..data.views import ExpertView, view_identity
+from ..data.views import ExpertView, View, view_identity
 from ..labels.frame_scores import gives_frame_logits
 from ..labels.teacher_view import teacher_words
 from ..models.checkpoints.files import checkpoint_digest
@@ -92,7 +91,7 @@ def together(parts: Sequence[TeacherScores]) -> TeacherScores:
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """What is asked for of one tile: its shards that hold any of it, and those of them that this worker is to make."""
 
     held: Held
@@ -107,6 +106,10 @@ class _Work:
         """The shards that are not complete."""
         return [shard for shard in missing_shards(self.tile) if shard in self.shards]
 
+    def missing_here(self) -> list[int]:
+        """Those that this worker is to make."""
+        return [shard for shard in self.missing() if shard in self.mine]
+
 
 class OneTeacher:
     """One teacher's part of the stage: `frames` is what it sees, `split` what it scores, of `dataset`."""
@@ -116,7 +119,7 @@ class OneTeacher:
         config: Config,
         settings: TeacherConfig,
         split: UsableSplit,
-        frames: FrameCache | ExpertView,
+        frames: View,
         store: ScoreStore,
         reporter: Reporter,
         part: WorkerPart,
@@ -250,14 +253,14 @@ class OneTeacher:
             self.frames.times([self.split.videos[place] for place in tile.videos]),
         )
 
-    def _work(self, cache: ScoreCache) -> list[_Work]:
+    def _work(self, cache: ScoreCache) -> list[Work]:
         """Shards are counted over all tiles, by name: every worker counts the same."""
         work, first = [], 0
         for held in cache.look_up(self.texts, self.videos):
             layout = held.tile.spec
             if held.pairs:
                 shards = frozenset(np.unique(held.rows // layout.shard_texts).tolist())
-                work.append(_Work(held, shards, frozenset(k for k in shards if self.part.has(first + k))))
+                work.append(Work(held, shards, frozenset(k for k in shards if self.part.has(first + k))))
             first += layout.shards
         return work
 
@@ -290,11 +293,11 @@ class OneTeacher:
     def _frames_identity(self) -> dict[str, JSON]:
         return view_identity(self.frames)
 
-    def _score(self, cache: ScoreCache, work: Sequence[_Work], ranks: OwnRanks | None) -> tuple[int, OwnRanks | None]:
+    def _score(self, cache: ScoreCache, work: Sequence[Work], ranks: OwnRanks | None) -> tuple[int, OwnRanks | None]:
         """Make this worker's shards that are missing; how many, and the ranks in the first."""
         done, maker = 0, self._maker(cache)
         for each in work:
-            tile, missing = each.tile, [shard for shard in each.missing() if shard in each.mine]
+            tile, missing = each.tile, each.missing_here()
             if not missing:
                 continue
             scorer = self._scorer(cache, tile, self._captions(each, missing))
@@ -334,7 +337,7 @@ class OneTeacher:
                 self.reporter.warn(f"{self.name}: {made} made in {other.precision}; now it is {maker.precision}")
         return maker
 
-    def _captions(self, work: _Work, shards: Sequence[int]) -> list[str]:
+    def _captions(self, work: Work, shards: Sequence[int]) -> list[str]:
         """Captions of a tile's rows; "" for those that are gone and not needed for these shards.
 
         Raises:
@@ -362,7 +365,7 @@ class OneTeacher:
                 )
         return [self.captions.get(key, "") for key in tile.text_ids]
 
-    def _check_ranks(self, work: Sequence[_Work]) -> OwnRanks | None:
+    def _check_ranks(self, work: Sequence[Work]) -> OwnRanks | None:
         """Ranks of the captions' own videos in the first complete shard that has any.
 
         Raises:

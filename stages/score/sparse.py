@@ -25,10 +25,11 @@ from ...plurals import counted
 from ...remedies import Remedy, Score
 from ..data.teacher_frames import TeacherFrames
 from ..data.usable_split import UsableSplit
-from ..data.views import VideoView, student_view
+from ..data.views import VideoView, View, student_view
 from ..models.frozen.cross_encoder import CrossEncoder, Document
 from ..runtime.device import choose_device
-from .one_teacher import OneTeacher
+from .chance_check import OwnRanks
+from .one_teacher import OneTeacher, Work
 from .scorer import Block, BlockScorer
 
 _PAIRS = 256  # whose pictures are in memory at a time
@@ -112,8 +113,6 @@ class SparseTeacher(OneTeacher):
         ConfigError: it is a re-ranker, too.
     """
 
-    _told = False
-
     @property
     def _where(self) -> str:
         return f"score.teachers.{self.name}.cross_encoder"
@@ -166,28 +165,36 @@ class SparseTeacher(OneTeacher):
             "documents": self.documents.digest,
         }
 
+    @cached_property
+    def _chooser_saw(self) -> View:
+        """What the other teacher saw of the videos."""
+        by, students = self._asked.by, student_view(self.config, self.dataset)
+        return TeacherFrames(self.config, [by], students, {by: self.chooser.identity})[by]
+
+    def _score(self, cache: ScoreCache, work: Sequence[Work], ranks: OwnRanks | None) -> tuple[int, OwnRanks | None]:
+        self._tell_hours(work)
+        return super()._score(cache, work, ranks)
+
     def _scorer(self, cache: ScoreCache, tile: Tile, captions: Sequence[str]) -> BlockScorer:
-        self._tell_hours()
         choose = Candidates(self._chooser_of(tile), tile, self._asked.top)
         return SparseScorer(self.reranker, self.documents, choose, tile, captions, self.config.score.text_batch)
 
     def _chooser_of(self, tile: Tile) -> ScoreReader:
         """The other teacher's scores of a tile's texts and videos, by the frames that it saw."""
-        by, students = self._asked.by, student_view(self.config, self.dataset)
-        seen = TeacherFrames(self.config, [by], students, {by: self.chooser.identity})[by]
         texts = list(zip(tile.text_ids, map(bytes, tile.text_digests), strict=True))
-        return self.chooser.reader(texts, [(video, seen.digest(video)) for video in tile.video_ids])
+        return self.chooser.reader(texts, [(video, self._chooser_saw.digest(video)) for video in tile.video_ids])
 
-    def _tell_hours(self) -> None:
-        """Say once what is ahead, before anything is scored."""
-        if self._told:
+    def _tell_hours(self, work: Sequence[Work]) -> None:
+        """Say what is ahead of this worker, before anything is scored."""
+        rows = [(each.tile.spec, each.tile.spec.rows(shard)) for each in work for shard in each.missing_here()]
+        texts = sum(len(of) for _, of in rows)
+        if not texts:
             return
-        self._told = True
-        pairs = len(self.texts) * (min(self._asked.top, len(self.videos)) + 1)
-        rate = pairs_per_second(self.reranker, self.documents, self.split)
+        pairs = sum(len(of) * spec.per_text for spec, of in rows)
+        rate = time_pairs(self.reranker, self.documents, self.split)
         chosen = f"the {counted(self._asked.top, 'video')} that {self._asked.by} finds best, and the own one"
         self.reporter.info(
-            f"{self.name}: about {counted(pairs, 'pair')}, of {counted(len(self.texts), 'caption')} {chosen}; "
+            f"{self.name}: about {counted(pairs, 'pair')}, of {counted(texts, 'caption')} {chosen}; "
             f"{pairs / rate / 3600:.2g} hours at {rate:,.0f} a second, measured on {TIMED}"
         )
 
@@ -196,11 +203,11 @@ def time_reranker(config: Config, teacher: TeacherConfig, split: UsableSplit, fr
     """Pairs per second of a re-ranker, which is loaded for it."""
     assert teacher.cross_encoder is not None
     documents = documents_of(teacher.cross_encoder, split, frames, f"score.teachers.{teacher.name}.cross_encoder")
-    return pairs_per_second(CrossEncoder(teacher, choose_device(config.score.device)), documents, split)
+    return time_pairs(CrossEncoder(teacher, choose_device(config.score.device)), documents, split)
 
 
-def pairs_per_second(reranker: CrossEncoder, documents: Documents, split: UsableSplit) -> float:
-    """How fast a re-ranker is, on 64 pairs of a split; the first pass, which is slower, does not count."""
+def time_pairs(reranker: CrossEncoder, documents: Documents, split: UsableSplit) -> float:
+    """Pairs per second of a re-ranker, on 64 of a split; the first pass, which is slower, does not count."""
     texts = [split.texts[k % len(split.texts)] for k in range(TIMED)]
     pairs = [(text.id, split.videos[k % len(split.videos)]) for k, text in enumerate(texts)]
     for _ in range(2):

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from ...cache.features import FeatureShards
-from ...cache.frames.cache import FrameCache
 from ...cache.scores.store import ScoreCache
 from ...errors import DataError
 from ..data.video_inputs import encoded
-from ..data.views import ExpertView, view_inputs
+from ..data.views import View, view_inputs
 from ..models.common.network import Features
 from ..models.frozen.teacher import Teacher, may_be_shared
 from ..runtime.reporting import Reporter
@@ -43,7 +42,7 @@ class VideoEncoder:
         self,
         teacher: Teacher,
         cache: ScoreCache,
-        frames: FrameCache | ExpertView,
+        frames: View,
         device: torch.device,
         batch: int,
         part: WorkerPart = WHOLE,

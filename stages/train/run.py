@@ -18,7 +18,7 @@ from ...errors import ConfigError, StoppedEarly
 from ...plurals import counted
 from ..data.usable_split import UsableSplit
 from ..data.video_inputs import DeviceFrames, FrameInputs, MemoryInputs, TextInputs, VideoInputs
-from ..data.views import ExpertView, view_inputs
+from ..data.views import ExpertView, View, view_inputs
 from ..labels.cached import label_source
 from ..labels.online import OnlineTeacher, online_teachers, teacher_inputs
 from ..models.build import build_network
@@ -80,9 +80,7 @@ class TrainResult:
     left_over: int = 0
 
 
-def _build(
-    config: Config, frames: FrameCache | ExpertView, device: torch.device, reporter: Reporter
-) -> RetrievalNetwork:
+def _build(config: Config, frames: View, device: torch.device, reporter: Reporter) -> RetrievalNetwork:
     settings = config.train
     torch.manual_seed(settings.seed)
     if (init := config.init_checkpoint) is None:

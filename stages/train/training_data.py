@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...cache.frames.cache import FrameCache
 from ...cache.scores.store import ScoreStore
 from ...cache.storage.identity import JSON, canonical, digest_of, identity_digest
 from ...configs.schema import Config
@@ -18,7 +17,7 @@ from ..data.dataset import Dataset
 from ..data.experts.inputs import WordSet
 from ..data.teacher_frames import TeacherFrames
 from ..data.usable_split import UsableSplit, UsableUnlabelled, usable_split, usable_unlabelled
-from ..data.views import ExpertView, open_words, student_view, texts_of
+from ..data.views import View, open_words, student_view, texts_of
 from ..labels.cached import CachedTeacher, batch_groups, cached_teachers
 from ..labels.caption_mask import captions_digest, read_mask
 from ..labels.named_teachers import made_from
@@ -52,7 +51,7 @@ class TrainingData:
         validated_on: `val` is the validation split, or the test split, as `data.validation` said.
     """
 
-    frames: FrameCache | ExpertView
+    frames: View
     seen: TeacherFrames
     masked: Masked | None
     train: UsableSplit

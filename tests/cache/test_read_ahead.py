@@ -1,11 +1,14 @@
 """Read ahead: order, errors, bounded depth, and a thread that always ends."""
 
 import gc
+import itertools
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
+from teachclip.cache import read_ahead as module
 from teachclip.cache.read_ahead import read_ahead
 
 
@@ -28,7 +31,7 @@ def test_reads_while_the_consumer_works_but_not_further_than_depth() -> None:
     read: list[int] = []
     with read_ahead(lambda n: read.append(n) or n, range(100), depth=3) as results:  # type: ignore[func-returns-value]
         assert next(results) == 0
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 120
         while len(read) < 5 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.05)
@@ -79,15 +82,29 @@ def test_an_exception_in_the_loop_ends_the_thread() -> None:
     assert threads() == []
 
 
-def test_waiting_is_counted() -> None:
-    def slow(n: int) -> int:
-        time.sleep(0.05)
+def test_waiting_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which a second passes with each reading: of a slow reader while it is waited for, or before."""
+    now, asked, waiting = [0.0], itertools.count(), threading.Semaphore(0)
+
+    def clock() -> float:
+        told = now[0]
+        if next(asked) % 2 == 0:  # before a result is taken; the next one is behind it
+            waiting.release()
+        return told
+
+    def quick(n: int) -> int:
+        now[0] += 1.0
         return n
 
+    def slow(n: int) -> int:
+        assert waiting.acquire(timeout=120)
+        return quick(n)
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=clock))
     results = read_ahead(slow, range(3), depth=1)
     assert list(results) == [0, 1, 2]
-    assert 0.1 < results.waited < 1.5
-    quick = read_ahead(lambda n: n, range(3), depth=4)
-    time.sleep(0.1)
-    list(quick)
-    assert quick.waited < 0.05
+    assert results.waited == 3.0
+    results = read_ahead(quick, range(3), depth=4)
+    results._worker.thread.join()
+    assert list(results) == [0, 1, 2]
+    assert results.waited == 0.0

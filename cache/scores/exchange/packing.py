@@ -22,7 +22,7 @@ from ....plurals import counted
 from ....remedies import Again, ExportScores, MergeScores, Option, Remedy, Score
 from ...storage.locations import MANIFEST, WRITTEN, Location, Remote, at_once, location_of
 from ...storage.locations import folder as local_folder
-from ...storage.publish import TEMPORARY, make_folder, publish, sync_folder
+from ...storage.publish import TEMPORARY, free_bytes, make_folder, publish, sync_folder
 from ...storage.sealed import METADATA, seal, unseal
 from ...storage.system_files import any_left_by_system, left_by_system
 from ...storage.untrusted import (
@@ -221,8 +221,7 @@ class Import:
         )
 
     def _refuse_lack_of_room(self) -> None:
-        here = next(folder for folder in (self.path.absolute(), *self.path.absolute().parents) if folder.exists())
-        free = shutil.disk_usage(here).free
+        free = free_bytes(self.path)
         if not self.already and self.bytes > free:
             raise CacheError(f"takes {self.bytes:,} bytes, {free:,} are free", where=str(self.path), hint=ROOM)
 

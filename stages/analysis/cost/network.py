@@ -74,7 +74,7 @@ def count_network(config: NetworkConfig, *, published_form: bool = False) -> Net
     """
     with FakeTensorMode():
         network = fake_network(config).train(published_form)
-        video, videos = _counted(lambda: encode_fake_videos(network, 1), last=0)
+        video, videos = _counted(lambda: _fake_video(network), last=0)
         words = network.config.words
         ids = torch.zeros(1, words, dtype=torch.long)
         text, texts = _counted(lambda: network.encode_texts(ids), last=words)
@@ -101,23 +101,17 @@ def fake_network(config: NetworkConfig) -> VideoTextNetwork:
         return build_clip_network(config.model_copy(update={"trunk": trunk})).eval()
 
 
-def encode_fake_videos(network: VideoTextNetwork, count: int, tokens: bool = False) -> Features:
-    """Features of `count` videos whose frames are all there, inside a FakeTensorMode.
-
-    Args:
-        tokens: from class tokens of a frozen trunk, computed earlier.
-    """
+def _fake_video(network: VideoTextNetwork) -> Features:
+    """Features of a video whose frames are all there, inside a FakeTensorMode."""
     size, frames = network.trunk.image_size, network.config.frames
-    mask = torch.ones(count, frames, dtype=torch.bool)
-    if tokens:
-        return network.encode_videos(torch.empty(count, frames, network.trunk.width), mask)
-    pixels = torch.empty(count, frames, 3, size, size)
+    mask = torch.ones(1, frames, dtype=torch.bool)
+    pixels = torch.empty(1, frames, 3, size, size)
     if network.config.kind != "ts2net":
         return network.encode_videos(pixels, mask)
     sizes = network.trunk.sizes
     assert sizes is not None
     special, patches = network.config.ts2net, (size // sizes.patch_size) ** 2
-    noise = torch.empty(count, frames, special.samples if special.sigma else 1, patches)
+    noise = torch.empty(1, frames, special.samples if special.sigma else 1, patches)
     # Its own noise is seeded by the pixels, which fake frames have none of.
     return network.encode_videos(pixels, mask, noise)  # type: ignore[call-arg]
 

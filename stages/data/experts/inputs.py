@@ -136,7 +136,7 @@ class WordSet:
         """The words of text encoder `name`.
 
         Args:
-            dataset: whose captions they must be of, as `read_dataset` gives it.
+            dataset: whose captions they must be of, each by itself or fused.
             words: so many of a caption are wanted.
 
         Raises:
@@ -195,14 +195,14 @@ class WordInputs:
 
 
 def captions_by_video(dataset: Dataset) -> dict[str, list[str]]:
-    """The captions of each video that has any, in their order."""
+    """The captions of each video that has any, in their order; of fused ones, what they were made of."""
     captions: dict[str, list[str]] = {}
-    for text in dataset.texts:
+    for text in dataset.unfused or dataset.texts:
         captions.setdefault(text.video, []).append(text.caption)
     return captions
 
 
-def captions_digest(captions: Sequence[str]) -> bytes:
+def video_captions_digest(captions: Sequence[str]) -> bytes:
     """16 bytes that stand for the captions of one video, in their order."""
     return digest(*map(text_digest, captions))
 
@@ -216,7 +216,7 @@ def refuse_other_captions(cache: FeatureCache, dataset: Dataset) -> None:
     wrong = [
         f"{video}: {'other captions' if video in cache.statuses else 'no words'}"
         for video, captions in captions_by_video(dataset).items()
-        if video not in cache.statuses or cache.source(video) != captions_digest(captions)
+        if video not in cache.statuses or cache.source(video) != video_captions_digest(captions)
     ]
     if wrong:
         more = [f"... and {len(wrong) - 5} more"] if len(wrong) > 5 else []
@@ -228,4 +228,4 @@ def refuse_other_captions(cache: FeatureCache, dataset: Dataset) -> None:
 def fused_captions(dataset: Dataset) -> Dataset:
     """The data set with one text a video: its captions one after the other (published for DiDeMo, ActivityNet)."""
     texts = tuple(Text(f"{video}#0", video, " ".join(each)) for video, each in captions_by_video(dataset).items())
-    return replace(dataset, texts=texts)
+    return replace(dataset, texts=texts, unfused=dataset.texts)

@@ -8,11 +8,10 @@ import torch
 from open_clip.tokenizer import HFTokenizer
 from torch import Tensor
 
-from ....errors import ConfigError, UnreachableError
+from ....errors import UnreachableError
+from ...runtime.extras import needs
 from .hub import quiet_hub, why_out_of_reach
 from .tokens import VOCABULARY, tokenize, tokenize_telling
-
-INSTALL = "install it with the extra: pip install 'teachclip[hf]'"
 
 
 class Tokenizer(Protocol):
@@ -86,7 +85,7 @@ class HubTokenizer:
 
 @lru_cache(4)
 def _hub_tokenizer(name: str, mode: str | None, options: tuple[tuple[str, Any], ...]) -> HFTokenizer:
-    import_transformers(f"the tokenizer {name}")
+    needs("transformers", "hf", "train.network.trunk", f"the tokenizer {name}")
     try:
         with quiet_hub():
             return HFTokenizer(name, tokenizer_mode=mode, **dict(options))
@@ -97,22 +96,6 @@ def _hub_tokenizer(name: str, mode: str | None, options: tuple[tuple[str, Any], 
             where="train.network.trunk",
             details=[reason],
             hint="fetch it where the network is, into the hub's cache (HF_HUB_CACHE), and bring that here",
-        ) from error
-
-
-def import_transformers(what: str) -> None:
-    """See that the library is there.
-
-    Raises:
-        ConfigError: it is not; says what needs it.
-    """
-    try:
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"{what} needs the library transformers, which is not installed",
-            where="train.network.trunk",
-            hint=INSTALL,
         ) from error
 
 

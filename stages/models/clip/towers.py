@@ -20,11 +20,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ....configs.schema import PixelConfig
+from ...runtime.extras import needs
 from .base import Trunk
 from .described import Described
 from .pixels import CLIP_PIXELS
 from .quick_gelu import use_light_quick_gelu
-from .tokenizers import import_transformers, tokenizer_of
+from .tokenizers import tokenizer_of
 from .trunk import CLIP_NOTES
 
 TEXT_SETTINGS = Path(__file__).with_name("text_settings.json")
@@ -216,7 +217,7 @@ def _text_settings(text: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     if not name:
         yield text
         return
-    import_transformers(f"the text tower {name}")
+    needs("transformers", "hf", "train.network.trunk", f"the text tower {name}")
     known = json.loads(TEXT_SETTINGS.read_text(encoding="utf-8"))
     if name not in known:
         yield text

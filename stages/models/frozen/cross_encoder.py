@@ -14,8 +14,9 @@ from ....configs.schema import TeacherConfig
 from ....errors import CheckpointError, PluginError
 from ....plurals import counted
 from ...runtime.device import plain_float32
+from ...runtime.extras import needs
 from ...runtime.plugins import load_plugin, users_code
-from .model_files import MODULES, ModelFiles, find_model, loading, needs
+from .model_files import MODULES, ModelFiles, find_model, loading
 from .own import GROUP, wrong_attributes
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class CrossEncoder:
             self._class = load_plugin(settings.model, GROUP, f"{where}.model")
             self._model = self._made(self._class, settings.options)
             return
-        needs("sentence_transformers", where)
+        needs("sentence_transformers", "hf", where)
         files = find_model(settings.model, settings.revision, f"{where}.model")
         self.weights_digest = files.digest
         with loading(settings.model, where):

@@ -11,22 +11,15 @@ from ....configs.schema import TeacherConfig
 from ....errors import CheckpointError
 from ....remedies import OTHER, Prepare, Remedy
 from ...runtime.device import plain_float32
+from ...runtime.extras import needs
 from ..checkpoints.published import FRAMES
 from ..common.network import Features, masked_mean
-from .model_files import ModelFiles, find_model, loading, needs
+from .model_files import ModelFiles, find_model, loading, open_tokenizer, refuse_lack, refuse_random
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _MOST_TOKENS = 77  # where a text tower takes more: a caption is a sentence
-_TOKENIZERS = {
-    "tokenizer.json",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-}
 _PROCESSORS = {"preprocessor_config.json", "processor_config.json"}
 _NEEDS_VIDEO = "its sentence features depend on the video, so that neither is computed once: it has no pair apart"
 
@@ -49,12 +42,12 @@ class DualEncoder:
         assert config.transformers is not None
         self.name, self.frames, self._device = config.name, config.frames or FRAMES, device
         where = f"score.teachers.{config.name}.transformers"
-        needs("transformers", where)
+        needs("transformers", "hf", where)
         files = find_model(config.transformers.model, config.transformers.revision, f"{where}.model")
         self.weights_digest = files.digest
         with loading(config.transformers.model, where):
             self._model = _model(files, where).to(device)
-            self._tokenizer = _tokenizer(files, where)
+            self._tokenizer = open_tokenizer(files, where)
             self._processor = _processor(files, where)
         self.words = _tokens(self._tokenizer, self._model, where)
         self.scale = _scale(self._model, where)
@@ -138,31 +131,15 @@ def _model(files: ModelFiles, where: str) -> "PreTrainedModel":
             f"{type(model).__name__} is no dual encoder of pictures and sentences: it has no {' and no '.join(lacking)}"
         )
         raise CheckpointError(what, where=where)
-    if missing := sorted(found["missing_keys"]):
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        what = f"its weights lack {', '.join(missing[:3])}{more}, which would be random"
-        raise CheckpointError(what, where=where)
+    refuse_random(found["missing_keys"], where)
     return model.eval().requires_grad_(False)
-
-
-def _tokenizer(files: ModelFiles, where: str) -> Any:
-    from transformers import AutoTokenizer
-
-    _refuse_lack(files, _TOKENIZERS, "tokenizer", where)
-    return AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
 
 
 def _processor(files: ModelFiles, where: str) -> Any:
     from transformers import AutoImageProcessor
 
-    _refuse_lack(files, _PROCESSORS, "image processor", where)
+    refuse_lack(files, _PROCESSORS, "image processor", where)
     return AutoImageProcessor.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
-
-
-def _refuse_lack(files: ModelFiles, names: set[str], what: str, where: str) -> None:
-    if not any((files.folder / name).is_file() for name in names):
-        hint = f"save it beside the model, with save_pretrained; looked for: {', '.join(sorted(names))}"
-        raise CheckpointError(f"{files.folder.name} has no {what}", where=where, hint=hint)
 
 
 def _tokens(tokenizer: Any, model: "PreTrainedModel", where: str) -> int:

@@ -1,15 +1,15 @@
 """A model in Hugging Face's format: a folder on disk, or a name on the hub. None of the code beside it is ever run."""
 
 import hashlib
-import importlib.util
 import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -20,6 +20,14 @@ from ..clip.hub import quiet_hub, why_out_of_reach
 CONFIG, MODULES = "config.json", "modules.json"
 _READ = {".json", ".txt", ".model", ".safetensors", ".jinja"}  # what a model, a tokenizer and a processor are read from
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"}
+_TOKENIZERS = {
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _NO_PICKLES = "open it where you trust it and save it with save_pretrained, or name a revision that has safetensors"
@@ -63,15 +71,30 @@ def find_model(model: str, revision: str | None, where: str) -> ModelFiles:
     return ModelFiles(folder, _digest(folder) if commit is None else f"{model}@{commit}")
 
 
-def needs(package: str, where: str) -> None:
-    """Refuse a setting whose library is not installed.
+def open_tokenizer(files: ModelFiles, where: str) -> Any:
+    """The tokenizer beside a model, as the transformers library has it.
 
     Raises:
-        ConfigError: it is not.
+        CheckpointError: there is none.
     """
-    if importlib.util.find_spec(package) is None:
-        what = f"this needs {package.replace('_', '-')}, which is not installed"
-        raise ConfigError(what, where=where, hint="install it with the extra: pip install 'teachclip[hf]'")
+    from transformers import AutoTokenizer
+
+    refuse_lack(files, _TOKENIZERS, "tokenizer", where)
+    return AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+
+
+def refuse_lack(files: ModelFiles, names: set[str], what: str, where: str) -> None:
+    """Refuse a model beside which none of these files lies (CheckpointError)."""
+    if not any((files.folder / name).is_file() for name in names):
+        hint = f"save it beside the model, with save_pretrained; looked for: {', '.join(sorted(names))}"
+        raise CheckpointError(f"{files.folder.name} has no {what}", where=where, hint=hint)
+
+
+def refuse_random(missing: Iterable[str], where: str) -> None:
+    """Refuse a model that needs weights of these names, which its files lack (CheckpointError)."""
+    if names := sorted(missing):
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise CheckpointError(f"its weights lack {', '.join(names[:3])}{more}, which would be random", where=where)
 
 
 @contextmanager

@@ -1,8 +1,6 @@
 """Words of captions, made by a text model of Hugging Face: its last hidden states, special tokens included."""
 
-import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,23 +9,27 @@ import torch
 from ....cache.experts.shard import FeatureRecord
 from ....cache.storage.identity import JSON, digest_of
 from ....configs.schema import Config, TextEncoderConfig
-from ....errors import CheckpointError, ConfigError
 from ...data.dataset import Dataset
-from ...data.experts.inputs import captions_by_video, captions_digest
+from ...data.experts.inputs import captions_by_video, video_captions_digest
+from ...models.frozen.model_files import ModelFiles, find_model, loading, open_tokenizer, refuse_random
 from ...runtime.device import choose_device, plain_float32
+from ...runtime.extras import needs
 
 _LONGEST = 512
 """Tokens of a caption that are kept, where the model itself says no fewer."""
+_NOT_NEEDED = ("pooler.", "decoder.")
+"""Begins the names of weights behind the last hidden states of an encoder."""
 
 
 class FromCaptions:
-    """Words [W, D] of every caption (`Maker`): one row a token, as the tokenizer makes them of the caption.
+    """Words [W, D] of every caption (`FeatureSource`): one row a token, as the tokenizer makes them of the caption.
 
     Captions of equal length are computed together, without padding, so that none depends on the others.
 
     Raises:
-        ConfigError: the extra `hf` is not installed.
-        CheckpointError: there is no such model, or it cannot be loaded.
+        ConfigError: the extra `hf` is not installed, or there is no such folder.
+        CheckpointError: there is no such model, it lacks something, or it cannot be loaded.
+        UnreachableError: the hub does not answer.
     """
 
     def __init__(self, config: Config, encoder: TextEncoderConfig, dataset: Dataset) -> None:
@@ -36,19 +38,24 @@ class FromCaptions:
         self.title = f"text encoder {encoder.name!r}"
         self.where = str(below_work) if below_work.is_dir() else encoder.huggingface
         self.device, self.at_once = choose_device(config.features.device), config.features.batch
-        self.tokenizer, self.model = _loaded(self.where, self.device)
+        where = f"features.texts.{encoder.name}.huggingface"
+        needs("transformers", "hf", where)
+        files = find_model(self.where, None, where)
+        with loading(self.where, where):
+            self.tokenizer = open_tokenizer(files, where)
+            self.model, random = _loaded(files, self.device, where)
         self.identity: dict[str, JSON] = {
             "made by": "last hidden states",
-            "model": _weights_digest(self.model),
+            "model": _weights_digest(self.model, random),
             "tokenizer": digest_of([_tokenizer_digest(self.tokenizer)]),
         }
         self.captions = captions_by_video(dataset)
         self.videos: Sequence[str] = list(self.captions)
-        self.sources: Sequence[bytes] = [captions_digest(captions) for captions in self.captions.values()]
+        self.sources: Sequence[bytes] = [video_captions_digest(captions) for captions in self.captions.values()]
         self.longest = min(_LONGEST, int(self.tokenizer.model_max_length), _positions(self.model.config))
 
     def make(self, videos: Sequence[str]) -> list[FeatureRecord]:
-        """See `Maker`."""
+        """See `FeatureSource`."""
         captions = [caption for video in videos for caption in self.captions[video]]
         words = self._words(captions)
         records = []
@@ -74,29 +81,18 @@ class FromCaptions:
         return [found[k] for k in range(len(captions))]
 
 
-def _loaded(name: str, device: torch.device) -> tuple[Any, Any]:
-    try:
-        import transformers
-    except ImportError as error:
-        raise ConfigError(
-            f"text models of Hugging Face need the extra hf ({error})",
-            where=f"features.texts: {name}",
-            hint="install it with the extra: pip install 'teachclip[hf]'",
-        ) from None
-    transformers.utils.logging.set_verbosity_error()
-    there = os.path.isdir(name)
-    if not there and (name.startswith((".", "/", "~")) or Path(name).suffix or name.count("/") > 1):
-        raise CheckpointError("no such folder of a text model", where=name)
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        model = transformers.AutoModel.from_pretrained(name, trust_remote_code=False, use_safetensors=None)
-    except Exception as error:  # whatever the library raises for what is not there, or not whole
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        hint = "the folder of a model as save_pretrained writes it, with its tokenizer; or a name on the hub"
-        raise CheckpointError(f"the text model cannot be loaded: {told[0]}", where=name, hint=hint) from error
+def _loaded(files: ModelFiles, device: torch.device, where: str) -> tuple[Any, set[str]]:
+    """The model, and names of its weights that no file has and no hidden state needs."""
+    from transformers import AutoModel
+
+    model, found = AutoModel.from_pretrained(
+        files.folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+    )
+    random = {name for name in found["missing_keys"] if name.startswith(_NOT_NEEDED)}
+    refuse_random(set(found["missing_keys"]) - random, where)
     if model.config.is_encoder_decoder:
         model = model.get_encoder()
-    return tokenizer, model.to(device).float().eval()
+    return model.to(device).float().eval(), random
 
 
 def _positions(config: Any) -> int:
@@ -106,9 +102,11 @@ def _positions(config: Any) -> int:
     return int(count) - (pad + 1 if getattr(config, "model_type", "") in ("roberta", "xlm-roberta") and pad else 0)
 
 
-def _weights_digest(model: Any) -> str:
+def _weights_digest(model: Any, random: Collection[str]) -> str:
     parts: list[bytes | str] = [str(model.config.to_json_string(use_diff=False))]
     for name, tensor in sorted(model.state_dict().items()):
+        if name in random:
+            continue
         parts += [name, np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes()]
     return digest_of(parts)
 

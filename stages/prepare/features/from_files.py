@@ -11,7 +11,7 @@ from ....plurals import counted
 from ...data.dataset import Dataset
 from ...data.experts.checked import Checked, checked_expert, checked_words
 from ...data.experts.feature_files import FeatureFile
-from ...data.experts.inputs import captions_by_video, captions_digest
+from ...data.experts.inputs import captions_by_video, video_captions_digest
 from ...runtime.reporting import Reporter
 from .maker import refuse_problems
 
@@ -19,7 +19,7 @@ FEW = 3
 
 
 class FromFile:
-    """Features of an expert, or words of captions, as a file has them (`Maker`).
+    """Features of an expert, or words of captions, as a file has them (`FeatureSource`).
 
     Args:
         file: the features; title: what they are, for people.
@@ -49,7 +49,7 @@ class FromFile:
         self.captions = captions_by_video(dataset) if captions else None
         if self.captions is not None:
             self.videos = [video for video in self.videos if video in self.captions]
-            self.sources: Sequence[bytes] = [captions_digest(self.captions[video]) for video in self.videos]
+            self.sources: Sequence[bytes] = [video_captions_digest(self.captions[video]) for video in self.videos]
         else:
             self.sources = [NO_SOURCE] * len(self.videos)
         self.names = names_in(file.values, self.videos)
@@ -71,7 +71,7 @@ class FromFile:
             reporter.info(f"{self.title}: {counted(others, 'video')} of the file are not in the data set")
 
     def make(self, videos: Sequence[str]) -> list[FeatureRecord]:
-        """See `Maker`."""
+        """See `FeatureSource`."""
         problems: list[str] = []
         records = [self._record(video, problems.append) for video in videos]
         refuse_problems(problems, self.title, self.where)

@@ -38,7 +38,7 @@ class OwnExpert(Protocol):
 
 
 class FromFrames:
-    """Features of an expert that sees the frames of videos (`Maker`).
+    """Features of an expert that sees the frames of videos (`FeatureSource`).
 
     Args:
         identity: what stands for the network; encode: gives the arrays of some videos, in their order.
@@ -58,7 +58,7 @@ class FromFrames:
         ]
 
     def make(self, videos: Sequence[str]) -> list[FeatureRecord]:
-        """See `Maker`."""
+        """See `FeatureSource`."""
         usable = [video for video in videos if video in self.usable]
         made: dict[str, Any] = {}
         for start in range(0, len(usable), self.at_once):

@@ -1,6 +1,5 @@
 """What features will cost, what there is of them, and whether it is whole; nothing is written."""
 
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -8,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ....cache.experts.cache import FeatureCache, FeatureFolder, refuse_mismatch
+from ....cache.storage.publish import free_bytes
 from ....configs.schema import Config
 from ...data.dataset import Dataset, read_dataset
 from ...runtime.reporting import Reporter, Silent
-from .maker import Maker, shards_to_make
+from .maker import FeatureSource, shards_to_make
 from .stage import MadeFeatures, described, expert_maker, refuse_nothing, words_maker
 
 PROBED = 8
@@ -96,7 +96,7 @@ def check_features(config: Config, reporter: Reporter = Silent()) -> list[Featur
     return found
 
 
-def _estimated(part: str, name: str, folder: Path, maker: Maker) -> FeatureEstimate:
+def _estimated(part: str, name: str, folder: Path, maker: FeatureSource) -> FeatureEstimate:
     claimed = FeatureFolder(folder, maker.identity)
     if (identity := claimed.stored_identity()) is not None:
         refuse_mismatch(folder, identity, maker.identity)
@@ -114,13 +114,13 @@ def _estimated(part: str, name: str, folder: Path, maker: Maker) -> FeatureEstim
         bytes=round(share * sum(array.nbytes for record in records for array in record.parts)),
         seconds=share * (time.monotonic() - begun) if probe else 0.0,
         probed=len(probe),
-        free=_free(folder),
+        free=free_bytes(folder),
     )
 
 
 def _makers(
     config: Config, dataset: Dataset, reporter: Reporter
-) -> Iterator[tuple[str, str, Path, AbstractContextManager[Maker]]]:
+) -> Iterator[tuple[str, str, Path, AbstractContextManager[FeatureSource]]]:
     for expert in config.features.experts:
         folder = config.expert_folder(expert.name)
         yield "experts", expert.name, folder, expert_maker(config, expert, dataset, reporter)
@@ -134,9 +134,3 @@ def _folders(config: Config) -> Iterator[tuple[str, str, Path]]:
         yield "experts", expert.name, config.expert_folder(expert.name)
     for encoder in config.features.texts:
         yield "texts", encoder.name, config.words_folder(encoder.name)
-
-
-def _free(folder: Path) -> int:
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free

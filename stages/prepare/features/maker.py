@@ -1,6 +1,6 @@
 """One feature cache, made shard by shard of whatever gives the features."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ MUCH = 2**26
 """Bytes of a shard from which on the next is not made while it is written, so that only one is in memory."""
 
 
-class Maker(Protocol):
+class FeatureSource(Protocol):
     """Gives the features of videos, some at a time.
 
     Attributes:
@@ -52,7 +52,7 @@ class ShardToMake:
     videos: slice
 
 
-def shards_to_make(maker: Maker, folder: FeatureFolder) -> tuple[list[ShardToMake], int, int]:
+def shards_to_make(maker: FeatureSource, folder: FeatureFolder) -> tuple[list[ShardToMake], int, int]:
     """Shards that are missing, damaged, or of other videos; how many there are in all; D of those that are there."""
     missing, width = [], 0
     starts = range(0, len(maker.videos), SHARD_VIDEOS)
@@ -66,7 +66,7 @@ def shards_to_make(maker: Maker, folder: FeatureFolder) -> tuple[list[ShardToMak
     return missing, len(starts), width
 
 
-def make_features(maker: Maker, folder: Path, reporter: Reporter) -> tuple[FeatureCache, int]:
+def make_features(maker: FeatureSource, folder: Path, reporter: Reporter) -> tuple[FeatureCache, int]:
     """Make what is missing of the cache in `folder`.
 
     Returns:
@@ -104,14 +104,14 @@ def make_features(maker: Maker, folder: Path, reporter: Reporter) -> tuple[Featu
     return cache, todo
 
 
-def _made(maker: Maker, videos: slice, width: int) -> tuple[list[FeatureRecord], int]:
+def _made(maker: FeatureSource, videos: slice, width: int) -> tuple[list[FeatureRecord], int]:
     """The records of some videos, with their sources; and D, which has to be `width` unless that is 0."""
     records = maker.make(maker.videos[videos])
     width = one_width(records, width, maker)
     return [replace(each, source=own) for each, own in zip(records, maker.sources[videos], strict=True)], width
 
 
-def one_width(records: Sequence[FeatureRecord], width: int, maker: Maker) -> int:
+def one_width(records: Sequence[FeatureRecord], width: int, maker: FeatureSource) -> int:
     """D of all records and of what is there already; 0 where nothing has rows.
 
     Raises:
@@ -119,7 +119,7 @@ def one_width(records: Sequence[FeatureRecord], width: int, maker: Maker) -> int
     """
     wrong = []
     for record in records:
-        found = _told(record, width_of, maker)
+        found = _width(record, maker)
         width = width or found or 0
         if found not in (None, width):
             wrong.append(f"{record.video}: {found} numbers a row")
@@ -141,8 +141,8 @@ def _first(lines: Sequence[str]) -> list[str]:
     return [*lines[:SHOWN], *more]
 
 
-def _told(record: FeatureRecord, width: Callable[..., int | None], maker: Maker) -> int | None:
+def _width(record: FeatureRecord, maker: FeatureSource) -> int | None:
     try:
-        return width(record.parts)
+        return width_of(record.parts)
     except ValueError as error:
         raise DataError(f"{maker.title}: {record.video!r} has {error}", where=maker.where) from None

@@ -20,7 +20,7 @@ from ...data.experts.feature_files import feature_bytes, feature_digest, open_fe
 from ...data.readers.caption_tables import read_captions
 from ...runtime.reporting import Reporter, Silent
 from .from_files import FromFile
-from .maker import Maker, make_features
+from .maker import FeatureSource, make_features
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,8 @@ def features(config: Config, reporter: Reporter = Silent()) -> FeaturesResult:  
         with words_maker(config, encoder, dataset, reporter) as maker:
             cache, now = make_features(maker, config.words_folder(encoder.name), reporter)
         made.append(described("texts", encoder.name, cache, now))
-    bare = [video for video in experts[0].videos if not any(map_has(experts, video))] if experts else []
+    bare = [video for video in experts[0].videos if not any(cache.has(video) for cache in experts)] if experts else []
     return FeaturesResult(tuple(made), tuple(bare[:20]), len(bare), time.monotonic() - begun)
-
-
-def map_has(experts: list[FeatureCache], video: str) -> Iterator[bool]:
-    """Which of the experts a video has."""
-    return (cache.has(video) for cache in experts)
 
 
 def refuse_nothing(config: Config) -> None:
@@ -101,7 +96,7 @@ def refuse_nothing(config: Config) -> None:
 
 
 @contextmanager
-def expert_maker(config: Config, expert: ExpertConfig, dataset: Dataset, reporter: Reporter) -> Iterator[Maker]:
+def expert_maker(config: Config, expert: ExpertConfig, dataset: Dataset, reporter: Reporter) -> Iterator[FeatureSource]:
     """What makes the features of an expert; reads no features yet."""
     title = f"expert {expert.name!r}"
     if expert.file is not None:
@@ -121,7 +116,9 @@ def expert_maker(config: Config, expert: ExpertConfig, dataset: Dataset, reporte
 
 
 @contextmanager
-def words_maker(config: Config, encoder: TextEncoderConfig, dataset: Dataset, reporter: Reporter) -> Iterator[Maker]:
+def words_maker(
+    config: Config, encoder: TextEncoderConfig, dataset: Dataset, reporter: Reporter
+) -> Iterator[FeatureSource]:
     """What makes the words of captions; reads no words yet."""
     if encoder.file is not None:
         identity: dict[str, JSON] = {"made by": "file", "file": feature_digest(encoder.file)}

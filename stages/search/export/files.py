@@ -1,18 +1,18 @@
 """Vectors in a file, complete or absent: Parquet, JSON lines, npy, and the folder that published code calls bigfile."""
 
-import importlib.util
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....cache.storage.publish import publishing
 from ....errors import ConfigError
+from ...runtime.extras import needs
 
 FORMS = "NAME.parquet, NAME.jsonl, NAME.npy (with NAME.jsonl beside it), or NAME.bigfile, a folder"
 _DIGITS = 9  # that tell every float32 from its neighbours
@@ -20,15 +20,8 @@ _DIGITS = 9  # that tell every float32 from its neighbours
 type Row = Mapping[str, Any]
 
 
-class VectorFile(Protocol):
-    """A file in the making."""
-
-    def add(self, rows: Sequence[Row], vectors: NDArray[np.floating]) -> None:
-        """Write N rows, all with the same keys, and their vectors [N, D]."""
-
-
 @contextmanager
-def vector_file(path: Path, width: int, about: Row) -> Iterator[VectorFile]:
+def vector_file(path: Path, width: int, about: Row) -> Iterator["VectorFile"]:
     """A file of vectors of `width` numbers, which is there once the block has ended well, and not at all otherwise.
 
     Args:
@@ -45,7 +38,7 @@ def vector_file(path: Path, width: int, about: Row) -> Iterator[VectorFile]:
         made.close()
 
 
-def form_of(path: Path) -> type["_File"]:
+def form_of(path: Path) -> type["VectorFile"]:
     """What writes a file with this ending.
 
     Raises:
@@ -55,17 +48,13 @@ def form_of(path: Path) -> type["_File"]:
     if form is None:
         raise ConfigError(f"vectors are not written as {path.suffix or 'a name without an ending'}", where=str(path),
                           hint=f"name one of {FORMS}")  # fmt: skip
-    if form is _Parquet and importlib.util.find_spec("pyarrow") is None:
-        raise ConfigError(
-            "Parquet needs pyarrow, which is not installed",
-            where=str(path),
-            hint="install it with the extra, pip install 'teachclip[parquet]', or write NAME.npy",
-        )
+    if form is _Parquet:
+        needs("pyarrow", "parquet", str(path), "Parquet", instead="write NAME.npy")
     return form
 
 
-class _File(ABC):
-    """What the forms have in common: files are opened in `files`, beside where they will lie."""
+class VectorFile(ABC):
+    """A file in the making; what it consists of is opened in `files`, beside where it will lie."""
 
     def __init__(self, path: Path, width: int, about: Row, files: ExitStack) -> None:
         self.path, self.width, self.about, self.files = path, width, about, files
@@ -77,7 +66,7 @@ class _File(ABC):
         """Open what is written to."""
 
     def add(self, rows: Sequence[Row], vectors: NDArray[np.floating]) -> None:
-        """As `VectorFile.add`."""
+        """Write N rows, all with the same keys, and their vectors [N, D]."""
         assert vectors.shape == (len(rows), self.width)
         self.count += len(rows)
         self.write(rows, np.ascontiguousarray(vectors, np.float32))
@@ -95,7 +84,7 @@ class _File(ABC):
         return self.files.enter_context(temporary.open("w+b"))
 
 
-class _Lines(_File):
+class _Lines(VectorFile):
     """A JSON object a line, `vector` its last key."""
 
     def begin(self) -> None:
@@ -107,7 +96,7 @@ class _Lines(_File):
             self.file.write(_line({**row, "vector": numbers}))
 
 
-class _Numpy(_File):
+class _Numpy(VectorFile):
     """A float32 matrix [N, D], and beside it the rows as JSON lines."""
 
     def begin(self) -> None:
@@ -128,7 +117,7 @@ class _Numpy(_File):
         np.lib.format.write_array_header_1_0(self.file, shape)
 
 
-class _Bigfile(_File):
+class _Bigfile(VectorFile):
     """feature.bin float32 [N, D], id.txt, shape.txt, as TeachCLIP's code reads them, and the rows in rows.jsonl.
 
     Ids are the rows' numbers: in id.txt blanks part them, and paths may have some.
@@ -151,7 +140,7 @@ class _Bigfile(_File):
         self.shape.write(f"{self.count} {self.width}".encode())
 
 
-class _Parquet(_File):
+class _Parquet(VectorFile):
     """A row group a batch; `vector` is a list of D float32; what the vectors are stands in the file's metadata."""
 
     def begin(self) -> None:

@@ -1,17 +1,15 @@
 """Windows as rows of an embedded LanceDB table."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import lancedb
 import numpy as np
 import pyarrow as arrow
-from numpy.typing import NDArray
 
-from ....errors import UnreachableError
 from .records import Record
-from .tables import METRIC, Made
+from .tables import METRIC, Made, told
 
 _MADE = b"teachclip"
 _READ = 10_000  # rows at a time
@@ -80,12 +78,6 @@ class LanceTable:
         with _told(self._where):
             self._table.delete(f"id IN ({', '.join(map(str, ids))})")
 
-    def nearest(self, vector: NDArray[np.floating], top: int) -> list[tuple[int, float]]:
-        """As `Table.nearest`."""
-        with _told(self._where):
-            search = self._table.search(vector.astype(np.float32)).distance_type(METRIC).select(["id", "_distance"])
-            return [(row["id"], 1 - row["_distance"]) for row in search.limit(top).to_list()]
-
     def close(self) -> None:
         """As `Table.close`; there is nothing open."""
 
@@ -95,16 +87,6 @@ def _vector(record: Record) -> list[float]:
     return numbers
 
 
-@contextmanager
-def _told(where: str) -> Iterator[None]:
-    """What LanceDB raises, as a message."""
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError, arrow.ArrowException) as error:
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UnreachableError(
-            f"LanceDB does not do it: {first}",
-            where=where,
-            hint="see that the folder can be written and has room; what was written stays, and the same command "
-            "goes on",
-        ) from error
+def _told(where: str) -> AbstractContextManager[None]:
+    failures = (OSError, RuntimeError, ValueError, arrow.ArrowException)
+    return told("LanceDB", where, failures, lambda _: "see that the folder can be written and has room")

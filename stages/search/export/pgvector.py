@@ -1,7 +1,7 @@
 """Windows as rows of a PostgreSQL table with a pgvector column."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import numpy as np
@@ -9,9 +9,8 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
-from ....errors import UnreachableError
 from .records import Record
-from .tables import Made, shown
+from .tables import METRIC, Made, told
 
 _COLUMNS = ("id", "path", "start", "stop", "times", "tags", "stamp", "vector")
 _FIND = "SELECT to_regclass(%s)::oid"
@@ -39,7 +38,7 @@ class PgvectorTable:
         name: of the table.
     """
 
-    metric = "dot"
+    metric = METRIC
 
     def __init__(self, connection: "psycopg.Connection[Any]", where: str, name: str) -> None:
         self._connection, self._where, self._name = connection, where, sql.Identifier(name)
@@ -87,15 +86,6 @@ class PgvectorTable:
         with _told(self._where):
             self._connection.execute(sql.SQL("DELETE FROM {} WHERE id = ANY(%s)").format(self._name), (list(ids),))
 
-    def nearest(self, vector: NDArray[np.floating], top: int) -> list[tuple[int, float]]:
-        """As `Table.nearest`."""
-        query = sql.SQL(
-            "SELECT id, -(vector <#> %(asked)s::vector) FROM {} ORDER BY vector <#> %(asked)s::vector LIMIT %(top)s"
-        ).format(self._name)
-        with _told(self._where):
-            found = self._connection.execute(query, {"asked": _vector(vector), "top": top}).fetchall()
-        return [(int(row), float(score)) for row, score in found]
-
     def close(self) -> None:
         """As `Table.close`."""
         self._connection.close()
@@ -106,20 +96,13 @@ def _vector(vector: NDArray[np.floating]) -> str:
     return "[" + ",".join(f"{number:.9g}" for number in vector.astype(np.float32).tolist()) + "]"
 
 
-@contextmanager
-def _told(where: str) -> Iterator[None]:
-    """What psycopg raises, as a message."""
-    try:
-        yield
-    except psycopg.Error as error:
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        hint = "see that the database runs, and that this user may write there"
-        if isinstance(error, psycopg.errors.FeatureNotSupported | psycopg.errors.UndefinedFile):
-            hint = "install pgvector on the database's machine"
-        elif isinstance(error, psycopg.errors.InsufficientPrivilege):
-            hint = "let its owner give CREATE EXTENSION vector once, and grant this user CREATE on the schema"
-        raise UnreachableError(
-            f"PostgreSQL does not do it: {first}",
-            where=shown(where),
-            hint=f"{hint}; what was written stays, and the same command goes on",
-        ) from error
+def _told(where: str) -> AbstractContextManager[None]:
+    return told("PostgreSQL", where, (psycopg.Error,), _hint)
+
+
+def _hint(error: Exception) -> str:
+    if isinstance(error, psycopg.errors.FeatureNotSupported | psycopg.errors.UndefinedFile):
+        return "install pgvector on the database's machine"
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return "let its owner give CREATE EXTENSION vector once, and grant this user CREATE on the schema"
+    return "see that the database runs, and that this user may write there"

@@ -1,17 +1,17 @@
 """Windows as points of a Qdrant collection: on a server, or in a folder by Qdrant's own local mode."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 from qdrant_client import QdrantClient, models
+from qdrant_client.common.client_exceptions import QdrantException
+from qdrant_client.http.exceptions import ApiException
 
-from ....errors import UnreachableError
 from .records import Record
-from .tables import Made, shown
+from .tables import Made, told
 
 KEY = "QDRANT_API_KEY"
 _STAMP = "stamp"
@@ -88,12 +88,6 @@ class QdrantTable:
         with self._told():
             self._client.delete(self._name, models.PointIdsList(points=list(ids)), wait=True)
 
-    def nearest(self, vector: NDArray[np.floating], top: int) -> list[tuple[int, float]]:
-        """As `Table.nearest`."""
-        with self._told():
-            found = self._client.query_points(self._name, query=vector.astype(np.float32).tolist(), limit=top)
-        return [(int(point.id), point.score) for point in found.points]
-
     def close(self) -> None:
         """As `Table.close`."""
         self._client.close()
@@ -102,19 +96,6 @@ class QdrantTable:
         return _told(self._where)
 
 
-@contextmanager
-def _told(where: str) -> Iterator[None]:
-    """What Qdrant's client raises, as a message."""
-    from qdrant_client.common.client_exceptions import QdrantException
-    from qdrant_client.http.exceptions import ApiException
-
-    try:
-        yield
-    except (QdrantException, ApiException, OSError, RuntimeError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise UnreachableError(
-            f"Qdrant does not do it: {first}",
-            where=shown(where),
-            hint=f"see that it runs, and that {KEY} is its key where it wants one; what was written stays, and the "
-            "same command goes on",
-        ) from error
+def _told(where: str) -> AbstractContextManager[None]:
+    failures = (QdrantException, ApiException, OSError, RuntimeError, ValueError)
+    return told("Qdrant", where, failures, lambda _: f"see that it runs, and that {KEY} is its key where it wants one")

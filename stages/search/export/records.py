@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import batched
 from typing import Any
@@ -70,11 +70,7 @@ class IndexRecords:
 
     def all(self) -> Iterator[list[Record]]:
         """Every window by its number, `BATCH` at a time."""
-        return self.of([int(row) for row in self.library.rows])
-
-    def of(self, ids: Sequence[int]) -> Iterator[list[Record]]:
-        """These windows, in this order, `BATCH` at a time."""
-        for part in batched(ids, BATCH):
+        for part in batched(self.library.rows.tolist(), BATCH):
             windows = self.library.windows(part)
             tags = self.library.tags_of(sorted({window.video for window in windows}))
             found = []

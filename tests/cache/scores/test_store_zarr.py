@@ -256,6 +256,6 @@ print(store.teacher("tiny").zarr["tiles/dense/coarse"][:].sum())
 def test_a_process_that_used_zarr_ends_well_and_says_nothing(make_store) -> None:
     made = make_store()
     command = [sys.executable, "-W", "error", "-c", USES_ZARR, str(made.path)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
     codes = zarr.open_array(made.tile.folder / "coarse", mode="r")[:]
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{codes.sum()}\n", "")

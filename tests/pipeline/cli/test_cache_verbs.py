@@ -255,6 +255,6 @@ def test_looking_and_moving_import_no_torch(verb: str, store: Path, folder: Path
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=200,
     )
     assert done.stderr == "0 []"

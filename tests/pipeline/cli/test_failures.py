@@ -185,7 +185,7 @@ from teachclip.pipeline.cli import main
 from teachclip.pipeline.cli.groups import config
 def wait(path, sets):
     print("ready", file=sys.stderr, flush=True)
-    time.sleep(60)
+    time.sleep(1000)
 config.load_config = wait
 main.main()
 """
@@ -203,7 +203,7 @@ def test_signals_end_the_process_cleanly(tmp_path: Path, number: int, code: int)
         assert process.stderr.readline() == "ready\n"
         process.send_signal(number)
         rest = process.stderr.read()
-    assert process.wait(timeout=20) == code
+    assert process.wait(timeout=120) == code
     assert rest == "stopped; everything finished is kept\ngo on with: teachclip config show a.yaml\n"
 
 
@@ -227,4 +227,4 @@ def test_a_reader_that_goes_away_leaves_no_noise(folder: Path) -> None:
     process.stdin.close()
     with process.stderr:
         assert process.stderr.read() == b""
-    assert process.wait(timeout=20) == 141
+    assert process.wait(timeout=120) == 141

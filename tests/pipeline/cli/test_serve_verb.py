@@ -144,10 +144,10 @@ def test_it_begins_says_where_and_ends(world: Any, tmp_path: Path) -> None:
             assert line, running.stderr.read() if running.stderr else ""
             text += line
         said = json.loads(text)
-        with urllib.request.urlopen(said["address"], timeout=30) as answer:
+        with urllib.request.urlopen(said["address"], timeout=120) as answer:
             page = answer.read().decode()
         running.send_signal(signal.SIGINT)
-        _, err = running.communicate(timeout=60)
+        _, err = running.communicate(timeout=120)
     assert "runs/none" in page
     assert "there is no trained student yet" in page
     assert f"let the demo come to its end first: teachclip demo {tmp_path}" in page

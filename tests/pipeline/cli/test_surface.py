@@ -169,7 +169,7 @@ def test_help_and_mistakes_import_nothing_heavy(folder: Path, arguments: list[st
         f"    sys.stderr.write('heavy: ' + ' '.join(sorted({HEAVY!r} & set(sys.modules))) + f' exit: {{end.code}}')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program, *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=200
     )
     assert done.stderr.endswith(f"heavy:  exit: {code}")
 
@@ -178,6 +178,6 @@ def test_names_that_the_terminal_cannot_show_are_escaped(folder: Path) -> None:
     command = [sys.executable, "-c", "from teachclip.pipeline.cli.main import main; main()", "config", "show"]
     done = subprocess.run(
         [*command, "own_videos.yaml", "--set", "train.run=läufe"],
-        cwd=folder, capture_output=True, text=True, check=True, timeout=60, env={"PYTHONIOENCODING": "ascii"},
+        cwd=folder, capture_output=True, text=True, check=True, timeout=200, env={"PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert "run: l\\xe4ufe" in done.stdout

@@ -173,8 +173,7 @@ def test_what_failed_before_anybody_waited_is_done_here() -> None:
     lines, task = Counting(), Task("dies", partial(_dies, os.getpid()), 5)
     with closing(Crew(1)) as crew:
         crew.start(task)
-        crew._workers[0].process.join(60)
-        time.sleep(0.2)  # its end has been heard
+        crew._workers[0].thread.join(120)  # its end has been heard
         assert crew.finish([task], "train", lines) == ["done here"]
 
 

@@ -17,7 +17,7 @@ import pytest
 
 VOID = {"br", "img", "link", "meta", "wbr"}
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "headless_shell", "chrome")
-SECONDS = 60.0
+SECONDS = 120.0
 
 
 class Page(HTMLParser):

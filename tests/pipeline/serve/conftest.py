@@ -165,7 +165,7 @@ class Served:
 
     def ask(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
         """One request; `Content_Type` stands for Content-Type."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         try:
             given = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body, given)
@@ -199,7 +199,7 @@ def serving(index: OpenIndex | None, token: str | None = None, **settings: Any) 
         thread = threading.Thread(target=lambda: running.run(sockets=[socket]))
         thread.start()
         try:
-            end = time.monotonic() + 20
+            end = time.monotonic() + 120
             while not running.started:
                 assert thread.is_alive()
                 assert time.monotonic() < end
@@ -207,7 +207,7 @@ def serving(index: OpenIndex | None, token: str | None = None, **settings: Any) 
             yield Served(port, index)
         finally:
             running.should_exit = True
-            thread.join(20)
+            thread.join(120)
             assert not thread.is_alive()
 
 
@@ -222,9 +222,9 @@ def served(shelf: Shelf) -> Iterator[Served]:
 
 @pytest.fixture(scope="session")
 def guarded(shelf: Shelf) -> Iterator[Served]:
-    """The shelf, for those who say the token; bodies must be small and quick."""
+    """The shelf, for those who say the token; bodies must be small."""
     index = OpenIndex.open(shelf.folder)
-    with serving(index, TOKEN, upload_bytes=200_000, upload_seconds=1.0) as running:
+    with serving(index, TOKEN, upload_bytes=200_000) as running:
         yield running
     index.close()
 

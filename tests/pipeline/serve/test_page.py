@@ -35,7 +35,7 @@ def visit(browser: Browser, url: str, width: int = 1200, dark: bool = False) -> 
     return browser.open(Address(), width, dark=dark)  # type: ignore[arg-type]
 
 
-def until(tab: Tab, expression: str, seconds: float = 30.0) -> Any:
+def until(tab: Tab, expression: str, seconds: float = 120.0) -> Any:
     """The value of an expression once it is something."""
     end = time.monotonic() + seconds
     while not (value := tab.evaluate(f"(v => v instanceof Node || v)({expression})")):

@@ -55,7 +55,7 @@ def test_the_next_batches_are_read_while_one_is_encoded() -> None:
     inputs = Numbered()
 
     def encode(frames: Tensor, mask: Tensor, times: Tensor) -> int:
-        assert inputs.third.wait(20)
+        assert inputs.third.wait(120)
         return threading.get_ident()
 
     assert {made for _, made in encoded(inputs, np.arange(12), encode, CPU, 4)} == {threading.get_ident()}

@@ -54,8 +54,8 @@ def out_of_reach(request, monkeypatch) -> Iterator[str]:
 
 
 def _unknown(over: threading.Event) -> None:
-    """A name server that thinks for half a minute."""
-    over.wait(30)
+    """A name server that thinks for longer than anybody waits."""
+    over.wait(200)
     raise socket.gaierror("name or service not known")
 
 
@@ -86,11 +86,11 @@ class _SendingAway(_Broken):
         ({"model": MODEL, "weights": "hf-hub:someone/clip"}, "fetch its file, and name the file here"),
     ],
 )
-def test_without_a_network_it_ends_in_words_within_five_seconds(out_of_reach, trunk, said, capfd) -> None:
+def test_without_a_network_it_ends_in_words_and_waits_for_nobody(out_of_reach, trunk, said, capfd) -> None:
     start = time.monotonic()
     with pytest.raises(TeachclipError) as refusal:
         build_trunk(TrunkConfig(**trunk))
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 60  # four seconds, on a machine that has nothing else to do
     assert said in str(refusal.value)
     assert isinstance(refusal.value, ConfigError) or out_of_reach in str(refusal.value)
     assert capfd.readouterr() == ("", "")

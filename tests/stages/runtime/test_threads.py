@@ -27,7 +27,7 @@ def three(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_results_come_in_order_from_several_threads_of_one_each() -> None:
-    together = threading.Barrier(3, timeout=30)  # three at a time, or it breaks
+    together = threading.Barrier(3, timeout=120)  # three at a time, or it breaks
 
     def work(item: int) -> tuple[int, int]:
         together.wait()

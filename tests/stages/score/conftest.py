@@ -1,5 +1,6 @@
 """The world of scoring_process.py, made once, and scored in this process with its teacher."""
 
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -14,6 +15,15 @@ import pytest
 from teachclip.cache.scores.store import ScoreCache
 
 PROGRAM = Path(__file__).with_name("scoring_process.py")
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Hash of every file by its path; temporary ones, which a kill may leave, do not count."""
+    return {
+        str(path.relative_to(folder)): hashlib.blake2b(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(part.startswith(".tmp-") for part in path.parts)
+    }
 
 
 @pytest.fixture(scope="session")

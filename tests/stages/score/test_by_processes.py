@@ -1,6 +1,5 @@
 """Several processes of one machine, one a GPU: the store of one process, one voice, and an end without leftovers."""
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -20,23 +19,27 @@ from teachclip.stages.score.by_processes import score_by_processes
 from teachclip.stages.score.stage import score
 from teachclip.stages.score.worker_part import WHOLE, WorkerPart
 
+from .conftest import tree
+
 PLUGIN = '''
 import os
 import signal
 import time
+from pathlib import Path
 
 import torch
 
+DONE = Path("work/scores.zarr/fake/tiles/dense/done")
 VECTORS = torch.nn.functional.normalize(torch.randn(64, 32, generator=torch.Generator().manual_seed(0)), dim=1)
 
 
 class Numbers:
-    """Knows a video by the value of its frames, a caption by the number in it; slow, and of one caption it dies."""
+    """Knows a video by the value of its frames, a caption by the number in it; of some it dies, fails or never ends."""
 
     score_version, words, scale, frames, weights_digest = 1, 0, 50.0, 3, "numbers"
 
-    def __init__(self, name, device, pause=0.0, dies=None, fails=None):
-        self.pause, self.dies, self.fails = pause, dies, fails
+    def __init__(self, name, device, dies=None, fails=None, never_ends=None):
+        self.dies, self.fails, self.never_ends = dies, fails, never_ends
         with open("processes", "a") as file:
             file.write(f"{os.getpid()}\\n")
 
@@ -44,8 +47,12 @@ class Numbers:
         return {"vector": VECTORS[frames[:, 0, 0, 0, 0].long()]}
 
     def encode_texts(self, captions):
-        time.sleep(self.pause)
+        if self.never_ends in captions:
+            time.sleep(1000)
         if self.dies in captions:
+            end = time.monotonic() + 120
+            while len(list(DONE.glob("*.json"))) < 2 and time.monotonic() < end:  # shards are written behind
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fails in captions:
             raise ValueError("it does not know this one")
@@ -83,16 +90,13 @@ def expected(config_of: Callable[..., Any]) -> dict[str, str]:
     return tree(config.score_store)
 
 
-def tree(store: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(store)): hashlib.blake2b(path.read_bytes()).hexdigest()
-        for path in sorted(store.rglob("*"))
-        if path.is_file() and not any(part.startswith(".tmp-") for part in path.parts)
-    }
-
-
 def done(store: Path) -> int:
     return len(list(store.glob("fake/tiles/dense/done/*.json")))
+
+
+def begun(folder: Path) -> int:
+    """How many processes have loaded the teacher."""
+    return len((folder / "processes").read_text().split()) if (folder / "processes").exists() else 0
 
 
 def test_they_make_the_store_of_one_and_one_tells(
@@ -114,7 +118,7 @@ def test_they_make_the_store_of_one_and_one_tells(
 
 def test_what_one_raises_ends_all_and_is_raised_once(config_of: Callable[..., Any], expected: dict[str, str]) -> None:
     with pytest.raises(PluginError) as raised:
-        score_by_processes(config_of(fails=SECOND, pause=0.2), devices=2)
+        score_by_processes(config_of(fails=SECOND), devices=2)
     assert raised.value.what == "teacher 'fake' (number_teacher:Numbers): encode_texts failed"
     assert raised.value.details[0] == "ValueError: it does not know this one"
     config = config_of()
@@ -138,7 +142,7 @@ def test_a_process_that_is_killed_is_told_and_what_it_finished_stays(
 def test_a_command_that_is_stopped_leaves_no_process_and_goes_on(
     folder: Path, config_of: Callable[..., Any], expected: dict[str, str], number: int, code: int, all_get_it: bool
 ) -> None:
-    config = config_of(pause=0.2)
+    config = config_of(never_ends=LAST)
     (folder / "own.yaml").write_text(dump_config(config))
     (folder / "processes").unlink()
     words = ["score", "own.yaml", "--devices", "2"]
@@ -146,13 +150,13 @@ def test_a_command_that_is_stopped_leaves_no_process_and_goes_on(
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as running:
         until = time.monotonic() + 150
-        while not done(config.score_store) and time.monotonic() < until:
+        while (not done(config.score_store) or begun(folder) < 2) and time.monotonic() < until:
             time.sleep(0.01)
         if all_get_it:  # Ctrl-C, which a terminal sends to all
             os.killpg(running.pid, number)
         else:
             running.send_signal(number)
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=120)
     assert (running.returncode, out) == (code, ""), err
     assert err.endswith(f"stopped; everything finished is kept\ngo on with: teachclip {' '.join(words)}\n")
     assert "Traceback" not in err

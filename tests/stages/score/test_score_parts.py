@@ -1,6 +1,5 @@
 """Several machines: each makes its part of the shards, in one store or in stores that are brought together."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,7 @@ from teachclip.stages.runtime.launch import Launch
 from teachclip.stages.score.stage import score
 from teachclip.stages.score.worker_part import WorkerPart
 
-
-def tree(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.blake2b(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+from .conftest import tree
 
 
 def test_parts_in_one_store_make_the_whole(process: Any, new_world: Any, fake_teacher: Any, finished: Path) -> None:

@@ -58,6 +58,7 @@ class Lacking:
     score_version = "1"
 """
 XCLIP = {"name": "xclip", "checkpoint": "runs/xclip"}
+TEST_TEXTS = 12  # captions of the world's six test videos
 
 
 @pytest.fixture(autouse=True)
@@ -123,14 +124,15 @@ def test_the_best_of_another_teacher_and_the_own_video_are_scored(config: Any, m
     assert score(settings).teachers[1].shards_now == 0
 
 
-def test_a_killed_run_ends_with_the_same_bytes(config: Any, tmp_path: Path) -> None:
+def test_a_killed_run_ends_with_the_same_bytes(config: Any, heard: Any, tmp_path: Path) -> None:
     settings = config(section={"shard_texts": 8, "text_batch": 5})
     score(settings)
     files = [path for path in (tmp_path / "s.zarr/pairs").rglob("c.*") if "videos" not in path.parts]
     whole = {path: path.read_bytes() for path in files}
     for name in ("done/00001.json", "coarse/c.1.0", "coarse_codec/c.1.0"):
         (tmp_path / "s.zarr/pairs/tiles/dense" / name).unlink()
-    assert score(settings).teachers[1].shards_now == 1
+    assert score(settings, heard).teachers[1].shards_now == 1
+    assert any(line.startswith("pairs: about 40 pairs, of 8 captions") for line in heard.infos)  # the lost ones
     assert {path: path.read_bytes() for path in files} == whole
 
 
@@ -152,7 +154,7 @@ def test_it_teaches_a_student(config: Any, heard: Any, tmp_path: Path) -> None:
     logged = [line for line in RunFolder(settings.run_folder).metrics() if line["kind"] == "train"]
     assert all(line["coarse"] > 0 for line in logged)
     assert not any("untaught" in line for line in logged)
-    assert evaluate(settings).t2v["r1"] >= 0
+    assert evaluate(settings).texts == TEST_TEXTS
 
 
 def test_batches_without_enough_pairs_are_told_and_counted(config: Any, heard: Any) -> None:
@@ -316,7 +318,7 @@ def test_a_cross_encoder_scores_raw_logits_and_teaches(config: Any, reranker: Pa
     train(settings, heard)
     logged = [line for line in RunFolder(settings.run_folder).metrics() if line["kind"] == "train"]
     assert all(line["coarse"] > 0 for line in logged)
-    assert evaluate(settings).t2v["r1"] >= 0
+    assert evaluate(settings).texts == TEST_TEXTS
 
 
 @pytest.mark.extras

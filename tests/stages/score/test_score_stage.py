@@ -1,7 +1,6 @@
 """Stage one: what it stores, what it makes again, what it refuses."""
 
 import errno
-import hashlib
 import os
 from pathlib import Path
 
@@ -19,14 +18,7 @@ from teachclip.remedies import Change, Score
 from teachclip.stages.score import scorer
 from teachclip.stages.score.stage import score
 
-
-def tree(folder: Path) -> dict[str, str]:
-    """Hash of every file, those apart that a kill may leave."""
-    return {
-        str(path.relative_to(folder)): hashlib.blake2b(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".tmp-")
-    }
+from .conftest import tree
 
 
 def cache_of(root: Path) -> ScoreCache:

@@ -99,7 +99,7 @@ def slow_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     go, save_file = threading.Event(), training_state.save_file
 
     def wait(*arguments: Any, **named: Any) -> None:
-        assert go.wait(20)
+        assert go.wait(120)
         save_file(*arguments, **named)
 
     monkeypatch.setattr(training_state, "save_file", wait)
@@ -143,7 +143,7 @@ def test_the_next_checkpoint_waits_for_the_one_before(
     second.join(0.2)
     assert second.is_alive()
     slow_disk.set()
-    second.join(20)
+    second.join(120)
     made.finish()
     assert names(folder) == ["last-00000001.state", "last-00000002.state"]
 

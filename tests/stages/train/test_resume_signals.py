@@ -52,7 +52,7 @@ def test_a_preempted_process_is_saved_and_goes_on_to_the_same_network(world: Any
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         wait_for_steps(config)
         process.terminate()
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     folder = RunFolder(config.run_folder)
     step = load_state(folder.states[0])["step"]

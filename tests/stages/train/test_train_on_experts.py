@@ -10,10 +10,12 @@ import pytest
 from teachclip.cache.scores.store import ScoreStore
 from teachclip.configs.schema import Config
 from teachclip.errors import CacheMismatchError, ConfigError
+from teachclip.stages.evaluate.measured import Measurer
 from teachclip.stages.evaluate.one_model import EvaluateResult
 from teachclip.stages.evaluate.stage import evaluate
 from teachclip.stages.prepare.features.stage import features
 from teachclip.stages.runtime.reporting import Silent
+from teachclip.stages.score.estimate import estimate_scores
 from teachclip.stages.score.rescore import rescore
 from teachclip.stages.score.stage import score
 from teachclip.stages.train.stage import train
@@ -131,6 +133,37 @@ def test_teachers_with_other_encoders_and_experts_teach_one_student(taught: Conf
         assert not cache.frame_logits
         assert cache.scale == 1.0
         assert {key for key in cache.identity if key.startswith("features.")} == {"features.audio", "features.scene"}
+
+
+def test_an_estimate_counts_no_frame_logits(taught: Config, tmp_path: Path) -> None:
+    """Of teachers on experts: what is estimated is what the finished store takes."""
+    finished = estimate_scores(taught).teachers
+    elsewhere = taught.score.model_copy(update={"store": tmp_path / "new.zarr"})
+    new = estimate_scores(taught.model_copy(update={"score": elsewhere})).teachers
+    assert [each.shards_left for each in finished] == [0, 0]
+    assert [each.shards_left for each in new] == [each.shards for each in finished]
+    assert [each.bytes for each in new] == [each.bytes for each in finished]
+
+
+def test_one_measurer_knows_networks_and_features_apart(base: dict[str, Any]) -> None:
+    """As a sweep's does: what stands for a test split is what a measurer of this run alone says."""
+    fused = {**base["features"], "captions": "fused"}
+    configs = [
+        _config(base, "one", _network("ce", "gpt", "scene")),
+        _config(base, "more", _network("ce", "gpt", "audio", "scene")),
+        _config({**base, "features": fused}, "fused", _network("ce", "gpt", "scene")),
+    ]
+    measurer = Measurer()
+    names = [measurer._file(config, config) for config in configs]
+    assert names == [Measurer()._file(config, config) for config in configs]
+    assert len(set(names)) == 3
+
+
+def test_a_default_that_is_spelt_out_is_the_same_measurement(base: dict[str, Any]) -> None:
+    config = _config(base, "one", _network("ce", "gpt", "scene"))
+    spelt = config.evaluate.model_validate({**base["evaluate"], "captions": "each", "text": None})
+    told = config.model_copy(update={"evaluate": spelt})
+    assert Measurer()._file(told, told) == Measurer()._file(config, config)
 
 
 def test_scores_are_the_networks_own(taught: Config) -> None:

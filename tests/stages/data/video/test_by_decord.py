@@ -427,7 +427,7 @@ def test_a_decord_that_hangs_or_crashes_leaves_the_video_to_pyav(
 ) -> None:
     names = ["hang.mp4", "segfault.mp4", "exit.mp4", "a.mp4"]
     jobs = [(name, encode(tmp_path / name, numbered(6), fps=2)) for name in names]
-    config = PrepareConfig(image_size=32, max_frames=2, workers=2, timeout=1.5)
+    config = PrepareConfig(image_size=32, max_frames=2, workers=2, timeout=3.0)
     for ahead in (1, 10):
         found = {
             decoded.index: decoded.record for decoded in decode_videos(jobs, config, ahead, spawned("unless_pyav"))

@@ -8,7 +8,7 @@ import pytest
 from teachclip.configs.schema import PrepareConfig
 from teachclip.stages.data.video.workers import Arrived, decode_in_parts
 
-CONFIG = PrepareConfig(image_size=4, workers=1, timeout=1.5)
+CONFIG = PrepareConfig(image_size=4, workers=1, timeout=3.0)
 
 
 def arrived(tmp_path: Path, reader: Any, *names: str) -> dict[str, tuple[str, list[int]]]:

@@ -20,7 +20,7 @@ from teachclip.stages.prepare import stage
 from teachclip.stages.prepare.estimate import estimate_frames
 from teachclip.stages.prepare.stage import prepare
 
-CONFIG = PrepareConfig(image_size=32, max_frames=2, workers=2, timeout=20)
+CONFIG = PrepareConfig(image_size=32, max_frames=2, workers=2, timeout=150)
 FOREVER = {
     "kill-9.mp4": "the decoding process was killed (SIGKILL), most likely for want of memory",
     "term-9.mp4": "the decoding process was killed (SIGTERM)",
@@ -54,7 +54,7 @@ def test_the_second_turn_is_alone_and_enough(
     tmp_path: Path, spawned: Callable[[str], Any], numbered: Any, encode: Any
 ) -> None:
     again = ["kill-1.mp4", "memory-1.mp4", "eio-1.mp4"]
-    names = [*again, *(f"{k}.mp4" for k in range(6))]
+    names = [*again, "together-0.mp4", "together-1.mp4", *(f"{k}.mp4" for k in range(4))]
     found = decoded(tmp_path, names, spawned("troubled"), encode, numbered)
     assert {record.status.status for record in found.values()} == {"ok"}
     turns = [line.split() for line in (tmp_path / "turns.txt").read_text().splitlines()]

@@ -188,7 +188,7 @@ def test_it_scores_and_teaches(world: Any, models: Path, heard: Any) -> None:
     train(settings)
     logged = [line for line in RunFolder(settings.run_folder).metrics() if line["kind"] == "train"]
     assert all(line["coarse"] > 0 and line["fine"] > 0 for line in logged)
-    assert evaluate(settings).t2v["r1"] >= 0
+    assert evaluate(settings).texts == 12  # captions of the world's six test videos
 
 
 def test_a_folder_is_known_by_its_contents(world: Any, models: Path, tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """Features that are made here: of frames by a trunk and by one's own expert, of captions by a text model."""
 
-import builtins
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from teachclip.cache.experts.cache import FeatureCache
 from teachclip.cache.frames.cache import FrameCache
 from teachclip.configs.schema import Config
@@ -30,7 +32,7 @@ def asked(world: World) -> Callable[..., Config]:
     prepare(world.config())
 
     def with_features(**sections: Any) -> Config:
-        return world.config(features={"folder": f"features-{len(str(sections))}", **sections})
+        return world.config(features={"folder": f"features-{crc32(str(sections).encode()):x}", **sections})
 
     return with_features
 
@@ -163,21 +165,50 @@ def test_words_of_a_hugging_face_model(world: World, asked: Callable[..., Config
 @pytest.mark.extras
 def test_a_text_model_that_is_not_there_is_told(asked: Callable[..., Config], tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    for name, why in ((str(tmp_path / "none"), "no such folder"), (str(tmp_path), "cannot be loaded")):
-        with pytest.raises(CheckpointError, match=why) as told:
-            features(asked(texts=[{"name": "x", "huggingface": name}]))
-        assert told.value.where == name
+    (tmp_path / "empty").mkdir()
+    for name, why in (("none", "no such folder"), ("empty", "not a model that save_pretrained wrote")):
+        with pytest.raises((ConfigError, CheckpointError), match=why) as told:
+            features(asked(texts=[{"name": "x", "huggingface": str(tmp_path / name)}]))
+        assert told.value.where == "features.texts.x.huggingface"
+
+
+def without(file: Path, *parts: str) -> None:
+    """The same weights but for those whose names have one of these parts."""
+    kept = {name: tensor for name, tensor in load_file(file).items() if not any(part in name for part in parts)}
+    save_file(kept, file, {"format": "pt"})
+
+
+@pytest.mark.extras
+def test_weights_that_would_be_random_are_refused(world: World, asked: Callable[..., Config], tmp_path: Path) -> None:
+    saved_model("bert", tmp_path / "bert")
+    without(tmp_path / "bert/model.safetensors", "layer.1.output.dense")
+    with pytest.raises(CheckpointError, match=r"its weights lack encoder\.layer\.1\.output\.dense\.bias, .* random"):
+        features(asked(texts=[{"name": "bert", "huggingface": str(tmp_path / "bert")}]))
+
+
+@pytest.mark.extras
+def test_what_hidden_states_do_not_need_may_be_missing(
+    world: World, asked: Callable[..., Config], tmp_path: Path
+) -> None:
+    """A pooler, which is random each time that it is made: the features are the same ones when asked for again."""
+    saved_model("bert", tmp_path / "bert")
+    without(tmp_path / "bert/model.safetensors", "pooler.")
+    config = asked(texts=[{"name": "bert", "huggingface": str(tmp_path / "bert")}])
+    assert features(config).caches[0].made > 0
+    assert features(config).caches[0].made == 0
+
+
+@pytest.mark.extras
+def test_pickled_weights_of_a_text_model_are_not_read(asked: Callable[..., Config], tmp_path: Path) -> None:
+    saved_model("bert", tmp_path / "bert")
+    (tmp_path / "bert/model.safetensors").rename(tmp_path / "bert/pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="pickled weights only"):
+        features(asked(texts=[{"name": "bert", "huggingface": str(tmp_path / "bert")}]))
 
 
 def test_without_transformers_the_extra_is_named(asked: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def absent(name: str, *arguments: Any, **keywords: Any) -> Any:
-        if name == "transformers":
-            raise ImportError("No module named 'transformers'")
-        return real(name, *arguments, **keywords)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(ConfigError, match="need the extra hf") as told:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else find(name))
+    with pytest.raises(ConfigError, match="this needs transformers, which is not installed") as told:
         features(asked(texts=[{"name": "bert", "huggingface": "bert-base-uncased"}]))
     assert told.value.hint == "install it with the extra: pip install 'teachclip[hf]'"

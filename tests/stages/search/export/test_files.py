@@ -89,17 +89,20 @@ def test_several_parts_make_one_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("to", "message"),
+    ("to", "message", "named"),
     [
-        ("v.csv", "not written as .csv"),
-        ("vectors", "neither a file nor a database"),
-        ("milvus:somewhere", "not written to milvus"),
+        ("v.csv", "not written as .csv", ("NAME.npy",)),
+        ("vectors", "neither a file nor a database", ("NAME.npy", "qdrant:URL")),
+        ("milvus:somewhere", "not written to milvus", ("qdrant:URL",)),
     ],
 )
-def test_what_is_no_form_is_refused_with_those_that_are(index: Path, to: str, message: str) -> None:
+def test_what_is_no_form_is_refused_with_those_that_are(
+    index: Path, to: str, message: str, named: tuple[str, ...]
+) -> None:
     with pytest.raises(ConfigError, match=message) as refused:
         export_index(index, to)
-    assert "NAME.npy" in str(refused.value.hint) or "qdrant" in str(refused.value.hint)
+    hint = str(refused.value.hint)
+    assert tuple(form for form in ("NAME.npy", "qdrant:URL") if form in hint) == named
 
 
 def test_a_table_is_of_a_database(index: Path, tmp_path: Path) -> None:

@@ -15,15 +15,15 @@ from teachclip.stages.search.serving.workbench import Busy, Workbench
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Workbench]:
-    with Workbench(1, patience=20.0) as made:
+    with Workbench(1, patience=120.0) as made:
         yield made
 
 
 def test_work_is_done_in_another_process(bench: Workbench) -> None:
-    assert bench.do(operator.add, 2, 3, seconds=30) == 5
-    process = bench.do(os.getpid, seconds=30)
+    assert bench.do(operator.add, 2, 3, seconds=120) == 5
+    process = bench.do(os.getpid, seconds=120)
     assert process != os.getpid()
-    assert bench.do(os.getpid, seconds=30) == process
+    assert bench.do(os.getpid, seconds=120) == process
 
 
 @pytest.mark.parametrize(
@@ -40,26 +40,27 @@ def test_work_is_done_in_another_process(bench: Workbench) -> None:
 def test_what_goes_wrong_is_told_and_the_next_is_answered(
     bench: Workbench, work: object, given: tuple[object, ...], what: str
 ) -> None:
-    bench.do(os.getpid, seconds=30)
+    bench.do(os.getpid, seconds=120)
     with pytest.raises(DataError, match=what):
-        bench.do(work, *given, seconds=0.5 if work is time.sleep else 30)  # type: ignore[arg-type]
-    assert bench.do(operator.add, 2, 3, seconds=30) == 5
+        bench.do(work, *given, seconds=0.5 if work is time.sleep else 120)  # type: ignore[arg-type]
+    assert bench.do(operator.add, 2, 3, seconds=120) == 5
     Path("/tmp/teachclip-nothing").unlink(missing_ok=True)
 
 
-def test_nobody_waits_for_ever() -> None:
+def test_nobody_waits_for_ever(tmp_path: Path) -> None:
+    """While the only process reads what another program has not finished writing."""
+    os.mkfifo(tmp_path / "unfinished")
     with Workbench(1, patience=0.2) as bench:
-        bench.do(os.getpid, seconds=30)
-        other = threading.Thread(target=lambda: bench.do(time.sleep, 2.0, seconds=30))
+        bench.do(os.getpid, seconds=120)
+        other = threading.Thread(target=lambda: bench.do(Path.read_text, tmp_path / "unfinished", seconds=120))
         other.start()
-        time.sleep(0.2)
-        with pytest.raises(Busy, match="too many"):
-            bench.do(os.getpid, seconds=30)
+        with (tmp_path / "unfinished").open("w"), pytest.raises(Busy, match="too many"):  # open once it is read
+            bench.do(os.getpid, seconds=120)
         other.join()
 
 
 def test_they_end_with_the_bench() -> None:
     with Workbench(1) as bench:
-        process = bench.do(os.getpid, seconds=30)
+        process = bench.do(os.getpid, seconds=120)
     with pytest.raises(ProcessLookupError):
         os.kill(process, signal.SIGCONT)

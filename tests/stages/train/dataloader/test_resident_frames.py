@@ -176,7 +176,7 @@ def test_a_preempted_program_leaves_no_process_and_no_noise(world: Any) -> None:
     children = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
     assert any(b"label_process" in Path(f"/proc/{child}/cmdline").read_bytes() for child in children)
     os.killpg(program.pid, signal.SIGTERM)
-    _, errors = program.communicate(timeout=60)
+    _, errors = program.communicate(timeout=120)
     assert program.returncode == 0, errors
     assert "Traceback" not in errors
     assert "label_process" not in errors
@@ -244,7 +244,7 @@ def test_processes_of_a_machine_share_one_copy(world: Any) -> None:
         )
     found = []
     for process in processes:
-        said, errors = process.communicate(timeout=100)
+        said, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
         found.append(json.loads(said))
     assert all(one["right"] for one in found)

@@ -1,7 +1,7 @@
 """Steps on tensors of a GPU that is not there: which kernels they take, what they keep, where the CPU would wait."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -30,15 +30,18 @@ class Watched(TorchDispatchMode):
 
     Args:
         number: what a number of a fake tensor is.
+        pinned: tensors in page-locked memory.
 
     Attributes:
         kernels: operations on a GPU that are no views.
-        stalls: what the CPU would wait for, by name: a number it reads, a mask it counts, a copy that nobody pinned.
+        stalls: what the CPU would wait for, by name: a number it reads, a mask it counts, a copy that blocks or comes
+            from memory that nobody pinned.
     """
 
-    def __init__(self, number: int = 0) -> None:
+    def __init__(self, number: int = 0, pinned: Sequence[Tensor] = ()) -> None:
         super().__init__()
         self.number, self.kernels, self.stalls = number, 0, Counter[str]()
+        self._pinned = pinned
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -62,10 +65,15 @@ class Watched(TorchDispatchMode):
         where |= made
         if func in (aten._to_copy.default, aten.copy_.default) and where == {"cpu", "cuda"}:
             ahead = kwargs.get("non_blocking", args[2] if len(args) > 2 else False)
-            self.stalls["a copy"] += not ahead
+            source = args[1] if func is aten.copy_.default else args[0]
+            self.stalls["a copy"] += not ahead or not (source.device.type == "cuda" or self._is_pinned(source))
         views = any(each.alias_info and not each.alias_info.is_write for each in func._schema.returns)
         self.kernels += not views and func not in NO_KERNELS and "cuda" in made
         return result
+
+    def _is_pinned(self, tensor: Tensor) -> bool:
+        """Whether it lies in page-locked memory, or is a view of what does."""
+        return any(tensor.untyped_storage()._cdata == each.untyped_storage()._cdata for each in self._pinned)
 
 
 def _places(index: Tensor | None) -> list[Tensor | None]:
@@ -80,6 +88,14 @@ class FakeCuda:
 
     device = CUDA
 
+    def __init__(self) -> None:
+        self._pinned: list[Tensor] = []
+
+    def pin(self, tensor: Tensor) -> Tensor:
+        """As `Tensor.pin_memory`: a copy, which counts as page-locked."""
+        self._pinned.append(tensor.clone())
+        return self._pinned[-1]
+
     @contextmanager
     def made(self) -> Iterator[None]:
         """Inside, what is made without naming a device lies on the GPU: for networks."""
@@ -90,7 +106,7 @@ class FakeCuda:
     @contextmanager
     def used(self, network: torch.nn.Module, number: int = 0) -> Iterator[tuple[Watched, Saved]]:
         """Inside, the network that was made is used: what is counted meanwhile."""
-        saved, watched = Saved(list(network.parameters())), Watched(number)
+        saved, watched = Saved(list(network.parameters())), Watched(number, self._pinned)
         hooks = torch.autograd.graph.saved_tensors_hooks(saved.keep, lambda tensor: tensor)
         with self._mode, efficient_attention(), watched, hooks:
             yield watched, saved
@@ -101,9 +117,10 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     """Autocast and pinned memory are as if there were a GPU. Backward passes do not run on it: zeros are gradients."""
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
-    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
     monkeypatch.setattr(pixels, "_constants", cache(pixels._constants.__wrapped__))  # no fake ones shall stay
-    return FakeCuda()
+    made = FakeCuda()
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: made.pin(tensor))
+    return made
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ COMPUTED = 3  # losses of two steps, and once more to find out whether some para
 def test_processes_send_the_same_in_the_same_order() -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(PROGRAM), json.dumps(CASES)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
     assert ended.returncode == 0, ended.stderr
     first, second = json.loads(ended.stdout)
     assert first == second

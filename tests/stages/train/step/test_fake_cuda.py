@@ -131,7 +131,7 @@ def test_a_step_stays_on_the_gpu_and_the_cpu_does_not_wait(
     watch_features(network, seen)
     taken: list[int] = []
     with_zeros_as_gradients(network, monkeypatch, lambda: taken.extend((counted.kernels, saved.bytes)))
-    given = batch(name)
+    given = batch(name).pinned()
     with fake_cuda.used(network) as (counted, saved):
         done = step(given.to(fake_cuda.device))
     assert {tensor.device for tensor in (*seen, *done.parts, done.norm)} == {fake_cuda.device}
@@ -156,7 +156,7 @@ def test_pixels_are_made_with_channels_innermost_by_the_same_kernels(
         with_zeros_as_gradients(network, monkeypatch)
         convolved: list[Tensor] = []
         network.trunk.visual.conv1.register_forward_pre_hook(lambda _, given, seen=convolved: seen.extend(given))
-        given = batch()
+        given = batch().pinned()
         with fake_cuda.used(network) as (counted, _):
             step(given.to(fake_cuda.device))
         (pixels,) = convolved
@@ -197,7 +197,7 @@ def test_every_optimiser_stays_on_the_gpu(optimiser: str, fake_cuda: Any, monkey
         network = build_network(config.network)
         step = step_of(network, config)
     with_zeros_as_gradients(network, monkeypatch)
-    given = batch()
+    given = batch().pinned()
     with fake_cuda.used(network) as (counted, _):
         for _ in range(2):
             assert step(given.to(fake_cuda.device)).norm.device == fake_cuda.device

@@ -35,7 +35,10 @@ def unless_pyav(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
 
 
 def troubled(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
-    """Fail as a machine does: `what-times.mp4`, so many times; each turn writes a line, when it began and ended."""
+    """Fail as a machine does: `what-times.mp4`, so many times; each turn writes a line, when it began and ended.
+
+    `together-` waits until another of that name has begun.
+    """
     what, _, times = id.removesuffix(".mp4").partition("-")
     turns, begun = path.with_suffix(".turns"), time.monotonic()
     with turns.open("a") as file:
@@ -47,11 +50,19 @@ def troubled(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
             raise MemoryError
         if what == "eio":
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-    time.sleep(0.2)
+    while what == "together" and len(list(path.parent.glob("together-*.turns"))) < 2 and time.monotonic() < begun + 120:
+        time.sleep(0.01)
     record = read_video(id, path, config)
     with (path.parent / "turns.txt").open("a") as file:
         file.write(f"{id} {begun} {time.monotonic()}\n")
     return record
+
+
+def never_the_last(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
+    """Misbehave, and never return from `slow7.mp4`."""
+    if id == "slow7.mp4":
+        time.sleep(1000)
+    return misbehave(id, path, config)
 
 
 def unreadable_0(id: str, path: Path, config: PrepareConfig) -> VideoRecord:
@@ -92,5 +103,5 @@ def in_parts(id: str, path: Path, config: PrepareConfig, hand_over: Callable[[Pa
             if "hang" in id:
                 time.sleep(1000)
         if "slow" in id:
-            time.sleep(0.6)
+            time.sleep(1.1)
     return VideoRecord(VideoStatus(id, "ok", "", 6), times=np.arange(6.0))
