@@ -5,7 +5,6 @@ Only plain data crosses it: the configuration, tasks, counts, messages and error
 """
 
 import importlib
-import importlib.util
 import os
 import platform
 import socket
@@ -24,6 +23,7 @@ from ... import __version__
 from ...errors import ConfigError, TeachclipError
 from ...plurals import counted
 from .device import choose_device, device_name
+from .plugins import needs
 from .reporting import Reporter, Silent
 
 LOCAL = "local"
@@ -34,6 +34,9 @@ RETRIES = 3
 
 STARTING = 120.0
 """Seconds in which the first workers have to come up; later ones join while others work."""
+
+ANSWERING = 10.0
+"""Seconds in which a cluster's address has to answer."""
 
 GROWING = 2.0
 """Seconds after which it is asked again whether the cluster has room for more workers."""
@@ -88,8 +91,7 @@ def connected(address: str) -> Iterator[Any]:
     Raises:
         ConfigError: Ray is not installed, there is no such cluster, or it has other versions.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise ConfigError("this needs ray, which is not installed", hint="pip install 'teachclip[ray]'")
+    needs("ray", "ray", address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = importlib.import_module("ray")
     if ray.is_initialized():
@@ -97,6 +99,7 @@ def connected(address: str) -> Iterator[Any]:
         return
     own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
+        _refuse_unanswered(address)
         ray.init(
             **(own if address == LOCAL else {"address": address}),
             log_to_driver=False,
@@ -113,6 +116,13 @@ def connected(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _refuse_unanswered(address: str) -> None:
+    """Ray itself asks for minutes whether anybody is there."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERING).close()
 
 
 def room(ray: Any, how: OnCluster, place: Place) -> int:

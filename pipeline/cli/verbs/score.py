@@ -69,8 +69,8 @@ def score(
         how = on_ray(ray, ray_options, mixed, {"--shard": shard, "--devices": devices})
         settings = load_config(config, sets or ())
         with output.waiting("loading"):
-            from ....stages.score.by_cluster import score_on_cluster
-            from ....stages.score.by_processes import score_by_processes
+            from ....stages.score.workers.cluster import score_on_cluster
+            from ....stages.score.workers.processes import score_by_processes
 
         if how is None:
             result = score_by_processes(settings, output, part, devices)

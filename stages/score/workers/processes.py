@@ -13,17 +13,17 @@ from typing import Any, Self
 
 import torch
 
-from ...configs.schema import Config
-from ...errors import ConfigError, TeachclipError
-from ...plurals import counted
-from ..runtime.child import end_with_parent, untouched_by_interrupts
-from ..runtime.cores import cores
-from ..runtime.device import choose_device
-from ..runtime.launch import Launch, launch, take_place
-from ..runtime.reporting import Progress, Reporter, Silent
-from .one_teacher import together
-from .stage import ScoreResult, score
-from .worker_part import WHOLE, WorkerPart
+from ....configs.schema import Config
+from ....errors import ConfigError, TeachclipError
+from ....plurals import counted
+from ...runtime.child import end_with_parent, untouched_by_interrupts
+from ...runtime.cores import cores
+from ...runtime.device import choose_device
+from ...runtime.launch import Launch, launch, take_place
+from ...runtime.reporting import Progress, Reporter, Silent
+from ..one_teacher import together
+from ..stage import ScoreResult, score
+from ..worker_part import WHOLE, WorkerPart
 
 ENDING = 60.0
 """Seconds that processes may take to end: they finish what they compute and write at the moment."""

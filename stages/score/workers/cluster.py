@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from ...configs.schema import Config
-from ...errors import ConfigError
-from ..runtime.cluster import OnCluster, Place, Remembered, connected, on_cluster, room
-from ..runtime.launch import launch
-from ..runtime.reporting import Reporter, Silent
-from .one_teacher import OneTeacher, together
-from .stage import ScoreResult, Scoring, refuse_nobody
-from .worker_part import WHOLE, WorkerPart
+from ....configs.schema import Config
+from ....errors import ConfigError
+from ...runtime.cluster import OnCluster, Place, Remembered, connected, on_cluster, room
+from ...runtime.launch import launch
+from ...runtime.reporting import Reporter, Silent
+from ..one_teacher import OneTeacher, together
+from ..stage import ScoreResult, Scoring, refuse_nobody
+from ..worker_part import WHOLE, WorkerPart
 
 PARTS_EACH = 16
 """Into so many parts for each worker a teacher's shards are cut: one that is faster, or comes later, takes more."""
