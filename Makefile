@@ -4,6 +4,8 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BUILD := build/constraints
+# Tests of clusters, whose processes want the machine for themselves.
+CLUSTER := tests/stages/score/test_cluster.py
 
 # The first of these that is Python 3.12 or newer; another one by name: make setup PYTHON=/path/to/python
 PYTHONS := python3.12 python3 python3.13 python3.14 python
@@ -38,11 +40,13 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest -m slow $(CLUSTER)
 
 # Tests that need an optional library: all of the extras are installed. `make test` runs them where they are present.
 test-extras: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m extras
+	$(BIN)/python -m pytest $(CLUSTER)
 
 # One script with every CUDA test and one table at the end; without a GPU it says so and fails.
 test-gpu: $(STAMP)

@@ -1,6 +1,7 @@
-"""Code of the user's own, named in a configuration: a teacher, a loss."""
+"""Code that need not be there: the user's own, named in a configuration, and libraries that only an extra installs."""
 
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
@@ -16,6 +17,22 @@ from ...errors import ConfigError, PluginError, TeachclipError
 from ...remedies import Again, Option, Remedy
 
 _NOT_THE_USERS = (__file__, importlib.__file__)
+
+
+def needs(package: str, extra: str, where: str | None = None, what: str = "this", instead: str = "") -> None:
+    """Refuse what is asked for where its library is not installed.
+
+    Args:
+        package: as it is imported; extra: what installs it.
+        where: the setting or the place that asks for it; what: is asked for.
+        instead: what helps as well, in words.
+
+    Raises:
+        ConfigError: it is not installed; names the extra.
+    """
+    if importlib.util.find_spec(package) is None:
+        hint = f"install it with the extra: pip install 'teachclip[{extra}]'{instead and f'; or {instead}'}"
+        raise ConfigError(f"{what} needs {package.replace('_', '-')}, which is not installed", where=where, hint=hint)
 
 
 def load_plugin(spec: str, group: str, key: str) -> Callable[..., Any]:

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -27,6 +27,7 @@ from ..data.views import ExpertView, View, view_identity
 from ..labels.frame_scores import gives_frame_logits
 from ..labels.teacher_view import teacher_words
 from ..models.checkpoints.files import checkpoint_digest
+from ..models.common.network import Features
 from ..models.frozen.dual_encoder import DualEncoder
 from ..models.frozen.teacher import Teacher, load_teacher, refuse_resized, trained_alone
 from ..runtime.background import BackgroundWriter
@@ -76,6 +77,19 @@ class TeacherScores:
     new_pairs: int = 0
 
 
+def together(parts: Sequence[TeacherScores]) -> TeacherScores:
+    """What several workers made of one teacher's scores at the same time."""
+    return replace(
+        parts[0],
+        shards_before=min(part.shards_before for part in parts),
+        shards_now=sum(part.shards_now for part in parts),
+        shards_left=min(part.shards_left for part in parts),
+        seconds=max(part.seconds for part in parts),
+        own_ranks=next((part.own_ranks for part in parts if part.own_ranks), None),
+        new_pairs=max(part.new_pairs for part in parts),
+    )
+
+
 @dataclass(frozen=True)
 class Work:
     """What is asked for of one tile: its shards that hold any of it, and those of them that this worker is to make."""
@@ -120,6 +134,7 @@ class OneTeacher:
         self.texts: list[Key] = [(text.id, text_digest(text.caption)) for text in split.texts]
         self.videos: list[Key] = [(video, frames.digest(video)) for video in split.videos]
         self._encoder: VideoEncoder | None = None
+        self._encoded: tuple[str, Features] | None = None  # of the tile that was scored last
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -134,6 +149,11 @@ class OneTeacher:
             self.reporter.info(f"{self.name} sees {teacher.pixels}; made from {stored}")
         return teacher
 
+    def run_part(self, part: WorkerPart) -> TeacherScores:
+        """As `run`, of another part than before, by the teacher that is loaded already."""
+        self.part = part
+        return self.run()
+
     def run(self) -> TeacherScores:
         begun = time.monotonic()
         cache = self._open()
@@ -147,11 +167,6 @@ class OneTeacher:
         else:
             now, ranks = self._score(cache, work, ranks)
         left = sum(len(each.missing()) for each in work) if self.part != WHOLE else 0
-        if left:
-            self.reporter.info(
-                f"{self.name}: part {self.part} is complete; {left} of "
-                f"{counted(shards, 'shard is', 'shards are')} others' parts"
-            )
         for each in work:
             if not missing_shards(each.tile):
                 sweep(each.tile)
@@ -308,8 +323,10 @@ class OneTeacher:
         if self._encoder is None:
             batch = self.config.score.video_batch
             self._encoder = VideoEncoder(self.teacher, cache, self.frames, self.device, batch, self.part)
-        features = self._encoder.encode(tile.video_ids, self.reporter)
-        return Scorer(self.teacher, tile, features, captions, self.config.score.text_batch)
+        if self._encoded is None or self._encoded[0] != tile.name:
+            self._encoded = None  # two tiles' features would take memory for nothing
+            self._encoded = tile.name, self._encoder.encode(tile.video_ids, self.reporter)
+        return Scorer(self.teacher, tile, self._encoded[1], captions, self.config.score.text_batch)
 
     def _maker(self, cache: ScoreCache) -> Maker:
         """What makes shards now; shards that are there in another precision are told."""

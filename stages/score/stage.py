@@ -6,6 +6,7 @@ what differs.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...cache.scores.store import ScoreStore
@@ -67,33 +68,68 @@ def score(config: Config, reporter: Reporter | None = None, part: WorkerPart = W
     """
     reporter, part = reporter or Silent(), part.of_process(launch())
     begun = time.monotonic()
+    scoring = Scoring(config, reporter)
+    results = []
+    for number in range(len(config.score.teachers)):
+        made = scoring.teacher(number, part).run()
+        results.append(made)
+        if made.shards_left:
+            reporter.info(
+                f"{made.teacher}: part {part} is complete; {made.shards_left} of "
+                f"{counted(made.shards, 'shard is', 'shards are')} others' parts"
+            )
+    shown = None if part == WHOLE else str(part)
+    return scoring.result(results, time.monotonic() - begun, shown)
+
+
+def refuse_nobody(config: Config) -> None:
+    """Refuse to score with no teacher.
+
+    Raises:
+        ConfigError: none is configured.
+    """
     if not config.score.teachers:
         raise ConfigError(
             "score.teachers is empty: there is nobody to score",
             hint=Remedy("name one", Change({"score.teachers": "[{name: xclip, checkpoint: runs/teacher}]"})),
         )
-    tell_device(choose_device(config.score.device), reporter)
-    dataset = texts_of(config)
-    frames = student_view(config, dataset)
-    split, unlabelled = scored_split(config, dataset, frames)
-    if unlabelled != UsableUnlabelled():
-        reporter.info(unlabelled.told)
-    if split.left_out:
-        one, many = "video has no usable frames and is left out", "videos have no usable frames and are left out"
-        reporter.warn(counted(split.left_out, one, many))
-    seen = [(teacher, teacher_view(config, teacher, frames, dataset)) for teacher in config.score.teachers]
-    store = ScoreStore.create(config.score_store)
-    remove_leftovers(store.local)
-    results = []
-    for teacher, own in seen:
-        scored, further = (split, unlabelled) if own is frames else scored_split(config, dataset, frames, own)
-        if more := scored.left_out + further.left_out - split.left_out - unlabelled.left_out:
-            what = "features" if isinstance(own, ExpertView) else f"usable frames in {config.teacher_frames(teacher)}"
-            one = f"more video has no {what} and is left out"
-            many = f"more videos have no {what} and are left out"
-            reporter.warn(f"{teacher.name}: {counted(more, one, many)}")
-        kind = OneTeacher if teacher.cross_encoder is None else SparseTeacher
-        results.append(kind(config, teacher, scored, own, store, reporter, part, dataset).run())
-    shown = None if part == WHOLE else str(part)
-    count = len(unlabelled.videos)
-    return ScoreResult(str(store.path), tuple(results), split.left_out, time.monotonic() - begun, shown, count)
+
+
+class Scoring:
+    """What is to be scored, with whatever teacher: captions, videos and the store, opened once."""
+
+    def __init__(self, config: Config, reporter: Reporter) -> None:
+        refuse_nobody(config)
+        self.config, self.reporter = config, reporter
+        tell_device(choose_device(config.score.device), reporter)
+        self.dataset = texts_of(config)
+        self.frames = student_view(config, self.dataset)
+        self.split, self.unlabelled = scored_split(config, self.dataset, self.frames)
+        if self.unlabelled != UsableUnlabelled():
+            reporter.info(self.unlabelled.told)
+        if self.split.left_out:
+            one, many = "video has no usable frames and is left out", "videos have no usable frames and are left out"
+            reporter.warn(counted(self.split.left_out, one, many))
+        self.seen = [teacher_view(config, teacher, self.frames, self.dataset) for teacher in config.score.teachers]
+        self.store = ScoreStore.create(config.score_store)
+        remove_leftovers(self.store.local)
+
+    def teacher(self, number: int, part: WorkerPart) -> OneTeacher:
+        """This worker's part with one of `score.teachers`."""
+        settings, own, split = self.config.score.teachers[number], self.seen[number], self.split
+        if own is not self.frames:
+            split, further = scored_split(self.config, self.dataset, self.frames, own)
+            more = split.left_out + further.left_out - self.split.left_out - self.unlabelled.left_out
+            if more:
+                of_frames = f"usable frames in {self.config.teacher_frames(settings)}"
+                what = "features" if isinstance(own, ExpertView) else of_frames
+                one = f"more video has no {what} and is left out"
+                many = f"more videos have no {what} and are left out"
+                self.reporter.warn(f"{settings.name}: {counted(more, one, many)}")
+        kind = OneTeacher if settings.cross_encoder is None else SparseTeacher
+        return kind(self.config, settings, split, own, self.store, self.reporter, part, self.dataset)
+
+    def result(self, teachers: Sequence[TeacherScores], seconds: float, part: str | None = None) -> ScoreResult:
+        """What was made in this time."""
+        count = len(self.unlabelled.videos)
+        return ScoreResult(str(self.store.path), tuple(teachers), self.split.left_out, seconds, part, count)

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from ....plurals import counted
 from ....stages.score.worker_part import WHOLE, WorkerPart
 from ...wording import duration
+from ..shell.cluster import Mixed, OnRay, RayOptions, on_ray
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 from ..shell.tables import table
 
@@ -26,6 +27,8 @@ EXAMPLES = examples(
     'teachclip score own_videos.yaml --set "score.teachers=[{name: mine, plugin: my_module:MyTeacher}]"',
     "teachclip score own_videos.yaml --devices 2",
     "teachclip score own_videos.yaml --shard 0/8",
+    "teachclip score own_videos.yaml --ray local",
+    "teachclip score own_videos.yaml --ray 10.0.0.1:6379 --ray-option num_gpus=1 --ray-option num_cpus=8",
     "teachclip score own_videos.yaml --set score.device=cpu --json",
 )
 
@@ -41,6 +44,9 @@ def score(
         int | None,
         typer.Option(min=1, help="Processes, on a GPU each; without GPUs they share the cores. [default: every GPU]"),
     ] = None,
+    ray: OnRay = None,
+    ray_options: RayOptions = None,
+    mixed: Mixed = False,
     json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -52,18 +58,24 @@ def score(
     one trains. After the first shard the ranks of the captions' own videos are shown; near chance it stops, since a
     teacher that was loaded wrongly teaches nothing.
 
-    All GPUs that are visible work, each in a process of its own (--devices 2 takes two of them).
+    All GPUs that are visible work, each in a process of its own (--devices 2 takes two of them), or all of a Ray
+    cluster's (--ray ADDRESS), which may grow and shrink meanwhile.
 
     What is complete is never made again, and captions and videos that are new are added. Several machines may each make
     a part (--shard), in one shared store, or in stores of their own that `teachclip cache merge` brings together.
     """
     with running("score", json, quiet, debug, config, sets) as output:
         part = WorkerPart.parse(shard, "--shard") if shard is not None else WHOLE
+        how = on_ray(ray, ray_options, mixed, {"--shard": shard, "--devices": devices})
         settings = load_config(config, sets or ())
         with output.waiting("loading"):
-            from ....stages.score.by_processes import score_by_processes
+            from ....stages.score.workers.cluster import score_on_cluster
+            from ....stages.score.workers.processes import score_by_processes
 
-        result = score_by_processes(settings, output, part, devices)
+        if how is None:
+            result = score_by_processes(settings, output, part, devices)
+        else:
+            result = score_on_cluster(settings, how, output)
         output.result(result, *shown(result))
 
 

@@ -9,7 +9,7 @@ from open_clip.tokenizer import HFTokenizer
 from torch import Tensor
 
 from ....errors import UnreachableError
-from ...runtime.extras import needs
+from ...runtime.plugins import needs
 from .hub import quiet_hub, why_out_of_reach
 from .tokens import VOCABULARY, tokenize, tokenize_telling
 

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ....configs.schema import PixelConfig
-from ...runtime.extras import needs
+from ...runtime.plugins import needs
 from .base import Trunk
 from .described import Described
 from .pixels import CLIP_PIXELS

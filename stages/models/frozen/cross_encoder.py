@@ -14,8 +14,7 @@ from ....configs.schema import TeacherConfig
 from ....errors import CheckpointError, PluginError
 from ....plurals import counted
 from ...runtime.device import plain_float32
-from ...runtime.extras import needs
-from ...runtime.plugins import load_plugin, users_code
+from ...runtime.plugins import load_plugin, needs, users_code
 from .model_files import MODULES, ModelFiles, find_model, loading
 from .own import GROUP, wrong_attributes
 

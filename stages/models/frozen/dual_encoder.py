@@ -11,7 +11,7 @@ from ....configs.schema import TeacherConfig
 from ....errors import CheckpointError
 from ....remedies import OTHER, Prepare, Remedy
 from ...runtime.device import plain_float32
-from ...runtime.extras import needs
+from ...runtime.plugins import needs
 from ..checkpoints.published import FRAMES
 from ..common.network import Features, masked_mean
 from .model_files import ModelFiles, find_model, loading, open_tokenizer, refuse_lack, refuse_random

@@ -13,7 +13,7 @@ from ...data.dataset import Dataset
 from ...data.experts.inputs import captions_by_video, video_captions_digest
 from ...models.frozen.model_files import ModelFiles, find_model, loading, open_tokenizer, refuse_random
 from ...runtime.device import choose_device, plain_float32
-from ...runtime.extras import needs
+from ...runtime.plugins import needs
 
 _LONGEST = 512
 """Tokens of a caption that are kept, where the model itself says no fewer."""

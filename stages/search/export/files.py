@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ....cache.storage.publish import publishing
 from ....errors import ConfigError
-from ...runtime.extras import needs
+from ...runtime.plugins import needs
 
 FORMS = "NAME.parquet, NAME.jsonl, NAME.npy (with NAME.jsonl beside it), or NAME.bigfile, a folder"
 _DIGITS = 9  # that tell every float32 from its neighbours

@@ -10,7 +10,7 @@ from itertools import batched
 from typing import NamedTuple, Protocol, Self, cast
 
 from ....errors import ConfigError, DataError, UnreachableError
-from ...runtime.extras import needs
+from ...runtime.plugins import needs
 from ...runtime.reporting import Reporter
 from .records import BATCH, IndexRecords, Record
 

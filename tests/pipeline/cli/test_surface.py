@@ -22,7 +22,7 @@ SURFACE = {
     "demo": {"FOLDER", *COMMON},
     "prepare": {"--estimate", "--prune", *CONFIGURED},
     "features": {"--estimate", "--info", "--verify", *CONFIGURED},
-    "score": {"--shard", "--devices", *CONFIGURED},
+    "score": {"--shard", "--devices", "--ray", "--ray-option", "--mixed", *CONFIGURED},
     "denoise": CONFIGURED,
     "train": {"--accept", *CONFIGURED},
     "evaluate": {"--on", "--run", *CONFIGURED},

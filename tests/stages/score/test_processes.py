@@ -14,10 +14,10 @@ import torch
 from teachclip.configs.loading import dump_config
 from teachclip.errors import ConfigError, PluginError, TeachclipError
 from teachclip.stages.runtime.launch import Launch
-from teachclip.stages.score import by_processes
-from teachclip.stages.score.by_processes import score_by_processes
 from teachclip.stages.score.stage import score
 from teachclip.stages.score.worker_part import WHOLE, WorkerPart
+from teachclip.stages.score.workers import processes
+from teachclip.stages.score.workers.processes import score_by_processes
 
 from .conftest import tree
 
@@ -191,9 +191,9 @@ def test_how_many_on_a_machine_with_four_gpus(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(by_processes, "launch", lambda: Launch(0, ranks, 0))
+    monkeypatch.setattr(processes, "launch", lambda: Launch(0, ranks, 0))
     if isinstance(expected, str):
         with pytest.raises(ConfigError, match=expected):
-            by_processes._count(config_of(device=device), part, devices)
+            processes._count(config_of(device=device), part, devices)
     else:
-        assert by_processes._count(config_of(device=device), part, devices) == expected
+        assert processes._count(config_of(device=device), part, devices) == expected

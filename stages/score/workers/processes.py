@@ -4,7 +4,6 @@ import multiprocessing
 import signal
 import time
 import traceback
-from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -14,17 +13,17 @@ from typing import Any, Self
 
 import torch
 
-from ...configs.schema import Config
-from ...errors import ConfigError, TeachclipError
-from ...plurals import counted
-from ..runtime.child import end_with_parent, untouched_by_interrupts
-from ..runtime.cores import cores
-from ..runtime.device import choose_device
-from ..runtime.launch import Launch, launch, take_place
-from ..runtime.reporting import Progress, Reporter, Silent
-from .one_teacher import TeacherScores
-from .stage import ScoreResult, score
-from .worker_part import WHOLE, WorkerPart
+from ....configs.schema import Config
+from ....errors import ConfigError, TeachclipError
+from ....plurals import counted
+from ...runtime.child import end_with_parent, untouched_by_interrupts
+from ...runtime.cores import cores
+from ...runtime.device import choose_device
+from ...runtime.launch import Launch, launch, take_place
+from ...runtime.reporting import Progress, Reporter, Silent
+from ..one_teacher import together
+from ..stage import ScoreResult, score
+from ..worker_part import WHOLE, WorkerPart
 
 ENDING = 60.0
 """Seconds that processes may take to end: they finish what they compute and write at the moment."""
@@ -58,7 +57,7 @@ def score_by_processes(
     reporter.info(f"{counted(count, 'process', 'processes')}, {own}; what the first one does is shown")
     with _Crew(config, part, count) as crew:
         results = crew.run(reporter)
-    teachers = tuple(_together(same) for same in zip(*(result.teachers for result in results), strict=True))
+    teachers = tuple(together(same) for same in zip(*(result.teachers for result in results), strict=True))
     shown = None if part == WHOLE else str(part)
     return replace(results[0], teachers=teachers, part=shown, seconds=time.monotonic() - begun)
 
@@ -74,19 +73,6 @@ def _count(config: Config, part: WorkerPart, devices: int | None) -> int:
     if 0 < gpus < devices:
         raise ConfigError(f"{counted(devices, 'GPU is', 'GPUs are')} asked for; torch sees {gpus} here")
     return devices
-
-
-def _together(parts: Sequence[TeacherScores]) -> TeacherScores:
-    """What the processes made of one teacher's scores."""
-    return replace(
-        parts[0],
-        shards_before=min(part.shards_before for part in parts),
-        shards_now=sum(part.shards_now for part in parts),
-        shards_left=min(part.shards_left for part in parts),
-        seconds=max(part.seconds for part in parts),
-        own_ranks=next((part.own_ranks for part in parts if part.own_ranks), None),
-        new_pairs=max(part.new_pairs for part in parts),
-    )
 
 
 class _Crew:
