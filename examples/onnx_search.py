@@ -13,21 +13,14 @@ import html
 import json
 import unicodedata
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 
-try:
-    from ftfy import fix_text
-except ImportError:
-    QUOTES = str.maketrans("‘’‚‛“”„‟", "''''" + '""""')
-
-    def fix_text(text: str) -> str:
-        return unicodedata.normalize("NFC", text.translate(QUOTES))
-
-
+QUOTES = str.maketrans("‘’‚‛“”„‟", "'" * 4 + '"' * 4)
 SPECIAL = ("<|startoftext|>", "<|endoftext|>", "'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 
 
@@ -47,7 +40,7 @@ class Tokenizer:
         """Token ids int64 [T, W], cut to what the model reads, padded with 0."""
         rows = []
         for sentence in sentences:
-            text = " ".join(html.unescape(html.unescape(fix_text(sentence))).split()).lower()
+            text = " ".join(html.unescape(html.unescape(mended(sentence))).split()).lower()
             parts = [part for word in split(text) for part in self.parts(word)][: self.words - 2]
             rows.append([self.ids[part] for part in (SPECIAL[0], *parts, SPECIAL[1])])
         ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
@@ -65,6 +58,14 @@ class Tokenizer:
             _, k = min(ranked)
             parts[k : k + 2] = [parts[k] + parts[k + 1]]
         return parts
+
+
+def mended(text: str) -> str:
+    if find_spec("ftfy") is None:
+        return unicodedata.normalize("NFC", text.translate(QUOTES))
+    import ftfy
+
+    return ftfy.fix_text(text)
 
 
 def split(text: str) -> Iterator[str]:

@@ -25,8 +25,8 @@ from .towers import OUTPUT, Precision, Tower, towers_of
 
 FORMAT, VERSION = "teachclip towers", 1
 SETTINGS = "export.json"
-TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
-"""By how much a number of a unit vector may differ from what the network makes in float32."""
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "int8": 0.1}
+"""How far a unit vector may lie from the one that the network makes in float32."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class ExportedModel:
     Attributes:
         folder, form, precision: as asked for; model: what it is, in words; digest: vectors of equal ones are compared.
         width: numbers a vector; bytes: per tower, of its files.
-        differ: per tower the most by which a number of a vector differs from ours; tolerance: what it may.
+        differ: per tower the farthest that a vector lies from ours; tolerance: what it may.
     """
 
     folder: str
@@ -66,6 +66,7 @@ def export_model(
         name: as `named_model` has it; `@64` behind it cuts vectors.
         folder: becomes the export; it is absent or empty, or an export that is replaced.
         form: `onnx`, or `torch` for what torch.export saves.
+        precision: of the weights; float16 is computed with in float32, int8 as onnxruntime does (of `onnx` alone).
         replace: an export that is there makes way for the new one.
 
     Raises:
@@ -74,7 +75,7 @@ def export_model(
         ConfigError: a library is missing; something else is in the folder; the network sees expert features.
     """
     began, reporter = time.perf_counter(), reporter or Silent()
-    kept_as = form_of(form)
+    kept_as = form_of(form, precision)
     _refuse_others(folder, replace)
     model = named_model(
         name, "cpu", reporter, instead="export a student: this network can teach one, and re-order what it found"
@@ -126,16 +127,16 @@ def _written(tower: Tower, model: NamedModel, form: Form, folder: Path, precisio
     differ = max(_difference(one, tower.expected(each)) for one, each in zip(found, given, strict=True))
     if not differ <= TOLERANCE[precision]:  # nor what is no number
         raise CheckpointError(
-            f"the exported {tower.name} tower makes vectors that differ by {differ:.2g}, and "
+            f"the exported {tower.name} tower makes vectors that lie {differ:.2g} from its own, and "
             f"{TOLERANCE[precision]:g} is allowed",
             where=model.description,
-            hint="export it in float32" if precision == "float16" else "run it with teachclip",
+            hint="run it with teachclip" if precision == "float32" else "export it in float32",
         )
     return differ
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
-    return float((one - other).abs().max()) if one.shape == other.shape else float("inf")
+    return float((one - other).norm(dim=1).max()) if one.shape == other.shape else float("inf")
 
 
 def _settings(
@@ -150,7 +151,7 @@ def _settings(
     return {
         "format": FORMAT,
         "version": VERSION,
-        "made_by": f"teachclip {__version__}",
+        "teachclip": __version__,
         "model": title_of(config),
         "digest": model.digest,
         "width": width,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from ....errors import ConfigError
-from .towers import OUTPUT, Tower
+from .towers import OUTPUT, Precision, Tower
 
 OPSET = 20
 ONE_FILE = 1 << 30
@@ -37,19 +38,21 @@ class Form:
     load: Callable[[Path], Run]
 
 
-def form_of(name: FormName) -> Form:
-    """The form of this name.
+def form_of(name: FormName, precision: Precision) -> Form:
+    """The form of this name, for weights of this precision.
 
     Raises:
-        ConfigError: a library that it needs is not installed.
+        ConfigError: a library that it needs is not installed; it has no such weights.
     """
+    if name == "torch" and precision == "int8":
+        raise ConfigError("weights in int8 are of ONNX alone", hint="export it as ONNX, or in float16")
     missing = [] if name == "torch" else [each for each in _NEEDS if importlib.util.find_spec(each) is None]
     if missing:
         raise ConfigError(
-            f"ONNX needs {' and '.join(missing)}, not installed here",
+            f"ONNX needs {', '.join(missing)}: not installed here",
             hint="install them with the extra: pip install 'teachclip[onnx]'",
         )
-    return _FORMS[name]
+    return _INT8 if precision == "int8" else _FORMS[name]
 
 
 def _write_onnx(tower: Tower, program: ExportedProgram, path: Path, about: Mapping[str, str]) -> None:
@@ -72,8 +75,21 @@ def _write_onnx(tower: Tower, program: ExportedProgram, path: Path, about: Mappi
     for node in model.graph:
         node.metadata_props.clear()  # where its code lies on this machine
     model.metadata_props.update(about)
-    size = sum(value.nbytes for value in program.state_dict.values())
-    made.save(path, external_data=size > ONE_FILE)
+    made.save(path, external_data=_size(program) > ONE_FILE)
+
+
+def _write_int8(tower: Tower, program: ExportedProgram, path: Path, about: Mapping[str, str]) -> None:
+    """Weights in int8, and what they are multiplied with too, as it comes."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    with TemporaryDirectory(dir=path.parent) as folder, _quiet(""):  # advises to optimise first, for other models
+        whole = Path(folder) / path.name
+        _write_onnx(tower, program, whole, about)
+        quantize_dynamic(whole, path, use_external_data_format=_size(program) > ONE_FILE)
+
+
+def _size(program: ExportedProgram) -> int:
+    return sum(value.nbytes for value in program.state_dict.values())
 
 
 @contextmanager
@@ -115,4 +131,5 @@ def _load_torch(path: Path) -> Run:
     return run
 
 
+_INT8 = Form(".onnx", _write_int8, _load_onnx)
 _FORMS = {"onnx": Form(".onnx", _write_onnx, _load_onnx), "torch": Form(".pt2", _write_torch, _load_torch)}

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrize import register_parametrization
 from ..clip.tokens import without_padding
 from ..common.network import VideoTextNetwork
 
-type Precision = Literal["float32", "float16"]
+type Precision = Literal["float32", "float16", "int8"]
 
 OUTPUT = "vectors"
 SENTENCES = (
@@ -118,7 +118,7 @@ class _Video(nn.Module):
 
 def _copied(network: VideoTextNetwork, precision: Precision) -> VideoTextNetwork:
     copied = deepcopy(network).requires_grad_(False)
-    if precision == "float32":
+    if precision != "float16":  # int8 is made of what is written
         return copied
     matrices = [
         (module, name, weight)
