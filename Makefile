@@ -64,7 +64,8 @@ lint: $(STAMP)
 	$(BIN)/mypy -p teachclip
 
 LONG := benchmarks/real.py benchmarks/sparse_labels.py benchmarks/teaching.py benchmarks/blocks_learning.py benchmarks/training.py benchmarks/rerank.py \
-	benchmarks/nothing_fits.py benchmarks/loss_gradients.py benchmarks/neighbour.py benchmarks/teachtext.py benchmarks/features.py
+	benchmarks/nothing_fits.py benchmarks/loss_gradients.py benchmarks/neighbour.py benchmarks/teachtext.py benchmarks/features.py \
+	benchmarks/small_vectors.py
 bench: $(STAMP)
 	@for script in $(filter-out $(LONG),$(wildcard benchmarks/[!_]*.py)); do \
 		echo "$(BIN)/python $$script"; $(BIN)/python $$script || exit 1; done

@@ -119,6 +119,33 @@ def publishing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def publishing_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success it is synced and takes the place of `path`, with all that is
+    in there, on failure it is removed.
+
+    Readers see the new folder or, while it comes and before, the old one or none; never a part.
+    """
+    path = path.absolute()
+    make_folder(path.parent)
+    temporary, away = (path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}") for _ in range(2))
+    try:
+        temporary.mkdir()
+        yield temporary
+        for folder, _, files in os.walk(temporary):
+            for file in files:
+                with Path(folder, file).open("rb") as handle:
+                    os.fsync(handle.fileno())
+            sync_folder(Path(folder))
+        if path.exists():
+            path.rename(away)
+        temporary.rename(path)
+        sync_folder(path.parent)
+    finally:
+        remove(temporary)
+        remove(away)
+
+
 def publish(path: Path, data: bytes) -> None:
     """Write `data` to `path`, complete or not at all."""
     with publishing(path) as temporary:

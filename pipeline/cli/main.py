@@ -9,7 +9,7 @@ import typer
 
 from ... import __version__
 from ...stages.runtime.cores import cores
-from . import docs, export, features, index, push, serve
+from . import docs, export, export_model, features, index, push, serve
 from .groups import checkpoint, config, data, encode
 from .groups.cache import verbs as cache
 from .shell.options import Verbs
@@ -58,6 +58,7 @@ app.command(epilog=index.EXAMPLES)(index.index)
 app.command(epilog=search.EXAMPLES, cls=search.WithSentences)(search.search)
 app.command(epilog=serve.EXAMPLES)(serve.serve)
 app.command(epilog=export.EXAMPLES)(export.export)
+app.command("export-model", epilog=export_model.EXAMPLES)(export_model.export_model)
 app.command(epilog=push.EXAMPLES)(push.push)
 app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=reproduce.EXAMPLES)(reproduce.reproduce)

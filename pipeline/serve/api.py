@@ -72,6 +72,7 @@ def routes(index: OpenIndex, bench: Workbench) -> APIRouter:
         """The index: its model, windows, videos by status, tags; `recall`, where a search does not look through all."""
         return {
             "model": printable(library.model.name),
+            "digest": library.model.digest,
             "asks": None if index.lacking is None else told(index.lacking),
             "windows": len(library),
             "recall": library.recall,
@@ -212,6 +213,7 @@ def _shown(answers: Answers, library: Library) -> dict[str, Any]:
         "answers": [_found(one) | {"tags": tags.get(one.window.video, [])} for one in answers.found],
         "windows": len(library),
         "seconds": round(answers.seconds, 6),
+        "fits": answers.fits,
         "notes": list(answers.notes),
     }
 

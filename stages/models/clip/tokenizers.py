@@ -1,7 +1,9 @@
 """What makes token ids of captions: CLIP's own words (tokens.py), or a tokenizer of the Hugging Face hub."""
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 from ....errors import UnreachableError
 from ...runtime.plugins import needs
 from .hub import quiet_hub, why_out_of_reach
-from .tokens import VOCABULARY, tokenize, tokenize_telling
+from .tokens import VOCABULARY, special_ids, tables, tokenize, tokenize_telling
 
 
 class Tokenizer(Protocol):
@@ -31,6 +33,10 @@ class Tokenizer(Protocol):
         """The same ids, and which of the sentences are longer than the slots hold, bool [T]."""
         ...
 
+    def save(self, folder: Path) -> dict[str, object]:
+        """Write what other programs make the same ids with; what it is, as JSON values."""
+        ...
+
 
 class ClipTokenizer:
     """CLIP's own."""
@@ -44,6 +50,13 @@ class ClipTokenizer:
     def telling(self, sentences: Sequence[str], words: int) -> tuple[Tensor, Tensor]:
         """See `Tokenizer`."""
         return tokenize_telling(sentences, words)
+
+    def save(self, folder: Path) -> dict[str, object]:
+        """See `Tokenizer`: `vocab.json` and `merges.txt`, as the Hugging Face tokenizer of CLIP reads them."""
+        tokens, merges = tables()
+        (folder / "vocab.json").write_text(json.dumps(tokens, ensure_ascii=False), encoding="utf-8")
+        (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+        return {"kind": "clip", "files": ["vocab.json", "merges.txt"], **special_ids()}
 
 
 class HubTokenizer:
@@ -77,6 +90,13 @@ class HubTokenizer:
         cleaned = [theirs.clean_fn(sentence) for sentence in sentences]
         lengths = [len(ids) for ids in theirs.tokenizer(cleaned).input_ids] if cleaned else []
         return self(sentences, words), torch.tensor(lengths, dtype=torch.int64) > words
+
+    def save(self, folder: Path) -> dict[str, object]:
+        """See `Tokenizer`: its own files, as the hub has them."""
+        before = set(folder.iterdir())
+        self._theirs.tokenizer.save_pretrained(folder)
+        files = sorted(path.name for path in set(folder.iterdir()) - before)
+        return {"kind": "huggingface", "files": files, "name": self.name, "mode": self._mode, "options": self._options}
 
     @cached_property
     def _theirs(self) -> HFTokenizer:

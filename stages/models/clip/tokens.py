@@ -60,6 +60,20 @@ def without_padding(ids: Tensor) -> Tensor:
     return ids[:, : int(lengths(ids).max())] if len(ids) else ids
 
 
+def tables() -> tuple[dict[str, int], list[str]]:
+    """CLIP's words: the id of every token, with the two special ones under OpenAI's names, and the pairs of parts that
+    become one, by rank, `a b`."""
+    theirs = _tokenizer().theirs
+    special = {_tokenizer().sot: _SPECIAL[0], _tokenizer().eot: _SPECIAL[1]}
+    tokens = {special.get(number, token): number for token, number in theirs.encoder.items()}
+    return tokens, [" ".join(pair) for pair in sorted(theirs.bpe_ranks, key=theirs.bpe_ranks.__getitem__)]
+
+
+def special_ids() -> dict[str, int]:
+    """The ids before, behind and beyond a caption's words."""
+    return {"start": _tokenizer().sot, "end": _tokenizer().eot, "padding": PAD}
+
+
 def merged(letters: Sequence[str], ranks: Mapping[tuple[str, str], int]) -> list[str]:
     """Parts of a word after byte-pair encoding: of all neighbours the pair of the lowest rank becomes one, the leftmost
     first, until no pair has a rank.

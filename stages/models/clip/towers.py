@@ -84,7 +84,7 @@ class OpenClipTrunk(Trunk):
     def encode_words(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Word features [T, W, D] and sentence features [T, D]: of the first word with the largest id, EOT."""
         words = self._projected(self._hidden_words(ids))
-        return words, words[torch.arange(len(ids), device=ids.device), ids.argmax(-1)]
+        return words, words[torch.arange(ids.shape[0], device=ids.device), ids.argmax(-1)]
 
     def freeze_class_tokens(self) -> None:
         """Stop training the whole image tower, projection and all; it stays in evaluation mode."""

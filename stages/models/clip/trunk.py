@@ -131,16 +131,16 @@ class ClipTrunk(Trunk):
         before it. The sentence is the word with the largest id, the first of them: EOT.
         """
         words = (self.ln_final(self._hidden_words(ids)) @ self.text_projection).to(self.dtype)
-        return words, words[torch.arange(len(ids), device=ids.device), ids.argmax(-1)]
+        return words, words[torch.arange(ids.shape[0], device=ids.device), ids.argmax(-1)]
 
     def encode_sentences(self, ids: Tensor) -> Tensor:
         """Sentence features [T, D], as `encode_words` gives them, without computing what follows the last EOT.
 
         On a GPU, which would have to be waited for, `ids` come without such columns (`tokens.without_padding`).
         """
-        if ids.device.type == "cpu":
+        if ids.device.type == "cpu" and not torch.compiler.is_exporting():  # a graph cannot depend on the ids
             ids = without_padding(ids)
-        sentences = self._hidden_words(ids)[torch.arange(len(ids), device=ids.device), ids.argmax(-1)]
+        sentences = self._hidden_words(ids)[torch.arange(ids.shape[0], device=ids.device), ids.argmax(-1)]
         return cast(Tensor, self.ln_final(sentences) @ self.text_projection).to(self.dtype)
 
     def freeze_class_tokens(self) -> None:
@@ -204,7 +204,7 @@ class ClipTrunk(Trunk):
         """Class token and patches before the first block, [N, tokens, width]."""
         visual = self.visual
         patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
-        first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        first = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         x = torch.cat([first, patches], dim=1) + visual.positional_embedding.to(patches.dtype)
         return cast(Tensor, visual.ln_pre(x))
 

@@ -26,6 +26,7 @@ from teachclip.stages.evaluate.stage import Evaluations
 from teachclip.stages.labels.denoise import DenoiseResult, RankedCaption
 from teachclip.stages.models.checkpoints.convert import Converted
 from teachclip.stages.models.checkpoints.inspect import Inspection, Refusal
+from teachclip.stages.models.exported.export import ExportedModel
 from teachclip.stages.prepare.estimate import PrepareEstimate
 from teachclip.stages.prepare.stage import PrepareResult
 from teachclip.stages.score.chance_check import OwnRanks
@@ -97,6 +98,10 @@ INDEXED = VideosIndexed(
     "index", "openclip:ViT-B-32/openai", 512, 29, {"ok": 28, "corrupt": 1}, 5, 7, 20, 2, 1, 1, 3, (BROKEN,), 30, 44, 9.0
 )
 SHARED = Shared("hf:me/video-search", "video-search", 350_000_000, None, ())
+EXPORTED_MODEL = ExportedModel(
+    "exported", "onnx", "float32", "runs/student: TeachCLIP student", "d" * 64, 64,
+    {"text": 9, "video": 9}, {"text": 1e-7, "video": 1e-7}, 1e-4, 1.0,
+)  # fmt: skip
 EXPORTED = Exported("vectors.parquet", "runs/student", 512, 44, 3, 1, 41, 0.5)
 ENCODED = Encoded("texts.npy", "runs/student: TeachCLIP student", 512, 2, (BROKEN,), 0.5)
 INDEX_ESTIMATED = IndexEstimate(50_000, 49_000, 12, 3, 71 * 10**9, 120_000_000, 5000.0, 2, 6)
@@ -150,6 +155,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
     stand_in("stages.search.library.stage.index_videos", INDEXED)
     stand_in("stages.search.library.estimate.estimate_videos", INDEX_ESTIMATED)
     stand_in("stages.search.export.stage.export_index", EXPORTED)
+    stand_in("stages.models.exported.export.export_model", EXPORTED_MODEL)
     stand_in("stages.evaluate.share.share", SHARED)
     stand_in("stages.search.export.encoded.encode_texts", ENCODED)
     stand_in("stages.search.export.encoded.encode_videos", ENCODED)
@@ -165,7 +171,7 @@ def test_there_are_examples_of_every_verb() -> None:
     assert verbs == {
         "demo", "prepare", "features", "score", "denoise", "train", "evaluate", "index", "search", "cost", "weights",
         "cache", "data", "config", "checkpoint", "reproduce", "sweep", "report", "serve", "docs",
-        "encode", "export", "push",
+        "encode", "export", "export-model", "push",
     }  # fmt: skip
 
 
@@ -197,7 +203,7 @@ def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any
         assert stages[-1][0] == "stages.search.index_search.search_index"
         asked = [] if "--like" in words else words[2:3]
         assert stages[-1][1][:2] == (Path("index"), ["a cat"] if asked == ["@sentences.txt"] else asked)
-    elif words[0] not in ("config", "cost", "demo", "checkpoint", "docs", "encode", "export", "push"):
+    elif words[0] not in ("config", "cost", "demo", "checkpoint", "docs", "encode", "export", "export-model", "push"):
         assert stages
         config = stages[-1][1][0]
         assert isinstance(config, Config)

@@ -37,6 +37,7 @@ SURFACE = {
     "encode texts": {"SENTENCE...", "--model", "--out", *COMMON},
     "encode videos": {"VIDEOS...", "--model", "--out", "--workers", *COMMON},
     "export": {"INDEX", "--to", "--table", "--model", *COMMON},
+    "export-model": {"MODEL", "--to", "--out", "--weights", "--force", *COMMON},
     "push": {"RUN", "OWNER/NAME", "--folder", "--license", "--license-of", "--only-write", "--private", *COMMON},
     "serve": {"INDEX", "--host", "--port", "--name", "--token-file", "--model", *COMMON},
     "report": {"RUN...", "--out", "--split", "--title", *COMMON},

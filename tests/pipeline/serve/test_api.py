@@ -15,6 +15,7 @@ from teachclip.cache.library.library import Library
 from teachclip.errors import CheckpointError
 from teachclip.pipeline.serve import media
 from teachclip.stages.models.clip.tokens import tokenize_telling
+from teachclip.stages.models.named import named_model
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.search.serving.from_frames import index_frames
 from teachclip.stages.search.serving.open_index import OpenIndex
@@ -76,6 +77,8 @@ def test_the_index_is_described(served: Served, shelf: Shelf) -> None:
     assert said["asks"] is None
     assert said["recall"] is None
     assert said["model"] == str(shelf.config.search_run)
+    assert said["digest"] == named_model(shelf.config.search_run).digest
+    assert served.ask("/api/search?q=clip").json["fits"] is None  # so few windows do not tell
     assert str(shelf.root) in said["folders"]
 
 

@@ -13,6 +13,7 @@ from teachclip.stages.models.checkpoints.files import load_network, network_dige
 from teachclip.stages.models.clip import hub, tokenizers
 from teachclip.stages.models.clip.tokenizers import HubTokenizer
 from teachclip.stages.models.clip.towers import TEXT_SETTINGS
+from teachclip.stages.models.exported.export import SETTINGS, export_model
 
 pytestmark = pytest.mark.extras
 
@@ -94,6 +95,22 @@ def test_a_siglip_reads_all_its_positions(words: Path, monkeypatch: pytest.Monke
     said = ["A dog: runs!", "the cat"]
     assert torch.equal(network.tokenize(said), open_clip.get_tokenizer("tiny")(said))
     assert network.reads_captions
+
+
+def test_it_is_exported_with_its_tokenizer(model: str, tmp_path: Path) -> None:
+    trunk = TrunkConfig(model=model, weights=None)
+    network = build_network(NetworkConfig(trunk=trunk, words=12, frames=3, temporal_layers=0, pooling="mean"))
+    save_network(network, tmp_path / "run/best.safetensors")
+    done = export_model(str(tmp_path / "run"), tmp_path / "out", "torch")
+    assert max(done.differ.values()) < 1e-4
+    told = json.loads((tmp_path / "out" / SETTINGS).read_text())
+    assert told["text"]["inputs"]["ids"]["shape"] == ["texts", 12]
+    assert told["tokenizer"]["kind"] == "huggingface"
+    assert "tokenizer.json" in told["tokenizer"]["files"]
+    from tokenizers import Tokenizer
+
+    ids = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json")).encode(CAPTIONS[0]).ids
+    assert ids == network.tokenize(CAPTIONS)[0, : len(ids)].tolist()
 
 
 def test_every_text_tower_that_open_clip_names_is_described_here() -> None:

@@ -1,0 +1,1 @@
+"""A student's two towers as files that other programs run."""
