@@ -64,7 +64,7 @@ LOSS: Mapping[str, Any] = {
     "coarse_on": "cosines",
     "teachers": "mean-similarity",
 }
-TEACHING: Mapping[str, Any] = {"coarse": 3.0}  # of 1, 3, 10 and 30 on the validation clips; TeachText has 1
+TEACHING: Mapping[str, Any] = {"coarse": 3.0}  # chosen on the validation clips; TeachText has 1
 TEACHERS = ("teachers", "shuffled", "untrained")
 ALONE, TAUGHT = "alone", "taught by teachers"
 
