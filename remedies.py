@@ -205,6 +205,7 @@ class Option(Enum):
     PUBLISHED_NAMES = auto()  # a conversion to the names of the authors' code
     ARRAY_TASK = auto()  # scoring by the tasks of a job array, each its part
     TRACEBACK = auto()  # the whole traceback of an error
+    MIXED = auto()  # a cluster whose nodes may differ
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import torch
 from ... import __version__
 from ...errors import ConfigError, TeachclipError
 from ...plurals import counted
+from ...remedies import Again, Option, Remedy
 from .device import choose_device, device_name
 from .plugins import needs
 from .reporting import Reporter, Silent
@@ -41,6 +42,7 @@ ANSWERING = 10.0
 GROWING = 2.0
 """Seconds after which it is asked again whether the cluster has room for more workers."""
 
+_ALIKE = "workers need the folders, files and environment of this machine"
 _COMPARED = ("torch", "numpy", "open_clip_torch")
 type DeviceName = Literal["auto", "cpu", "cuda"]
 
@@ -110,7 +112,7 @@ def connected(address: str) -> Iterator[Any]:
         raise ConfigError(
             f"there is no Ray cluster to use: {str(error).strip().partition('\n')[0]}",
             where=address,
-            hint="`ray status` shows a cluster, `ray start --head` begins one; `local` takes this machine alone",
+            hint="Ray's own `status` shows whether one is there; `local` takes this machine alone",
         ) from error
     try:
         yield ray
@@ -243,8 +245,7 @@ class _Pool:
                 f"{counted(len(problems), 'node', 'nodes')} of this cluster cannot take part",
                 where=self.how.address,
                 details=[f"{name}: {each}" for name, found in problems.items() for each in found],
-                hint="workers need the same folders, files and environment as this machine"
-                + ("" if self.how.mixed else "; other versions and devices are let in with --mixed"),
+                hint=_ALIKE if self.how.mixed else Remedy(f"{_ALIKE}; or let in what differs", Again(Option.MIXED)),
             )
         assert self._as is not None
         self.reporter.info(f"Ray: {counted(len(self._idle), 'worker')} on {self._as.device}")
@@ -289,8 +290,8 @@ def _given_up(times: int, error: Exception) -> TeachclipError:
     return TeachclipError(
         f"a task lost its worker {times} times",
         details=[line for line in str(error).strip().splitlines() if line.strip()][:3],
-        hint="memory that runs out kills workers: give each more of Ray's (--ray-option memory=16000000000), or fewer "
-        "to a node (--ray-option num_cpus=4); everything finished is kept",
+        hint="memory that runs out kills workers: have Ray give each more of it, or fewer to a node; everything "
+        "finished is kept",
     )
 
 

@@ -17,6 +17,7 @@ _OPTIONS = {
     r.Option.PUBLISHED_NAMES: "--names published",
     r.Option.ARRAY_TASK: "--shard $SLURM_ARRAY_TASK_ID/8",
     r.Option.TRACEBACK: "--debug",
+    r.Option.MIXED: "--mixed",
 }
 
 

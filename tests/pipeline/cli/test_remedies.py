@@ -40,6 +40,7 @@ EXAMPLES: dict[str, object] = {
     "option": Option.PARTIAL,
 }
 OPTIONS = {
+    Option.MIXED: "score CONFIG --ray local",
     Option.PARTIAL: "cache export STORE TEACHER OUT",
     Option.ANY_AGE: "cache rm STORE TEACHER",
     Option.REPLACE: "checkpoint convert FILE OUT",
