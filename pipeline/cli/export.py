@@ -24,9 +24,14 @@ Model = Annotated[
     str | None,
     typer.Option("--model", metavar="MODEL", help="Of an index with vectors of several: whose; by default the last."),
 ]
+Width = Annotated[
+    int | None,
+    typer.Option("--width", min=1, help="Cut vectors to their first so many numbers, as NAME@64 does for sentences."),
+]
 
 EXAMPLES = examples(
     "teachclip export index/ --to vectors.parquet",
+    "teachclip export index/ --to vectors.npy --width 64",
     "teachclip export index/ --to vectors.npy --model openclip:ViT-B-32/openai",
     "teachclip export index/ --to qdrant:http://localhost:6333 --table clips",
     "teachclip export index/ --to postgresql://me@localhost/media --table clips",
@@ -39,6 +44,7 @@ def export(
     to: To,
     table: InTable = None,
     model: Model = None,
+    width: Width = None,
     json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -52,7 +58,7 @@ def export(
         with output.waiting("loading"):
             from ...stages.search.export.stage import export_index
 
-        done = export_index(index, to, table, model, output)
+        done = export_index(index, to, table, model, output, width)
         rows = [("to", done.to), ("model", f"{done.model}, {done.width} numbers a window")]
         rows.append(("windows", f"{done.windows}; {done.written} written now in {duration(done.seconds)}"))
         if done.deleted:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import batched
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....cache.library.library import Library
-from ....errors import printable
+from ....configs.schema import cut_name
+from ....errors import ConfigError, printable
 
 BATCH = 2_000
 """Windows that are read and handed over at a time."""
@@ -58,12 +59,24 @@ class Record:
 class IndexRecords:
     """The windows of an open index, as it was when it was opened; those that are gone since are left out.
 
+    Args:
+        width: so many numbers of each vector, the first, at unit length again; None leaves them whole.
+
     Attributes:
-        library: that they are read from.
+        library: that they are read from; model: that made the vectors as they are here.
+
+    Raises:
+        ConfigError: they have not so many numbers.
     """
 
-    def __init__(self, library: Library) -> None:
-        self.library = library
+    def __init__(self, library: Library, width: int | None = None) -> None:
+        self.library, self.model = library, library.model
+        if width is None:
+            return
+        if not 1 <= width <= self.model.width:
+            raise ConfigError(f"its vectors have {self.model.width} numbers, and cannot be cut to {width}")
+        name, digest = (cut_name(text)[0] for text in (self.model.name, self.model.digest))
+        self.model = replace(self.model, name=f"{name}@{width}", digest=f"{digest}@{width}", width=width)
 
     def __len__(self) -> int:
         return len(self.library)
@@ -79,5 +92,12 @@ class IndexRecords:
                 if vector is not None:  # else it was made after the index was opened
                     path, own = printable(window.path), tuple(tags.get(window.video, ()))
                     times = window.times
-                    found.append(Record(window.row, path, window.start, window.stop, times, own, vector))
+                    found.append(Record(window.row, path, window.start, window.stop, times, own, self._cut(vector)))
             yield found
+
+    def _cut(self, vector: NDArray[np.floating]) -> NDArray[np.floating]:
+        if len(vector) == self.model.width:
+            return vector
+        first = vector[: self.model.width].astype(np.float32)
+        cut: NDArray[np.floating] = first / max(float(np.linalg.norm(first)), 1e-12)
+        return cut

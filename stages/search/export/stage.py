@@ -41,7 +41,12 @@ class Exported:
 
 
 def export_index(
-    folder: Path, to: str, table: str | None = None, model: str | None = None, reporter: Reporter | None = None
+    folder: Path,
+    to: str,
+    table: str | None = None,
+    model: str | None = None,
+    reporter: Reporter | None = None,
+    width: int | None = None,
 ) -> Exported:
     """Write an index's windows and their vectors.
 
@@ -52,29 +57,32 @@ def export_index(
         to: a file by its ending, or a database, as `files.FORMS` and `tables.FORMS` have them.
         table: of the database; `TABLE` by default.
         model: whose vectors are meant, as the index names it; None for the one that it had last.
+        width: to which they are cut; None leaves them whole.
 
     Raises:
         CacheError: there is no index, or it is damaged.
-        ConfigError: `to` is neither; what writes it is not installed; a table is named for a file.
+        ConfigError: `to` is neither; what writes it is not installed; a table is named for a file; vectors have not so
+            many numbers.
         DataError: the index is empty, or has no such model; the table is of another width, metric, model or index.
         UnreachableError: the database cannot be reached, or fails.
     """
     reporter, began = reporter or Silent(), time.perf_counter()
     _refuse_unknown(to, table)
     with Library.open(folder, _digest(folder, model)) as library:
-        records, width = IndexRecords(library), library.model.width
+        records = IndexRecords(library, width)
+        made_by = records.model
         if not len(records):
             raise DataError("this index has no windows", where=str(folder), hint="index videos there first")
         if is_database(to):
             name = table or TABLE
-            made = Made(width, library.model.digest, str(folder.absolute()))
+            made = Made(made_by.width, made_by.digest, str(folder.absolute()))
             with closing(open_table(to, name, made)) as opened:
                 done = synchronise(opened, records, reporter)
             target = f"{shown(to)}, table {name}"
         else:
             written, target = _to_file(Path(to), records, reporter), to
             done = Synchronised(written, written, 0, 0)
-        return Exported(target, library.model.name, width, *done, time.perf_counter() - began)
+        return Exported(target, made_by.name, made_by.width, *done, time.perf_counter() - began)
 
 
 def _refuse_unknown(to: str, table: str | None) -> None:
@@ -112,7 +120,7 @@ def _same_path(model: str, name: str) -> bool:
 
 
 def _to_file(path: Path, records: IndexRecords, reporter: Reporter) -> int:
-    model, written = records.library.model, 0
+    model, written = records.model, 0
     about = {"model": model.name, "digest": model.digest, "width": model.width, "metric": "dot product of unit vectors"}
     with (
         vector_file(path, model.width, about) as file,

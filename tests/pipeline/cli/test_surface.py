@@ -36,7 +36,7 @@ SURFACE = {
     "encode": {"--help"},
     "encode texts": {"SENTENCE...", "--model", "--out", *COMMON},
     "encode videos": {"VIDEOS...", "--model", "--out", "--workers", *COMMON},
-    "export": {"INDEX", "--to", "--table", "--model", *COMMON},
+    "export": {"INDEX", "--to", "--table", "--model", "--width", *COMMON},
     "export-model": {"MODEL", "--to", "--out", "--weights", "--force", *COMMON},
     "push": {"RUN", "OWNER/NAME", "--folder", "--license", "--license-of", "--only-write", "--private", *COMMON},
     "serve": {"INDEX", "--host", "--port", "--name", "--token-file", "--model", *COMMON},

@@ -65,6 +65,18 @@ def test_parquet_is_a_table(index: Path, matrix: np.ndarray, tmp_path: Path) -> 
     assert (about["model"], about["digest"], about["width"]) == (MODEL.name, MODEL.digest, WIDTH)
 
 
+def test_vectors_are_cut_to_a_width_and_named_so(index: Path, matrix: np.ndarray, tmp_path: Path) -> None:
+    done = export_index(index, str(tmp_path / "v.npy"), width=3)
+    assert (done.width, done.model) == (3, f"{MODEL.name}@3")
+    first = matrix[:, :3]
+    expected = first / np.linalg.norm(first, axis=1, keepdims=True)
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), expected, rtol=1e-6)
+    for width in (0, WIDTH + 1):
+        with pytest.raises(ConfigError, match=f"have {WIDTH} numbers, and cannot be cut to {width}"):
+            export_index(index, str(tmp_path / "wrong.npy"), width=width)
+    assert not (tmp_path / "wrong.npy").exists()
+
+
 @pytest.mark.parametrize("name", ["v.jsonl", "v.npy", "v.bigfile", "v.parquet"])
 def test_a_file_is_whole_or_not_there(name: str, tmp_path: Path) -> None:
     if name.endswith("parquet"):
