@@ -158,7 +158,7 @@ def on_cluster(
     Raises:
         ConfigError: a worker sees other files or has other versions or another kind of device; an option that Ray does
             not know.
-        TeachclipError: a task lost its worker again and again; else whatever a task raises.
+        TeachclipError: a task lost its worker again and again, or no worker comes up; else whatever a task raises.
     """
     yield from _Pool(ray, how, place, make, arguments, reporter).run(tasks)
 
@@ -182,7 +182,7 @@ class _Pool:
         self._idle: list[Any] = []
         self._as: Node | None = None
         self._closed = False
-        self._refused: set[str] = set()
+        self._fallen = 0  # workers that did not come up, since one did
 
     def run(self, tasks: Sequence[Any]) -> Iterator[Any]:
         waiting, lost = deque(range(len(tasks))), Counter[int]()
@@ -211,6 +211,8 @@ class _Pool:
                     self._idle.append(worker)
                     yield told
                 self._grow(len(waiting) + len(self._working))
+                if not (self._idle or self._working or self._starting) and waiting:
+                    raise self._none_came_up("the last one is gone, and those that could follow do not fit")
         finally:
             for worker in (*self._idle, *self._starting.values(), *(worker for worker, _ in self._working.values())):
                 with suppress(Exception):
@@ -233,9 +235,13 @@ class _Pool:
 
     def _await_first(self) -> None:
         """Every worker that there is room for says where it is before any begins; all that is wrong is told at once."""
-        until, problems = time.monotonic() + STARTING, dict[str, tuple[str, ...]]()
+        until, problems, told = time.monotonic() + STARTING, dict[str, tuple[str, ...]](), False
         while self._starting and (time.monotonic() < until or not self._idle):
             ready, _ = self.ray.wait(list(self._starting), num_returns=1, timeout=GROWING)
+            if not told and not self._idle and time.monotonic() > until:
+                there = {name: count for name, count in self.ray.cluster_resources().items() if name in ("CPU", "GPU")}
+                self.reporter.warn(f"waits for room: a worker wants {self.options}, the cluster has {there}")
+                told = True
             for done in ready:
                 node = self._greeted(done, first=True)
                 if node is not None and node.problems:
@@ -247,7 +253,8 @@ class _Pool:
                 details=[f"{name}: {each}" for name, found in problems.items() for each in found],
                 hint=_ALIKE if self.how.mixed else Remedy(f"{_ALIKE}; or let in what differs", Again(Option.MIXED)),
             )
-        assert self._as is not None
+        if self._as is None:
+            raise self._none_came_up("see the log of Ray's workers on the nodes")
         self.reporter.info(f"Ray: {counted(len(self._idle), 'worker')} on {self._as.device}")
 
     def _greeted(self, done: Any, first: bool = False) -> Node | None:
@@ -255,10 +262,14 @@ class _Pool:
         worker = self._starting.pop(done)
         try:
             node: Node = self.ray.get(done)
-        except self.ray.exceptions.RayActorError as error:
-            self.reporter.warn(f"a worker did not come up: {str(error).strip().partition('\n')[0]}")
+        except self.ray.exceptions.RayError as error:
+            said = next((line for line in reversed(str(error).strip().splitlines()) if line.strip()), "")
+            self.reporter.warn(f"a worker did not come up: {said.strip()}")
+            self._fallen += 1
+            if self._fallen > RETRIES and not self._working and not self._idle:
+                raise self._none_came_up(said.strip()) from error
             return None
-        self._as = self._as or node
+        self._as, self._fallen = self._as or node, 0
         problems = (*node.problems, *(() if self.how.mixed else _unlike(node, self._as)))
         if problems and not first:
             self.ray.kill(worker)
@@ -268,10 +279,22 @@ class _Pool:
         self._idle.append(worker)
         return Node(node.name, node.versions, node.device, problems)
 
+    def _none_came_up(self, said: str) -> TeachclipError:
+        return TeachclipError(
+            "no worker of this cluster comes up",
+            where=self.how.address,
+            details=[said],
+            hint=f"{_ALIKE}: teachclip with its libraries, the same Python and Ray",
+        )
+
 
 def _unlike(node: Node, other: Node) -> tuple[str, ...]:
     here = versions()
-    found = [f"{name} {node.versions[name]}, here {own}" for name, own in here.items() if node.versions[name] != own]
+    found = [
+        f"{name} {theirs}, here {own}"
+        for name, own in here.items()
+        if (theirs := node.versions.get(name, "is not installed")) != own
+    ]
     if node.device != other.device:
         found.append(f"computes on {node.device}, others on {other.device}")
     return tuple(found)

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 from teachclip.configs.loading import dump_config
-from teachclip.errors import ConfigError, PluginError
+from teachclip.errors import ConfigError, PluginError, TeachclipError
+from teachclip.stages.runtime import cluster as runtime_cluster
 from teachclip.stages.runtime.cluster import OnCluster
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.score.stage import score
@@ -180,6 +181,24 @@ def test_nobody_who_sees_other_files_takes_part(
 def test_options_that_ray_does_not_know_are_refused(two_nodes: Nodes, config_of: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match="Ray does not take these options of a worker"):
         score_on_cluster(config_of(), two_nodes.how(options={"gpus": 1}))
+
+
+class Broken:
+    """A worker that never comes up."""
+
+    def __init__(self, *given: object) -> None:
+        raise RuntimeError("a library is missing")
+
+    def hello(self) -> None: ...
+
+
+def test_workers_that_never_come_up_are_told(
+    two_nodes: Nodes, config_of: Callable[..., Any], heard: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_cluster, "_Worker", Broken)
+    with pytest.raises(TeachclipError, match="no worker of this cluster comes up"):
+        score_on_cluster(config_of(), two_nodes.how(), heard)
+    assert any(line.startswith("a worker did not come up") for line in heard.warnings)
 
 
 def test_no_such_cluster(config_of: Callable[..., Any]) -> None:
