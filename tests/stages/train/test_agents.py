@@ -39,6 +39,17 @@ def awaited(what: Callable[[], bool], agents: list["subprocess.Popen[bytes]"]) -
         time.sleep(0.05)
 
 
+def kill_machine(one: "subprocess.Popen[bytes]") -> None:
+    """An agent with all that it started, whose sessions are their own."""
+    found = [one.pid]
+    for number in found:
+        for children in Path(f"/proc/{number}/task").glob("*/children"):
+            found += map(int, children.read_text().split())
+    for number in found:
+        os.kill(number, signal.SIGKILL)
+    one.wait()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_machine_that_dies_ends_the_other_and_both_go_on(world: Any, tmp_path: Path) -> None:
@@ -59,15 +70,14 @@ def test_a_machine_that_dies_ends_the_other_and_both_go_on(world: Any, tmp_path:
     agents = both()
     try:
         awaited(lambda: bool(run.states), agents)
-        os.killpg(agents[1].pid, signal.SIGKILL)  # the machine with all that runs on it
+        kill_machine(agents[1])
         assert agents[0].wait(300) not in (0, None)
         agents += both()
         codes = [one.wait(600) for one in agents[2:]]
     finally:
         for one in agents:
             if one.poll() is None:
-                os.killpg(one.pid, signal.SIGKILL)
-            one.wait()
+                kill_machine(one)
     assert codes == [0, 0], "\n".join(each.read_text()[-3000:] for each in said)
     lines = [json.loads(line) for line in (config.run_folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, STEPS + 1))
