@@ -56,4 +56,7 @@ def _option(text: str) -> tuple[str, object]:
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise ConfigError("this is no KEY=VALUE", where=f"--ray-option {text}")
-    return key, yaml.safe_load(value)
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"its value cannot be read: {error}", where=f"--ray-option {text}") from error

@@ -27,6 +27,7 @@ def test_options_reach_ray_as_what_they_are() -> None:
         (["--ray", "local", "--shard", "0/2"], "--shard and --ray each share out the work"),
         (["--ray", "local", "--devices", "2"], "--devices and --ray each share out the work"),
         (["--ray", "local", "--ray-option", "num_cpus"], "this is no KEY=VALUE"),
+        (["--ray", "local", "--ray-option", "resources={a"], "its value cannot be read"),
     ],
 )
 def test_what_makes_no_sense_is_said_in_a_line(invoke: Invoke, folder: Path, words: list[str], said: str) -> None:
