@@ -119,6 +119,14 @@ def publishing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def put_folder(temporary: Path, path: Path) -> None:
+    """Give a folder beside `path`, whose files are synced, its name, which nobody has."""
+    for folder, _, _ in os.walk(temporary):
+        sync_folder(Path(folder))
+    temporary.rename(path)
+    sync_folder(path.parent)
+
+
 @contextmanager
 def publishing_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it is synced and takes the place of `path`, with all that is
@@ -136,11 +144,9 @@ def publishing_folder(path: Path) -> Iterator[Path]:
             for file in files:
                 with Path(folder, file).open("rb") as handle:
                     os.fsync(handle.fileno())
-            sync_folder(Path(folder))
         if path.exists():
             path.rename(away)
-        temporary.rename(path)
-        sync_folder(path.parent)
+        put_folder(temporary, path)
     finally:
         remove(temporary)
         remove(away)

@@ -58,7 +58,9 @@ def problems_of(runs: Sequence[SweepRun], *, look: bool = True) -> Iterator[tupl
 
 def _data_key(config: Config) -> tuple[object, ...]:
     """What `open_training_data` and `measured_split` look at."""
-    settings = config.train
+    settings, experts = config.train, tuple[str, ...]()
+    if settings.network.on_experts:
+        experts = config.features.model_dump_json(), settings.network.model_dump_json()
     return (
         config.data,
         config.evaluate.split,
@@ -67,11 +69,7 @@ def _data_key(config: Config) -> tuple[object, ...]:
         *(settings.teachers, settings.teaching, settings.accept, settings.captions_mask, settings.init),
         settings.unlabelled,
         *(settings.loss.fine > 0, settings.network.mask_padding, settings.network.trunk.weights),
-        *(
-            (config.features.model_dump_json(), settings.network.model_dump_json())
-            if settings.network.on_experts
-            else ()
-        ),
+        *experts,
     )
 
 

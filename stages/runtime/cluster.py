@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ from ...plurals import counted
 from ...remedies import Again, Option, Remedy
 from .device import choose_device, device_name
 from .plugins import needs
-from .reporting import Reporter, Silent
+from .reporting import Reporter
 
 LOCAL = "local"
 """In place of an address: a cluster of this machine alone, which ends with the command."""
@@ -106,7 +106,6 @@ def connected(address: str) -> Iterator[Any]:
             **(own if address == LOCAL else {"address": address}),
             log_to_driver=False,
             configure_logging=False,
-            ignore_reinit_error=True,
         )
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise ConfigError(
@@ -277,7 +276,7 @@ class _Pool:
             self.reporter.warn(f"{node.name} cannot take part: {'; '.join(problems)}; no further workers are started")
             return None
         self._idle.append(worker)
-        return Node(node.name, node.versions, node.device, problems)
+        return replace(node, problems=problems)
 
     def _none_came_up(self, said: str) -> TeachclipError:
         return TeachclipError(
@@ -347,25 +346,3 @@ class _Worker:
             return "made", self._do(task)
         except (TeachclipError, OSError) as error:
             return "failed", error
-
-
-class Remembered(Silent):
-    """A reporter that keeps what it is told, for whoever hears of the task's result."""
-
-    def __init__(self) -> None:
-        self.infos: list[str] = []
-        self.warnings: list[str] = []
-
-    def info(self, message: str) -> None:
-        """Keep it."""
-        self.infos.append(message)
-
-    def warn(self, message: str) -> None:
-        """Keep it."""
-        self.warnings.append(message)
-
-    def taken(self) -> tuple[list[str], list[str]]:
-        """What was said since this was last asked: infos and warnings."""
-        taken = self.infos, self.warnings
-        self.infos, self.warnings = [], []
-        return taken

@@ -55,3 +55,27 @@ class Silent:
 
     def progress(self, title: str, total: int | None, unit: str, done: int = 0) -> Progress:
         return NoProgress()
+
+
+class Remembered(Silent):
+    """A reporter that keeps what it is told, and shows nothing.
+
+    Attributes:
+        infos, warnings: that were told, in order.
+    """
+
+    def __init__(self) -> None:
+        self.infos: list[str] = []
+        self.warnings: list[str] = []
+
+    def info(self, message: str) -> None:
+        self.infos.append(message)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+    def taken(self) -> tuple[list[str], list[str]]:
+        """The infos and warnings since this was last asked."""
+        taken = self.infos, self.warnings
+        self.infos, self.warnings = [], []
+        return taken

@@ -76,9 +76,8 @@ def up_to_date(config: Config, reporter: Reporter, must_keep: bool = False) -> U
         As `index`.
     """
     began = time.perf_counter()
-    embedder = Embedder.load(
-        config.search_run, choose_device(config.search.device)
-    )  # what sees no frames says so first
+    # First, so that a network which sees no frames says so before frames are missed.
+    embedder = Embedder.load(config.search_run, choose_device(config.search.device))
     prepared, stored = usable_digests(config.frames_folder)
     if not stored:
         raise DataError(

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 from teachclip.configs.schema import Config, DataConfig, PrepareConfig
-from teachclip.stages.runtime.reporting import Silent
+from teachclip.stages.runtime.reporting import Remembered
 
 SIDE = 96
 
@@ -127,23 +127,6 @@ def collection(tmp_path: Path) -> Collection:
     return Collection(tmp_path)
 
 
-class Heard:
-    """A reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.infos: list[str] = []
-        self.warnings: list[str] = []
-
-    def info(self, message: str) -> None:
-        self.infos.append(message)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-    def progress(self, title: str, total: int | None, unit: str, done: int = 0) -> Any:
-        return Silent().progress(title, total, unit, done)
-
-
 @pytest.fixture
-def heard() -> Heard:
-    return Heard()
+def heard() -> Remembered:
+    return Remembered()

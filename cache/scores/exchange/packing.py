@@ -22,7 +22,7 @@ from ....plurals import counted
 from ....remedies import Again, ExportScores, MergeScores, Option, Remedy, Score
 from ...storage.locations import MANIFEST, WRITTEN, Location, Remote, at_once, location_of
 from ...storage.locations import folder as local_folder
-from ...storage.publish import TEMPORARY, free_bytes, make_folder, publish, sync_folder
+from ...storage.publish import TEMPORARY, free_bytes, make_folder, publish, put_folder
 from ...storage.sealed import METADATA, seal, unseal
 from ...storage.system_files import any_left_by_system, left_by_system
 from ...storage.untrusted import (
@@ -284,11 +284,8 @@ def _making(path: Path) -> Iterator[Path]:
     try:
         make_folder(path.absolute().parent)
         yield temporary
-        for name, _, _ in os.walk(temporary):
-            sync_folder(Path(name))
         keep_system_files(path, temporary)
-        temporary.rename(path)
-        sync_folder(path.absolute().parent)
+        put_folder(temporary, path.absolute())
     except OSError as error:
         raise unwritable(path, error, ROOM) from error
     finally:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 
 from ....errors import ConfigError
 
@@ -56,6 +55,8 @@ def _option(text: str) -> tuple[str, object]:
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise ConfigError("this is no KEY=VALUE", where=f"--ray-option {text}")
+    import yaml
+
     try:
         return key, yaml.safe_load(value)
     except yaml.YAMLError as error:

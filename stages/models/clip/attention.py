@@ -33,7 +33,7 @@ class SelfAttention(nn.MultiheadAttention):
         return projected
 
 
-def use_lean_attention(network: nn.Module) -> None:
+def use_light_attention(network: nn.Module) -> None:
     """Have every attention of torch's in `network` do as `SelfAttention` does; weights stay where they are."""
     for module in network.modules():
         if type(module) is nn.MultiheadAttention:

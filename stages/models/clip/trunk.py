@@ -17,7 +17,7 @@ from ....configs.schema import PixelConfig, TrunkSizes
 from ....errors import CheckpointError, ConfigError
 from ....remedies import Change, Remedy
 from ..weights.files import listed
-from .attention import use_lean_attention
+from .attention import use_light_attention
 from .base import Trunk
 from .pixels import CLIP_PIXELS
 from .quick_gelu import use_light_quick_gelu
@@ -73,7 +73,7 @@ class ClipTrunk(Trunk):
             quick_gelu=sizes.quick_gelu,
         )
         use_light_quick_gelu(clip)
-        use_lean_attention(clip)
+        use_light_attention(clip)
         self.sizes = sizes
         self.image_size, self.width, self.embed_dim = sizes.image_size, sizes.vision_width, sizes.embed_dim
         self.context_length, self.vocab_size = sizes.context_length, sizes.vocab_size

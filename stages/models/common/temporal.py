@@ -7,7 +7,7 @@ import torch
 from open_clip.transformer import LayerNorm, Transformer
 from torch import Tensor, nn
 
-from ..clip.attention import use_lean_attention
+from ..clip.attention import use_light_attention
 from ..clip.base import Trunk
 from ..clip.quick_gelu import QuickGELU
 from ..clip.trunk import head_count
@@ -31,7 +31,7 @@ class TemporalTransformer(nn.Module):
             norm_layer=partial(LayerNorm, eps=LAYER_NORM_EPS),
         )
         self.positions = nn.Parameter(torch.empty(positions, width))
-        use_lean_attention(blocks)
+        use_light_attention(blocks)
         self.resblocks: nn.ModuleList = blocks.resblocks
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from ....configs.schema import Config
 from ....errors import ConfigError
-from ...runtime.cluster import OnCluster, Place, Remembered, connected, on_cluster, room
+from ...runtime.cluster import OnCluster, Place, connected, on_cluster, room
 from ...runtime.launch import launch
-from ...runtime.reporting import Reporter, Silent
+from ...runtime.reporting import Remembered, Reporter, Silent
 from ..one_teacher import OneTeacher, together
 from ..stage import ScoreResult, Scoring, refuse_nobody
 from ..worker_part import WHOLE, WorkerPart

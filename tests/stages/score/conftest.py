@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 from teachclip.cache.scores.store import ScoreCache
+from teachclip.stages.score.stage import score
 
 PROGRAM = Path(__file__).with_name("scoring_process.py")
+NUMBER_TEACHER = Path(__file__).with_name("number_teacher.py")
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -116,3 +118,43 @@ def score_two_tiles(process: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Cal
                 process.stage.score(config)
 
     return run
+
+
+@pytest.fixture
+def numbered(new_world: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a world of five shards, and number_teacher.py, which other processes can import, too."""
+    root = new_world()
+    shutil.copy(NUMBER_TEACHER, root)
+    monkeypatch.chdir(root)
+    return root
+
+
+@pytest.fixture
+def config_of(process: Any, numbered: Path) -> Callable[..., Any]:
+    """`config_of(store, device, **options)`: its configuration, and options of the teacher."""
+
+    def make(store: str = "scores.zarr", device: str = "cpu", **options: Any) -> Any:
+        teacher = {"name": "fake", "plugin": "number_teacher:Numbers", "options": options}
+        return process.config_of(numbered, teachers=[teacher], store=store, device=device)
+
+    return make
+
+
+@pytest.fixture
+def expected(config_of: Callable[..., Any], numbered: Path) -> dict[str, str]:
+    """The store that one process makes."""
+    config = config_of("expected.zarr")
+    score(config)
+    (numbered / "processes").unlink()
+    return tree(config.score_store)
+
+
+def done(store: Path) -> int:
+    """How many of the shards are complete."""
+    return len(list(store.glob("fake/tiles/dense/done/*.json")))
+
+
+def loaded_by(folder: Path) -> list[int]:
+    """The processes that have loaded the teacher."""
+    file = folder / "processes"
+    return [int(line) for line in file.read_text().split()] if file.exists() else []

@@ -25,7 +25,7 @@ from teachclip.stages.score.worker_part import WorkerPart
 from teachclip.stages.score.workers import cluster
 from teachclip.stages.score.workers.cluster import score_on_cluster
 
-from .conftest import tree
+from .conftest import done, loaded_by, tree
 
 pytestmark = [
     pytest.mark.extras,
@@ -33,62 +33,6 @@ pytestmark = [
     pytest.mark.skipif("PYTEST_XDIST_WORKER" in os.environ, reason="a cluster is tested alone: make test-extras"),
     pytest.mark.timeout(600),
 ]
-TEACHER = '''
-import os
-import time
-
-import torch
-
-VECTORS = torch.nn.functional.normalize(torch.randn(64, 32, generator=torch.Generator().manual_seed(0)), dim=1)
-
-
-class Numbers:
-    """Knows a video by the value of its frames, a caption by the number in it; tells who scores what."""
-
-    score_version, words, scale, frames, weights_digest = 1, 0, 50.0, 3, "numbers"
-
-    def __init__(self, name, device, pause=0.0, fails=None):
-        self.pause, self.fails = pause, fails
-        with open("workers", "a") as file:
-            file.write(f"{os.getpid()}\\n")
-
-    def encode_videos(self, frames, mask, times):
-        return {"vector": VECTORS[frames[:, 0, 0, 0, 0].long()]}
-
-    def encode_texts(self, captions):
-        time.sleep(self.pause)
-        if self.fails in captions:
-            raise ValueError("it does not know this one")
-        return {"vector": VECTORS[[int(caption.split()[1]) for caption in captions]]}
-
-    def score(self, texts, videos):
-        return texts["vector"] @ videos["vector"].T
-'''
-
-
-@pytest.fixture
-def folder(new_world: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = new_world()
-    (root / "number_teacher.py").write_text(TEACHER)
-    monkeypatch.chdir(root)
-    return root
-
-
-@pytest.fixture
-def config_of(process: Any, folder: Path) -> Callable[..., Any]:
-    def make(store: str = "scores.zarr", **options: Any) -> Any:
-        teacher = {"name": "fake", "plugin": "number_teacher:Numbers", "options": options}
-        return process.config_of(folder, teachers=[teacher], store=store, device="cpu")
-
-    return make
-
-
-@pytest.fixture
-def expected(config_of: Callable[..., Any], folder: Path) -> dict[str, str]:
-    config = config_of("expected.zarr")
-    score(config)
-    (folder / "workers").unlink()
-    return tree(config.score_store)
 
 
 class Nodes:
@@ -117,17 +61,8 @@ def two_nodes() -> Iterator[Nodes]:
     nodes.cluster.shutdown()
 
 
-def workers(folder: Path) -> list[int]:
-    file = folder / "workers"
-    return [int(line) for line in file.read_text().split()] if file.exists() else []
-
-
-def done(store: Path) -> int:
-    return len(list(store.glob("fake/tiles/dense/done/*.json")))
-
-
 def test_workers_make_the_store_of_one_process(
-    two_nodes: Nodes, config_of: Callable[..., Any], expected: dict[str, str], folder: Path, heard: Any
+    two_nodes: Nodes, config_of: Callable[..., Any], expected: dict[str, str], numbered: Path, heard: Any
 ) -> None:
     config = config_of(pause=0.3)
     result = score_on_cluster(config, two_nodes.how(), heard)
@@ -135,7 +70,7 @@ def test_workers_make_the_store_of_one_process(
     (made,) = result.teachers
     assert (result.part, made.shards, made.shards_now, made.shards_left, made.texts) == (None, 5, 5, 0, 38)
     assert made.own_ranks is not None
-    assert len(workers(folder)) == 2, "each worker loads the teacher once"
+    assert len(loaded_by(numbered)) == 2, "each worker loads the teacher once"
     assert heard.infos[0] == "Ray: 2 workers on cpu"
     told = [*heard.infos, *heard.warnings]
     assert len(set(told)) == len(told)
@@ -238,10 +173,10 @@ def test_a_node_is_killed_and_another_joins(config_of: Callable[..., Any], expec
 
 
 def test_a_command_that_is_killed_goes_on(
-    two_nodes: Nodes, config_of: Callable[..., Any], expected: dict[str, str], folder: Path
+    two_nodes: Nodes, config_of: Callable[..., Any], expected: dict[str, str], numbered: Path
 ) -> None:
     config = config_of(pause=0.5)
-    (folder / "own.yaml").write_text(dump_config(config))
+    (numbered / "own.yaml").write_text(dump_config(config))
     command = [sys.executable, "-m", "teachclip", "score", "own.yaml", "--ray", two_nodes.cluster.address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as running:
         until = time.monotonic() + 200
@@ -257,13 +192,13 @@ def test_a_command_that_is_killed_goes_on(
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_twenty_workers_are_killed(
-    two_nodes: Nodes, config_of: Callable[..., Any], expected: dict[str, str], folder: Path
+    two_nodes: Nodes, config_of: Callable[..., Any], expected: dict[str, str], numbered: Path
 ) -> None:
     """At random moments; each costs at most what it had under way."""
     rng, killed, stores = random.Random(0), set[int](), 0
 
     def act() -> None:
-        alive = [worker for worker in workers(folder) if worker not in killed and Path(f"/proc/{worker}").exists()]
+        alive = [worker for worker in loaded_by(numbered) if worker not in killed and Path(f"/proc/{worker}").exists()]
         if alive and len(killed) < 20 and rng.random() < 0.1:
             killed.add(chosen := rng.choice(alive))
             os.kill(chosen, signal.SIGKILL)

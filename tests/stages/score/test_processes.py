@@ -19,84 +19,10 @@ from teachclip.stages.score.worker_part import WHOLE, WorkerPart
 from teachclip.stages.score.workers import processes
 from teachclip.stages.score.workers.processes import score_by_processes
 
-from .conftest import tree
+from .conftest import done, loaded_by, tree
 
-PLUGIN = '''
-import os
-import signal
-import time
-from pathlib import Path
-
-import torch
-
-DONE = Path("work/scores.zarr/fake/tiles/dense/done")
-VECTORS = torch.nn.functional.normalize(torch.randn(64, 32, generator=torch.Generator().manual_seed(0)), dim=1)
-
-
-class Numbers:
-    """Knows a video by the value of its frames, a caption by the number in it; of some it dies, fails or never ends."""
-
-    score_version, words, scale, frames, weights_digest = 1, 0, 50.0, 3, "numbers"
-
-    def __init__(self, name, device, dies=None, fails=None, never_ends=None):
-        self.dies, self.fails, self.never_ends = dies, fails, never_ends
-        with open("processes", "a") as file:
-            file.write(f"{os.getpid()}\\n")
-
-    def encode_videos(self, frames, mask, times):
-        return {"vector": VECTORS[frames[:, 0, 0, 0, 0].long()]}
-
-    def encode_texts(self, captions):
-        if self.never_ends in captions:
-            time.sleep(1000)
-        if self.dies in captions:
-            end = time.monotonic() + 120
-            while len(list(DONE.glob("*.json"))) < 2 and time.monotonic() < end:  # shards are written behind
-                time.sleep(0.01)
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.fails in captions:
-            raise ValueError("it does not know this one")
-        return {"vector": VECTORS[[int(caption.split()[1]) for caption in captions]]}
-
-    def score(self, texts, videos):
-        return texts["vector"] @ videos["vector"].T
-'''
 LAST = "number 16 in round 1"  # in the fifth shard, the last, which the first process makes
 SECOND = "number 4 in round 0"  # in the second shard, which the second process makes
-
-
-@pytest.fixture
-def folder(new_world: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a world of five shards, and a teacher that other processes can import, too."""
-    root = new_world()
-    (root / "number_teacher.py").write_text(PLUGIN)
-    monkeypatch.chdir(root)
-    return root
-
-
-@pytest.fixture
-def config_of(process: Any, folder: Path) -> Callable[..., Any]:
-    def make(store: str = "scores.zarr", device: str = "cpu", **options: Any) -> Any:
-        teacher = {"name": "fake", "plugin": "number_teacher:Numbers", "options": options}
-        return process.config_of(folder, teachers=[teacher], store=store, device=device)
-
-    return make
-
-
-@pytest.fixture
-def expected(config_of: Callable[..., Any]) -> dict[str, str]:
-    config = config_of("expected.zarr")
-    score(config)
-    return tree(config.score_store)
-
-
-def done(store: Path) -> int:
-    return len(list(store.glob("fake/tiles/dense/done/*.json")))
-
-
-def begun(folder: Path) -> int:
-    """How many processes have loaded the teacher."""
-    return len((folder / "processes").read_text().split()) if (folder / "processes").exists() else 0
 
 
 def test_they_make_the_store_of_one_and_one_tells(
@@ -140,17 +66,16 @@ def test_a_process_that_is_killed_is_told_and_what_it_finished_stays(
 
 @pytest.mark.parametrize(("number", "code", "all_get_it"), [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)])
 def test_a_command_that_is_stopped_leaves_no_process_and_goes_on(
-    folder: Path, config_of: Callable[..., Any], expected: dict[str, str], number: int, code: int, all_get_it: bool
+    numbered: Path, config_of: Callable[..., Any], expected: dict[str, str], number: int, code: int, all_get_it: bool
 ) -> None:
     config = config_of(never_ends=LAST)
-    (folder / "own.yaml").write_text(dump_config(config))
-    (folder / "processes").unlink()
+    (numbered / "own.yaml").write_text(dump_config(config))
     words = ["score", "own.yaml", "--devices", "2"]
     command = [sys.executable, "-m", "teachclip", *words]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as running:
         until = time.monotonic() + 150
-        while (not done(config.score_store) or begun(folder) < 2) and time.monotonic() < until:
+        while (not done(config.score_store) or len(loaded_by(numbered)) < 2) and time.monotonic() < until:
             time.sleep(0.01)
         if all_get_it:  # Ctrl-C, which a terminal sends to all
             os.killpg(running.pid, number)
@@ -160,7 +85,7 @@ def test_a_command_that_is_stopped_leaves_no_process_and_goes_on(
     assert (running.returncode, out) == (code, ""), err
     assert err.endswith(f"stopped; everything finished is kept\ngo on with: teachclip {' '.join(words)}\n")
     assert "Traceback" not in err
-    processes = [int(line) for line in (folder / "processes").read_text().split()]
+    processes = loaded_by(numbered)
     assert len(processes) == 2
     assert not any(Path(f"/proc/{number}").exists() for number in processes)
     kept = done(config.score_store)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from teachclip.stages.models.clip.attention import SelfAttention, use_lean_attention
+from teachclip.stages.models.clip.attention import SelfAttention, use_light_attention
 from torch import Tensor, nn
 
 VIDEOS, LENGTH, WIDTH, HEADS = 3, 5, 16, 4
@@ -33,7 +33,7 @@ def test_the_numbers_and_gradients_are_torchs(mask: Callable[[], Tensor | None])
         return [values.detach(), *torch.autograd.grad((values * weights).sum(), [given, *attention.parameters()])]
 
     expected = gradients(attention(given, given, given, need_weights=False, attn_mask=mask())[0])
-    use_lean_attention(attention)
+    use_light_attention(attention)
     assert isinstance(attention, SelfAttention)
     assert list(attention.state_dict()) == names
     for found, wanted in zip(gradients(attention.attend(given, mask())), expected, strict=True):

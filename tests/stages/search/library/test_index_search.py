@@ -21,12 +21,12 @@ from teachclip.stages.models.build import build_network
 from teachclip.stages.models.checkpoints.files import load_network, save_network
 from teachclip.stages.models.clip.tokens import tokenize
 from teachclip.stages.models.student import Student
+from teachclip.stages.runtime.reporting import Remembered
 from teachclip.stages.search.index_search import VideoFound, search_index
 from teachclip.stages.search.library.stage import index_videos
 from teachclip.stages.search.serving.open_index import ALL, OpenIndex
 from teachclip.stages.search.serving.pictures import Clip
 
-from ...conftest import Heard
 from ..conftest import NETWORK, SIZE
 from .conftest import Index
 
@@ -153,7 +153,7 @@ def test_a_deleted_file_is_no_answer(root: Path) -> None:
     assert [answer.path for answer in found(root)] == before[1:]
 
 
-def test_several_sentences_and_long_ones(root: Path, heard: Heard) -> None:
+def test_several_sentences_and_long_ones(root: Path, heard: Remembered) -> None:
     long = "one two three four five six seven eight nine ten eleven"
     result = search_index(root / "index", [QUERY, long], 1, device="cpu", reporter=heard)
     assert [(each.query, len(each.answers)) for each in result.queries] == [(QUERY, 1), (long, 1)]
@@ -192,7 +192,7 @@ def test_a_folder_without_an_index_is_told(root: Path) -> None:
 
 
 def test_of_a_large_index_it_is_said_how_much_a_search_finds(
-    root: Path, index: Index, heard: Heard, monkeypatch: pytest.MonkeyPatch
+    root: Path, index: Index, heard: Remembered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once its windows lie in lists; before, that every one is looked through. With a filter they are."""
     for module in (lists, of_library):

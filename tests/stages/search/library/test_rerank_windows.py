@@ -24,6 +24,7 @@ from teachclip.stages.data.video.workers import Arrived, decode_in_parts
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.checkpoints.files import load_network, save_network
 from teachclip.stages.models.clip.tokens import tokenize
+from teachclip.stages.runtime.reporting import Remembered
 from teachclip.stages.search import rerank_windows
 from teachclip.stages.search.index_search import IndexSearched, VideoFound, search_index
 from teachclip.stages.search.library.reading import BEAT, read_frames_at, read_windows
@@ -31,7 +32,6 @@ from teachclip.stages.search.library.windows import Cut
 from teachclip.stages.search.rerank_windows import WindowReranker
 from teachclip.stages.search.serving.open_index import OpenIndex
 
-from ...conftest import Heard
 from ..conftest import NETWORK
 from .conftest import FRAMES, Index, draw
 
@@ -220,7 +220,7 @@ def test_a_kill_leaves_what_was_finished(root: Path, decoded: list[str]) -> None
     assert answers(root, teacher) == found
 
 
-def test_a_window_that_is_not_as_it_was_comes_behind(root: Path, heard: Heard) -> None:
+def test_a_window_that_is_not_as_it_was_comes_behind(root: Path, heard: Remembered) -> None:
     teacher = saved(root, "xclip")
     student = [one.path for one in answers(root, None)]
     Path(student[0]).write_bytes(b"<html>not found</html>")
