@@ -44,6 +44,8 @@ _HINTS = {
 _RENAME = "rename it, or the folder that it is in"
 _SERVER = re.compile(r"PERMISSION_DENIED|UNAUTHENTICATED|ABORTED|UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|CURL")
 
+_ABSENT = b"\2"  # TensorStore's generation of a file that is not there
+
 _thread = threading.local()
 
 
@@ -110,7 +112,7 @@ class _Root:
 
 
 class Remote:
-    """A file or folder at an address; it is extended with `/`, as a path is. Reading only, but for `write`.
+    """A file or folder at an address; it is extended with `/`, as a path is.
 
     Every method raises UnreachableError when the server refuses, fails or does not answer in time.
     """
@@ -241,6 +243,12 @@ class Remote:
     def write(self, data: bytes) -> None:
         """Put a file there, whole, over the one that may be there."""
         self._answer(self._root.kvstore.write(self._key, data), len(data))
+
+    def create(self, data: bytes) -> bool:
+        """Put a file there, whole, unless there is one; False where there was one, be it from an earlier attempt of
+        this very request whose answer was lost: what lies there is then to be compared."""
+        found = self._answer(self._root.kvstore.write(self._key, data, if_equal=_ABSENT), len(data))
+        return bool(found.generation)
 
     def _answer(self, future: "ts.Future[Any]", size: int = 0, beyond_end: bool = False) -> Any:
         try:
