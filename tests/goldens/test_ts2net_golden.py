@@ -40,7 +40,7 @@ def test_teacher_equals_the_copy_in_teachclip(golden, prefix, dtype, tolerance) 
     pixels, mask, ids = _inputs(golden, dtype)
     tokens = network.tokens(pixels, mask)
     scores = network.selector(tokens)
-    selected = network.select(tokens, network.indicator(scores, network.noise(pixels, mask, scores)))
+    selected = network.select(tokens, network.indicator(scores, network.noise(network.seeds(pixels, mask), scores)))
     texts, videos = network.encode_texts(ids), network.encode_videos(pixels, mask)
     outputs = {
         "text_feat": network.trunk.encode_sentences(ids),
@@ -110,7 +110,7 @@ def test_without_noise_it_is_the_hard_choice(golden) -> None:
     pixels, mask, ids = _inputs(golden)
     tokens = network.tokens(pixels, mask)
     scores = network.selector(tokens)
-    indicator = network.indicator(scores, network.noise(pixels, mask, scores))
+    indicator = network.indicator(scores, network.noise(network.seeds(pixels, mask), scores))
     videos = network.encode_videos(pixels, mask)
     y_c = network.score(network.encode_texts(ids), videos) * network.logit_scale.exp()
     outputs = {
@@ -150,7 +150,7 @@ def test_its_own_noise_scatters_scores_as_the_originals(golden) -> None:
     torch.manual_seed(0)
     draws = []
     for _ in range(64):
-        selected = network.select(tokens, network.indicator(scores, network.noise(pixels, mask, scores)))
+        selected = network.select(tokens, network.indicator(scores, network.noise(network.seeds(pixels, mask), scores)))
         frames = torch.nn.functional.normalize(network.frames_over_time(selected, mask), dim=-1)
         matched = network.tiled(mask)[:, :: 1 + network.config.ts2net.selected]
         draws.append(network.score(texts, {"frames": frames, "matched": matched}) * network.logit_scale.exp())

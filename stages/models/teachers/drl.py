@@ -16,8 +16,8 @@ from ..common.temporal import INIT_STD
 from ..common.valid_frames import Frames
 from .cdcr import cdcr
 
-TEXTS_AT_A_TIME = {"cpu": 8, "cuda": 16}
-"""Texts of like length: fewer have less padding between them, more are fewer kernels."""
+TEXTS_AT_A_TIME = 16
+"""Of like length: fewer have less padding between them, more are fewer kernels and larger products."""
 
 
 class Drl(VideoTextNetwork):
@@ -112,10 +112,9 @@ class Drl(VideoTextNetwork):
             longest = lengths.tolist()
             video_blocks = list(_video_blocks(videos, self.config.words))
             rows = []
-            many = _texts_at_a_time(videos["frames"])
-            for start in range(0, len(order), many):
-                part = order[start : start + many]
-                text_block = _text_block(texts, part, longest[start : start + many][-1])
+            for start in range(0, len(order), TEXTS_AT_A_TIME):
+                part = order[start : start + TEXTS_AT_A_TIME]
+                text_block = _text_block(texts, part, longest[start : start + TEXTS_AT_A_TIME][-1])
                 rows.append(torch.cat([_token_wise(text_block, block) for block in video_blocks], dim=1))
             return torch.cat(rows)[order.argsort()]
 
@@ -188,10 +187,6 @@ def _without_padding(vectors: Tensor, mask: Tensor) -> Tensor:
     return vectors * mask.unsqueeze(2)
 
 
-def _texts_at_a_time(frames: Tensor) -> int:
-    return TEXTS_AT_A_TIME.get(frames.device.type, TEXTS_AT_A_TIME["cpu"])
-
-
 def _text_block(texts: Features, part: Tensor, longest: int) -> Features:
     """Texts at `part`, cut to their `longest`; `floor` [n, 1, 1] is 0 for a text that has padded slots, else -inf."""
     mask = texts["mask"][part]
@@ -203,9 +198,13 @@ def _text_block(texts: Features, part: Tensor, longest: int) -> Features:
 
 
 def _video_blocks(videos: Features, words: int) -> Iterator[Features]:
-    """`frames` [F, v, D], zero in padding, and `weights` [F, v]: frames first, so that maxima run over whole rows."""
+    """`frames` [F, v, D], zero in padding, and `weights` [F, v]: frames first, so that maxima run over whole rows.
+
+    A block is small enough for its frames, which every block of texts reads again, and their similarities together.
+    """
     frames = videos["frames"]
-    bytes_per_video = _texts_at_a_time(frames) * words * frames.shape[1] * frames.element_size()
+    bytes_per_frame = (TEXTS_AT_A_TIME * words + frames.shape[2]) * frames.element_size()
+    bytes_per_video = frames.shape[1] * bytes_per_frame
     for block in blocks(videos, max(1, block_bytes(frames) // bytes_per_video)):
         mask, frames = block["mask"], block["frames"]
         if mask.is_cuda or not mask.all():  # a GPU would have to be waited for

@@ -3,6 +3,7 @@
 After Cordonnier et al. 2021, Differentiable Patch Selection for Image Recognition (specs: TS2-Net 2).
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -53,13 +54,15 @@ class _PerturbedTopK(torch.autograd.Function):
         return mean / ctx.sigma, None, None, None
 
 
-def video_noise(frames: Tensor, mask: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal draws [V, *shape] on the frames' device, each video's from its own seed (`video_seeds`).
+def seeded_noise(seeds: Sequence[int], shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Standard normal draws [V, *shape] on `device`, each video's from its own seed.
 
     They are drawn on the CPU, in float32, so that every device has the same.
     """
-    draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in video_seeds(frames, mask)]
-    return torch.stack(draws).to(frames.device)
+    draws = torch.empty(len(seeds), *shape, pin_memory=device.type == "cuda")
+    for seed, drawn in zip(seeds, draws, strict=True):
+        torch.randn(shape, generator=torch.Generator().manual_seed(seed), out=drawn)
+    return draws.to(device, non_blocking=True)
 
 
 def video_seeds(frames: Tensor, mask: Tensor) -> list[int]:

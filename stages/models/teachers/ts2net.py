@@ -20,7 +20,7 @@ from ..common.network import Features, VideoTextNetwork
 from ..common.pair_blocks import score_in_blocks
 from ..common.temporal import INIT_STD
 from ..common.valid_frames import Frames, ValidFrames
-from .perturbed_top_k import perturbed_top_k, video_noise
+from .perturbed_top_k import perturbed_top_k, seeded_noise, video_seeds
 
 SHARPNESS = 4.0  # of the softmax over frames that weighs their cosines
 MASKED = -1e18
@@ -88,11 +88,13 @@ class Ts2Net(VideoTextNetwork):
         Raises:
             ConfigError: the frames are class tokens.
         """
+        # First: a GPU is asked for seeds while it has nothing else to do, and the CPU draws while it encodes.
+        seeds = self.seeds(frames, mask) if noise is None else ()
         tokens = self.tokens(frames, mask)
         with torch.autocast(tokens.device.type, enabled=False):
             scores = self.selector(tokens)
             if noise is None:
-                noise = self.noise(frames, mask, scores)
+                noise = self.noise(seeds, scores)
             selected = self.select(tokens, self.indicator(scores, noise))
         phi = self.frames_over_time(selected, mask).to(self.trunk.dtype)
         matched = self.tiled(mask)[:, :: 1 + self.config.ts2net.selected]
@@ -111,7 +113,13 @@ class Ts2Net(VideoTextNetwork):
             )
         return self.trunk.all_tokens(*self.images(frames, mask), self.config.ts2net.shift_layers)
 
-    def noise(self, frames: Frames, mask: Tensor, scores: Tensor) -> Tensor:
+    def seeds(self, frames: Frames, mask: Tensor) -> Sequence[int]:
+        """Of each video's noise; none where it comes from torch's generator, or there is none."""
+        if self.training or not self.config.ts2net.sigma:
+            return ()
+        return video_seeds(frames.frames if isinstance(frames, ValidFrames) else frames, mask)
+
+    def noise(self, seeds: Sequence[int], scores: Tensor) -> Tensor:
         """Standard normal draws [V, F, samples, P] for patch scores [V, F, P]; without sigma one sample of zeros."""
         special = self.config.ts2net
         if not special.sigma:
@@ -119,7 +127,7 @@ class Ts2Net(VideoTextNetwork):
         shape = (scores.shape[1], special.samples, scores.shape[2])
         if self.training:
             return torch.randn(len(scores), *shape, device=scores.device)
-        return video_noise(frames.frames if isinstance(frames, ValidFrames) else frames, mask, shape)
+        return seeded_noise(seeds, shape, scores.device)
 
     def indicator(self, scores: Tensor, noise: Tensor) -> Tensor:
         """Soft choices [V, F, K, P] of patches with scores [V, F, P] under noise [V, F, samples, P]."""

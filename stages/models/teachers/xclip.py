@@ -101,7 +101,7 @@ class XClip(VideoTextNetwork):
 
     def _parts(self, sides: Features, videos: Features) -> XClipParts:
         with torch.autocast(videos["vector"].device.type, enabled=False):
-            vector, frames = videos["vector"].T, videos["frames"].transpose(0, 1)
+            vector, frames = videos["vector"].T, videos["frames"].transpose(0, 1).contiguous()
             over_frames, over_words = self._levels(sides["local"], frames)
             of_sentence = (sides["sentence"] @ frames.flatten(0, 1).T).view(-1, *frames.shape[:2])
             of_frames, of_words = (

@@ -69,7 +69,7 @@ def test_blocks_do_not_change_a_score(make_network, material, monkeypatch, texts
     material |= {key: material[key].double() for key in ("words", "frames")}
     texts, videos = _features(network, material)
     expected = network.plain_score(texts, videos)
-    monkeypatch.setitem(drl.TEXTS_AT_A_TIME, "cpu", texts_at_a_time)
+    monkeypatch.setattr(drl, "TEXTS_AT_A_TIME", texts_at_a_time)
     monkeypatch.setitem(pair_blocks.BLOCK_BYTES, "cpu", block_bytes)
     torch.testing.assert_close(network.score(texts, videos), expected, rtol=0, atol=1e-12)
 

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 from teachclip.configs.schema import Ts2NetConfig
-from teachclip.stages.models.teachers.perturbed_top_k import perturbed_top_k, video_noise, video_seeds
+from teachclip.stages.models.teachers import ts2net
+from teachclip.stages.models.teachers.perturbed_top_k import perturbed_top_k, seeded_noise, video_seeds
 from torch.nn import functional
 
 
@@ -67,16 +68,33 @@ def test_its_gradient_is_the_slope_of_the_expectation() -> None:
     assert leaf.grad.abs().max() > 0.3
 
 
+def noise_of(frames: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return seeded_noise(video_seeds(frames, mask), (5, 20, 16), frames.device)
+
+
+@torch.no_grad()
+def test_seeds_are_asked_for_before_a_gpu_is_given_the_trunk_to_do(make_ts2net, clips, monkeypatch) -> None:
+    """Else the CPU would wait until the trunk is done, and draw while the GPU does nothing."""
+    network, order = make_ts2net(), []
+    network.trunk.visual.conv1.register_forward_hook(lambda *_: order.append("trunk"))
+
+    def seeds(*given: torch.Tensor) -> list[int]:
+        order.append("seeds")
+        return video_seeds(*given)
+
+    monkeypatch.setattr(ts2net, "video_seeds", seeds)
+    network.encode_videos(*clips)
+    assert order == ["seeds", "trunk"]
+
+
 @torch.no_grad()
 def test_a_videos_noise_does_not_depend_on_its_company(clips) -> None:
     frames, mask = clips
-    whole = video_noise(frames, mask, (5, 20, 16))
+    whole = noise_of(frames, mask)
     order = [2, 0, 3, 1, 2]
-    assert video_noise(frames[order], mask[order], (5, 20, 16)).equal(whole[order])
+    assert noise_of(frames[order], mask[order]).equal(whole[order])
     for video in range(4):
-        assert video_noise(frames[video : video + 1], mask[video : video + 1], (5, 20, 16)).equal(
-            whole[video : video + 1]
-        )
+        assert noise_of(frames[video : video + 1], mask[video : video + 1]).equal(whole[video : video + 1])
     assert len(set(video_seeds(frames, mask))) == 4
     assert whole.mean().abs() < 0.05
     assert abs(float(whole.std()) - 1) < 0.05
@@ -167,9 +185,9 @@ def test_the_gpu_draws_and_scores_as_the_cpu(make_ts2net, clips, ids) -> None:
     assert video_seeds(frames.cuda(), mask.cuda()) == video_seeds(frames, mask)
     pixels = torch.randn(4, 5, 3, 32, 32)
     assert video_seeds(pixels.cuda(), mask.cuda()) == video_seeds(pixels, mask)
-    noise = video_noise(frames.cuda(), mask.cuda(), (5, 20, 16))
+    noise = noise_of(frames.cuda(), mask.cuda())
     assert noise.is_cuda
-    assert noise.cpu().equal(video_noise(frames, mask, (5, 20, 16)))
+    assert noise.cpu().equal(noise_of(frames, mask))
     network = make_ts2net().double()
     expected = network.score(network.encode_texts(ids), network.encode_videos(frames, mask))
     network.cuda()

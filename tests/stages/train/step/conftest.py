@@ -84,7 +84,7 @@ def _places(index: Tensor | None) -> list[Tensor | None]:
 
 
 class FakeCuda:
-    """A GPU whose tensors have shapes alone; made by the fixture `fake_cuda`."""
+    """A GPU whose tensors have shapes alone; made by `gpu_that_is_not_there`."""
 
     device = CUDA
 
@@ -112,8 +112,7 @@ class FakeCuda:
             yield watched, saved
 
 
-@pytest.fixture
-def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+def gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     """Autocast and pinned memory are as if there were a GPU. Backward passes do not run on it: zeros are gradients."""
     monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
@@ -121,6 +120,12 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     made = FakeCuda()
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: made.pin(tensor))
     return made
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+    """`gpu_that_is_not_there`."""
+    return gpu_that_is_not_there(monkeypatch)
 
 
 @pytest.fixture
