@@ -1,4 +1,4 @@
-"""What a training step takes of a GPU, counted without one: kernels, waits of the CPU, bytes kept for its backward pass.
+"""What a training step takes of a GPU, counted without one: kernels, waits of the CPU, bytes for its backward pass.
 
     python benchmarks/step_counts.py [--pairs 240] [--frames 12] [--words 32] [--out FILE]
 
