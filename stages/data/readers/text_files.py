@@ -91,6 +91,8 @@ def blank(text: str) -> bool:
 
     Unicode's general categories, and the few of its Default_Ignorable_Code_Point that are called letters or marks.
     """
+    if "!" <= text[:1] <= "~":  # nearly every text
+        return False
     return all(char.isspace() or unicodedata.category(char) in _UNSEEN or _ignorable(char) for char in text)
 
 

@@ -181,7 +181,7 @@ def bad_id(id: str) -> str | None:
     """Why `id` cannot be the name of a file below the video folder, or None."""
     if blank(id):
         return f"cannot be seen ({code_points(id)})" if id.strip() else "is empty"
-    if any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in id):
+    if not id.isprintable() and any(unicodedata.category(char) in ("Cc", "Zl", "Zp") for char in id):
         return "holds a control character or a line break"
     if not encodes(id):
         return f"is not text (half a character, or a byte that is not UTF-8: {printable(id)}); {RENAME}"

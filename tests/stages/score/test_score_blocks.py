@@ -8,7 +8,7 @@ from teachclip.cache.frames.cache import FrameCache
 from teachclip.cache.scores.reading.reader import ScoreReader
 from teachclip.cache.scores.store import ScoreCache, ScoreStore
 from teachclip.cache.storage.identity import text_digest
-from teachclip.configs.schema import Config
+from teachclip.configs.schema import Config, ScoreConfig
 from teachclip.errors import CacheError
 from teachclip.stages.data.dataset import read_dataset
 from teachclip.stages.data.usable_split import UsableSplit, usable_split
@@ -169,3 +169,22 @@ def test_blocks_are_cut_by_hashes_of_ids_alone() -> None:
         frozenset(shuffled[k] for k in tile.videos) for tile in other.tiles
     }
     assert [len(tile.videos) for tile in plan.tiles] == [13, 13, 12, 12]
+
+
+@pytest.mark.parametrize("videos", [50_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+def test_very_many_videos_are_planned_by_counts_alone(videos: int) -> None:
+    """Every video lies in one block with all of its captions, and pairs grow with the videos, not with their square."""
+    settings, captions = ScoreConfig(), 2
+    ids = [f"v{k}" for k in range(videos)]
+    texts = [f"{key}#{k}" for key in ids for k in range(captions)]
+    own = np.repeat(np.arange(videos), captions)
+    dense = tile_plan.tile_layout(settings, texts, ids, 12, True)
+    assert tile_plan.choose_layout(settings, None, dense) == ("blocks" if videos == 1_000_000 else "dense")
+    plan = tile_plan.plan_tiles(None, texts, ids, own, "blocks", settings.block_videos)
+    sizes = [len(tile.videos) for tile in plan.tiles]
+    assert len(sizes) == -(-videos // settings.block_videos)
+    assert max(sizes) - min(sizes) <= 1
+    assert np.array_equal(np.sort(np.concatenate([tile.videos for tile in plan.tiles])), np.arange(videos))
+    assert all(np.array_equal(np.unique(own[tile.texts]), tile.videos) for tile in plan.tiles)
+    assert sum(len(tile.texts) for tile in plan.tiles) == len(texts)
+    assert plan.pairs <= len(texts) * settings.block_videos
