@@ -84,7 +84,7 @@ class TeacherInfo:
         checkpoint: hash of the file that the teacher was loaded from.
         own_videos: texts whose own video is scored in the same tile.
         tiles: one by one.
-        feature_files, feature_bytes: what is kept of the videos.
+        feature_files, feature_bytes: what is kept of the videos; nothing is told of it at an address.
         leftovers: temporary files and folders, of writers at work or killed.
         made: what made the shards, as far as it was noted beside the store.
     """
@@ -145,9 +145,9 @@ def teacher_info(store: ScoreStore, name: str) -> TeacherInfo:
         CacheError: it is absent or damaged.
     """
     cache = store.teacher(name)
-    here = isinstance(cache.folder, Path)
-    features = [p for p in _files(cache.videos_folder) if p.suffix == ".safetensors"] if here else []
-    temporary = list(cache.local.rglob(f"{TEMPORARY}*")) if here else []
+    folder, videos = cache.folder, cache.videos_folder
+    features = [p for p in _files(videos) if p.suffix == ".safetensors"] if isinstance(videos, Path) else []
+    temporary = list(folder.rglob(f"{TEMPORARY}*")) if isinstance(folder, Path) else []
     return TeacherInfo(
         str(store.path),
         VERSION,
@@ -210,8 +210,9 @@ def pairs_per_second(cache: ScoreCache) -> float | None:
     for tile in cache.tiles if isinstance(cache.folder, Path) else ():
         times = []
         for shard in set(range(tile.spec.shards)) - set(missing_shards(tile)):
-            pairs = len(tile.spec.rows(shard)) * tile.spec.per_text
-            times.append(((tile.local / "done" / marker_path(tile, shard).name).lstat().st_mtime, pairs))
+            marker, pairs = marker_path(tile, shard), len(tile.spec.rows(shard)) * tile.spec.per_text
+            assert isinstance(marker, Path)
+            times.append((marker.lstat().st_mtime, pairs))
         times.sort()
         rates += [pairs / (late - early) for (early, _), (late, pairs) in pairwise(times) if late > early]
     return median(rates) if len(rates) >= _LEAST_RATES else None
