@@ -127,6 +127,49 @@ def test_a_store_that_is_not_ours_is_left_alone(at_address: Any, bucket: Any) ->
     assert bucket.listed() == ["scores.zarr/notes/readme.txt"]
 
 
+# Kills
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_store_whose_workers_were_killed_is_finished_as_if_they_had_not(
+    scored_by_processes: Any, new_world: Any, bucket: Any, whole: dict[str, bytes], workers: int
+) -> None:
+    """Killed at random requests to the server, before they hear of the answer."""
+    root, url = new_world(), f"{bucket.url}/scores.zarr"
+    killed, redone = scored_by_processes(root, 3, seed=workers, workers=workers, changes=250, store=url)
+    assert killed >= 2
+    assert redone <= 3 * killed + 5 * (workers - 1)
+    assert stored(bucket) == whole
+
+
+def test_two_workers_at_once_make_the_store_of_one(
+    scored_by_processes: Any, new_world: Any, bucket: Any, whole: dict[str, bytes]
+) -> None:
+    assert scored_by_processes(new_world(), kills=0, seed=0, workers=2, store=f"{bucket.url}/scores.zarr")[0] == 0
+    assert stored(bucket) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_many_kills_at_an_address(
+    process: ModuleType,
+    scored_by_processes: Any,
+    tmp_path: Path,
+    bucket: Any,
+    whole: dict[str, bytes],
+    record_testsuite_property: Any,
+) -> None:
+    killed = redone = seed = 0
+    while killed < 30:
+        seed += 1
+        root, workers = process.make_world(tmp_path / str(seed)), 1 + seed % 2
+        url = f"{bucket.url}/{seed}/scores.zarr"
+        more = scored_by_processes(root, 6, seed=seed, workers=workers, changes=250 * (seed % 3 > 0), store=url)
+        killed, redone = killed + more[0], redone + more[1]
+        assert bucket.contents(f"{seed}/scores.zarr") == whole
+    record_testsuite_property("kills at an address", f"{killed} kills in {seed} stores; {redone} shards scored again")
+
+
 # Servers that fail
 
 
