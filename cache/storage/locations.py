@@ -315,6 +315,8 @@ def refuse_unreachable(where: Location, error: Exception) -> None:
 
 def _unreachable(scheme: str, where: str, error: Exception) -> UnreachableError:
     text = re.split(r" \[[\w-]+[ =]", str(error), maxsplit=1)[0].replace("\n", " ").strip()[:200]
+    if code := re.search(r"http_response_code='(\d+)'", str(error)):
+        text += f", HTTP {code[1]}"
     if isinstance(error, TimeoutError):
         what = "the server does not answer in time"
     elif "PERMISSION_DENIED" in text or "UNAUTHENTICATED" in text:

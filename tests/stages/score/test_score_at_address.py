@@ -53,7 +53,8 @@ def test_a_store_at_an_address_has_the_bytes_of_one_in_a_folder(
     assert bucket.contents("scores.zarr.made") == in_folder(finished / "work/scores.zarr.made")
     cache = ScoreStore.open(at_address.score_store).teacher("fake")
     assert sum(makers(cache.tiles).values()) == 5
-    assert teacher_info(ScoreStore.open(at_address.score_store), "fake").made[0].device == "cpu"
+    info = teacher_info(ScoreStore.open(at_address.score_store), "fake")
+    assert (info.made[0].device, info.feature_files, info.feature_bytes) == ("cpu", 1, None)
     loads, pairs = fake_teacher.loads, fake_teacher.pairs_scored
     again = score(at_address)
     assert (again.teachers[0].shards_before, again.teachers[0].shards_now) == (5, 0)
@@ -204,6 +205,7 @@ def test_a_server_that_fails_midway_costs_nothing_that_is_finished(
         with pytest.raises(UnreachableError) as caught:
             score(at_address)
         assert "give the same command again" in str(caught.value.hint)
+        assert not isinstance(fault, int) or f"HTTP {fault}" in caught.value.what
         relay.fault = None
         assert stored(bucket).items() <= whole.items()
     score(at_address)
