@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load, save, save_file
 
 from ..errors import CacheError
-from ..remedies import DeleteFile, Remedy
+from ..remedies import DeleteFile, Hint, Remedy
+from .storage.creating import put
+from .storage.locations import Location, Remote
 from .storage.publish import TEMPORARY, publish, publishing, sync_above
+from .storage.system_files import any_left_by_system
 from .storage.untrusted import damaged, file_size, listed, read_file, real_folder, unwritable
 
 Arrays = dict[str, np.ndarray]
@@ -26,6 +29,9 @@ IDENTITY = "identity.json"
 SHARD_VIDEOS = 256
 _LARGEST = SHARD_VIDEOS * 2**25
 """Bytes of a shard: nobody's features of one video have more than 32 MiB."""
+_UNREADABLE = "is no safetensors file, or cut short"
+_NO_CHECKSUM = "has no checksum"
+_OTHER_VALUES = "has other values than were written"
 _SHARD = re.compile(r"[0-9a-f]{32}\.safetensors")
 
 
@@ -55,20 +61,24 @@ class FeatureShards:
     """The features that one network makes of videos.
 
     Args:
-        folder: parent of all feature folders.
+        folder: parent of all feature folders; at an address, whoever makes a shard first has it.
         identity: what the features are made by (network digest, kind, precision); JSON values.
         shard_videos: videos per shard, the unit that is redone after a kill.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], shard_videos: int = SHARD_VIDEOS) -> None:
+    def __init__(self, folder: Location, identity: Mapping[str, Any], shard_videos: int = SHARD_VIDEOS) -> None:
         text = json.dumps(identity, sort_keys=True)
         self.folder = folder / hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
         self.shard_videos = shard_videos
         real_folder(self.folder)
+        path = self.folder / IDENTITY
+        if isinstance(path, Remote):
+            path.create(text.encode())
+            return
         try:
-            if not (self.folder / IDENTITY).exists():
-                publish(self.folder / IDENTITY, text.encode())
-            sync_above(self.folder / IDENTITY)
+            if not path.exists():
+                publish(path, text.encode())
+            sync_above(path)
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
@@ -76,7 +86,7 @@ class FeatureShards:
         """The videos of each shard, as slices of `digests`."""
         return _groups(len(digests), self.shard_videos)
 
-    def path(self, digests: Sequence[bytes]) -> Path:
+    def path(self, digests: Sequence[bytes]) -> Location:
         """The file of the shard that holds exactly these videos."""
         return self.folder / _file(digests)
 
@@ -85,12 +95,16 @@ class FeatureShards:
 
         Raises:
             CacheError: the disk cannot be written.
+            UnreachableError: the server of an address fails.
         """
         arrays = {key: np.ascontiguousarray(value) for key, value in features.items()}
-        path = self.path(digests)
+        path, metadata = self.path(digests), {"checksum": _checksum(arrays)}
+        if isinstance(path, Remote):
+            put(path, save(arrays, metadata), stands=lambda other: _fault_in(other) is None)
+            return
         try:
             with publishing(path) as temporary:
-                save_file(arrays, temporary, metadata={"checksum": _checksum(arrays)})
+                save_file(arrays, temporary, metadata=metadata)
         except (OSError, SafetensorError) as error:
             raise unwritable(path, error) from error
 
@@ -99,16 +113,13 @@ class FeatureShards:
 
         Raises:
             CacheError: the file is damaged, a link, or no plain file.
+            UnreachableError: the server of an address fails.
         """
         path = self.path(digests)
         try:
-            _size(path)
+            arrays, checksum = _contents(path)
         except FileNotFoundError:
             return None
-        try:
-            with safe_open(path, framework="numpy") as file:
-                arrays: Arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                checksum = (file.metadata() or {}).get("checksum")
         except (SafetensorError, OSError, ValueError, MemoryError) as error:
             raise _damaged(path) from error
         if checksum != _checksum(arrays) or any(len(array) != len(digests) for array in arrays.values()):
@@ -116,14 +127,45 @@ class FeatureShards:
         return arrays
 
 
+def _contents(path: Location) -> tuple[Arrays, str | None]:
+    """A shard's arrays, and the checksum that it has for them."""
+    if isinstance(path, Remote):
+        return _loaded(_bytes(path))
+    _size(path)
+    with safe_open(path, framework="numpy") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, _noted(file.metadata())  # noqa: SIM118
+
+
+def _bytes(path: Remote) -> bytes:
+    most = 2**22  # a server that is silent is waited for by the bytes that it may send
+    while path.holds(most) and most < _LARGEST:
+        most *= 2
+    data = path.read(most=most)
+    if data is None:
+        raise FileNotFoundError(str(path))
+    return data
+
+
+def _loaded(data: bytes) -> tuple[Arrays, str | None]:
+    arrays: Arrays = load(data)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return arrays, _noted(header.get("__metadata__"))
+
+
+def _noted(metadata: Mapping[str, str] | None) -> str | None:
+    return (metadata or {}).get("checksum")
+
+
 # Looked at from outside, without knowing the videos
 
 
-def feature_files(folder: Path) -> list[Path]:
+def feature_files(folder: Location) -> list[Location]:
     """The files below a teacher's folder of features: shards, their identities, and what is foreign there."""
+    if isinstance(folder, Remote):
+        return [folder / name for name in folder.files() if not any_left_by_system(name.split("/"))]
     if not real_folder(folder):
         return []
-    found = []
+    found: list[Location] = []
     for child in _own(folder):
         found += _own(child) if not child.is_file() and real_folder(child) else [child]
     return found
@@ -143,31 +185,44 @@ def needed_files(digests: Sequence[bytes]) -> set[str]:
     return {_file(digests[group]) for group in _groups(len(digests), SHARD_VIDEOS)}
 
 
-def feature_problem(path: Path, every_byte: bool) -> str | None:
-    """Why a file of features is not as it was written, or None; one tensor at a time is in memory."""
+def feature_problem(path: Location, every_byte: bool) -> str | None:
+    """Why a file of features is not as it was written, or None; of a local one, one tensor at a time is in memory."""
     try:
-        if _size(path) == 0:
+        if isinstance(path, Path) and _size(path) == 0:
             return "is empty"
         if path.name == IDENTITY:
             same = hashlib.blake2b(read_file(path), digest_size=8).hexdigest() == path.parent.name
             return None if same else "does not match the name of its folder"
+        if isinstance(path, Remote):
+            return _fault_in(_bytes(path)) if every_byte else "is empty" if path.holds(0) is False else None
         return _shard_problem(path, every_byte)
     except FileNotFoundError:
         return None  # gone meanwhile: features may be deleted
     except CacheError as error:
         return error.what
     except (SafetensorError, OSError, ValueError, MemoryError) as error:
-        return f"is no safetensors file, or cut short: {error}"
+        return f"{_UNREADABLE}: {error}"
 
 
 def _shard_problem(path: Path, every_byte: bool) -> str | None:
     with safe_open(path, framework="numpy") as file:
-        checksum = (file.metadata() or {}).get("checksum")
+        checksum = _noted(file.metadata())
         if checksum is None:
-            return "has no checksum"
+            return _NO_CHECKSUM
         if every_byte and checksum != _checksum_of(sorted(file.keys()), file.get_tensor):
-            return "has other values than were written"
+            return _OTHER_VALUES
     return None
+
+
+def _fault_in(data: bytes) -> str | None:
+    """Why a shard's bytes are not as they were written, or None."""
+    try:
+        arrays, checksum = _loaded(data)
+    except (SafetensorError, ValueError) as error:
+        return f"{_UNREADABLE}: {error}"
+    if checksum is None:
+        return _NO_CHECKSUM
+    return None if checksum == _checksum(arrays) else _OTHER_VALUES
 
 
 def _size(path: Path) -> int:
@@ -177,9 +232,11 @@ def _size(path: Path) -> int:
     return size
 
 
-def _damaged(path: Path) -> CacheError:
+def _damaged(path: Location) -> CacheError:
     return CacheError("this feature shard is damaged", where=str(path), hint=_make_again(path))
 
 
-def _make_again(path: Path) -> Remedy:
+def _make_again(path: Location) -> Hint:
+    if isinstance(path, Remote):
+        return "remove this object and do the same again"
     return Remedy("delete it and do the same again", DeleteFile(str(path)))

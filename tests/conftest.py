@@ -2,15 +2,20 @@
 
 import csv
 import http.client
-import importlib
+import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 # Before torch is imported, here and in processes that tests start: one thread each, since pytest-xdist keeps the cores
 # busy and the last bits of a product depend on the number of threads.
@@ -48,24 +53,55 @@ def spawned(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A bucket on a real S3 server, and how to meddle with it."""
+    """A bucket on a real S3 server, and how to meddle with it; `server` is the server's address."""
 
-    port: int
+    server: str
     name: str
+    key_id: str = "owner"
+    secret: str = "secret"
 
     @property
     def url(self) -> str:
         return f"s3://{self.name}"
 
-    def request(self, method: str, key: str = "", data: bytes | None = None) -> bytes:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-        headers = {"Authorization": "AWS4-HMAC-SHA256 Credential=owner/20260101/us-east-1/s3/aws4_request"}
-        connection.request(method, f"/{self.name}/{key}" if key else f"/{self.name}", data, headers)
+    @property
+    def port(self) -> int:
+        return urlsplit(self.server).port or 80
+
+    def request(self, method: str, key: str = "", data: bytes | None = None, **query: str) -> bytes:
+        from botocore.auth import S3SigV4Auth
+        from botocore.awsrequest import AWSRequest
+        from botocore.credentials import Credentials
+
+        given = "&".join(f"{name.replace('_', '-')}={quote(value, safe='')}" for name, value in sorted(query.items()))
+        path = f"/{self.name}{'/' * bool(key)}{quote(key)}{'?' * bool(given)}{given}"
+        asked = AWSRequest(method, f"{self.server}{path}", data=data or b"")
+        S3SigV4Auth(Credentials(self.key_id, self.secret), "s3", "us-east-1").add_auth(asked)
+        server = urlsplit(self.server)
+        kind = http.client.HTTPSConnection if server.scheme == "https" else http.client.HTTPConnection
+        connection = kind(server.netloc, timeout=120)
+        connection.request(method, path, data, dict(asked.headers))
         answer = connection.getresponse()
         body = answer.read()
         connection.close()
         assert answer.status < 300, (method, key, answer.status, body)
         return body
+
+    def listed(self, below: str = "") -> list[str]:
+        """Every object whose key begins so."""
+        found: list[str] = []
+        more: dict[str, str] = {}
+        while True:
+            page = self.request("GET", list_type="2", prefix=below, **more).decode()
+            found += re.findall("<Key>(.*?)</Key>", page)
+            token = re.search("<NextContinuationToken>(.*?)</NextContinuationToken>", page)
+            if token is None:
+                return found
+            more = {"continuation_token": token[1]}
+
+    def contents(self, below: str) -> dict[str, bytes]:
+        """The bytes of every object below a folder, by its path from there."""
+        return {key.removeprefix(f"{below}/"): self.request("GET", key) for key in self.listed(f"{below}/")}
 
     def put(self, folder: Path, below: str) -> None:
         """Every file of a local folder."""
@@ -75,26 +111,75 @@ class Bucket:
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[int]:
-    """The port of an S3 server in a process of its own."""
+def durable_server() -> tuple[str, str, str] | None:
+    """The address of a server that TEACHCLIP_S3_SERVER names, and who asks; None without."""
+    names = ("TEACHCLIP_S3_SERVER", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    server, key_id, secret = (os.environ.get(name, "") for name in names)
+    return (server.rstrip("/"), key_id, secret) if server else None
+
+
+@contextmanager
+def _stand_in() -> Iterator[str]:
+    """The address of an S3 server in a process of its own, which keeps everything in memory."""
     command = [sys.executable, str(Path(__file__).with_name("s3_server.py"))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        yield int(server.stdout.readline())
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
         server.kill()
 
 
+@pytest.fixture(scope="session")
+def s3_server(durable_server: tuple[str, str, str] | None) -> Iterator[tuple[str, str, str]]:
+    """The address of an S3 server, and who asks: a stand-in of ours, or the one that the environment names."""
+    if durable_server:
+        yield durable_server
+        return
+    with _stand_in() as server:
+        yield server, "somebody", "secret"
+
+
 @pytest.fixture
-def bucket(s3_server: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+def bucket(
+    s3_server: tuple[str, str, str], durable_server: object, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bucket]:
     """An empty bucket; the environment says where its server is and who asks."""
     for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_server}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    made = Bucket(s3_server, f"bucket-{abs(hash(request.node.nodeid)):x}")
+    server, key_id, secret = s3_server
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    made = Bucket(server, f"teachclip-{uuid.uuid4().hex}", key_id, secret)
     made.request("PUT")
-    return made
+    yield made
+    if durable_server:
+        for key in made.listed():
+            made.request("DELETE", key)
+        made.request("DELETE")
+
+
+@pytest.fixture
+def relay(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A server in front of the S3 server that can be made to fail (relay.py); questions are repeated twice, quickly."""
+    from teachclip.cache.storage import locations
+
+    if urlsplit(bucket.server).hostname not in ("127.0.0.1", "localhost"):
+        pytest.skip("the relay stands in front of a server of this machine, and TEACHCLIP_S3_SERVER is elsewhere")
+    spec = importlib.util.spec_from_file_location("relay", ROOT / "tests/relay.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    server = module.Server(bucket.port)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(locations, "_RETRIES", {"max_retries": 2, "initial_delay": "10ms", "max_delay": "50ms"})
+    locations.context.cache_clear()
+    yield server
+    server.released.set()
+    server.shutdown()
+    server.server_close()
+    locations.context.cache_clear()
 
 
 COLOURS = {

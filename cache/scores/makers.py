@@ -11,7 +11,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ...errors import CacheError, UnreachableError
+from ..storage.locations import Location, at_once
 from ..storage.publish import publish, remove
+from ..storage.untrusted import read_file
 from .tile import Tile, TileFacts
 
 BESIDE = ".made"
@@ -35,39 +38,54 @@ class Maker:
 
 def note_maker(tile: Tile, shard: int, maker: Maker) -> None:
     """Note what made a shard that is complete; where that cannot be written, nobody knows."""
-    with suppress(OSError):
-        publish(_folder(tile.local) / f"{shard:05d}.json", json.dumps(asdict(maker)).encode())
+    path, data = _folder(tile.folder) / f"{shard:05d}.json", json.dumps(asdict(maker)).encode()
+    with suppress(OSError, UnreachableError):
+        if isinstance(path, Path):
+            publish(path, data)
+        elif _store(tile.folder).name:  # beside a whole bucket there is nothing
+            path.write(data)
 
 
 def makers(tiles: Sequence[TileFacts]) -> Counter[Maker]:
-    """What made how many shards of these tiles, as far as it was noted; nothing where they are at an address."""
+    """What made how many shards of these tiles, as far as it was noted, and can be read."""
     found = Counter[Maker]()
     for tile in tiles:
-        if isinstance(tile.folder, Path):
-            found.update(maker for path in _folder(tile.folder).glob("*.json") if (maker := _read(path)))
+        folder = _folder(tile.folder)
+        found.update(maker for maker in at_once(folder, _read, _notes(folder)) if maker)
     return found
+
+
+def _notes(folder: Location) -> list[Location]:
+    if isinstance(folder, Path):
+        return list(folder.glob("*.json"))
+    with suppress(CacheError, UnreachableError):  # a web server, or one that lists the store alone
+        return [folder / name for name in folder.files()]
+    return []
 
 
 def forget_makers(teacher: Path) -> None:
     """Remove what was noted of a teacher, whose folder this was."""
     folder = _beside(teacher.parent) / teacher.name
-    if folder.is_dir():
+    if isinstance(folder, Path) and folder.is_dir():
         remove(folder)
 
 
-def _folder(tile: Path) -> Path:
+def _folder(tile: Location) -> Location:
     """Where the notes of a tile lie; a tile's folder is STORE/TEACHER/tiles/TILE."""
-    teacher = tile.parents[1]
-    return _beside(teacher.parent) / teacher.name / tile.name
+    return _beside(_store(tile)) / tile.parent.parent.name / tile.name
 
 
-def _beside(store: Path) -> Path:
-    return store.with_name(f"{store.name}{BESIDE}")
+def _store(tile: Location) -> Location:
+    return tile.parent.parent.parent
 
 
-def _read(path: Path) -> Maker | None:
+def _beside(store: Location) -> Location:
+    return store.parent / f"{store.name}{BESIDE}"
+
+
+def _read(path: Location) -> Maker | None:
     try:
-        facts = json.loads(path.read_bytes())
+        facts = json.loads(read_file(path))
         return Maker(*(str(facts[name]) for name in Maker.__dataclass_fields__))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (CacheError, UnreachableError, ValueError, KeyError, TypeError):
         return None

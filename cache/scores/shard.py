@@ -2,9 +2,14 @@
 
 A shard is complete when a marker, published after its files, names their sizes and hashes and the checksum of the
 tile's own metadata; existing or being readable is not enough. Nothing is appended to or rewritten in part.
+
+On a disk, whoever writes a shard last has it. At an address, where a file is made only where there is none, whoever
+makes a file first has it: it is never replaced by the same scores, be they rounded otherwise, and the marker is made of
+what lies there. So all who write a shard write the same marker, whatever the moment in which one of them is killed.
 """
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +17,23 @@ import numpy as np
 
 from ...errors import CacheError
 from ...remedies import Remedy, RepairScores, Score
+from ..storage.creating import lying, not_back, put
 from ..storage.identity import digest
-from ..storage.locations import Location, at_once
+from ..storage.locations import Location, Remote, at_once
 from ..storage.publish import TEMPORARY, publish, sync_above, sync_folder
 from ..storage.sealed import seal, unseal
 from ..storage.untrusted import damaged, file_digest, read_optional, size_problem, unwritable
-from .format.codes import encode_scores
+from .format.codes import decode_scores, encode_scores
 from .format.sizes import shard_bytes
-from .format.tensorstore_io import encode_chunks
+from .format.tensorstore_io import decode_chunks, encode_chunks
 from .tile import Tile, TileFacts
 
 RESCORE = Remedy("score it again", Score())
 REPAIR = Remedy("score only what is damaged again", RepairScores())
 _ATTEMPTS = 5
 _SHOWN = 5
+_ROUNDING = 1e-3
+"""Of the largest score: the same scores, rounded or coded otherwise, are nearer than that."""
 
 
 def marker_path(tile: TileFacts, shard: int) -> Location:
@@ -123,6 +131,7 @@ def write_shard(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | N
     Raises:
         CacheError: scores that are not finite (texts and videos are named) or too large for float16, or a disk that
             cannot be written.
+        UnreachableError: the server of an address fails.
     """
     _refuse_not_finite(tile, shard, coarse, fine)
     stored, codec = encode_scores(coarse, tile.spec.dtype)
@@ -137,48 +146,120 @@ def write_shard(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | N
         file: encode_chunks(tile.arrays[name], values[name], first)[Path(file).name]
         for name, file in _files(tile, shard).items()
     }
+    publish_shard(tile, shard, files)
+
+
+def publish_shard(tile: Tile, shard: int, files: dict[str, bytes]) -> None:
+    """Publish the files of a shard, by `scored_files`, then its marker.
+
+    Raises:
+        CacheError: the tile was removed, or what was written does not come back.
+        UnreachableError: the server of an address fails.
+    """
+    if isinstance(tile.folder, Remote):
+        _create(tile, tile.folder, shard, files)
+    else:
+        _overwrite(tile, tile.folder, shard, {**files, _marker_file(tile, shard): _marker(tile, shard, files)})
+
+
+def _marker_file(tile: Tile, shard: int) -> str:
+    return f"done/{marker_path(tile, shard).name}"
+
+
+def _marker(tile: Tile, shard: int, files: dict[str, bytes]) -> bytes:
     facts = {file: {"size": len(data), "blake2b": digest(data).hex()} for file, data in files.items()}
-    files[f"done/{marker_path(tile, shard).name}"] = seal({"shard": shard, "tile": tile.checksum, "files": facts})
+    return seal({"shard": shard, "tile": tile.checksum, "files": facts})
+
+
+def _create(tile: Tile, folder: Remote, shard: int, files: dict[str, bytes]) -> None:
+    marker = folder / _marker_file(tile, shard)
+    for _ in range(_ATTEMPTS):
+        tile.refuse_replaced()
+        if not problem(tile, shard, every_byte=True):
+            return  # another has made it
+        marker.remove()  # one that describes files that are gone must not describe those that come in their place
+        there = {}
+        for file, data in files.items():
+            there[file] = put(folder / file, data, partial(_same_scores, tile, shard, files, file))
+        told = _marker(tile, shard, there)
+        marker.create(told)
+        if lying(marker, len(told)) == told:
+            return
+    raise not_back(marker)
+
+
+def _same_scores(tile: Tile, shard: int, files: dict[str, bytes], file: str, other: bytes) -> bool:
+    """Whether `other`, which somebody has put in the place of one of these files, is of the same scores."""
+    if len(other) != len(files[file]):
+        return False
+    try:
+        pairs = list(zip(_values(tile, shard, {**files, file: other}), _values(tile, shard, files), strict=True))
+    except (ValueError, OSError):  # damaged
+        return False
+    return all(
+        np.allclose(theirs, ours, rtol=0, atol=_ROUNDING * np.nanmax(abs(ours), initial=0), equal_nan=True)
+        for theirs, ours in pairs
+    )
+
+
+def _values(tile: Tile, shard: int, files: dict[str, bytes]) -> list[np.ndarray]:
+    """What a shard's files say: scores, and frame-text logits of own videos."""
+    rows = tile.spec.rows(shard)
+    values = {
+        name: decode_chunks(tile.arrays[name], {Path(file).name: files[file]}, rows)
+        for name, file in _files(tile, shard).items()
+    }
+    found = [decode_scores(values["coarse"], values.get("coarse_codec"))]
+    if "fine" in values:
+        found.append(values["fine"][tile.text_video[rows.start : rows.stop] >= 0])
+    return found
+
+
+def _overwrite(tile: Tile, folder: Path, shard: int, files: dict[str, bytes]) -> None:
     # Another worker may publish the same shard meanwhile. The same machine gives the same bytes; where it does not,
     # whoever comes last finds a file that is not its own and, unless all are the other's, publishes them again.
     for _ in range(_ATTEMPTS):
         tile.refuse_replaced()  # else its folders would be made again, without what says what they hold
         with suppress(FileNotFoundError):  # the other has finished the tile and swept it
-            if _publish(tile, files):
-                return _settle(tile)
+            if _publish(folder, files):
+                return _settle(tile, folder)
         if not problem(tile, shard, every_byte=True):
-            return _settle(tile)
-    raise CacheError("what was written does not come back", where=str(tile.folder), hint="check the disk")
+            return _settle(tile, folder)
+    raise CacheError("what was written does not come back", where=str(folder), hint="check the disk")
 
 
-def _publish(tile: Tile, files: dict[str, bytes]) -> bool:
+def _publish(folder: Path, files: dict[str, bytes]) -> bool:
     """Whether what is there then is what was written."""
     try:
         for file, data in files.items():
-            path = tile.local / file
+            path = folder / file
             publish(path, data)
-        return all((tile.local / file).read_bytes() == data for file, data in files.items())
+        return all((folder / file).read_bytes() == data for file, data in files.items())
     except FileNotFoundError:
         raise
     except OSError as error:
         raise unwritable(path, error) from error
 
 
-def _settle(tile: Tile) -> None:
+def _settle(tile: Tile, folder: Path) -> None:
     """Make what is complete survive a power cut: some of it may be another's, who was killed before he synced."""
     try:
         for name in (*tile.spec.scored, "done"):
-            sync_folder(tile.local / name)
-        sync_above(tile.local / "done")
+            sync_folder(folder / name)
+        sync_above(folder / "done")
     except OSError as error:
-        raise unwritable(tile.local, error) from error
+        raise unwritable(folder, error) from error
 
 
 def sweep(tile: Tile) -> None:
-    """Settle a tile whose every shard is complete: nothing of it can be lost, what killed workers left is removed."""
-    _settle(tile)
-    for path in tile.local.glob(f"*/{TEMPORARY}*"):
-        path.unlink(missing_ok=True)
+    """Settle a tile whose every shard is complete: nothing of it can be lost, what killed workers left is removed.
+
+    At an address there is nothing to be done.
+    """
+    if isinstance(tile.folder, Path):
+        _settle(tile, tile.folder)
+        for path in tile.folder.glob(f"*/{TEMPORARY}*"):
+            path.unlink(missing_ok=True)
 
 
 def _refuse_not_finite(tile: Tile, shard: int, coarse: np.ndarray, fine: np.ndarray | None) -> None:

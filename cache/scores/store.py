@@ -21,12 +21,12 @@ from ...errors import CacheError
 from ...plurals import counted
 from ...remedies import Remedy, Score
 from ..storage.identity import JSON, identity_digest
-from ..storage.locations import WRITTEN, Location, Remote, at_once, location_of
-from ..storage.locations import folder as local_folder
+from ..storage.locations import Location, Remote, at_once, location_of, refuse_read_only
 from ..storage.publish import TEMPORARY
 from ..storage.sealed import METADATA, group, open_group, whole_number
+from ..storage.system_files import any_left_by_system
 from ..storage.untrusted import damaged, foreign, listed, publish_folder, real_folder
-from .format.arrays import FORMAT, ITEM_BYTES, MAX_FRAMES, MAX_VIDEOS, VERSION, valid_name
+from .format.arrays import FORMAT, ITEM_BYTES, MAX_FRAMES, MAX_VIDEOS, VERSION, comes_first, valid_name
 from .format.codes import Dtype
 from .lookup import Held, look_up
 from .reading.reader import ScoreReader
@@ -53,14 +53,25 @@ def members(folder: Location, harmed: list[CacheError] | None = None) -> tuple[s
         folder: where.
         harmed: takes the errors for what does not belong there, which are raised else.
     """
-    names = [name for name in listed(folder) if not name.startswith(TEMPORARY) and name != METADATA]
+    names = _finished(folder) if isinstance(folder, Remote) else listed(folder)
     found = []
-    for name in names:
+    for name in [name for name in names if not name.startswith(TEMPORARY) and name != METADATA]:
         with _collecting(harmed):
             if not valid_name(name) or not _belongs(folder / name):
                 raise foreign(folder / name)
             found.append(name)
     return tuple(found)
+
+
+def _finished(folder: Remote) -> list[str]:
+    """Names of what is at an address, but for folders in the making, or whose writer was killed: that have nothing but
+    what comes before their own document."""
+    below: dict[str, list[str]] = {}
+    for file in folder.files():
+        if not any_left_by_system(file.split("/")):
+            name, _, rest = file.partition("/")
+            below.setdefault(name, []).append(rest)
+    return sorted(name for name, files in below.items() if not all(map(comes_first, files)))
 
 
 def _belongs(folder: Location) -> bool:
@@ -80,7 +91,13 @@ def _collecting(harmed: list[CacheError] | None) -> Iterator[None]:
         harmed.append(error)
 
 
-def _there(store: Location) -> bool:
+def store_there(store: str | Location) -> bool:
+    """Whether something lies where a store may be.
+
+    Raises:
+        UnreachableError: the server of an address fails, or has no such bucket.
+    """
+    store = location_of(store)
     if isinstance(store, Path):
         return store.is_dir()
     return (store / METADATA).exists() or bool(store.files())  # a bucket that does not exist is told when it is listed
@@ -144,23 +161,14 @@ class ScoreCache:
         return tuple(sorted(tiles, key=lambda tile: tile.name))
 
     @property
-    def local(self) -> Path:
-        """The teacher's folder, to write to.
-
-        Raises:
-            CacheError: it is at an address.
-        """
-        return local_folder(self.folder, WRITTEN)
-
-    @property
-    def videos_folder(self) -> Path:
+    def videos_folder(self) -> Location:
         """Where the teacher's features of each video are kept.
 
         Raises:
             CacheError: it is a link.
         """
-        real_folder(self.local / VIDEOS)
-        return self.local / VIDEOS
+        real_folder(self.folder / VIDEOS)
+        return self.folder / VIDEOS
 
     @property
     def complete(self) -> bool:
@@ -175,7 +183,7 @@ class ScoreCache:
         """
         if not valid_name(name):
             raise CacheError(f"{name!r} cannot be a tile's name", where=str(self.folder))
-        tile = create_tile(self.local / TILES / name, self._facts, contents, shard_texts)
+        tile = create_tile(self.folder / TILES / name, self._facts, contents, shard_texts)
         others = (other for other in self.tiles if other.name != name)
         self.tiles = tuple(sorted((*others, tile), key=lambda tile: tile.name))
         return tile
@@ -238,7 +246,7 @@ class ScoreStore:
     """A store of several teachers' scores.
 
     Args:
-        path: its folder, ending in `.zarr` by custom, or an address (`s3://bucket/scores.zarr`) where it can be read.
+        path: its folder, ending in `.zarr` by custom, or an address (`s3://bucket/scores.zarr`).
 
     Raises:
         CacheError: there is none, or not one of ours.
@@ -247,7 +255,7 @@ class ScoreStore:
 
     def __init__(self, path: str | Location) -> None:
         self.path = path = location_of(path)
-        if not _there(path):
+        if not store_there(path):
             raise CacheError("there is no score store", where=str(path), hint=_SCORE_FIRST)
         for old in (".zgroup", ".zarray", ".zmetadata"):
             if isinstance(path, Path) and (path / old).exists():
@@ -266,21 +274,21 @@ class ScoreStore:
 
     @classmethod
     def create(cls, path: str | Location) -> "ScoreStore":
-        """The store in `path`, a folder, made when there is none."""
-        path = local_folder(path, WRITTEN)
-        document = {METADATA: group({"format": FORMAT, "version": VERSION})}
-        if not publish_folder(path, document) and not (path / METADATA).exists():
-            raise CacheError("has files that are no score store", where=str(path), hint="choose another folder")
-        return cls(path)
-
-    @property
-    def local(self) -> Path:
-        """The store's folder, to write to.
+        """The store in `path`, a folder or an address, made when there is none.
 
         Raises:
-            CacheError: it is at an address.
+            CacheError: there is something else, or it is on a web server, which is only read.
+            UnreachableError: the server of an address fails, or has no such bucket.
         """
-        return local_folder(self.path, WRITTEN)
+        path = location_of(path)
+        refuse_read_only(path)
+        document = {METADATA: group({"format": FORMAT, "version": VERSION})}
+        taken = isinstance(path, Remote) and not (path / METADATA).exists() and path.files()
+        if not taken:
+            publish_folder(path, document)
+        if not (path / METADATA).exists():
+            raise CacheError("has files that are no score store", where=str(path), hint="choose another folder")
+        return cls(path)
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -346,6 +354,6 @@ class ScoreStore:
             "frame_logits": frame_logits,
             "checkpoint": checkpoint,
         }
-        files = {METADATA: group(attributes), f"{TILES}/{METADATA}": group({})}
-        publish_folder(self.local / name, files)
+        files = {f"{TILES}/{METADATA}": group({}), METADATA: group(attributes)}
+        publish_folder(self.path / name, files)
         return self.teacher(name)

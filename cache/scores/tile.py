@@ -1,20 +1,18 @@
 """One tile of a score store: an immutable rectangle of texts x videos, filled shard by shard.
 
 A tile's folder is complete before its first shard: sizes, ids, digests and frame times are written beside and renamed
-into place.
+into place; at an address, its document comes last.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from ...errors import CacheError
 from ..storage.identity import canonical, digest
-from ..storage.locations import WRITTEN, Location, at_once
-from ..storage.locations import folder as local_folder
+from ..storage.locations import Location, at_once
 from ..storage.sealed import METADATA, group, open_group, parse
 from ..storage.untrusted import Document, Stamp, damaged, file_stamp, publish_folder, read_file, real_folder
 from .format.arrays import MAX_SHARD, MAX_TEXTS, MAX_VIDEOS, TileSpec, chunk_file
@@ -152,15 +150,6 @@ class Tile(TileFacts):
     def name(self) -> str:
         return self.folder.name
 
-    @property
-    def local(self) -> Path:
-        """The folder, to write to.
-
-        Raises:
-            CacheError: it is at an address.
-        """
-        return local_folder(self.folder, WRITTEN)
-
     def _check_array(self, name: str, hashes: Document) -> None:
         path = self.folder / name / METADATA
         if parse(self._checked(f"{name}/{METADATA}", hashes), path) != self.arrays[name]:
@@ -231,7 +220,7 @@ class Tile(TileFacts):
         return self._static["frame_times"]
 
 
-def create_tile(folder: Path, teacher: TeacherFacts, contents: TileContents, shard_texts: int) -> Tile:
+def create_tile(folder: Location, teacher: TeacherFacts, contents: TileContents, shard_texts: int) -> Tile:
     """Make a tile without shards, or open the one that another worker has just made.
 
     Raises:
@@ -278,6 +267,6 @@ def create_tile(folder: Path, teacher: TeacherFacts, contents: TileContents, sha
     files[METADATA] = group({**spec.attributes(), "teacher": teacher.digest, "files": hashes})
     publish_folder(folder, files, folders=("done",))
     tile = Tile(folder, teacher)
-    if (folder / METADATA).read_bytes() != files[METADATA]:
+    if read_file(folder / METADATA) != files[METADATA]:
         raise CacheError("there is a tile of this name with other contents", where=str(folder))
     return tile

@@ -1,4 +1,4 @@
-"""Where a store may lie: a local folder, or an address that is only read (s3://, gs://, http://, https://).
+"""Where a store may lie: a local folder, or an address (s3://, gs://; http://, https://, which are only read).
 
 TensorStore moves the bytes. Endpoint, region and credentials of S3 come from where the `aws` command takes them;
 without credentials requests are anonymous. A web server cannot list what it has: there, the manifest of an export does.
@@ -20,11 +20,10 @@ from urllib.parse import urlsplit
 import tensorstore as ts
 
 from ...errors import CacheError, UnreachableError, printable
-from ...remedies import ExportScores, Remedy
+from ...remedies import ExportScores, Hint, Remedy
 
 type Location = Path | Remote
 
-WRITTEN = "scores are written to a folder"
 PATIENCE = 60.0
 """Seconds that a server may take for one answer, and one more for every `_SLOWEST` bytes."""
 MANIFEST = "manifest.json"
@@ -82,22 +81,33 @@ def location_of(location: str | Location) -> Location:
     return _remote(found[1], found[2]) if found else Path(location)
 
 
-def folder(location: str | Location, what: str) -> Path:
+def refuse_read_only(location: Location) -> None:
+    """Refuse to write to a web server.
+
+    Raises:
+        CacheError: it is one.
+    """
+    if isinstance(location, Remote) and location.scheme in ("http", "https"):
+        raise CacheError(
+            "a web server is only read",
+            where=str(location),
+            hint="write to a folder or an s3:// address, and put it there in the way that the server has",
+        )
+
+
+def folder(location: str | Location, what: str, hint: Hint) -> Path:
     """The local folder that `location` names.
 
     Args:
         what: why it cannot be an address.
+        hint: what to do instead.
 
     Raises:
         CacheError: it is an address.
     """
     found = location_of(location)
     if isinstance(found, Remote):
-        raise CacheError(
-            f"an address, but {what}",
-            where=str(found),
-            hint=Remedy("work in a local folder, and export finished scores to the address", ExportScores()),
-        )
+        raise CacheError(f"an address, but {what}", where=str(found), hint=hint)
     return found
 
 
@@ -250,6 +260,16 @@ class Remote:
         found = self._answer(self._root.kvstore.write(self._key, data, if_equal=_ABSENT), len(data))
         return bool(found.generation)
 
+    def replace(self, data: bytes, stamp: bytes) -> bool:
+        """Put a file there, whole, in place of the one that has this stamp; False where there is no such one, be it
+        that an earlier attempt of this very request has replaced it."""
+        found = self._answer(self._root.kvstore.write(self._key, data, if_equal=stamp), len(data))
+        return bool(found.generation)
+
+    def remove(self) -> None:
+        """Remove a file; where there is none, nothing."""
+        self._answer(self._root.kvstore.write(self._key, None))
+
     def _answer(self, future: "ts.Future[Any]", size: int = 0, beyond_end: bool = False) -> Any:
         try:
             return patient(future, size)
@@ -295,6 +315,8 @@ def refuse_unreachable(where: Location, error: Exception) -> None:
 
 def _unreachable(scheme: str, where: str, error: Exception) -> UnreachableError:
     text = re.split(r" \[[\w-]+[ =]", str(error), maxsplit=1)[0].replace("\n", " ").strip()[:200]
+    if code := re.search(r"http_response_code='(\d+)'", str(error)):
+        text += f", HTTP {code[1]}"
     if isinstance(error, TimeoutError):
         what = "the server does not answer in time"
     elif "PERMISSION_DENIED" in text or "UNAUTHENTICATED" in text:

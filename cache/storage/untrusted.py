@@ -12,6 +12,7 @@ from typing import Any
 
 from ...errors import CacheError
 from ...remedies import Hint, Remedy, Score
+from .creating import create_folder
 from .identity import DIGEST_BYTES
 from .locations import Location, Remote
 from .publish import TEMPORARY, make_folder, sync_folder
@@ -196,19 +197,23 @@ def file_digest(path: Location, size: int) -> str:
     return total.hexdigest()
 
 
-def unwritable(path: Path, error: Exception, hint: Hint | None = None) -> CacheError:
+def unwritable(path: Location, error: Exception, hint: Hint | None = None) -> CacheError:
     """The error for a disk that is full or may not be written."""
     fallback = Remedy("what is finished is kept; make room or choose another folder, then go on", Score())
     why = getattr(error, "strerror", None) or error
     return CacheError(f"cannot be written: {why}", where=str(path), hint=hint or fallback)
 
 
-def publish_folder(path: Path, files: Mapping[str, bytes], folders: tuple[str, ...] = ()) -> bool:
+def publish_folder(path: Location, files: Mapping[str, bytes], folders: tuple[str, ...] = ()) -> bool:
     """Make a folder with these files, complete or not at all; False when there is one already.
+
+    At an address it is there with the last of its files.
 
     Raises:
         CacheError: the disk cannot be written.
     """
+    if isinstance(path, Remote):
+        return create_folder(path, files)
     if path.is_dir() and not holds_nothing(path):
         return False
     try:

@@ -107,7 +107,7 @@ class ScoreConfig(Section):
 
     store: Location = Field(
         Path("scores.zarr"),
-        description="The score store, below `work`; to train from, also an address: s3://bucket/scores.zarr.",
+        description="The score store, below `work`, or an address: s3://bucket/scores.zarr.",
     )
     teachers: tuple[TeacherConfig, ...] = Field((), description="Teachers to score with.")
     splits: tuple[Literal["train", "val", "test"], ...] = Field(("train",), description="Splits that are scored.")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ...cache.frames.cache import FrameCache
-from ...cache.scores.store import ScoreStore
+from ...cache.scores.store import ScoreStore, store_there
 from ...configs.schema import Config
 from ...errors import CacheError, CheckpointError, ConfigError, TeachclipError
 from ...remedies import Remedy, Score
@@ -123,5 +123,5 @@ def _unscored(config: Config) -> list[str]:
     store = config.score_store
     if config.train.teaching == "online" or not config.train.teachers:
         return []
-    there = () if isinstance(store, Path) and not store.exists() else ScoreStore.open(store).teachers
+    there = ScoreStore.open(store).teachers if store_there(store) else ()
     return [name for name in config.train.teachers if name not in there]

@@ -13,10 +13,8 @@ from ...cache.scores.format.arrays import TileSpec
 from ...cache.scores.format.sizes import tile_bytes
 from ...cache.scores.lookup import look_up
 from ...cache.scores.shard import missing_shards
-from ...cache.scores.store import ScoreCache, ScoreStore
+from ...cache.scores.store import ScoreCache, ScoreStore, store_there
 from ...cache.scores.upkeep.catalog import pairs_per_second
-from ...cache.storage.locations import WRITTEN
-from ...cache.storage.locations import folder as local_folder
 from ...configs.schema import Config, TeacherConfig
 from ...errors import ConfigError, DataError
 from ...remedies import Change, Remedy
@@ -87,7 +85,8 @@ def estimate_scores(config: Config, like: ScoreCache | None = None) -> ScoreEsti
     Raises:
         ConfigError: no teacher is configured.
         DataError: nothing to score.
-        CacheError: damaged frames or a damaged store, or its place is an address.
+        CacheError: damaged frames or a damaged store.
+        UnreachableError: the store's address has a server that fails, or no such bucket.
     """
     if not config.score.teachers:
         raise ConfigError(
@@ -99,15 +98,14 @@ def estimate_scores(config: Config, like: ScoreCache | None = None) -> ScoreEsti
     students = [] if config.train.network.on_experts else [config.frames_folder]
     folders = {*students, *map(config.teacher_frames, of_frames)}
     prepared = all((folder / MANIFEST).exists() for folder in folders)
-    folder = local_folder(config.score_store, WRITTEN)
-    store = ScoreStore.open(folder) if folder.exists() else None
+    store = ScoreStore.open(config.score_store) if store_there(config.score_store) else None
     teachers = []
     for teacher in config.score.teachers:
         asked, frames = _asked(config, teacher, dataset) if prepared else _asked_of_all(config, dataset)
         teachers.append(_estimate(config, teacher, asked, frames, store, like))
     scored = {text.video for name in config.score.splits for text in dataset.texts_of(name)}
     gone = 0 if prepared else sum(v.id in scored and not file_there(v.path) for v in dataset.videos)
-    return ScoreEstimate(str(folder), tuple(teachers), sum(each.bytes for each in teachers), prepared, gone)
+    return ScoreEstimate(str(config.score_store), tuple(teachers), sum(each.bytes for each in teachers), prepared, gone)
 
 
 class _Asked(NamedTuple):

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from ...cache.scores.store import ScoreStore
 from ...cache.scores.upkeep.check import Check, Finding, take_out
-from ...cache.storage.locations import WRITTEN, folder
 from ...configs.schema import Config, TeacherConfig
 from ...errors import CacheError, ConfigError
 from ...remedies import Remedy, RemoveScores, Score
@@ -30,7 +29,7 @@ def repair(config: Config, reporter: Reporter, teacher: str | None = None) -> Re
         ConfigError: no such teacher in `score.teachers`.
         CacheError: damage that cannot be repaired in place (nothing is changed then); or what `stages.score` raises.
     """
-    store = ScoreStore.open(folder(config.score_store, WRITTEN))
+    store = ScoreStore.open(config.score_store)
     chosen = [each for each in _chosen(config, teacher) if each.name in store.teachers]
     findings: list[Finding] = []
     checked = 0
@@ -49,7 +48,10 @@ def repair(config: Config, reporter: Reporter, teacher: str | None = None) -> Re
         if left := [finding for each in chosen if each.name in harmed for finding in _check(config, each, reporter)[0]]:
             lines = [f"{finding.path}: {finding.why}" for finding in left]
             raise CacheError(
-                "still damaged after scoring again", where=str(store.path), details=lines, hint="check the disk"
+                "still damaged after scoring again",
+                where=str(store.path),
+                details=lines,
+                hint="check the disk, or the server",
             )
     return RepairResult(str(store.path), checked, tuple(findings))
 

@@ -8,6 +8,7 @@ what differs.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...cache.scores.store import ScoreStore
 from ...cache.storage.publish import remove_leftovers
@@ -65,6 +66,7 @@ def score(config: Config, reporter: Reporter | None = None, part: WorkerPart = W
         CacheMismatchError: the store was made from other captions, frames or weights; names what differs.
         CacheError: no frames, a damaged store, a disk that cannot be written, scores that are not finite, or ranks
             near chance.
+        UnreachableError: the store is at an address, whose server fails; what is finished is kept.
     """
     reporter, part = reporter or Silent(), part.of_process(launch())
     begun = time.monotonic()
@@ -112,7 +114,8 @@ class Scoring:
             reporter.warn(counted(self.split.left_out, one, many))
         self.seen = [teacher_view(config, teacher, self.frames, self.dataset) for teacher in config.score.teachers]
         self.store = ScoreStore.create(config.score_store)
-        remove_leftovers(self.store.local)
+        if isinstance(self.store.path, Path):
+            remove_leftovers(self.store.path)
 
     def teacher(self, number: int, part: WorkerPart) -> OneTeacher:
         """This worker's part with one of `score.teachers`."""

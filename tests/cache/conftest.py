@@ -23,7 +23,7 @@ IDENTITY: dict[str, JSON] = {"weights": "aa" * 16, "score_version": 1, "words": 
 class Made:
     """A store beside the scores that were put into it."""
 
-    path: Path
+    path: Path | str
     texts: list[Key]
     videos: list[Key]
     coarse: np.ndarray
@@ -57,21 +57,27 @@ def keys(texts: int, videos: int) -> tuple[list[Key], list[Key], np.ndarray]:
 
 @pytest.fixture
 def make_store(tmp_path: Path) -> Make:
-    """Makes a store of one teacher `tiny` with one tile; `shards` are written (by default all)."""
+    """Makes a store of one teacher `tiny` with one tile; `shards` are written (by default all). `where`: not here."""
 
     def make(
-        texts: int = 21, videos: int = 13, dtype: str = "uint16", shards: tuple[int, ...] | None = None, name: str = "s"
+        texts: int = 21,
+        videos: int = 13,
+        dtype: str = "uint16",
+        shards: tuple[int, ...] | None = None,
+        name: str = "s",
+        where: str | None = None,
     ) -> Made:
         rng = np.random.default_rng(texts * 1000 + videos)
         text_keys, video_keys, own = keys(texts, videos)
         coarse = rng.normal(0.3, 0.05, (texts, videos)).astype(np.float32)
         fine = rng.normal(0.2, 0.05, (texts, 4)).astype(np.float32)
-        store = ScoreStore.create(tmp_path / f"{name}.zarr")
+        path = where or tmp_path / f"{name}.zarr"
+        store = ScoreStore.create(path)
         cache = store.create_teacher("tiny", IDENTITY, 100.0, dtype, 4, True)  # type: ignore[arg-type]
         times = np.tile(np.arange(4.0), (videos, 1))
         times[::3, 2:] = np.nan
         cache.create_tile("dense", TileContents(text_keys, video_keys, own, times), shard_texts=8)
-        made = Made(store.path, text_keys, video_keys, coarse, fine, own)
+        made = Made(path, text_keys, video_keys, coarse, fine, own)
         made.write(*(range(made.tile.spec.shards) if shards is None else shards))
         return made
 

@@ -9,8 +9,7 @@ import numpy as np
 from ....errors import CacheError, CacheMismatchError
 from ....remedies import CompareScores, Remedy
 from ...storage.identity import refuse_difference
-from ...storage.locations import WRITTEN, Location, location_of
-from ...storage.locations import folder as local_folder
+from ...storage.locations import Location, location_of, refuse_read_only
 from ...storage.sealed import open_group
 from ...storage.untrusted import Document
 from ..reading.tile_rows import TileRows
@@ -72,7 +71,7 @@ class Merge:
     """Bringing stores together: everything is compared here, before anything is written by `run`.
 
     Args:
-        path: the store that takes; sources: the stores that give, or their addresses; teacher: only this one.
+        path: the store that takes; sources: the stores that give; each a folder or an address. teacher: only this one.
 
     Raises:
         CacheMismatchError: a teacher or a tile was made from something else; names the fields that differ.
@@ -80,12 +79,13 @@ class Merge:
     """
 
     def __init__(self, path: str | Location, sources: Sequence[str | Location], teacher: str | None = None) -> None:
-        self.path = local_folder(path, WRITTEN)
+        self.path = location_of(path)
+        refuse_read_only(self.path)
         self.store = ScoreStore.open(self.path)
         self._parts: list[tuple[ScoreCache, str]] = []
         for source in sources:
             given = location_of(source)
-            if isinstance(given, Path) and given.resolve() == self.path.resolve():
+            if _place(given) == _place(self.path):
                 raise CacheError("a store cannot be merged with itself", where=str(source))
             other = ScoreStore.open(given)
             for name in (teacher,) if teacher else other.teachers:
@@ -147,6 +147,10 @@ class Merge:
                     unlike.append(Unlike(tile.name, shard, differing, largest))
         tiles = tuple(tile.name for tile in source.tiles if tile.name not in held)
         return TeacherMerge(source.name, name, added, tiles, taken, same, absent, tuple(unlike), tuple(refused))
+
+
+def _place(location: Location) -> str:
+    return str(location.resolve() if isinstance(location, Path) else location)
 
 
 def _disk_error(error: CacheError, target: Tile) -> bool:

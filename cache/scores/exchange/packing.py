@@ -20,7 +20,7 @@ from typing import Any
 from ....errors import CacheError
 from ....plurals import counted
 from ....remedies import Again, ExportScores, MergeScores, Option, Remedy, Score
-from ...storage.locations import MANIFEST, WRITTEN, Location, Remote, at_once, location_of
+from ...storage.locations import MANIFEST, Location, Remote, at_once, location_of
 from ...storage.locations import folder as local_folder
 from ...storage.publish import TEMPORARY, free_bytes, make_folder, publish, put_folder
 from ...storage.sealed import METADATA, seal, unseal
@@ -172,7 +172,8 @@ class Import:
 
     def __init__(self, given: str | Location, path: str | Location) -> None:
         folder = self.folder = location_of(given)
-        self.path = local_folder(path, WRITTEN)
+        into = "exports are taken into a folder"
+        self.path = local_folder(path, into, "import into a folder, and merge that store into the one at the address")
         _refuse_no_export(folder, self.path)
         raw = read_file(folder / MANIFEST, most=_MAX_MANIFEST)
         manifest = unseal(raw, folder / MANIFEST)[0]

@@ -4,13 +4,13 @@ from collections.abc import Collection, Sequence
 
 from ....errors import CacheError
 from ...storage.identity import digest
-from ...storage.locations import MANIFEST, Location, Remote, at_once
+from ...storage.locations import MANIFEST, Location, Remote, at_once, refuse_read_only
 from ...storage.sealed import METADATA, open_group, unseal
-from ...storage.untrusted import file_blocks, file_digest, read_file
+from ...storage.untrusted import file_digest, read_file
 from ..shard import marker_path
 from ..store import TILES, ScoreCache, ScoreStore
 from ..tile import Tile, tile_files
-from .copying import Advance, marker_of
+from .copying import Advance, marker_of, shard_files
 
 type Facts = dict[str, dict[str, int | str]]
 """File -> size and BLAKE2b, as a manifest has them."""
@@ -24,12 +24,7 @@ def refuse_taken(out: Remote, names: Collection[str]) -> None:
     Raises:
         CacheError: there is an export, or something else.
     """
-    if out.scheme in ("http", "https"):
-        raise CacheError(
-            "a web server is only read",
-            where=str(out),
-            hint="export to a folder, and put it there in the way that the server has",
-        )
+    refuse_read_only(out)
     there = out.files()
     if taken := [name for name in there if name == MANIFEST or name not in names]:
         raise CacheError(
@@ -69,13 +64,8 @@ def _documents(source: Location, out: Remote, names: Sequence[str], hashes: dict
 
 
 def _upload_shard(tile: Tile, shard: int, out: Remote) -> Facts:
-    facts: Facts = {}
     marker = marker_of(tile, shard)
-    for file, expected in marker["files"].items():
-        data = b"".join(file_blocks(tile.folder / file, expected["size"]))
-        if len(data) != expected["size"] or digest(data).hex() != expected["blake2b"]:
-            raise CacheError("damaged: its bytes are not those that were written", where=str(tile.folder / file))
-        facts[file] = upload_bytes(data, out / file)
+    facts = {file: upload_bytes(data, out / file) for file, data in shard_files(tile, shard).items()}
     path = marker_path(tile, shard)
     raw = read_file(path)
     if unseal(raw, path)[0] != marker:

@@ -24,11 +24,19 @@ _MAX_STATIC = 2**30
 """Bytes of an array that is written with its tile and read as a whole."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_FIRST = re.compile(
+    r"[a-z_]+/zarr\.json|(text_ids|video_ids|text_digests|video_digests|text_video|frame_times)/c(\.0)+"
+)
 
 
 def valid_name(name: str) -> bool:
     """Whether a teacher or tile may be called so: letters, digits, `_`, `.`, `-`; no path."""
     return _NAME.fullmatch(name) is not None
+
+
+def comes_first(file: str) -> bool:
+    """Whether a file of a tile or a teacher is written before its own zarr.json."""
+    return _FIRST.fullmatch(file) is not None
 
 
 def chunk_file(name: str, metadata: Document) -> str:

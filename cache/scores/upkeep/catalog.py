@@ -8,7 +8,9 @@ from statistics import median
 import numpy as np
 
 from ....errors import CacheError
+from ...features import feature_files
 from ...storage.identity import JSON
+from ...storage.locations import Location
 from ...storage.publish import TEMPORARY
 from ...storage.untrusted import real_folder
 from ..format.arrays import VERSION
@@ -84,7 +86,7 @@ class TeacherInfo:
         checkpoint: hash of the file that the teacher was loaded from.
         own_videos: texts whose own video is scored in the same tile.
         tiles: one by one.
-        feature_files, feature_bytes: what is kept of the videos.
+        feature_files, feature_bytes: what is kept of the videos; None: an address does not tell.
         leftovers: temporary files and folders, of writers at work or killed.
         made: what made the shards, as far as it was noted beside the store.
     """
@@ -100,7 +102,7 @@ class TeacherInfo:
     own_videos: int
     tiles: tuple[TileSummary, ...]
     feature_files: int
-    feature_bytes: int
+    feature_bytes: int | None
     leftovers: int
     made: tuple[MadeShards, ...] = ()
 
@@ -145,9 +147,11 @@ def teacher_info(store: ScoreStore, name: str) -> TeacherInfo:
         CacheError: it is absent or damaged.
     """
     cache = store.teacher(name)
-    here = isinstance(cache.folder, Path)
-    features = [p for p in _files(cache.videos_folder) if p.suffix == ".safetensors"] if here else []
-    temporary = list(cache.local.rglob(f"{TEMPORARY}*")) if here else []
+    folder, videos = cache.folder, cache.videos_folder
+    features = _files(videos) if isinstance(videos, Path) else feature_files(videos)
+    features = [path for path in features if path.name.endswith(".safetensors")]
+    here = [path for path in features if isinstance(path, Path)]
+    temporary = list(folder.rglob(f"{TEMPORARY}*")) if isinstance(folder, Path) else []
     return TeacherInfo(
         str(store.path),
         VERSION,
@@ -160,7 +164,7 @@ def teacher_info(store: ScoreStore, name: str) -> TeacherInfo:
         sum(int(np.count_nonzero(tile.text_video >= 0)) for tile in cache.tiles),
         tuple(map(_tile_facts, cache.tiles)),
         len(features),
-        sum(path.lstat().st_size for path in features),
+        sum(path.lstat().st_size for path in here) if isinstance(videos, Path) else None,
         len(temporary),
         tuple(MadeShards(count, **asdict(maker)) for maker, count in makers(cache.tiles).most_common()),
     )
@@ -172,7 +176,7 @@ def _tile_facts(tile: Tile) -> TileSummary:
     return TileSummary(tile.name, spec.texts, spec.videos, spec.shard_texts, spec.shards, complete, tile.checksum)
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Path) -> list[Location]:
     if not real_folder(folder):
         return []
     return [path for path in folder.rglob("*") if not path.name.startswith(TEMPORARY) and path.is_file()]
@@ -210,8 +214,9 @@ def pairs_per_second(cache: ScoreCache) -> float | None:
     for tile in cache.tiles if isinstance(cache.folder, Path) else ():
         times = []
         for shard in set(range(tile.spec.shards)) - set(missing_shards(tile)):
-            pairs = len(tile.spec.rows(shard)) * tile.spec.per_text
-            times.append(((tile.local / "done" / marker_path(tile, shard).name).lstat().st_mtime, pairs))
+            marker, pairs = marker_path(tile, shard), len(tile.spec.rows(shard)) * tile.spec.per_text
+            assert isinstance(marker, Path)
+            times.append((marker.lstat().st_mtime, pairs))
         times.sort()
         rates += [pairs / (late - early) for (early, _), (late, pairs) in pairwise(times) if late > early]
     return median(rates) if len(rates) >= _LEAST_RATES else None

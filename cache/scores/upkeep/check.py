@@ -12,7 +12,7 @@ import numpy as np
 
 from ....errors import CacheError
 from ...features import feature_files, feature_name, feature_problem
-from ...storage.locations import Location, at_once
+from ...storage.locations import Location, Remote, at_once, location_of
 from ...storage.publish import remove, sync_folder
 from ...storage.untrusted import ForeignError, file_stamp, foreign, real_folder
 from ..format.codes import NOT_SCORED
@@ -87,7 +87,7 @@ class Check:
     """A check of a store, or of one of its teachers: opened here, run by `run`.
 
     Args:
-        path: the store; at an address, features of videos are not looked at: nothing reads them there.
+        path: the store; at an address, features of videos are looked at where it is full.
         teacher: only this one.
         full: compare the hash of every file, decode every chunk and look at every value, not only at sizes.
 
@@ -128,11 +128,11 @@ class _Teacher:
         self.name, self.full = name, full
         harmed: list[CacheError] = []
         self.tiles: tuple[Tile, ...] = ()
-        self.features: list[Path] = []
+        self.features: list[Location] = []
         try:
             cache = store.teacher(name, harmed)
             self.tiles = cache.tiles
-            self.features = feature_files(cache.videos_folder) if isinstance(cache.folder, Path) else []
+            self.features = feature_files(cache.videos_folder)
         except CacheError as error:
             harmed.append(error)
         self.findings = [_finding(name, error) for error in harmed]
@@ -254,14 +254,18 @@ def take_out(cache: ScoreCache, finding: Finding) -> None:
     if not finding.repairable:
         raise ValueError(finding.path)
     if finding.shard is None:
-        remove(Path(finding.path))
+        _remove(location_of(finding.path))
         return
     tile = next(tile for tile in cache.tiles if tile.name == finding.tile)
-    marker = tile.local / "done" / marker_path(tile, finding.shard).name
-    remove(marker)
-    sync_folder(marker.parent)
+    _remove(marker_path(tile, finding.shard))
     for file in scored_files(tile, finding.shard):
-        path = tile.local / file
-        remove(path)
-        if real_folder(path.parent):
-            sync_folder(path.parent)
+        _remove(tile.folder / file)
+
+
+def _remove(path: Location) -> None:
+    if isinstance(path, Remote):
+        path.remove()
+        return
+    remove(path)
+    if real_folder(path.parent):
+        sync_folder(path.parent)

@@ -22,6 +22,7 @@ from ..makers import forget_makers
 from ..store import ScoreCache, ScoreStore, members
 
 _REMOVED = "only what lies in a folder is removed"
+_BY_HAND = "remove objects with what the server has for it (such as `aws s3 rm --recursive`) while nobody scores there"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def remove_teacher(path: str | Location, name: str, age: float = IN_USE) -> int:
         CacheError: there is no such teacher, it seems to be being written, or the folder may not be changed.
     """
     refuse_removal(path, name, age)
-    path = local_folder(path, _REMOVED)
+    path = local_folder(path, _REMOVED, _BY_HAND)
     folder = path / name
     size = _bytes(folder)
     away = path / f"{TEMPORARY}{uuid.uuid4().hex}-removed-{name}"
@@ -74,7 +75,7 @@ def refuse_removal(path: str | Location, name: str, age: float = IN_USE) -> None
     Raises:
         CacheError: there is no such teacher, or it seems to be being written.
     """
-    path = local_folder(path, _REMOVED)
+    path = local_folder(path, _REMOVED, _BY_HAND)
     store = ScoreStore.open(path)
     if not valid_name(name) or not real_folder(path / name):
         store.teacher(name)  # says what there is
@@ -110,7 +111,7 @@ def collect_garbage(path: str | Location, age: float = IN_USE, dry: bool = False
     Raises:
         CacheError: no store, or it may not be changed.
     """
-    path = local_folder(path, _REMOVED)
+    path = local_folder(path, _REMOVED, _BY_HAND)
     store = ScoreStore.open(path)
     left = leftovers(path, age)
     unneeded: list[Path] = []
@@ -138,7 +139,7 @@ def _unneeded(cache: ScoreCache) -> list[Path]:
     needed = set()
     for tile in cache.tiles:
         needed |= needed_files([bytes(row) for row in tile.video_digests])
-    files = feature_files(cache.videos_folder)
+    files = [path for path in feature_files(cache.videos_folder) if isinstance(path, Path)]
     foreign = {file.parent for file in files if file.name == IDENTITY and _of_others(file, cache)}
     ours = (file for file in files if feature_name(file.name))
     return [file for file in ours if file.parent in foreign or file.name not in needed | {IDENTITY}]

@@ -257,19 +257,16 @@ def test_a_store_is_not_taken_for_an_export(put, tmp_path: Path) -> None:
 # Addresses that cannot be
 
 
-def test_scores_are_not_written_to_an_address(put) -> None:
+def test_what_is_only_done_in_folders_is_told_with_what_to_do(put) -> None:
     made, url = put(shards=(0,))
-    there = ScoreStore.open(url).teacher("tiny")
-    for write in (
-        lambda: ScoreStore.create(url),
-        lambda: there.create_tile("t", TileContents(made.texts, made.videos, made.own, np.zeros((13, 4))), 8),
-        lambda: remove_teacher(url, "tiny"),
-        lambda: collect_garbage(url),
-        lambda: Merge(url, [made.path]),
-        lambda: Import(made.path, url),
+    for refused, what_to_do in (
+        (lambda: remove_teacher(url, "tiny"), "aws s3 rm"),
+        (lambda: collect_garbage(url), "aws s3 rm"),
+        (lambda: Import(made.path, url), "import into a folder, and merge that store"),
     ):
-        with pytest.raises(CacheError, match="an address, but"):
-            write()
+        with pytest.raises(CacheError, match="an address, but") as caught:
+            refused()
+        assert what_to_do in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(

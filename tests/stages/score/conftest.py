@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def process() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def scored_by_processes(process: ModuleType) -> Iterator[Callable[..., tuple[int, int]]]:
-    """Scores a world in processes: `scored_by_processes(root, kills, seed, workers, changes=0)`.
+    """Scores a world in processes: `scored_by_processes(root, kills, seed, workers, changes=0, store=None)`.
 
     The result is how many were really killed, and how many shards were scored more than once; it fails when those fail
     that nobody kills. See scoring_process.py.
@@ -50,10 +51,14 @@ def scored_by_processes(process: ModuleType) -> Iterator[Callable[..., tuple[int
     command = [sys.executable, str(process.__file__)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
 
-        def run(root: Path, kills: int, seed: int, workers: int, changes: int = 0) -> tuple[int, int]:
+        def run(
+            root: Path, kills: int, seed: int, workers: int, changes: int = 0, store: str | None = None
+        ) -> tuple[int, int]:
             assert server.stdin is not None
             assert server.stdout is not None
-            server.stdin.write(f"{json.dumps([str(root), kills, seed, workers, changes])}\n")
+            environment = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+            asked = [str(root), kills, seed, workers, changes, store, environment]
+            server.stdin.write(f"{json.dumps(asked)}\n")
             server.stdin.flush()
             counts = json.loads(server.stdout.readline())
             assert counts is not None, Path(f"{root}.errors").read_text()

@@ -1,14 +1,16 @@
 """A small world to score, a teacher without a network, and processes that score in it and are killed.
 
-As a program it reads lines `[FOLDER, KILLS, SEED, WORKERS, CHANGES]`, JSON, and for each scores the world in FOLDER;
-KILLS times it kills the workers, at a random moment or (CHANGES > 0) at one of their first CHANGES changes to the disk,
-and starts them again; it answers with how many were killed, and how many shards were scored more than once, or with
-null where that failed: why stands in FOLDER.errors then. Workers are forked before any array library has been used, and
-from one process, since one that imports torch anew costs seconds.
+As a program it reads lines `[FOLDER, KILLS, SEED, WORKERS, CHANGES, STORE, ENVIRONMENT]`, JSON, and for each scores the
+world in FOLDER, into its own store or (STORE) at an address; KILLS times it kills the workers, at a random moment or
+(CHANGES > 0) at one of their first CHANGES changes to the disk or requests to the server, and starts them again; it
+answers with how many were killed, and how many shards were scored more than once, or with null where that failed: why
+stands in FOLDER.errors then. Workers are forked before any array library has been used, and from one process, since one
+that imports torch anew costs seconds.
 """
 
 import csv
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -24,6 +26,7 @@ import numpy as np
 import torch
 from teachclip.cache.frames.cache import FrameFolder, frame_identity
 from teachclip.cache.frames.record import FileStamp, VideoRecord, VideoStatus
+from teachclip.cache.storage import locations
 from teachclip.configs.schema import Config, TeacherConfig
 from teachclip.stages.models.common.network import Features
 from teachclip.stages.score import one_teacher, stage
@@ -153,7 +156,19 @@ def grow(root: Path, videos: int, captions: Sequence[tuple[int, str]]) -> None:
         csv.writer(file).writerows((f"v{k:03d}.mp4", f"number {k} {words}", "train") for k, words in captions)
 
 
-def work(root: Path, at: int | None) -> None:
+def kill_at_request(number: int) -> None:
+    """This process is killed once it has made so many requests, before it hears of the last one."""
+    answer, made = locations.Remote._answer, itertools.count(1)
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        if next(made) >= number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer(*arguments, **options)
+
+    locations.Remote._answer = counted  # type: ignore[method-assign]
+
+
+def work(root: Path, at: int | None, store: str | None) -> None:
     """What one worker does; never returns."""
     code = 1
     log = os.open(root / "scored.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -166,38 +181,49 @@ def work(root: Path, at: int | None) -> None:
 
     one_teacher.Scorer.score = logged  # type: ignore[method-assign]
     try:
-        with faulty_disk.watched(faulty_disk.KillAt(at), within=root):
-            stage.score(config_of(root))
+        if store and at:
+            kill_at_request(at)
+        with faulty_disk.watched(faulty_disk.KillAt(None if store else at), within=root):
+            stage.score(config_of(root, **({"store": store} if store else {})))
         code = 0
     finally:
         os._exit(code)
 
 
-def start(root: Path, workers: int, at: int | None = None) -> list[int]:
+def start(root: Path, workers: int, at: int | None = None, store: str | None = None) -> list[int]:
     children = []
     for _ in range(workers):
         child = os.fork()
         if child == 0:
-            work(root, at)
+            work(root, at, store)
         children.append(child)
     return children
 
 
-def main(root: Path, kills: int, seed: int, workers: int, changes: int) -> int:
+def main(
+    root: Path,
+    kills: int,
+    seed: int,
+    workers: int,
+    changes: int,
+    store: str | None = None,
+    environment: dict[str, str] | None = None,
+) -> int:
+    os.environ.update(environment or {})
     torch.set_num_threads(1)
     one_teacher.load_teacher = load_fake  # type: ignore[assignment]
     FakeTeacher.pause = 0.03
     rng = random.Random(seed)
     killed = 0
     for _ in range(kills):
-        children = start(root, workers, rng.randrange(1, changes) if changes else None)
+        children = start(root, workers, rng.randrange(1, changes) if changes else None, store)
         if not changes:
-            time.sleep(rng.uniform(0.0, 0.35))
+            time.sleep(rng.uniform(0.0, 3.0 if store else 0.35))
         for child in children:
             if not changes:
                 os.kill(child, signal.SIGKILL)
             killed += os.waitpid(child, 0)[1] == signal.SIGKILL
-    failed = sum(os.waitpid(child, 0)[1] != 0 for child in start(root, workers))
+    failed = sum(os.waitpid(child, 0)[1] != 0 for child in start(root, workers, store=store))
     scored = (root / "scored.log").read_text().splitlines()
     if not failed:
         sys.stdout.write(f"{json.dumps([killed, len(scored) - len(set(scored))])}\n")
@@ -211,9 +237,9 @@ def answer(line: str) -> None:
     if child == 0:
         code = 1
         try:
-            folder, *numbers = json.loads(line)
+            folder, *others = json.loads(line)
             os.dup2(os.open(f"{folder}.errors", os.O_WRONLY | os.O_CREAT), sys.stderr.fileno())
-            code = main(Path(folder), *numbers)
+            code = main(Path(folder), *others)
         except BaseException:
             traceback.print_exc()
         finally:

@@ -79,7 +79,7 @@ def described(teachers: "Sequence[TeacherInfo]") -> Page:
             ("own videos", f"{counted(each.own_videos, 'text is', 'texts are')} scored with their own video"),
             ("checkpoint", each.checkpoint or "none"),
             *(("made", _made(made)) for made in each.made),
-            ("features", f"{counted(each.feature_files, 'file')}, {size(each.feature_bytes)}"),
+            ("features", _features(each)),
             *([("leftovers", f"{each.leftovers:,}, of writers at work or killed")] if each.leftovers else []),
         )
         yield "identity"
@@ -92,6 +92,11 @@ def described(teachers: "Sequence[TeacherInfo]") -> Page:
 def _made(made: "MadeShards") -> str:
     releases = f"torch {made.torch}, teachclip {made.teachclip}"
     return f"{counted(made.shards, 'shard')} on {made.device} in {made.precision}; {releases}"
+
+
+def _features(each: "TeacherInfo") -> str:
+    files = counted(each.feature_files, "file")
+    return files if each.feature_bytes is None else f"{files}, {size(each.feature_bytes)}"
 
 
 def _value(value: object) -> str:
