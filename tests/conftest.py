@@ -2,11 +2,12 @@
 
 import csv
 import http.client
-import importlib
+import importlib.util
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,28 @@ def bucket(s3_server: int, request: pytest.FixtureRequest, monkeypatch: pytest.M
     made = Bucket(s3_server, f"bucket-{abs(hash(request.node.nodeid)):x}")
     made.request("PUT")
     return made
+
+
+@pytest.fixture
+def relay(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A server in front of the S3 server that can be made to fail (relay.py); questions are repeated twice, quickly."""
+    from teachclip.cache.storage import locations
+
+    spec = importlib.util.spec_from_file_location("relay", ROOT / "tests/relay.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    server = module.Server(bucket.port)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(locations, "_RETRIES", {"max_retries": 2, "initial_delay": "10ms", "max_delay": "50ms"})
+    locations.context.cache_clear()
+    yield server
+    server.released.set()
+    server.shutdown()
+    server.server_close()
+    locations.context.cache_clear()
 
 
 COLOURS = {

@@ -1,6 +1,5 @@
 """Servers of stores: they fail, refuse, are silent, or know neither lists nor parts of files."""
 
-import http.client
 import http.server
 import signal
 import subprocess
@@ -26,65 +25,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads, block_on_close, request_queue_size = True, False, 128
-
-
-class Relay(http.server.BaseHTTPRequestHandler):
-    """Passes requests on to the S3 server, or fails in the way that `server.fault` says."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        fault = self.server.fault
-        if fault == "silent":
-            self.server.asked.set()
-            self.server.released.wait(200)
-        if fault in ("silent", "gone"):
-            self.close_connection = True
-            return
-        if fault is not None and fault != "short":
-            self._answer(fault, b"<Error><Code>Fault</Code><Message>made up</Message></Error>")
-            return
-        to = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=120)
-        length = int(self.headers.get("Content-Length", 0))
-        to.request(self.command, self.path, self.rfile.read(length) if length else None, dict(self.headers))
-        answer = to.getresponse()
-        self._answer(answer.status, answer.read(), dict(answer.getheaders()), cut=fault == "short")
-        to.close()
-
-    do_HEAD = do_PUT = do_GET
-
-    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None, cut: bool = False) -> None:
-        self.send_response(status)
-        kept = {k: v for k, v in (headers or {}).items() if k.lower() in ("etag", "content-range", "last-modified")}
-        length = (headers or {}).get("Content-Length") or (headers or {}).get("content-length") or len(body)
-        for name, value in {**kept, "Content-Length": str(length)}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body[: len(body) // 2] if cut else body)
-        if cut:
-            self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def relay(bucket, monkeypatch) -> Iterator[Server]:
-    """A server in front of the S3 server that can be made to fail; questions are repeated twice and quickly."""
-    server = Server(("127.0.0.1", 0), Relay)
-    server.behind, server.fault = bucket.port, None
-    server.asked, server.released = threading.Event(), threading.Event()
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setattr(locations, "_RETRIES", {"max_retries": 2, "initial_delay": "10ms", "max_delay": "50ms"})
-    locations.context.cache_clear()
-    yield server
-    server.released.set()
-    server.shutdown()
-    server.server_close()
-    locations.context.cache_clear()
 
 
 FAULTS = [
