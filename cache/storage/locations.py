@@ -82,6 +82,20 @@ def location_of(location: str | Location) -> Location:
     return _remote(found[1], found[2]) if found else Path(location)
 
 
+def refuse_read_only(location: Location) -> None:
+    """Refuse to write to a web server.
+
+    Raises:
+        CacheError: it is one.
+    """
+    if isinstance(location, Remote) and location.scheme in ("http", "https"):
+        raise CacheError(
+            "a web server is only read",
+            where=str(location),
+            hint="write to a folder or an s3:// address, and put it there in the way that the server has",
+        )
+
+
 def folder(location: str | Location, what: str) -> Path:
     """The local folder that `location` names.
 
@@ -231,14 +245,22 @@ class Remote:
         Raises:
             FileNotFoundError: there is none.
         """
+        return self.stamped_part(start, stop)[0]
+
+    def stamped_part(self, start: int, stop: int) -> tuple[bytes, bytes]:
+        """The same, and the stamp of the file that these bytes are of; without bytes none.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
         try:
             future = self._root.kvstore.read(self._key, byte_range=slice(start, stop))
             found = self._answer(future, stop - start, beyond_end=True)
         except _BeyondEnd:
-            return b""
+            return b"", b""
         if found.state == "missing":
             raise FileNotFoundError(str(self))
-        return bytes(found.value)
+        return bytes(found.value), bytes(found.stamp.generation)
 
     def write(self, data: bytes) -> None:
         """Put a file there, whole, over the one that may be there."""
@@ -249,6 +271,10 @@ class Remote:
         this very request whose answer was lost: what lies there is then to be compared."""
         found = self._answer(self._root.kvstore.write(self._key, data, if_equal=_ABSENT), len(data))
         return bool(found.generation)
+
+    def remove(self) -> None:
+        """Remove a file; where there is none, nothing."""
+        self._answer(self._root.kvstore.write(self._key, None))
 
     def _answer(self, future: "ts.Future[Any]", size: int = 0, beyond_end: bool = False) -> Any:
         try:
