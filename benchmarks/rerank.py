@@ -43,18 +43,22 @@ RECALLS = ("r1", "r5", "r10")
 SHORTLISTS = (10, 25, 50, CANDIDATES)
 
 
+def _whole(place: Path | str) -> Path | str:
+    return place if isinstance(place, str) else place.absolute()
+
+
 def elsewhere(config: Config, work: Path) -> Config:
     """The same student, teachers and frames; what is made lies in `work`."""
     teachers = tuple(
         each.model_copy(
-            update={"checkpoint": config.teacher_checkpoint(each), "prepared": config.teacher_frames(each).absolute()}
+            update={"checkpoint": config.teacher_checkpoint(each), "prepared": _whole(config.teacher_frames(each))}
         )
         for each in config.score.teachers
     )
     return config.model_copy(
         update={
             "work": work,
-            "prepare": config.prepare.model_copy(update={"frames": config.frames_folder.absolute()}),
+            "prepare": config.prepare.model_copy(update={"frames": _whole(config.frames_folder)}),
             "score": config.score.model_copy(update={"teachers": teachers}),
             "search": config.search.model_copy(update={"run": config.search_run.absolute()}),
         }

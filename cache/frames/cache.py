@@ -1,19 +1,16 @@
 """The frame cache: decoded frames of every video in HDF5 shards, and why the others have none.
 
-A folder holds `frames.json` (what the cache was made with; and its shards, once it is complete), `00000.h5` ... and,
-of a shard whose videos' files have other times since, `00000.stamps.json`.
+A folder, or an address, holds `frames.json` (what the cache was made with; and its shards, once it is complete),
+`00000.h5` ... and, of a shard whose videos' files have other times since, `00000.stamps.json`.
 """
 
 import io
 import json
 import os
-import re
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,18 +19,18 @@ from numpy.typing import NDArray
 from ...errors import CacheError
 from ...remedies import OTHER, Change, DeleteFile, DeleteFolder, Prepare, Remedy
 from ..storage.identity import JSON, differences, identity_digest, refuse_difference
-from ..storage.publish import TEMPORARY, publish
-from ..storage.untrusted import listed
+from ..storage.locations import Location, Remote, at_once, refuse_read_only
+from . import files
 from .record import VideoRecord, VideoStatus
-from .shard import FORMAT, VERSION, FrameShard, stored_digests, write_frame_shard
+from .seal import FORMAT, VERSION
+from .shard import FrameShard, frame_shard_bytes, stored_digests, write_frame_shard
 from .stamps import publish_times, stamps_of, stamps_path
 
 __all__ = ["FrameBatch", "FrameCache", "FrameFolder", "VideoStatus", "frame_identity", "usable_digests"]
 
 MANIFEST = "frames.json"
-SHARD = re.compile(r"\d{5,12}\.h5")
 FIELDS: dict[str, type] = {"sample_fps": int, "choice": str, "max_frames": int, "image_size": int, "storage": str}
-MANIFEST_BYTES = 256 * 2**20
+MANIFEST_BYTES = 2**25
 JPEG_THREADS = 8
 RESIZE_MODE, INTERPOLATION = "shortest", "bicubic"  # of frames whose cache says nothing of it
 
@@ -65,6 +62,9 @@ def frame_identity(
     if interpolation != INTERPOLATION:
         identity["interpolation"] = interpolation
     return identity | {"jpeg_quality": jpeg_quality} if storage == "jpeg" else identity
+
+
+type _Place = tuple[FrameShard, int]
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,16 @@ class FrameCache:
         self.usable = tuple(video for video, status in self.statuses.items() if status.status == "ok")
 
     @classmethod
-    def open(cls, folder: Path) -> "FrameCache":
-        """Open the cache in `folder`.
+    def open(cls, folder: str | Location) -> "FrameCache":
+        """Open the cache in `folder`, or at this address.
 
         Raises:
             CacheError: there is none, it is not complete, or a shard is damaged or foreign.
+            UnreachableError: a server refuses, fails or is silent.
         """
-        identity, shards = _complete(folder)
-        return cls(identity, [_open_shard(path, identity) for path in shards])
+        place = files.place_of(folder)
+        identity, shards = _complete(place)
+        return cls(identity, at_once(place, lambda path: _open_shard(path, identity), shards))
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
@@ -138,6 +140,7 @@ class FrameCache:
 
         Raises:
             CacheError: a video without frames, or a shard that cannot be read.
+            UnreachableError: a server refuses, fails or is silent.
         """
         if frames_into is None:
             frames_into = np.empty((len(videos), *self.clip_shape), np.uint8)
@@ -147,20 +150,33 @@ class FrameCache:
             np.full((len(videos), self.max_frames), np.nan),
         )
         places = [self._place(video) for video in videos]
-        if self._shape is None:
-            with ThreadPoolExecutor(min(JPEG_THREADS, os.cpu_count() or 1)) as pool:
-                list(pool.map(self._read_jpeg, places, clips.frames))
         for k, (shard, position) in enumerate(places):
             frames = shard.frames_of(position)
             count = frames.stop - frames.start
             clips.mask[k, :count] = True
             clips.times[k, :count] = shard.times[frames]
             clips.frames[k, count:] = 0
-            if self._shape is not None:
-                shard.read_into(frames, memoryview(clips.frames[k, :count].reshape(-1)))
+        self._read_all(list(zip(places, clips.frames, strict=True)))
         return clips
 
-    def _place(self, video: str) -> tuple[FrameShard, int]:
+    def _read_all(self, wanted: list[tuple[_Place, NDArray[np.uint8]]]) -> None:
+        """Into [F, 3, S, S] the frames of each place; at an address, whose answers take time, several at once."""
+        one = self._read_jpeg if self._shape is None else self._read_raw
+        if wanted and isinstance(where := wanted[0][0][0].path, Remote):
+            at_once(where, lambda each: one(*each), wanted)
+        elif self._shape is None:
+            with ThreadPoolExecutor(min(JPEG_THREADS, os.cpu_count() or 1)) as pool:
+                list(pool.map(lambda each: one(*each), wanted))
+        else:
+            for place, target in wanted:
+                one(place, target)
+
+    def _read_raw(self, place: _Place, target: NDArray[np.uint8]) -> None:
+        shard, position = place
+        frames = shard.frames_of(position)
+        shard.read_into(frames, memoryview(target[: frames.stop - frames.start].reshape(-1)))
+
+    def _place(self, video: str) -> _Place:
         status = self.statuses.get(video)
         if status is None or status.status != "ok":
             why = "is not in the frame cache" if status is None else f"has no frames: {status.status}, {status.reason}"
@@ -168,7 +184,7 @@ class FrameCache:
             raise CacheError(f"video {video!r} {why}", hint=Remedy(advice, Prepare()))
         return self._places[video]
 
-    def _read_jpeg(self, place: tuple[FrameShard, int], target: NDArray[np.uint8]) -> None:
+    def _read_jpeg(self, place: _Place, target: NDArray[np.uint8]) -> None:
         from PIL import Image
 
         shard, position = place
@@ -187,79 +203,123 @@ class FrameCache:
                 raise CacheError(reason, where=str(shard.path), hint=hint) from None
 
 
-def usable_digests(folder: Path) -> tuple[dict[str, JSON], dict[str, bytes]]:
+def usable_digests(folder: str | Location) -> tuple[dict[str, JSON], dict[str, bytes]]:
     """The identity of the cache in `folder`, and the hashes of its usable videos' frames (`FrameCache.digest`), in the
     order of `FrameCache.usable`: all that has to be known to see whether what was made from it is up to date.
 
     Raises:
-        CacheError: as `FrameCache.open`.
+        CacheError, UnreachableError: as `FrameCache.open`.
     """
-    identity, shards = _complete(folder)
+    place = files.place_of(folder)
+    identity, shards = _complete(place)
+    known = identity_digest(identity)
     found: dict[str, bytes | None] = {}
-    for path in shards:
-        found |= stored_digests(path, identity_digest(identity))
+    for digests in at_once(place, lambda path: stored_digests(path, known), shards):
+        found |= digests
     return identity, {video: digest for video, digest in found.items() if digest is not None}
 
 
 class FrameFolder:
-    """The frame cache while prepare writes it: shards are added or replaced whole, then the cache is completed."""
+    """The frame cache while prepare writes it: shards are added or replaced whole, then the cache is completed.
 
-    def __init__(self, folder: Path, identity: dict[str, JSON]) -> None:
+    At an address, what a server says may come late or get lost, and nothing is renamed: a new shard is created only
+    where there is none.
+    """
+
+    def __init__(self, folder: Location, identity: dict[str, JSON]) -> None:
         self.folder, self.identity = folder, identity
         self.frame_shape = _frame_shape(identity)
         self.shards: dict[int, FrameShard] = {}
         self.damaged: list[str] = []
-        for path in sorted(folder.glob("*.h5")):
-            if SHARD.fullmatch(path.name):
-                self._load(path)
+        self._own: set[int] = set()  # shards that were here, whole or damaged, and those written since
+        self._load()
 
     @classmethod
-    def look(cls, folder: Path, identity: dict[str, JSON]) -> "FrameFolder":
-        """The cache in `folder`, new or begun earlier; writes nothing.
+    def look(cls, folder: str | Location, identity: dict[str, JSON]) -> "FrameFolder":
+        """The cache in `folder` or at this address, new or begun earlier; writes nothing.
 
         Raises:
             CacheMismatchError: it was begun with other settings; names them.
             CacheError: the folder holds something else.
+            UnreachableError: a server refuses, fails or is silent.
         """
-        manifest = _read_manifest(folder)
-        if manifest is None and folder.exists() and (not folder.is_dir() or _foreign(folder)):
+        place = files.place_of(folder)
+        refuse_read_only(place)
+        manifest = _read_manifest(place)
+        if manifest is None and files.holds_others(place):
             raise CacheError(
                 "this is no frame cache, and not empty",
-                where=str(folder),
+                where=str(place),
                 hint=Remedy("choose another", Change({"prepare.frames": OTHER})),
             )
-        if manifest is not None and any(SHARD.fullmatch(path.name) for path in folder.iterdir()):
-            anew = Remedy("delete what is there", DeleteFolder(str(folder)))
-            hint = Remedy("keep both", Change({"prepare.frames": OTHER}), otherwise=anew)
-            refuse_difference(identity, manifest.identity, str(folder), hint)
-        return cls(folder, identity)
+        if manifest is not None and files.shard_names(place):
+            _refuse_other(place, identity, manifest)
+        return cls(place, identity)
 
     @classmethod
-    def claim(cls, folder: Path, identity: dict[str, JSON]) -> "FrameFolder":
-        """Take `folder` for a cache with this identity, new or begun earlier.
+    def claim(cls, folder: str | Location, identity: dict[str, JSON]) -> "FrameFolder":
+        """Take `folder`, or this address, for a cache with this identity, new or begun earlier.
 
         Raises:
             CacheMismatchError: it was begun with other settings; names them.
             CacheError: the folder holds something else, or cannot be written.
+            UnreachableError: a server refuses, fails or is silent.
         """
         found = cls.look(folder, identity)
-        manifest = _read_manifest(folder)
+        place = found.folder
+        manifest = _read_manifest(place)
+        if manifest is None and isinstance(place, Remote):
+            (place / MANIFEST).create(_document(identity, None))
+            manifest = _read_manifest(place)  # that of another prepare, where it was faster
+            if manifest is not None:
+                _refuse_other(place, identity, manifest)
         if manifest is None or differences(identity, manifest.identity):
-            _publish_manifest(folder, identity, None)
-        _remove_leftovers(folder)
+            _publish_manifest(place, identity, None)
+        files.remove_leftovers(place)
         return found
 
     def write(self, number: int, records: Sequence[VideoRecord]) -> None:
-        """Publish shard `number`.
+        """Publish shard `number`; at an address under another number, where another prepare took this one.
 
         Raises:
             CacheError: it cannot be written.
+            UnreachableError: a server refuses, fails or is silent.
         """
-        path = self.folder / f"{number:05d}.h5"
-        write_frame_shard(path, identity_digest(self.identity), records, self.frame_shape)
-        self.shards[number] = _open_shard(path, self.identity)
-        with suppress(OSError):  # it says nothing of the new shard
-            stamps_path(path).unlink()
+        if isinstance(self.folder, Remote):
+            number = self._put(self.folder, number, records)
+        else:
+            path = self.folder / _name(number)
+            write_frame_shard(path, identity_digest(self.identity), records, self.frame_shape)
+            with suppress(OSError):  # it says nothing of the new shard
+                files.remove(stamps_path(path))
+        self.shards[number] = _open_shard(self.folder / _name(number), self.identity)
+
+    def _put(self, place: Remote, number: int, records: Sequence[VideoRecord]) -> int:
+        """Put a shard at the address; its number there.
+
+        One that was there before this prepare is written over. One that came since is another prepare's, and stays:
+        if it holds these videos it serves, else this one gets a number that is free.
+        """
+        data = frame_shard_bytes(identity_digest(self.identity), records, self.frame_shape)
+        path = place / _name(number)
+        if number in self._own:
+            path.write(data)
+            files.remove(stamps_path(path))
+        elif path.create(data):
+            self._own.add(number)
+        else:
+            while not (self._holds(path, records) or path.create(data)):
+                number = 1 + max(number, *map(_number, files.shard_names(place)))
+                path = place / _name(number)
+        return number
+
+    def _holds(self, path: Remote, records: Sequence[VideoRecord]) -> bool:
+        """Whether a shard at the address is whole and holds these videos."""
+        try:
+            found = _open_shard(path, self.identity)
+        except CacheError:
+            return False
+        return [status.video for status in found.statuses] == [record.status.video for record in records]
 
     def renew(self, number: int, mtimes: Mapping[int, int]) -> None:
         """Note other modification times of video files whose bytes are the same, by position in shard `number`.
@@ -292,24 +352,36 @@ class FrameFolder:
             _publish_manifest(self.folder, self.identity, [name for name in manifest.shards if name not in gone])
         try:
             for path in paths:
-                path.unlink(missing_ok=True)
-                stamps_path(path).unlink(missing_ok=True)
+                files.remove(path)
+                files.remove(stamps_path(path))
         except OSError as error:
             raise CacheError(f"a shard cannot be removed: {error.strerror}", where=str(self.folder)) from None
 
     def complete(self) -> None:
-        """Publish the list of shards: from now on readers see them."""
+        """Publish the list of shards: from now on readers see them. At an address, those too that others made since."""
+        if isinstance(self.folder, Remote):
+            self._load()
         shards = [shard.path.name for _, shard in sorted(self.shards.items())]
         manifest = _read_manifest(self.folder)
         if manifest is None or manifest.shards != shards:
             _publish_manifest(self.folder, self.identity, shards)
 
-    def _load(self, path: Path) -> None:
+    def _load(self) -> None:
+        """Open the shards that are not known yet."""
+        new = [name for name in files.shard_names(self.folder) if _number(name) not in {*self._own, *self.shards}]
+        for name, shard in zip(new, at_once(self.folder, self._opened, new), strict=True):
+            self._own.add(_number(name))
+            if isinstance(shard, CacheError):
+                self.damaged.append(f"{name}: {shard.what}")
+            else:
+                self.shards[_number(name)] = shard
+
+    def _opened(self, name: str) -> FrameShard | CacheError:
         try:
-            shard = _open_shard(path, self.identity)
-            self.shards[int(path.stem)] = replace(shard, stamps=stamps_of(shard))
+            shard = _open_shard(self.folder / name, self.identity)
+            return replace(shard, stamps=stamps_of(shard))
         except CacheError as error:
-            self.damaged.append(f"{path.name}: {error.what}")
+            return error
 
 
 @dataclass(frozen=True)
@@ -318,10 +390,11 @@ class _Manifest:
     shards: list[str] | None  # names, None while incomplete
 
 
-def _complete(folder: Path) -> tuple[dict[str, JSON], list[Path]]:
+def _complete(folder: Location) -> tuple[dict[str, JSON], list[Location]]:
     """Identity and shards of a complete cache."""
     manifest = _read_manifest(folder)
     if manifest is None:
+        files.refuse_no_bucket(folder)
         raise CacheError("no frame cache here", where=str(folder), hint=Remedy("prepare the videos first", Prepare()))
     if manifest.shards is None:
         raise CacheError(
@@ -332,15 +405,11 @@ def _complete(folder: Path) -> tuple[dict[str, JSON], list[Path]]:
     return manifest.identity, [folder / name for name in manifest.shards]
 
 
-def _read_manifest(folder: Path) -> _Manifest | None:
+def _read_manifest(folder: Location) -> _Manifest | None:
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > MANIFEST_BYTES:
-            raise ValueError("it is absurdly long")
-        document = json.loads(path.read_bytes())
-        return _parsed(document)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        document = files.read_document(path, MANIFEST_BYTES)
+        return None if document is None else _parsed(json.loads(document))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         hint = Remedy("delete this folder and make it again", DeleteFolder(str(folder)), then=Prepare())
         raise CacheError(f"this does not describe a frame cache: {error}", where=str(path), hint=hint) from None
@@ -357,35 +426,39 @@ def _parsed(document: Any) -> _Manifest:
         raise ValueError("its sizes are absurd")
     if document["shards"] is None:
         return _Manifest(identity, None)
-    if not all(SHARD.fullmatch(name) for name in document["shards"]):
+    if not all(files.SHARD.fullmatch(name) for name in document["shards"]):
         raise ValueError("a shard's name is not one")
     return _Manifest(identity, list(document["shards"]))
 
 
-def _publish_manifest(folder: Path, identity: dict[str, JSON], shards: list[str] | None) -> None:
-    document = {"format": FORMAT, "version": VERSION, "identity": identity, "shards": shards}
+def _publish_manifest(folder: Location, identity: dict[str, JSON], shards: list[str] | None) -> None:
     try:
-        publish(folder / MANIFEST, json.dumps(document, indent=1).encode())
+        files.put(folder / MANIFEST, _document(identity, shards))
     except OSError as error:
         raise CacheError(f"the frame cache cannot be written: {error.strerror}", where=str(folder)) from None
 
 
-def _open_shard(path: Path, identity: dict[str, JSON]) -> FrameShard:
+def _document(identity: dict[str, JSON], shards: list[str] | None) -> bytes:
+    document = {"format": FORMAT, "version": VERSION, "identity": identity, "shards": shards}
+    return json.dumps(document, indent=1).encode()
+
+
+def _refuse_other(folder: Location, identity: dict[str, JSON], manifest: _Manifest) -> None:
+    anew = Remedy("delete what is there", DeleteFolder(str(folder)))
+    hint = Remedy("keep both", Change({"prepare.frames": OTHER}), otherwise=anew)
+    refuse_difference(identity, manifest.identity, str(folder), hint)
+
+
+def _name(number: int) -> str:
+    return f"{number:05d}.h5"
+
+
+def _number(name: str) -> int:
+    return int(name.removesuffix(".h5"))
+
+
+def _open_shard(path: Location, identity: dict[str, JSON]) -> FrameShard:
     return FrameShard.open(path, identity_digest(identity), _int(identity, "max_frames"), _frame_shape(identity))
-
-
-def _foreign(folder: Path) -> list[Path]:
-    return [folder / name for name in listed(folder) if not name.startswith(TEMPORARY)]
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Temporary files of killed runs; a living run's are younger than an hour."""
-    for path in folder.glob(f"{TEMPORARY}*"):
-        try:
-            if time.time() - path.stat().st_mtime > 3600:
-                path.unlink()
-        except OSError:
-            continue
 
 
 def _frame_shape(identity: dict[str, JSON]) -> tuple[int, int, int] | None:

@@ -1,8 +1,7 @@
 """One HDF5 shard of the frame cache: some 64 videos, complete or absent.
 
-The file begins with a seal, in HDF5's user block: the cache's identity, where the frames lie, and a hash of everything
-but the frames (which have a digest per video). It is checked before HDF5 sees the file, for that library may loop
-or crash on damaged metadata.
+The file begins with a seal (`seal.py`) over everything but the frames, which have a digest per video. At an address,
+tables are fetched when a shard is opened, and frames when they are read.
 
 Datasets (all contiguous, no strings of variable length, so that a reader can check them before it touches them):
 `frames` uint8 [N, 3, S, S], or the bytes of N JPEG files [B] with their `lengths` int64 [N]; `times` float64 [N];
@@ -12,13 +11,13 @@ Datasets (all contiguous, no strings of variable length, so that a reader can ch
 `contents` uint8 [V, 16]: hash of the video file, zeros where unknown; shards written before there was one have none.
 """
 
-import json
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
@@ -26,16 +25,16 @@ from numpy.typing import NDArray
 
 from ...errors import CacheError
 from ...remedies import Prepare, Remedy
-from ..storage.identity import DIGEST_BYTES, JSON, canonical, digest
+from ..storage.identity import DIGEST_BYTES
+from ..storage.locations import Location, Remote
 from ..storage.publish import publishing
+from ..storage.untrusted import Stamp
 from .record import DECODERS, STATUSES, FileStamp, ReadBy, VideoRecord, VideoStatus
+from .seal import SEAL_BYTES, Sealed, local_stamp, seal, unsealed
 
-FORMAT, VERSION = "teachclip frames", 1  # of a cache
-SHARD_VERSIONS = (1, 2)  # of its shards; the last is written
-SEAL_BYTES = 512
-MAX_TABLES = 2**28
 MAX_VIDEOS = 65536
 MAX_TEXT = 8192  # bytes of an id or a reason
+_REPLACED = "it was replaced while in use"
 REPAIR = Remedy("make this shard again", Prepare())
 
 
@@ -55,58 +54,35 @@ def write_frame_shard(
     """
     try:
         with publishing(path) as temporary:
-            with h5py.File(temporary, "w", locking=False, userblock_size=SEAL_BYTES) as file:
-                _write_tables(file, records)
-                _write_frames(file, records, frame_shape)
-                frames = file["frames"]
-                start = frames.id.get_offset() if frames.size else SEAL_BYTES
-                span = start, start + frames.nbytes
-            seal(temporary, identity, span)
+            _write(temporary, identity, records, frame_shape)
     except (OSError, RuntimeError) as error:
         raise CacheError(f"the shard cannot be written: {error}", where=str(path)) from error
 
 
-def seal(path: Path, identity: str, frames: tuple[int, int], version: int = SHARD_VERSIONS[-1]) -> None:
-    """Write the seal of a shard whose frame data lies in the bytes `frames`."""
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        document: dict[str, JSON] = {
-            "format": FORMAT,
-            "version": version,
-            "identity": identity,
-            "bytes": size,
-            "frames": list(frames),
-            "tables": _tables_digest(file, size, frames),
-        }
-        file.seek(0)
-        file.write((canonical(document) + b"\n").ljust(SEAL_BYTES, b"\0"))
+def frame_shard_bytes(identity: str, records: Sequence[VideoRecord], frame_shape: tuple[int, ...] | None) -> bytes:
+    """The file that `write_frame_shard` writes, to be put at an address; it is made among the temporary files.
+
+    Raises:
+        CacheError: it cannot be written there.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="teachclip-") as folder:
+            path = Path(folder, "shard.h5")
+            _write(path, identity, records, frame_shape)
+            return path.read_bytes()
+    except (OSError, RuntimeError) as error:
+        where, hint = tempfile.gettempdir(), "TMPDIR names a folder with room for temporary files"
+        raise CacheError(f"the shard cannot be written: {error}", where=where, hint=hint) from error
 
 
-def _tables_digest(file: BinaryIO, size: int, frames: tuple[int, int]) -> str:
-    """Hash of all bytes behind the seal but the frames."""
-    if not (SEAL_BYTES <= frames[0] <= frames[1] <= size) or size - (frames[1] - frames[0]) > MAX_TABLES:
-        raise ValueError("its frames cannot lie where it says")
-    parts = []
-    for start, stop in ((SEAL_BYTES, frames[0]), (frames[1], size)):
-        file.seek(start)
-        parts.append(file.read(stop - start))
-    return digest(*parts).hex()
-
-
-def _check_seal(file: BinaryIO, size: int, identity: str) -> str:
-    """The hash of the tables, which are those that were written."""
-    file.seek(0)
-    document = json.loads(file.read(SEAL_BYTES).rstrip(b"\0"))
-    if document["version"] not in SHARD_VERSIONS:
-        raise ValueError(f"its version is {document['version']!r}, not one of {SHARD_VERSIONS}")
-    for name, wanted in (("format", FORMAT), ("identity", identity), ("bytes", size)):
-        if document[name] != wanted:
-            raise ValueError(f"its {name} is {document[name]!r}, not {wanted!r}")
-    start, stop = document["frames"]
-    found = _tables_digest(file, size, (int(start), int(stop)))
-    if found != document["tables"]:
-        raise ValueError("its tables are not those that were written")
-    return found
+def _write(path: Path, identity: str, records: Sequence[VideoRecord], frame_shape: tuple[int, ...] | None) -> None:
+    with h5py.File(path, "w", locking=False, userblock_size=SEAL_BYTES) as file:
+        _write_tables(file, records)
+        _write_frames(file, records, frame_shape)
+        frames = file["frames"]
+        start = frames.id.get_offset() if frames.size else SEAL_BYTES
+        span = start, start + frames.nbytes
+    seal(path, identity, span)
 
 
 def _write_tables(file: h5py.File, records: Sequence[VideoRecord]) -> None:
@@ -149,45 +125,42 @@ def _bytes(texts: Sequence[str]) -> NDArray[np.bytes_]:
     return np.array(encoded, dtype=f"S{max(1, *map(len, encoded))}")
 
 
-def stored_digests(path: Path, identity: str) -> dict[str, bytes | None]:
+def stored_digests(path: Location, identity: str) -> dict[str, bytes | None]:
     """The videos of a shard and the hashes of their frames, None for those without any; no other table is read.
 
     Raises:
         CacheError: as `FrameShard.open`.
     """
-    with _sealed(path, identity) as (file, stat, _):
-        digests = _table(file, "digests", "u1", (None, DIGEST_BYTES), stat.st_size)
-        ids, names = (_texts(file, name, len(digests), stat.st_size) for name in ("ids", "statuses"))
+    with _opened(path, identity) as (file, seen):
+        digests = _table(file, "digests", "u1", (None, DIGEST_BYTES), seen.size)
+        ids, names = (_texts(file, name, len(digests), seen.size) for name in ("ids", "statuses"))
         return {
             id: digest.tobytes() if name == "ok" else None for id, name, digest in zip(ids, names, digests, strict=True)
         }
 
 
 @contextmanager
-def _sealed(path: Path, identity: str) -> Iterator[tuple[h5py.File, os.stat_result, str]]:
-    """A shard whose seal is whole, and its tables' hash; what is wrong with it or with what is read of it is told."""
+def _opened(path: Location, identity: str) -> Iterator[tuple[h5py.File, Sealed]]:
+    """A shard whose seal is whole; what is wrong with it or with what is read of it is told."""
     try:
-        with path.open("rb") as handle:
-            stat = os.fstat(handle.fileno())
-            tables = _check_seal(handle, stat.st_size, identity)
-            with h5py.File(path, "r", locking=False) as file:
-                yield file, stat, tables
+        with unsealed(path, identity) as seen, h5py.File(seen.file, "r", locking=False) as file:
+            yield file, seen
     except FileNotFoundError:
         raise CacheError("a shard of the frame cache is missing", where=str(path), hint=REPAIR) from None
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         reason = f"a damaged shard of the frame cache: {error}"
         raise CacheError(reason, where=str(path), hint=REPAIR) from None
 
 
 @dataclass(frozen=True)
 class FrameShard:
-    """The tables of a shard, read and checked; its frames stay on disk.
+    """The tables of a shard, read and checked; its frames stay where they lie.
 
     `start` is the byte at which frame data begins, `ends` [N + 1] the bytes at which frames end, from there; `tables`
     is the hash of all bytes but the frames'.
     """
 
-    path: Path
+    path: Location
     statuses: tuple[VideoStatus, ...]
     stamps: tuple[FileStamp, ...]
     digests: tuple[bytes, ...]
@@ -198,18 +171,18 @@ class FrameShard:
     start: int
     bytes: int
     tables: str
-    _file: tuple[int, int, int]
+    _file: Stamp
 
     @classmethod
-    def open(cls, path: Path, identity: str, max_frames: int, frame_shape: tuple[int, ...] | None) -> "FrameShard":
+    def open(cls, path: Location, identity: str, max_frames: int, frame_shape: tuple[int, ...] | None) -> "FrameShard":
         """Read and check the tables.
 
         Raises:
             CacheError: absent, truncated, not a shard of this cache, or not laid out as one; names the file and what
                 repairs it.
         """
-        with _sealed(path, identity) as (file, stat, tables):
-            return _read(cls, path, file, (stat, tables), max_frames, frame_shape)
+        with _opened(path, identity) as (file, seen):
+            return _read(cls, path, file, seen, max_frames, frame_shape)
 
     def frames_of(self, position: int) -> slice:
         """The frames of one video, among the shard's."""
@@ -221,12 +194,15 @@ class FrameShard:
         Raises:
             CacheError: the shard was replaced since it was opened, or cannot be read.
         """
+        at = self.start + int(self.ends[frames.start])
         try:
+            if isinstance(self.path, Remote):
+                self._fetch_into(self.path, at, target)
+                return
             handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                if _stamp(os.fstat(handle)) != self._file:
-                    raise OSError("it was replaced while in use")
-                at = self.start + int(self.ends[frames.start])
+                if local_stamp(os.fstat(handle)) != self._file:
+                    raise OSError(_REPLACED)
                 while target:
                     count = os.preadv(handle, [target], at)
                     if count == 0:
@@ -236,6 +212,14 @@ class FrameShard:
                 os.close(handle)
         except OSError as error:
             raise CacheError(f"the shard cannot be read: {error}", where=str(self.path), hint="start again") from None
+
+    def _fetch_into(self, path: Remote, at: int, target: memoryview) -> None:
+        if not target:
+            return
+        part, stamp = path.stamped_part(at, at + len(target))
+        if len(part) != len(target) or stamp != self._file:
+            raise OSError(_REPLACED)
+        target[:] = part
 
     def record(self, position: int, frame_shape: tuple[int, ...] | None) -> VideoRecord:
         """One video as it was written."""
@@ -250,20 +234,15 @@ class FrameShard:
         return VideoRecord(status, images, lengths, self.times[frames], stamp, digest, self.read_by[position])
 
 
-def _stamp(stat: os.stat_result) -> tuple[int, int, int]:
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
 def _read(
     cls: type[FrameShard],
-    path: Path,
+    path: Location,
     file: h5py.File,
-    seen: tuple[os.stat_result, str],
+    seen: Sealed,
     max_frames: int,
     frame_shape: tuple[int, ...] | None,
 ) -> FrameShard:
-    stat, tables = seen
-    size = stat.st_size
+    size = seen.size
     offsets = _table(file, "offsets", "<i8", (None,), size)
     videos = len(offsets) - 1
     frames = int(offsets[-1]) if videos >= 0 else -1
@@ -291,8 +270,8 @@ def _read(
         ends=ends,
         start=data.id.get_offset() if data.size else 0,
         bytes=size,
-        tables=tables,
-        _file=_stamp(stat),
+        tables=seen.tables,
+        _file=seen.stamp,
     )
 
 

@@ -8,10 +8,10 @@ the tables, and holds for no other. Without it, the shard's own times hold, and 
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from ..storage.publish import publish
+from ..storage.locations import Location
+from .files import put, read_document
 from .record import FileStamp
 from .shard import FrameShard
 
@@ -19,24 +19,24 @@ FORMAT, VERSION = "teachclip frame stamps", 1
 MAX_BYTES = 2**22
 
 
-def stamps_path(shard: Path) -> Path:
+def stamps_path(shard: Location) -> Location:
     """Where the times beside a shard lie."""
-    return shard.with_suffix(".stamps.json")
+    return shard.parent / f"{shard.name.removesuffix('.h5')}.stamps.json"
 
 
-def publish_times(shard: Path, tables: str, mtimes: Sequence[int]) -> None:
+def publish_times(shard: Location, tables: str, mtimes: Sequence[int]) -> None:
     """Put times [V], nanoseconds, beside a shard whose tables have the hash `tables`."""
     document = {"format": FORMAT, "version": VERSION, "tables": tables, "mtimes": list(mtimes)}
-    publish(stamps_path(shard), json.dumps(document).encode())
+    put(stamps_path(shard), json.dumps(document).encode())
 
 
 def stamps_of(shard: FrameShard) -> tuple[FileStamp, ...]:
     """The shard's stamps, with the times beside it, if there are any for it."""
-    path = stamps_path(shard.path)
     try:
-        if path.stat().st_size > MAX_BYTES:
+        document = read_document(stamps_path(shard.path), MAX_BYTES)
+        if document is None:
             return shard.stamps
-        mtimes = _mtimes(json.loads(path.read_bytes()), shard)
+        mtimes = _mtimes(json.loads(document), shard)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return shard.stamps
     return tuple(replace(stamp, mtime_ns=mtime) for stamp, mtime in zip(shard.stamps, mtimes, strict=True))

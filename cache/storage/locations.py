@@ -241,14 +241,22 @@ class Remote:
         Raises:
             FileNotFoundError: there is none.
         """
+        return self.stamped_part(start, stop)[0]
+
+    def stamped_part(self, start: int, stop: int) -> tuple[bytes, bytes]:
+        """The same, and the stamp of the file that these bytes are of; without bytes none.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
         try:
             future = self._root.kvstore.read(self._key, byte_range=slice(start, stop))
             found = self._answer(future, stop - start, beyond_end=True)
         except _BeyondEnd:
-            return b""
+            return b"", b""
         if found.state == "missing":
             raise FileNotFoundError(str(self))
-        return bytes(found.value)
+        return bytes(found.value), bytes(found.stamp.generation)
 
     def write(self, data: bytes) -> None:
         """Put a file there, whole, over the one that may be there."""

@@ -65,9 +65,9 @@ class Config(Section):
     shapes: ShapesConfig = Field(default_factory=ShapesConfig, description="The demo's rendered data set.")
 
     @property
-    def frames_folder(self) -> Path:
-        """The frame cache."""
-        return self.work / self.prepare.frames
+    def frames_folder(self) -> Path | str:
+        """The frame cache: a folder, or an address."""
+        return self._place(self.prepare.frames)
 
     def expert_folder(self, name: str) -> Path:
         """The feature cache of an expert."""
@@ -80,8 +80,7 @@ class Config(Section):
     @property
     def score_store(self) -> Path | str:
         """The score store: a folder, or an address."""
-        store = self.score.store
-        return store if isinstance(store, str) else self.work / store
+        return self._place(self.score.store)
 
     @property
     def class_tokens_folder(self) -> Path:
@@ -131,9 +130,13 @@ class Config(Section):
         """The checkpoint file or run folder of `teacher`, when it has one."""
         return None if teacher.checkpoint is None else self._model(teacher.checkpoint)
 
-    def teacher_frames(self, teacher: TeacherConfig) -> Path:
-        """The frame cache that `teacher` sees."""
-        return self.work / (teacher.prepared or self.prepare.frames)
+    def teacher_frames(self, teacher: TeacherConfig) -> Path | str:
+        """The frame cache that `teacher` sees: a folder, or an address."""
+        return self._place(teacher.prepared or self.prepare.frames)
+
+    def _place(self, place: Path | str) -> Path | str:
+        """A folder below `work`, or an address."""
+        return place if isinstance(place, str) else self.work / place
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .section import Name, Positive, Section
+from .section import Location, Name, Positive, Section
 
 Interpolation = Literal["bicubic", "bilinear"]
 ResizeMode = Literal["shortest", "squash", "longest"]
@@ -14,7 +14,9 @@ ResizeMode = Literal["shortest", "squash", "longest"]
 class PrepareConfig(Section):
     """Stage zero: videos -> frame cache."""
 
-    frames: Path = Field(Path("frames"), description="Folder of the frame cache, below `work`.")
+    frames: Location = Field(
+        Path("frames"), description="The frame cache, a folder below `work` or an address: s3://bucket/frames."
+    )
     image_size: Positive = Field(224, description="Frames are resized and cropped to this many pixels.")
     resize_mode: ResizeMode = Field(
         "shortest",

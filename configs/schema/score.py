@@ -67,8 +67,9 @@ class TeacherConfig(Section):
         None, description="A teacher of your own: module:Class, or the name of an entry point in teachclip.teachers."
     )
     options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments for the plugin.")
-    prepared: Path | None = Field(
-        None, description="Frame cache that this teacher sees, below `work`; by default prepare.frames."
+    prepared: Location | None = Field(
+        None,
+        description="Frame cache that this teacher sees, below `work` or at an address; by default prepare.frames.",
     )
     text: Name | None = Field(
         None, description="Text encoder of features.texts, for a teacher on experts whose checkpoint names none."

@@ -273,7 +273,7 @@ class _Check:
         return None
 
 
-def _frames(folder: Path) -> FrameCache | None:
+def _frames(folder: Path | str) -> FrameCache | None:
     try:
         return FrameCache.open(folder)
     except CacheError:

@@ -39,7 +39,7 @@ class OnlineTeacher:
 
     name: str
     teacher: "Teacher"
-    folder: Path
+    folder: Path | str
     frame_scores: bool
     carrier: FrameCarrier | None
     captions: Sequence[str]
@@ -116,6 +116,6 @@ def online_teachers(
 
 def teacher_inputs(
     teachers: Sequence[OnlineTeacher], seen: TeacherFrames, videos: Sequence[str], pin: bool
-) -> dict[Path, VideoInputs]:
+) -> dict[Path | str, VideoInputs]:
     """uint8 frames for teachers inside the step, each cache once; with `pin`, in page-locked memory."""
     return {teacher.folder: FrameInputs(seen.caches[teacher.folder], videos, pin) for teacher in teachers}

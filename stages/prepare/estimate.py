@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ...cache.frames.cache import FrameFolder
 from ...cache.storage.publish import free_bytes
@@ -31,7 +32,7 @@ class PrepareEstimate:
         bytes_at_most: disk that they take when every video fills all its frames; None for JPEG.
         seconds: time that they take on `workers` processes.
         workers: decoding processes.
-        free: bytes free where the cache lies.
+        free: bytes free where the cache lies; None at an address.
         probed: videos decoded for this estimate, spread over those that have a file.
         asked_again: videos to be decoded because an older reader called them damaged.
         compared: videos whose files have another time: they are read first, and decoded only if they hold something
@@ -47,7 +48,7 @@ class PrepareEstimate:
     bytes_at_most: int | None
     seconds: float
     workers: int
-    free: int
+    free: int | None
     probed: int
     asked_again: int = 0
     compared: int = 0
@@ -101,7 +102,7 @@ def _estimate(dataset: Dataset, plans: Sequence[ShardPlan], config: Config) -> P
         bytes_at_most=None if settings.storage == "jpeg" else full,
         seconds=share * sum(decoded.seconds for decoded in seen) / workers,
         workers=workers,
-        free=free_bytes(config.frames_folder),
+        free=_free(config),
         probed=len(seen),
         asked_again=sum(plan.asked_again for plan in plans),
         compared=len(touched),
@@ -111,8 +112,11 @@ def _estimate(dataset: Dataset, plans: Sequence[ShardPlan], config: Config) -> P
 
 def refuse_without_room(dataset: Dataset, plans: Sequence[ShardPlan], config: Config) -> None:
     """Probe when full clips would not fit; refuse when what the probe tells would not either."""
-    settings, free = config.prepare, free_bytes(config.frames_folder)
-    if raw_bytes(sum(len(plan.jobs) for plan in plans), settings.max_frames, settings.image_size) < free:
+    settings, free = config.prepare, _free(config)
+    if (
+        free is None
+        or raw_bytes(sum(len(plan.jobs) for plan in plans), settings.max_frames, settings.image_size) < free
+    ):
         return
     needed = _estimate(dataset, plans, config).bytes
     if needed > free:
@@ -122,3 +126,7 @@ def refuse_without_room(dataset: Dataset, plans: Sequence[ShardPlan], config: Co
             where=str(config.frames_folder),
             hint=Remedy("take a larger disk", Change({"work": "/other/folder"}), otherwise=smaller),
         )
+
+
+def _free(config: Config) -> int | None:
+    return free_bytes(config.frames_folder) if isinstance(config.frames_folder, Path) else None

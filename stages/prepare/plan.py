@@ -56,11 +56,12 @@ class ShardPlan:
 
 def plan_shards(dataset: Dataset, folder: FrameFolder, shard_videos: int) -> list[ShardPlan]:
     videos = {video.id: video for video in dataset.videos}
+    held = {status.video: number for number, shard in sorted(folder.shards.items()) for status in shard.statuses}
     plans = []
     for number, shard in sorted(folder.shards.items()):
         found: dict[Need, list[Video]] = {"decode": [], "compare": [], "nothing": []}
         for status, stamp, who in zip(shard.statuses, shard.stamps, shard.read_by, strict=True):
-            if (video := videos.pop(status.video, None)) is not None:
+            if held[status.video] == number and (video := videos.pop(status.video, None)) is not None:
                 found[_need(status, stamp, who, video.source)].append(video)
         if found["decode"] or found["compare"]:
             plans.append(ShardPlan(number, tuple(found["decode"]), shard, tuple(found["compare"])))

@@ -166,7 +166,7 @@ def _told(status: VideoStatus, instead: str) -> VideoStatus:
 def _result(
     dataset: Dataset, folder: FrameFolder, config: PrepareConfig, decoded: int, seconds: float
 ) -> PrepareResult:
-    found = {status.video: status for shard in folder.shards.values() for status in shard.statuses}
+    found = {status.video: status for _, shard in sorted(folder.shards.items()) for status in shard.statuses}
     statuses = [_told(found[video.id], video.instead) for video in dataset.videos]
     left_out = sorted((status for status in statuses if status.status != "ok"), key=lambda one: one.status != "failed")
     if len(left_out) == len(statuses):

@@ -12,7 +12,7 @@ from ..models.common.network import VideoTextNetwork
 _USUAL = {f"prepare.{key}": PrepareConfig.model_fields[key].default for key in ("resize_mode", "interpolation")}
 
 
-def check_fits(network: VideoTextNetwork, cache: FrameCache, folder: Path) -> None:
+def check_fits(network: VideoTextNetwork, cache: FrameCache, folder: Path | str) -> None:
     """Refuse frames of another number or size than the network takes, or resized otherwise than its trunk's were.
 
     Raises:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...cache.frames.cache import MANIFEST
+from ...cache.frames.files import place_of
 from ...cache.scores.format.arrays import TileSpec
 from ...cache.scores.format.sizes import tile_bytes
 from ...cache.scores.lookup import look_up
@@ -97,7 +98,7 @@ def estimate_scores(config: Config, like: ScoreCache | None = None) -> ScoreEsti
     of_frames = [each for each in config.score.teachers if teacher_experts(config, each) is None]
     students = [] if config.train.network.on_experts else [config.frames_folder]
     folders = {*students, *map(config.teacher_frames, of_frames)}
-    prepared = all((folder / MANIFEST).exists() for folder in folders)
+    prepared = all((place_of(folder) / MANIFEST).exists() for folder in folders)
     store = ScoreStore.open(config.score_store) if store_there(config.score_store) else None
     teachers = []
     for teacher in config.score.teachers:

@@ -109,6 +109,10 @@ class Collection:
     def clip(self, name: str, count: int = 12, first: int = 0) -> Path:
         """A clip at 4 fps showing numbers from `first` on, with a caption."""
         self.caption(name)
+        return self.encode(name, count, first)
+
+    def encode(self, name: str, count: int = 12, first: int = 0) -> Path:
+        """The same without a caption, or in place of a clip that has one."""
         return encode(self.videos / name, numbered(first + count)[first:], fps=4)
 
     def caption(self, *names: str) -> None:

@@ -151,13 +151,20 @@ def command(action: r.Action, given: Given) -> str:
         case r.TidyScores(store):
             return f"teachclip cache gc {shlex.quote(store)}"
         case r.DeleteFile(path):
-            return f"rm {shlex.quote(path)}"
+            return _removal(path)
         case r.DeleteFolder(path):
-            return f"rm -r {shlex.quote(path)}"
+            return _removal(path, folder=True)
         case r.StartProcesses(count):
             return given.step("train").replace("teachclip", f"torchrun --nproc-per-node={count} -m teachclip", 1)
         case _:
             assert_never(action)
+
+
+def _removal(path: str, folder: bool = False) -> str:
+    """At an address, by the program that its server's owner has for it."""
+    if path.startswith("s3://"):
+        return f"aws s3 rm {'--recursive ' * folder}{shlex.quote(path)}"
+    return f"{'gcloud storage ' * path.startswith('gs://')}rm {'-r ' * folder}{shlex.quote(path)}"
 
 
 def _spelt(settings: r.Settings) -> list[str]:

@@ -72,10 +72,11 @@ def _estimated(expected: "PrepareEstimate", config: "Config", prune: bool) -> It
     again = f"; {expected.asked_again} of those an older version called damaged" if expected.asked_again else ""
     compared = f"; {expected.compared} to be compared ({size(expected.bytes_compared)}): their files have another time"
     touched = compared if expected.compared else ""
+    free = "" if expected.free is None else f" ({size(expected.free)} free)"
     gone = f"; {expected.missing} have no file" if expected.missing else ""
     yield facts(
         ("videos", f"{expected.videos}, {expected.remaining} of them still to be decoded{again}{touched}{gone}"),
-        ("disk", f"about {size(expected.bytes)}{most} ({size(expected.free)} free) in {config.frames_folder}"),
+        ("disk", f"about {size(expected.bytes)}{most}{free} in {config.frames_folder}"),
         ("time", f"about {duration(expected.seconds)} on {counted(expected.workers, 'process', 'processes')}"),
         ("probed", counted(expected.probed, "video")),
         *([("prune", f"{counted(len(expected.pruned), 'video')}, {size(expected.bytes_pruned)}")] if prune else []),

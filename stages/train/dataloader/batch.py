@@ -65,7 +65,7 @@ class Batch:
     places: Tensor
     known: Known
     labels: tuple[Labels[Tensor], ...]
-    uint8_frames: Mapping[Path, UintFrames]
+    uint8_frames: Mapping[Path | str, UintFrames]
     teacher_ids: Mapping[str, Tensor] = field(default_factory=dict)
     resident: DeviceFrames | None = None
     unlabelled: np.ndarray = field(default_factory=lambda: _NONE)
@@ -157,11 +157,11 @@ class BatchLoader:
     text_video: np.ndarray
     inputs: VideoInputs | DeviceFrames
     labels: LabelSource
-    teacher_frames: Mapping[Path, VideoInputs]
+    teacher_frames: Mapping[Path | str, VideoInputs]
     pin: bool
     rank: int = 0
     ranks: int = 1
-    students: Path | None = None
+    students: Path | str | None = None
     teacher_ids: Mapping[str, Callable[[np.ndarray], Tensor | None]] = field(default_factory=dict)
     unlabelled: UnlabelledSampler | None = None
 

@@ -206,6 +206,16 @@ def exists(key: str) -> bool:
             "delete it: my run; or go without",
             "delete it: rm -r 'my run'; or go without: --partial",
         ),
+        *(
+            (Remedy("delete it", delete(where)), f"delete it: {where}", f"delete it: {given}")
+            for delete, where, given in (
+                (remedies.DeleteFile, "frames.json", "rm frames.json"),
+                (remedies.DeleteFile, "s3://b/f/frames.json", "aws s3 rm s3://b/f/frames.json"),
+                (remedies.DeleteFolder, "s3://b/f", "aws s3 rm --recursive s3://b/f"),
+                (remedies.DeleteFile, "gs://b/f/frames.json", "gcloud storage rm gs://b/f/frames.json"),
+                (remedies.DeleteFolder, "gs://b/f", "gcloud storage rm -r gs://b/f"),
+            )
+        ),
         (
             Remedy("begin again", remedies.RemoveScores("s.zarr", "x"), then=Score({"score.chance_check": False})),
             "begin again: score.chance_check=false",

@@ -62,6 +62,12 @@ def test_a_changed_file_is_decoded_within_its_old_shard(videos: list[Video]) -> 
     assert planned(videos[:2], shards) == [(0, "0", shards[0])]
 
 
+def test_of_two_shards_that_hold_a_video_the_last_counts_as_for_readers(videos: list[Video]) -> None:
+    first, last = shard(videos[:2]), shard(videos[1:3], "timeout")
+    assert planned(videos[:3], {0: first, 1: last}) == [(1, "12", last)]
+    assert planned(videos[:3], {0: last, 1: first}) == [(0, "2", last)]
+
+
 @pytest.mark.parametrize(
     ("status", "again"),
     [("missing", True), ("timeout", True), ("failed", True), ("corrupt", False), ("short", False)],
