@@ -22,7 +22,7 @@ from ..makers import forget_makers
 from ..store import ScoreCache, ScoreStore, members
 
 _REMOVED = "only what lies in a folder is removed"
-_BY_HAND = "remove objects with what the server has for it (such as `aws s3 rm --recursive`) while nobody scores there"
+_BY_HAND = "remove objects with the tool that comes with the server, while nobody scores there"
 
 
 @dataclass(frozen=True)

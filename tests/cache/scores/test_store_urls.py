@@ -260,8 +260,8 @@ def test_a_store_is_not_taken_for_an_export(put, tmp_path: Path) -> None:
 def test_what_is_only_done_in_folders_is_told_with_what_to_do(put) -> None:
     made, url = put(shards=(0,))
     for refused, what_to_do in (
-        (lambda: remove_teacher(url, "tiny"), "aws s3 rm"),
-        (lambda: collect_garbage(url), "aws s3 rm"),
+        (lambda: remove_teacher(url, "tiny"), "the tool that comes with the server"),
+        (lambda: collect_garbage(url), "the tool that comes with the server"),
         (lambda: Import(made.path, url), "import into a folder, and merge that store"),
     ):
         with pytest.raises(CacheError, match="an address, but") as caught:
