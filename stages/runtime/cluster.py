@@ -9,8 +9,9 @@ import os
 import platform
 import socket
 import time
+import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -42,8 +43,9 @@ ANSWERING = 10.0
 GROWING = 2.0
 """Seconds after which it is asked again whether the cluster has room for more workers."""
 
+_SEEN, _SHOWN = 64, 20
 _ALIKE = "workers need the folders, files and environment of this machine"
-_COMPARED = ("torch", "numpy", "open_clip_torch")
+_COMPARED = ("torch", "numpy", "open_clip_torch", "av", "decord2", "pillow", "h5py")
 type DeviceName = Literal["auto", "cpu", "cuda"]
 
 
@@ -133,9 +135,47 @@ def room(ray: Any, how: OnCluster, place: Place) -> int:
     return max(1, min((int(there.get(name, 0) // each) for name, each in wanted.items() if each), default=1))
 
 
+def cpus_each(how: OnCluster) -> int:
+    """How many cores a worker has for itself, at least one."""
+    return max(1, int(how.options.get("num_cpus", 1)))
+
+
 def _options(ray: Any, how: OnCluster, place: Place) -> dict[str, Any]:
     gpus = place.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
     return {**({"num_gpus": 1} if gpus else {"num_cpus": 1}), **how.options}
+
+
+@contextmanager
+def marked(folder: Path) -> Iterator[str]:
+    """A file in a folder that nobody but those who share its disk has."""
+    mark = folder / f".workers-{uuid.uuid4().hex}"
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    try:
+        yield str(mark)
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def some_of(files: Sequence[Path]) -> tuple[str, ...]:
+    """Of many files a few that workers have to see, of as many folders as possible."""
+    one_each = list({file.parent: str(file) for file in files}.values())
+    return tuple(one_each[:: -(-len(one_each) // _SEEN)]) if one_each else ()
+
+
+def refuse_unseen(files: Iterable[Path]) -> None:
+    """In a worker: all files have to be there, as they are for the one who asks; so none is taken for missing.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    unseen = [str(file) for file in files if not file.exists()]
+    if unseen:
+        raise ConfigError(
+            f"{socket.gethostname()} does not see {counted(len(unseen), 'file')} that the command sees",
+            details=unseen[:_SHOWN],
+            hint=f"{_ALIKE}; what was deleted meanwhile is missing for all when the same is done again",
+        )
 
 
 def on_cluster(
@@ -174,8 +214,7 @@ class _Pool:
     ) -> None:
         self.ray, self.how, self.place, self.reporter = ray, how, place, reporter
         self.options = _options(ray, how, place)
-        cpus = max(1, int(self.options.get("num_cpus", 1)))
-        self._made = (place, make, arguments, cpus)
+        self._made = (place, make, arguments, cpus_each(how))
         self._starting: dict[Any, Any] = {}
         self._working: dict[Any, tuple[Any, int]] = {}
         self._idle: list[Any] = []

@@ -2,7 +2,6 @@
 
 import os
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from dataclasses import replace
 
 from ....configs.schema import Config
 from ....errors import ConfigError
-from ...runtime.cluster import OnCluster, Place, connected, on_cluster, room
+from ...runtime.cluster import OnCluster, Place, connected, marked, on_cluster, room
 from ...runtime.launch import launch
 from ...runtime.reporting import Remembered, Reporter, Silent
 from ..one_teacher import OneTeacher, together
@@ -85,10 +84,5 @@ def _seen_by_workers(config: Config) -> Iterator[Place]:
     """What workers have to see, a file among it that nobody but those who share the disk has."""
     checkpoints = (config.teacher_checkpoint(teacher) for teacher in config.score.teachers)
     files = [str(path) for path in checkpoints if path is not None and path.exists()]
-    mark = config.work / f".workers-{uuid.uuid4().hex}"
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()
-    try:
-        yield Place(os.getcwd(), (*files, str(mark)), config.score.device)
-    finally:
-        mark.unlink(missing_ok=True)
+    with marked(config.work) as mark:
+        yield Place(os.getcwd(), (*files, mark), config.score.device)

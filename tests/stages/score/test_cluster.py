@@ -3,14 +3,13 @@
 Runs alone, as Ray starts some ten processes: `make test-extras`.
 """
 
-import importlib.util
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,40 +24,10 @@ from teachclip.stages.score.worker_part import WorkerPart
 from teachclip.stages.score.workers import cluster
 from teachclip.stages.score.workers.cluster import score_on_cluster
 
+from ..conftest import CLUSTER, Nodes
 from .conftest import done, loaded_by, tree
 
-pytestmark = [
-    pytest.mark.extras,
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: make test-extras"),
-    pytest.mark.skipif("PYTEST_XDIST_WORKER" in os.environ, reason="a cluster is tested alone: make test-extras"),
-    pytest.mark.timeout(600),
-]
-
-
-class Nodes:
-    """A cluster on this machine, each of whose nodes is a process of its own with one CPU."""
-
-    def __init__(self, count: int) -> None:
-        from ray.cluster_utils import Cluster
-
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        self.nodes = [self.add() for _ in range(count)]
-
-    def add(self, **settings: Any) -> Any:
-        return self.cluster.add_node(num_cpus=1, **settings)
-
-    def kill(self, node: Any) -> None:
-        self.cluster.remove_node(node, allow_graceful=False)
-
-    def how(self, **more: Any) -> OnCluster:
-        return OnCluster(self.cluster.address, **more)
-
-
-@pytest.fixture(scope="module")
-def two_nodes() -> Iterator[Nodes]:
-    nodes = Nodes(2)
-    yield nodes
-    nodes.cluster.shutdown()
+pytestmark = CLUSTER
 
 
 def test_workers_make_the_store_of_one_process(
