@@ -58,11 +58,19 @@ class OnCluster:
         options: Ray's own settings of a worker (an actor's `options`): num_cpus, num_gpus, memory, resources,
             max_restarts, ...; by default one GPU where the cluster has any and one is wanted, else one CPU.
         mixed: whether workers may have other versions or another kind of device than the rest.
+
+    Raises:
+        ConfigError: so many cores or GPUs are no number.
     """
 
     address: str
     options: Mapping[str, Any] = field(default_factory=dict)
     mixed: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_cpus", "num_gpus"):
+            if not isinstance(value := self.options.get(name, 0), int | float):
+                raise ConfigError(f"Ray does not take these options of a worker: {name} is {value!r}")
 
 
 @dataclass(frozen=True)
