@@ -20,9 +20,8 @@ from ...runtime.device import plain_float32
 from .windows import Cut, span
 
 FRAMES_AT_ONCE = 96
-FEWEST = (
-    16  # frames of a lot: of fewer a CPU's products come out otherwise in the last bits, whatever is beside a frame
-)
+# Frames of a lot, with empty ones: of fewer, products on a CPU come out otherwise in the last bits.
+FEWEST = 16
 WINDOWS_AT_ONCE = 256
 
 type Keep = Callable[[Video, list[NewWindow]], object]

@@ -7,14 +7,22 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from teachclip.cache.frames.record import VideoRecord, VideoStatus
+from teachclip.cache.library.rows import NewWindow, Video
+from teachclip.configs.schema import PrepareConfig
 from teachclip.errors import ConfigError
+from teachclip.stages.data.video.workers import Arrived, Decoded, Part
 from teachclip.stages.runtime.cluster import OnCluster
 from teachclip.stages.search.library import cluster
 from teachclip.stages.search.library.cluster import grouped, index_on_cluster, indexing_worker
+from teachclip.stages.search.library.encoding import Batch, WindowEncoder
 from teachclip.stages.search.library.files import File
 from teachclip.stages.search.library.models import VideoModel
 from teachclip.stages.search.library.stage import VideosIndexed
+from teachclip.stages.search.library.windows import Cut
 
 from .conftest import rows
 
@@ -75,6 +83,33 @@ def test_what_was_put_down_is_not_done_again(root: Path, monkeypatch: pytest.Mon
     assert rows(root / "shared") == rows(root / "index")
 
 
+def test_a_vector_does_not_depend_on_what_is_encoded_beside_it(root: Path) -> None:
+    """Of a video with one frame, alone and among others: groups of files are not the lots of a plain run."""
+    model = cluster.load_model(str(root / "student"), torch.device("cpu"))
+    random = np.random.default_rng(0)
+    frames = [random.integers(0, 256, (count, 3, 32, 32), np.uint8) for count in (1, 12, 40, 1, 2, 1, 2)]
+
+    def vectors(*lots: list[int]) -> dict[str, bytes]:
+        made: dict[str, bytes] = {}
+
+        def keep(video: Video, windows: list[NewWindow]) -> None:
+            made[video.path] = windows[0].vector.tobytes()
+
+        encoder = WindowEncoder(model.network, Cut.of(model.described), keep)
+        for lot in lots:
+            batch = Batch()
+            for k in lot:
+                batch.add(Arrived(k, Part(frames[k], True)))
+                times = np.arange(float(len(frames[k])))
+                record = VideoRecord(VideoStatus(str(k), "ok", "", len(times), float(len(times))), times=times)
+                batch.add(Decoded(k, record, 0.0))
+            encoder.take(batch)
+        return made
+
+    alone = vectors(*([k] for k in range(len(frames))))
+    assert alone == vectors([2, *range(2), *range(3, len(frames))]) == vectors([0, 1], [2, 3], [4, 5, 6])
+
+
 def test_another_model_of_the_same_name_makes_no_vectors(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = cluster.load_model
 
@@ -89,8 +124,8 @@ def test_another_model_of_the_same_name_makes_no_vectors(root: Path, monkeypatch
 
 
 def test_a_file_that_a_worker_does_not_see_is_not_missing(root: Path) -> None:
-    model = cluster.load_model(str(root / "student"), cluster.choose_device("cpu"))
-    settings = cluster.PrepareConfig(max_frames=12, image_size=32, workers=1)
+    model = cluster.load_model(str(root / "student"), torch.device("cpu"))
+    settings = PrepareConfig(max_frames=12, image_size=32, workers=1)
     work = indexing_worker(str(root / "student"), model.digest, "cpu", settings)
     with pytest.raises(ConfigError, match="does not see 1 file that the command sees") as raised:
         work([str(root / "clips/long.mp4"), str(root / "clips/elsewhere.mp4")])
