@@ -52,6 +52,9 @@ class Clock(Silent):
     def __init__(self) -> None:
         self.begun = self.up = time.perf_counter()
 
+    def warn(self, message: str) -> None:
+        print(message, flush=True)
+
     def info(self, message: str) -> None:
         if message.startswith("Ray: "):
             self.up = time.perf_counter()

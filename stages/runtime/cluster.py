@@ -109,11 +109,12 @@ def connected(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == LOCAL else {}
     try:
         _refuse_unanswered(address)
         ray.init(
-            **(own if address == LOCAL else {"address": address}),
+            address=address,  # Ray's own `local`, too: without it, a cluster that is there already is taken
+            **own,
             log_to_driver=False,
             configure_logging=False,
         )

@@ -17,7 +17,7 @@ import pytest
 from teachclip.configs.loading import dump_config
 from teachclip.errors import ConfigError, PluginError, TeachclipError
 from teachclip.stages.runtime import cluster as runtime_cluster
-from teachclip.stages.runtime.cluster import OnCluster
+from teachclip.stages.runtime.cluster import LOCAL, OnCluster, connected
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.score.stage import score
 from teachclip.stages.score.worker_part import WorkerPart
@@ -109,6 +109,13 @@ def test_no_such_cluster(config_of: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match="there is no Ray cluster to use") as raised:
         score_on_cluster(config_of(), OnCluster("127.0.0.1:1"))
     assert raised.value.where == "127.0.0.1:1"
+
+
+def test_local_is_a_cluster_of_its_own(two_nodes: Nodes) -> None:
+    """Though another one is there on this machine."""
+    with connected(LOCAL) as ray:
+        assert ray.get_runtime_context().gcs_address != two_nodes.cluster.address
+        assert [node["Resources"].get("CPU", 0) for node in ray.nodes()] == [ray.cluster_resources()["CPU"]]
 
 
 class Counting(Silent):
