@@ -168,7 +168,7 @@ def report(runs: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, float]]
     print(f"{machine()}, load {load}\n{'':34}{'seconds':>10}{'up':>8}{'rate':>12}{'to plain':>10}")
     for name, one in medians.items():
         plain = medians[f"{name.partition(': ')[0]}: plain"]["rate"]
-        print(f"{name:34}{one['seconds']:10.1f}{one['up']:8.1f}{one['rate']:12,.0f}{one['rate'] / plain:10.2f}")
+        print(f"{name:34}{one['seconds']:10.1f}{one['up']:8.1f}{one['rate']:12,.1f}{one['rate'] / plain:10.2f}")
     for stage in sorted({name.partition(": ")[0] for name in runs}):
         kinds = {one["bytes"] for name, each in runs.items() if name.startswith(stage) for one in each}
         print(f"{stage.partition(',')[0]}: {'the same bytes everywhere' if len(kinds) == 1 else 'BYTES DIFFER'}")
