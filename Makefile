@@ -5,7 +5,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BUILD := build/constraints
 # Tests of clusters, whose processes want the machine for themselves.
-CLUSTER := tests/stages/score/test_cluster.py
+CLUSTER := tests/stages/prepare/test_cluster.py tests/stages/score/test_cluster.py tests/stages/search/library/test_cluster.py
 
 # The first of these that is Python 3.12 or newer; another one by name: make setup PYTHON=/path/to/python
 PYTHONS := python3.12 python3 python3.13 python3.14 python
@@ -65,7 +65,7 @@ lint: $(STAMP)
 
 LONG := benchmarks/real.py benchmarks/sparse_labels.py benchmarks/teaching.py benchmarks/blocks_learning.py benchmarks/training.py benchmarks/rerank.py \
 	benchmarks/nothing_fits.py benchmarks/loss_gradients.py benchmarks/neighbour.py benchmarks/teachtext.py benchmarks/features.py \
-	benchmarks/small_vectors.py
+	benchmarks/small_vectors.py benchmarks/cluster.py
 bench: $(STAMP)
 	@for script in $(filter-out $(LONG),$(wildcard benchmarks/[!_]*.py)); do \
 		echo "$(BIN)/python $$script"; $(BIN)/python $$script || exit 1; done

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from rich.console import RenderableType
 from ...errors import ConfigError
 from ...plurals import counted
 from ..wording import duration, found_of_ten, size
+from .shell.cluster import Mixed, OnRay, RayOptions, on_ray, refuse_estimate
 from .shell.options import refuse_options
 from .shell.remedies import joined
 from .shell.running import AsJson, Debug, Overrides, Quiet, examples, load_config, running
@@ -41,7 +43,12 @@ Named = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="Folder of the index, by default `index`.")]
 Estimate = Annotated[bool, typer.Option("--estimate", help="Only say how many files and how long; writes nothing.")]
 Workers = Annotated[
-    int | None, typer.Option("--workers", min=0, help="Decoding processes, by default one per core; 0 is the same.")
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        help="Decoding processes, by default one per core; 0 is the same. With --ray: of each worker.",
+    ),
 ]
 Tags = Annotated[
     list[str] | None, typer.Option("--tag", metavar="NAME", help="Give these videos a tag; may be repeated.")
@@ -61,6 +68,7 @@ EXAMPLES = examples(
     "teachclip index clips/ --model openclip:ViT-B-32/openai --estimate",
     "teachclip index clips/ --tag sea --tag 2019 --untag unsorted",
     "teachclip index @files.txt --model runs/student --json --quiet",
+    "teachclip index clips/ --model runs/student --ray 10.0.0.1:6379 --ray-option num_gpus=1 --ray-option num_cpus=8",
     "teachclip index own_videos.yaml --set search.run=runs/student",
 )
 
@@ -73,6 +81,9 @@ def index(
     workers: Workers = None,
     tags: Tags = None,
     untags: Untags = None,
+    ray: OnRay = None,
+    ray_options: RayOptions = None,
+    mixed: Mixed = False,
     sets: Overrides = None,
     json: AsJson = False,
     quiet: Quiet = False,
@@ -82,11 +93,20 @@ def index(
 
     Long videos are cut into windows of 30 seconds, 15 from one to the next. Given again, only new and changed files are
     decoded; what was moved is recognised, and what is gone leaves the index. Every file gets a status and a reason, and
-    tags that searches can be limited to.
+    tags that searches can be limited to. Workers of a Ray cluster (--ray ADDRESS) decode and encode, and this process
+    puts down what they make.
     """
     config = _config(videos)
     with running("index", json, quiet, debug, config, sets) as output:
+        how = on_ray(ray, ray_options, mixed, {})
+        refuse_estimate(estimate, how)
         if config is not None:
+            if how is not None:
+                raise ConfigError(
+                    "--ray is for videos: of a configuration, frames that are there are encoded by this process",
+                    where=str(config),
+                    hint="leave --ray away; preparing the frames takes longer, and --ray can do that",
+                )
             options = {
                 "--model": model,
                 "--out": out,
@@ -109,6 +129,7 @@ def index(
                 hint="what can be chosen here: --model, --out, --workers, --tag, --untag, --estimate",
             )
         with output.waiting("loading"):
+            from ...stages.search.library.cluster import index_on_cluster
             from ...stages.search.library.estimate import estimate_videos
             from ...stages.search.library.stage import index_videos
 
@@ -121,9 +142,8 @@ def index(
             output.result(expected, *_estimated(expected, folder))
         else:
             given, taken = tags or (), untags or ()
-            result = index_videos(
-                videos, folder, model, workers=workers or 0, tags=given, untags=taken, reporter=output
-            )
+            run = index_videos if how is None else partial(index_on_cluster, how=how)
+            result = run(videos, folder, model, workers=workers or 0, tags=given, untags=taken, reporter=output)
             output.result(result, *_indexed(result, bool(given or taken)))
 
 

@@ -10,7 +10,7 @@ keeps its frames; so does one that the data no longer names, until it is pruned.
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -39,6 +39,10 @@ FOLDER = "data.videos names the folder that the video paths start from"
 AFTER_FAILURE = Remedy(
     "the machine failed, not these files; they are tried again, one at a time with", Prepare({"prepare.workers": 1})
 )
+
+
+type Make = Callable[[Sequence[ShardPlan], FrameFolder, PrepareConfig, Progress], int]
+"""What decodes the videos of shards and writes these: how many videos came out as they were before."""
 
 
 def after_timeout(config: PrepareConfig) -> Remedy:
@@ -76,12 +80,18 @@ class PrepareResult:
     freed: int = 0
 
 
-def prepare(config: Config, reporter: Reporter = Silent(), prune: bool = False) -> PrepareResult:  # noqa: B008
+def prepare(
+    config: Config,
+    reporter: Reporter = Silent(),  # noqa: B008
+    prune: bool = False,
+    make: Make | None = None,
+) -> PrepareResult:
     """Decode every video of the data set into the frame cache; run again, only what is missing.
 
     Args:
         prune: before that, remove the frames of videos that the data names in no split. Other configurations that
             share the cache lose them, too; scores stay. `estimate_frames` lists them beforehand.
+        make: what makes the shards; by default processes of this machine.
 
     Raises:
         DataError: captions that cannot be used, or no video at all that can.
@@ -105,7 +115,7 @@ def prepare(config: Config, reporter: Reporter = Silent(), prune: bool = False) 
         refuse_without_room(dataset, plans, config)
         done = len(dataset.videos) - decoded
         with reporter.progress("decode videos", len(dataset.videos), "video", done) as progress:
-            same = _make(plans, folder, config.prepare, progress)
+            same = (make or make_here)(plans, folder, config.prepare, progress)
     folder.complete()
     if given.unlabelled:
         reporter.info(usable_unlabelled(given, FrameCache.open(config.frames_folder)).told)
@@ -113,7 +123,7 @@ def prepare(config: Config, reporter: Reporter = Silent(), prune: bool = False) 
     return replace(result, renewed=renewal.renewed + same, pruned=unnamed.videos, freed=unnamed.bytes)
 
 
-def _make(plans: Sequence[ShardPlan], folder: FrameFolder, config: PrepareConfig, progress: Progress) -> int:
+def make_here(plans: Sequence[ShardPlan], folder: FrameFolder, config: PrepareConfig, progress: Progress) -> int:
     """Decode, and write each shard in the background once its videos are there; how many came out as before."""
     same = 0
     jobs = [(video.id, video.source) for plan in plans for video in plan.jobs]
@@ -126,13 +136,18 @@ def _make(plans: Sequence[ShardPlan], folder: FrameFolder, config: PrepareConfig
             records = collected[plan.number]
             records[decoded.record.status.video] = decoded.record
             if len(records) == len(plan.jobs):
-                same += _same(plan, records)
-                writer.start(partial(_write, plan, collected.pop(plan.number), folder))
+                same += as_before(plan, records)
+                writer.start(partial(write_shard, plan, collected.pop(plan.number), folder))
             progress.advance(1)
     return same
 
 
-def _write(plan: ShardPlan, decoded: dict[str, VideoRecord], folder: FrameFolder) -> None:
+def write_shard(plan: ShardPlan, decoded: Mapping[str, VideoRecord], folder: FrameFolder) -> None:
+    """Publish a shard with what was decoded for it, by id, unless nothing differs from what is there.
+
+    Raises:
+        CacheError: it cannot be written.
+    """
     if plan.old is None:
         folder.write(plan.number, [decoded[video.id] for video in plan.jobs])
         return
@@ -142,8 +157,8 @@ def _write(plan: ShardPlan, decoded: dict[str, VideoRecord], folder: FrameFolder
         folder.write(plan.number, new)
 
 
-def _same(plan: ShardPlan, decoded: dict[str, VideoRecord]) -> int:
-    """Videos that were decoded because their files were touched, and gave what they gave before."""
+def as_before(plan: ShardPlan, decoded: Mapping[str, VideoRecord]) -> int:
+    """How many videos were decoded because their files were touched, and gave what they gave before."""
     if plan.old is None:
         return 0
     return sum(

@@ -9,8 +9,9 @@ import os
 import platform
 import socket
 import time
+import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -42,8 +43,9 @@ ANSWERING = 10.0
 GROWING = 2.0
 """Seconds after which it is asked again whether the cluster has room for more workers."""
 
+_SEEN, _SHOWN = 64, 20
 _ALIKE = "workers need the folders, files and environment of this machine"
-_COMPARED = ("torch", "numpy", "open_clip_torch")
+_COMPARED = ("torch", "numpy", "open_clip_torch", "av", "decord2", "pillow", "h5py")
 type DeviceName = Literal["auto", "cpu", "cuda"]
 
 
@@ -56,11 +58,19 @@ class OnCluster:
         options: Ray's own settings of a worker (an actor's `options`): num_cpus, num_gpus, memory, resources,
             max_restarts, ...; by default one GPU where the cluster has any and one is wanted, else one CPU.
         mixed: whether workers may have other versions or another kind of device than the rest.
+
+    Raises:
+        ConfigError: so many cores or GPUs are no number.
     """
 
     address: str
     options: Mapping[str, Any] = field(default_factory=dict)
     mixed: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_cpus", "num_gpus"):
+            if not isinstance(value := self.options.get(name, 0), int | float):
+                raise ConfigError(f"Ray does not take these options of a worker: {name} is {value!r}")
 
 
 @dataclass(frozen=True)
@@ -99,11 +109,12 @@ def connected(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == LOCAL else {}
     try:
         _refuse_unanswered(address)
         ray.init(
-            **(own if address == LOCAL else {"address": address}),
+            address=address,  # Ray's own `local`, too: without it, a cluster that is there already is taken
+            **own,
             log_to_driver=False,
             configure_logging=False,
         )
@@ -133,9 +144,50 @@ def room(ray: Any, how: OnCluster, place: Place) -> int:
     return max(1, min((int(there.get(name, 0) // each) for name, each in wanted.items() if each), default=1))
 
 
+def cpus_each(how: OnCluster) -> int:
+    """How many cores a worker has for itself, at least one."""
+    return max(1, int(how.options.get("num_cpus", 1)))
+
+
 def _options(ray: Any, how: OnCluster, place: Place) -> dict[str, Any]:
     gpus = place.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
     return {**({"num_gpus": 1} if gpus else {"num_cpus": 1}), **how.options}
+
+
+@contextmanager
+def marked(folders: Iterable[object]) -> Iterator[tuple[str, ...]]:
+    """A file in each folder that nobody but those who share its disk has; none at an address, which is the same for
+    all."""
+    marks = [folder / f".workers-{uuid.uuid4().hex}" for folder in folders if isinstance(folder, Path)]
+    try:
+        for mark in marks:
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+        yield tuple(map(str, marks))
+    finally:
+        for mark in marks:
+            mark.unlink(missing_ok=True)
+
+
+def some_of(files: Sequence[Path]) -> tuple[str, ...]:
+    """Of many files a few that workers have to see, of as many folders as possible."""
+    one_each = list({file.parent: str(file) for file in files}.values())
+    return tuple(one_each[:: -(-len(one_each) // _SEEN)]) if one_each else ()
+
+
+def refuse_unseen(files: Iterable[Path]) -> None:
+    """In a worker: all files have to be there, as they are for the one who asks; so none is taken for missing.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    unseen = [str(file) for file in files if not file.exists()]
+    if unseen:
+        raise ConfigError(
+            f"{socket.gethostname()} does not see {counted(len(unseen), 'file')} that the command sees",
+            details=unseen[:_SHOWN],
+            hint=f"{_ALIKE}; what was deleted meanwhile is missing for all when the same is done again",
+        )
 
 
 def on_cluster(
@@ -174,8 +226,7 @@ class _Pool:
     ) -> None:
         self.ray, self.how, self.place, self.reporter = ray, how, place, reporter
         self.options = _options(ray, how, place)
-        cpus = max(1, int(self.options.get("num_cpus", 1)))
-        self._made = (place, make, arguments, cpus)
+        self._made = (place, make, arguments, cpus_each(how))
         self._starting: dict[Any, Any] = {}
         self._working: dict[Any, tuple[Any, int]] = {}
         self._idle: list[Any] = []

@@ -1,15 +1,23 @@
 """Clips whose frames show their own number, in many containers and codecs, and their damaged forms; who hears it."""
 
 import csv
-from collections.abc import Callable, Sequence
+import importlib.util
+import os
+import pickle
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import av
 import numpy as np
 import pytest
 from teachclip.configs.schema import Config, DataConfig, PrepareConfig
+from teachclip.stages.runtime.cluster import OnCluster, Place
 from teachclip.stages.runtime.reporting import Remembered
 
 SIDE = 96
@@ -134,3 +142,98 @@ def collection(tmp_path: Path) -> Collection:
 @pytest.fixture
 def heard() -> Remembered:
     return Remembered()
+
+
+CLUSTER = [
+    pytest.mark.extras,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: make test-extras"),
+    pytest.mark.skipif("PYTEST_XDIST_WORKER" in os.environ, reason="a cluster is tested alone: make test-extras"),
+    pytest.mark.timeout(600),
+]
+"""Marks of tests of a Ray cluster, which starts some ten processes."""
+
+
+class Nodes:
+    """A cluster on this machine, each of whose nodes is a process of its own with one CPU."""
+
+    def __init__(self, count: int) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self.nodes = [self.add() for _ in range(count)]
+
+    def add(self, **settings: Any) -> Any:
+        return self.cluster.add_node(num_cpus=1, **settings)
+
+    def kill(self, node: Any) -> None:
+        self.cluster.remove_node(node, allow_graceful=False)
+
+    def how(self, **more: Any) -> OnCluster:
+        return OnCluster(self.cluster.address, **more)
+
+
+@pytest.fixture(scope="session")
+def two_nodes() -> Iterator[Nodes]:
+    nodes = Nodes(2)
+    yield nodes
+    nodes.cluster.shutdown()
+
+
+def kill_one_that_decodes(seconds: float = 120) -> int | None:
+    """Wait for a worker of a cluster of ours whose processes decode, and kill it; its number."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for child, parents in _above().items():
+            worker = parents[0] if parents else 0
+            if os.getpid() in parents and b"--multiprocessing-fork" in _line(child) and b"_Worker" in _line(worker):
+                os.kill(worker, signal.SIGKILL)
+                return worker
+        time.sleep(0.01)
+    return None
+
+
+def _above() -> dict[int, list[int]]:
+    """Every process with those above it, nearest first."""
+    parent: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended
+            continue
+
+    def above(process: int) -> Iterator[int]:
+        while process := parent.get(process, 0):
+            yield process
+
+    return {process: list(above(process)) for process in parent}
+
+
+def _line(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], None]:
+    """`without_ray(module)`: what it has a cluster do is done here, the last task first; what crosses Ray is copied."""
+
+    def here(
+        ray: object, how: OnCluster, place: Place, make: Callable[..., Any], arguments: Any, tasks: Any, reporter: Any
+    ) -> Iterator[Any]:
+        assert [file for file in place.files if not Path(file).exists()] == []
+        work = make(*_copied(arguments))
+        for task in reversed(tasks):
+            yield _copied(work(_copied(task)))
+
+    def replace(module: ModuleType) -> None:
+        monkeypatch.setattr(module, "connected", lambda address: nullcontext())
+        monkeypatch.setattr(module, "on_cluster", here)
+        monkeypatch.setattr(module, "room", lambda *_: 2, raising=False)
+
+    return replace
+
+
+def _copied(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))  # noqa: S301

@@ -51,6 +51,19 @@ def on_ray(
     return OnCluster(address, dict(map(_option, options or ())), mixed)
 
 
+def refuse_estimate(asked: bool, how: "OnCluster | None") -> None:
+    """Refuse to estimate what a cluster takes.
+
+    Raises:
+        ConfigError: both are asked for.
+    """
+    if asked and how is not None:
+        raise ConfigError(
+            "--estimate says what this machine would take, and knows no cluster",
+            hint="leave --ray away; the time is shared by as many processes as decode on the cluster",
+        )
+
+
 def _option(text: str) -> tuple[str, object]:
     key, equals, value = text.partition("=")
     if not key or not equals:

@@ -8,6 +8,7 @@ from rich.console import RenderableType
 
 from ....plurals import counted
 from ...wording import duration, size
+from ..shell.cluster import Mixed, OnRay, RayOptions, on_ray, refuse_estimate
 from ..shell.remedies import Given
 from ..shell.running import AsJson, ConfigFile, Debug, Overrides, Quiet, examples, load_config, running
 from ..shell.tables import facts, table
@@ -35,6 +36,8 @@ EXAMPLES = examples(
     "teachclip prepare own_videos.yaml --prune --estimate",
     "teachclip prepare own_videos.yaml --set prepare.storage=jpeg --set prepare.frames=frames-jpeg",
     "teachclip prepare own_videos.yaml --json > prepared.json",
+    "teachclip prepare own_videos.yaml --ray local",
+    "teachclip prepare own_videos.yaml --ray 10.0.0.1:6379 --ray-option num_cpus=8",
 )
 
 
@@ -42,6 +45,9 @@ def prepare(
     config: ConfigFile,
     estimate: Estimate = False,
     prune: Prune = False,
+    ray: OnRay = None,
+    ray_options: RayOptions = None,
+    mixed: Mixed = False,
     sets: Overrides = None,
     json: AsJson = False,
     quiet: Quiet = False,
@@ -50,11 +56,14 @@ def prepare(
     """Decode videos into the frame cache that everything else reads.
 
     Every video gets a status (ok, short, missing, corrupt, timeout, failed) and a reason; only those that are ok are
-    used.
+    used. Workers of a Ray cluster (--ray ADDRESS) each decode shards of videos; the cache is the same.
     """
     with running("prepare", json, quiet, debug, config, sets) as output:
+        how = on_ray(ray, ray_options, mixed, {})
+        refuse_estimate(estimate, how)
         settings = load_config(config, sets or ())
         with output.waiting("loading"):
+            from ....stages.prepare.cluster import prepare_on_cluster
             from ....stages.prepare.estimate import estimate_frames as estimated
             from ....stages.prepare.stage import prepare as run
 
@@ -63,7 +72,7 @@ def prepare(
                 expected = estimated(settings, prune)
             output.result(expected, *_estimated(expected, settings, prune))
         else:
-            result = run(settings, output, prune)
+            result = run(settings, output, prune) if how is None else prepare_on_cluster(settings, how, output, prune)
             output.result(result, *_prepared(result, settings, Given(config, sets or ()), prune))
 
 

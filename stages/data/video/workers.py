@@ -9,12 +9,13 @@ import multiprocessing
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import ForkingPickler
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,13 +81,10 @@ def decode_videos(
     Raises:
         DataError: workers cannot start; decord is missing or the wrong one.
     """
-    crew = _Crew(config, partial(_whole, reader), min(config.workers or cores(), len(jobs)), "(prepare.timeout)")
-    try:
-        for decoded in crew.run(jobs, ahead):
+    with Decoders.of_videos(config, reader) as decoders:
+        for decoded in decoders.run(jobs, ahead):
             assert isinstance(decoded, Decoded)
             yield decoded
-    finally:
-        crew.end()
 
 
 def decode_in_parts(
@@ -102,11 +100,8 @@ def decode_in_parts(
     Raises:
         As `decode_videos`.
     """
-    crew = _Crew(config, reader, min(config.workers or cores(), len(jobs)), "since the last frames of it came")
-    try:
-        yield from crew.run(jobs, len(jobs))
-    finally:
-        crew.end()
+    with Decoders.in_parts(config, reader) as decoders:
+        yield from decoders.run(jobs, len(jobs))
 
 
 def _whole(
@@ -144,29 +139,52 @@ class _Worker:
         return self.process.exitcode
 
 
-class _Crew:
-    def __init__(self, config: PrepareConfig, reader: PartsReader, size: int, limited: str) -> None:
+class Decoders:
+    """The processes behind `decode_videos` and `decode_in_parts`, which stay from one list of jobs to the next.
+
+    They end with the `with` block, when a list is left unfinished, and when this process dies.
+    """
+
+    def __init__(self, config: PrepareConfig, reader: PartsReader, limited: str) -> None:
         self.config, self.reader, self.limited = config, reader, limited
         self.workers: list[_Worker] = []
+
+    @classmethod
+    def of_videos(cls, config: PrepareConfig, reader: VideoReader = read_video) -> Self:
+        """For `decode_videos`."""
+        return cls(config, partial(_whole, reader), "(prepare.timeout)")
+
+    @classmethod
+    def in_parts(cls, config: PrepareConfig, reader: PartsReader) -> Self:
+        """For `decode_in_parts`."""
+        return cls(config, reader, "since the last frames of it came")
+
+    def run(self, jobs: Sequence[tuple[str, VideoSource]], ahead: int) -> Generator[Decoded | Arrived, None, None]:
+        """What comes of `jobs` (id, source); one list at a time."""
+        self.jobs = jobs
         self.ended_badly: set[int] = set()
         self.alone: deque[int] = deque()  # jobs that wait for a turn by themselves
         self.tried_alone: set[int] = set()
-        for _ in range(size):
-            self.workers.append(_Worker(config, reader))
-
-    def run(self, jobs: Sequence[tuple[str, VideoSource]], ahead: int) -> Iterator[Decoded | Arrived]:
-        self.jobs = jobs
         self.waiting = deque(range(len(jobs)))
         unfinished = set(self.waiting)
         oldest = 0
-        while unfinished:
-            while oldest not in unfinished:
-                oldest += 1
-            self._hand_out(oldest + ahead)
-            for decoded in self._results():
-                if isinstance(decoded, Decoded):
-                    unfinished.discard(decoded.index)
-                yield decoded
+        try:
+            for worker in [worker for worker in self.workers if not worker.process.is_alive()]:
+                self.workers.remove(worker)
+                worker.kill()
+            while len(self.workers) < min(self.config.workers or cores(), len(jobs)):
+                self.workers.append(_Worker(self.config, self.reader))
+            while unfinished:
+                while oldest not in unfinished:
+                    oldest += 1
+                self._hand_out(oldest + ahead)
+                for decoded in self._results():
+                    if isinstance(decoded, Decoded):
+                        unfinished.discard(decoded.index)
+                    yield decoded
+        finally:
+            if unfinished:
+                self.end()
 
     def _hand_out(self, limit: int) -> None:
         """Give every free worker a job below `limit`; one that is to be decoded alone when all are free, to one."""
@@ -186,8 +204,15 @@ class _Crew:
         worker.give(index, (*self.jobs[index], careful))
 
     def end(self) -> None:
-        for worker in self.workers:
-            worker.kill()
+        """End the processes, whatever they do."""
+        while self.workers:
+            self.workers.pop().kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def _results(self) -> list[Decoded | Arrived]:
         """What has arrived, died or run out of time, once something has."""

@@ -2,15 +2,15 @@
 
 import os
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from ....configs.schema import Config
 from ....errors import ConfigError
-from ...runtime.cluster import OnCluster, Place, connected, on_cluster, room
+from ...runtime.cluster import OnCluster, Place, connected, marked, on_cluster, room
 from ...runtime.launch import launch
 from ...runtime.reporting import Remembered, Reporter, Silent
 from ..one_teacher import OneTeacher, together
@@ -82,13 +82,11 @@ def scoring_worker(config: Config) -> Callable[[Task], Made]:
 
 @contextmanager
 def _seen_by_workers(config: Config) -> Iterator[Place]:
-    """What workers have to see, a file among it that nobody but those who share the disk has."""
+    """What workers have to see, files among it that nobody but those who share the disks has."""
     checkpoints = (config.teacher_checkpoint(teacher) for teacher in config.score.teachers)
     files = [str(path) for path in checkpoints if path is not None and path.exists()]
-    mark = config.work / f".workers-{uuid.uuid4().hex}"
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()
-    try:
-        yield Place(os.getcwd(), (*files, str(mark)), config.score.device)
-    finally:
-        mark.unlink(missing_ok=True)
+    folders = {
+        config.work if isinstance(place, Path) else place for place in (config.frames_folder, config.score_store)
+    }
+    with marked(folders) as marks:
+        yield Place(os.getcwd(), (*files, *marks), config.score.device)

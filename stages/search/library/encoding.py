@@ -20,6 +20,8 @@ from ...runtime.device import plain_float32
 from .windows import Cut, span
 
 FRAMES_AT_ONCE = 96
+# Frames of a lot, with empty ones: of fewer, products on a CPU come out otherwise in the last bits.
+FEWEST = 16
 WINDOWS_AT_ONCE = 256
 
 type Keep = Callable[[Video, list[NewWindow]], object]
@@ -86,11 +88,13 @@ class WindowEncoder:
         """Class tokens [F, width] of each part."""
         if not parts:
             return deque()
-        frames = torch.from_numpy(np.concatenate(parts))[None].to(self.device)
+        lengths = [len(part) for part in parts]
+        empty = np.zeros((max(0, FEWEST - sum(lengths)), *parts[0].shape[1:]), np.uint8)
+        frames = torch.from_numpy(np.concatenate([*parts, empty]))[None].to(self.device)
         mask = torch.ones(frames.shape[:2], dtype=torch.bool, device=self.device)
-        self.frames += frames.shape[1]
+        self.frames += sum(lengths)
         tokens = self.network.class_tokens(frames, mask)[0]
-        return deque(torch.split(tokens, [len(part) for part in parts]))
+        return deque(torch.split(tokens[: sum(lengths)], lengths))
 
     def _finish(self, record: VideoRecord, parts: list[Tensor]) -> None:
         status, stamp = record.status, record.stamp

@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,26 +11,30 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ....cache.frames.record import FileStamp, VideoStatus
-from ....cache.library.rows import UNKNOWN, Known, Model, Video
+from ....cache.library.rows import UNKNOWN, Known, NewWindow, Video
 from ....cache.library.tags import tags_of
 from ....cache.library.writer import LibraryWriter
+from ....configs.schema import PrepareConfig
 from ....plurals import counted
 from ...data.video.content import read_again
 from ...data.video.decode import READER
-from ...data.video.workers import decode_in_parts, decode_videos
-from ...models.common.network import VideoTextNetwork
+from ...data.video.workers import Arrived, Decoded, decode_in_parts, decode_videos
 from ...runtime.background import BackgroundWriter
 from ...runtime.device import choose_device, tell_device
-from ...runtime.reporting import Progress, Reporter, Silent
-from .encoding import FRAMES_AT_ONCE, Batch, WindowEncoder
+from ...runtime.reporting import Reporter, Silent
+from .encoding import FRAMES_AT_ONCE, Batch, Keep, WindowEncoder
 from .files import File, Found, find_files, total_size
-from .models import DeviceName, decoding, load_model, model_of
+from .models import DeviceName, VideoModel, decoding, load_model, model_of
 from .plan import Plan, needs_windows, plan_files
 from .reading import read_windows
 from .windows import Cut
 
 SHOWN = 20
 HELD = 5.0  # seconds that a finished video waits for others to be encoded with
+
+
+type Encode = Callable[[Sequence[File], VideoModel, PrepareConfig, Keep], object]
+"""What decodes files, and hands each with its windows to the last argument, in any order."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def index_videos(
     untags: Sequence[str] = (),
     reporter: Reporter | None = None,
     stdin: BinaryIO | None = None,
+    encode: Encode | None = None,
 ) -> VideosIndexed:
     """Bring a library up to date with files: no captions and no configuration are needed.
 
@@ -96,6 +101,7 @@ def index_videos(
         workers: decoding processes, 0 for one a core.
         tags, untags: given to and taken from every file that is meant.
         stdin: what `-` reads.
+        encode: what decodes and encodes; by default this process, on `device`.
 
     Raises:
         DataError: there is no video, or a name means nothing; no model is named and the library has none;
@@ -106,11 +112,12 @@ def index_videos(
     reporter, begun = reporter or Silent(), time.perf_counter()
     add, remove = tags_of(tags, untags)
     found = find_files(videos, stdin)
-    tell_device(on := choose_device(device), reporter)
+    on = choose_device(device)
+    if encode is None:
+        tell_device(on, reporter)
     found.tell(reporter)
-    loaded = load_model(model or model_of(folder), on)
-    run = _Run(loaded.network, loaded.described, workers, reporter)
-    with LibraryWriter.claim(folder, run.model) as writer:
+    run = _Run(load_model(model or model_of(folder), on), workers, reporter, encode or encode_here)
+    with LibraryWriter.claim(folder, run.described) as writer:
         if writer.network_disk:
             reporter.info(f"{folder} is on a {writer.network_disk} disk: searches wait while a video is put down")
         writer.add_roots(found.roots)
@@ -136,14 +143,15 @@ class _Run:
         done: counts of what was done.
     """
 
-    network: VideoTextNetwork
-    model: Model
+    model: VideoModel
     workers: int
     reporter: Reporter
+    encode: Encode
     done: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self._config = decoding(self.network, self.workers)
+        self.described = self.model.described
+        self._config = decoding(self.model.network, self.workers)
 
     def bring_up_to_date(self, found: Found, writer: LibraryWriter) -> None:
         plan = plan_files(found, writer.known())
@@ -220,28 +228,15 @@ class _Run:
 
     def _decode(self, files: Sequence[File], writer: LibraryWriter) -> None:
         self.reporter.info(f"{counted(len(files), 'video')} to be decoded, {total_size(files) / 1e9:.2f} GB")
-        cut = Cut.of(self.model)
-        encoder = WindowEncoder(self.network, cut, writer.keep)
-        jobs = [(file.path, Path(file.path)) for file in files]
-        with (
-            self.reporter.progress("index videos", len(files), "video") as progress,
-            BackgroundWriter("encode-windows") as work,
-            closing(decode_in_parts(jobs, self._config, partial(read_windows, cut))) as results,
-        ):
-            batch, begun = Batch(), time.monotonic()
-            for event in results:
-                batch.add(event)
-                waits = batch.finished and time.monotonic() - begun > HELD
-                if batch.frames >= FRAMES_AT_ONCE or waits:
-                    work.start(partial(self._encode, encoder, batch, progress))
-                    batch, begun = Batch(), time.monotonic()
-            work.start(partial(self._encode, encoder, batch, progress))
-        self.done["decoded"], self.done["windows"] = len(files), encoder.windows
+        with self.reporter.progress("index videos", len(files), "video") as progress:
 
-    def _encode(self, encoder: WindowEncoder, batch: Batch, progress: Progress) -> None:
-        finished = encoder.take(batch)
-        if finished:
-            progress.advance(finished, windows=encoder.windows)
+            def keep(video: Video, windows: Sequence[NewWindow]) -> None:
+                writer.keep(video, windows)
+                self.done["decoded"] += 1
+                self.done["windows"] += len(windows)
+                progress.advance(1, windows=self.done["windows"])
+
+            self.encode(files, self.model, self._config, keep)
 
     def result(
         self, found: Found, known: dict[str, Known], folder: Path, seconds: float, recall: float | None
@@ -250,8 +245,8 @@ class _Run:
         left_out = sorted((video for video in own if video.status != "ok"), key=lambda one: one.status != "failed")
         return VideosIndexed(
             index=str(folder),
-            model=self.model.name,
-            width=self.model.width,
+            model=self.described.name,
+            width=self.described.width,
             files=len(found.files),
             counts=dict(Counter(video.status for video in own)),
             decoded=self.done["decoded"],
@@ -269,6 +264,26 @@ class _Run:
             tags_removed=self.done["untagged"],
             recall=recall,
         )
+
+
+def encode_here(files: Sequence[File], model: VideoModel, config: PrepareConfig, keep: Keep) -> None:
+    """Decode files by processes, and encode what comes in this one."""
+    cut = Cut.of(model.described)
+    jobs = [(file.path, Path(file.path)) for file in files]
+    encode_arriving(decode_in_parts(jobs, config, partial(read_windows, cut)), WindowEncoder(model.network, cut, keep))
+
+
+def encode_arriving(results: Generator[Arrived | Decoded, None, None], encoder: WindowEncoder) -> None:
+    """Encode what comes from decoders in lots, while the next comes; they are closed at the end."""
+    with BackgroundWriter("encode-windows") as work, closing(results):
+        batch, begun = Batch(), time.monotonic()
+        for event in results:
+            batch.add(event)
+            waits = batch.finished and time.monotonic() - begun > HELD
+            if batch.frames >= FRAMES_AT_ONCE or waits:
+                work.start(partial(encoder.take, batch))
+                batch, begun = Batch(), time.monotonic()
+        work.start(partial(encoder.take, batch))
 
 
 def _status(video: Video) -> VideoStatus:

@@ -141,6 +141,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
 
     stand_in("pipeline.demo.chain.run_demo", SHOWN)
     stand_in("stages.prepare.stage.prepare", PREPARED)
+    stand_in("stages.prepare.cluster.prepare_on_cluster", PREPARED)
     stand_in("stages.prepare.estimate.estimate_frames", ESTIMATED)
     stand_in("stages.data.check.check_data", CHECKED)
     stand_in("stages.score.workers.processes.score_by_processes", SCORED)
@@ -153,6 +154,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[Any, ...]]]
     stand_in("stages.search.index_search.search_index", IN_INDEX)
     stand_in("stages.search.index.index", VECTORS)
     stand_in("stages.search.library.stage.index_videos", INDEXED)
+    stand_in("stages.search.library.cluster.index_on_cluster", INDEXED)
     stand_in("stages.search.library.estimate.estimate_videos", INDEX_ESTIMATED)
     stand_in("stages.search.export.stage.export_index", EXPORTED)
     stand_in("stages.models.exported.export.export_model", EXPORTED_MODEL)
@@ -194,6 +196,7 @@ def test_example(command: str, invoke: Invoke, stages: list[tuple[str, tuple[Any
     assert result.stdout
     if "--json" in words:
         json.loads(result.stdout)
+    assert any(name.endswith("_on_cluster") for name, _ in stages) == ("--ray" in words)
     if words[0] == "index" and not words[1].endswith(".yaml"):
         (_, (videos, out, model)) = stages[-1]
         assert videos == [word for word in words[1:] if word in ("clips/", "holidays/*.mkv", "@files.txt")]

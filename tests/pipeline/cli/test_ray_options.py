@@ -28,6 +28,10 @@ def test_options_reach_ray_as_what_they_are() -> None:
         (["--ray", "local", "--devices", "2"], "--devices and --ray each share out the work"),
         (["--ray", "local", "--ray-option", "num_cpus"], "this is no KEY=VALUE"),
         (["--ray", "local", "--ray-option", "resources={a"], "its value cannot be read"),
+        (
+            ["--ray", "local", "--ray-option", "num_cpus=all"],
+            "Ray does not take these options of a worker: num_cpus is",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_said_in_a_line(invoke: Invoke, folder: Path, words: list[str], said: str) -> None:
@@ -38,9 +42,32 @@ def test_what_makes_no_sense_is_said_in_a_line(invoke: Invoke, folder: Path, wor
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["prepare", "own.yaml", "--mixed"], "--mixed is for --ray, which is not given"),
+        (["prepare", "own.yaml", "--ray", "local", "--estimate"], "--estimate says what this machine would take"),
+        (["index", "clips", "--ray-option", "num_cpus=1"], "--ray-option is for --ray, which is not given"),
+        (["index", "clips", "--ray", "local", "--estimate"], "--estimate says what this machine would take"),
+        (["index", "own.yaml", "--ray", "local"], "--ray is for videos: of a configuration, frames that are there"),
+    ],
+)
+def test_where_a_cluster_is_of_no_use_is_said_in_a_line(
+    invoke: Invoke, folder: Path, words: list[str], said: str
+) -> None:
+    (folder / "own.yaml").write_text("work: work\n")
+    result = invoke(*words)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert not (folder / "work").exists()
+    assert not (folder / "index").exists()
+
+
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="ray is installed")
-def test_without_ray_the_extra_is_named(invoke: Invoke, folder: Path) -> None:
+@pytest.mark.parametrize("words", [["score", "own.yaml"], ["prepare", "own.yaml"], ["index", "clips", "--model", "x"]])
+def test_without_ray_the_extra_is_named(invoke: Invoke, folder: Path, words: list[str]) -> None:
     (folder / "own.yaml").write_text("score: {teachers: [{name: x, checkpoint: x.pt}]}\n")
-    result = invoke("score", "own.yaml", "--ray", "local")
+    result = invoke(*words, "--ray", "local")
     assert result.exit_code == 2
     assert "pip install 'teachclip[ray]'" in " ".join(result.stderr.split())

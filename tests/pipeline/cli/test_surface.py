@@ -16,17 +16,21 @@ type Invoke = Callable[..., Result]
 
 COMMON = {"--json", "--quiet", "--debug", "--help"}
 CONFIGURED = {"CONFIG", "--set", *COMMON}
+ON_RAY = {"--ray", "--ray-option", "--mixed"}
 SURFACE = {
     "": {"--version", "--install-completion", "--show-completion", "--help"},
     "docs": {"[PAGE]", *COMMON},
     "demo": {"FOLDER", *COMMON},
-    "prepare": {"--estimate", "--prune", *CONFIGURED},
+    "prepare": {"--estimate", "--prune", *ON_RAY, *CONFIGURED},
     "features": {"--estimate", "--info", "--verify", *CONFIGURED},
-    "score": {"--shard", "--devices", "--ray", "--ray-option", "--mixed", *CONFIGURED},
+    "score": {"--shard", "--devices", *ON_RAY, *CONFIGURED},
     "denoise": CONFIGURED,
     "train": {"--accept", *CONFIGURED},
     "evaluate": {"--on", "--run", *CONFIGURED},
-    "index": {"VIDEOS...", "--model", "--out", "--estimate", "--workers", "--tag", "--untag", "--set", *COMMON},
+    "index": {
+        *("VIDEOS...", "--model", "--out", "--estimate", "--workers", "--tag", "--untag", "--set", *ON_RAY),
+        *COMMON,
+    },
     "search": {
         *("INDEX|CONFIG", "[QUERY]...", "--top", "--under", "--tag", "--windows", "--like", "--model", "--rerank"),
         *("--set", *COMMON),

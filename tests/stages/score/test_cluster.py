@@ -3,14 +3,13 @@
 Runs alone, as Ray starts some ten processes: `make test-extras`.
 """
 
-import importlib.util
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,47 +17,17 @@ import pytest
 from teachclip.configs.loading import dump_config
 from teachclip.errors import ConfigError, PluginError, TeachclipError
 from teachclip.stages.runtime import cluster as runtime_cluster
-from teachclip.stages.runtime.cluster import OnCluster
+from teachclip.stages.runtime.cluster import LOCAL, OnCluster, connected
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.score.stage import score
 from teachclip.stages.score.worker_part import WorkerPart
 from teachclip.stages.score.workers import cluster
 from teachclip.stages.score.workers.cluster import score_on_cluster
 
+from ..conftest import CLUSTER, Nodes
 from .conftest import done, loaded_by, tree
 
-pytestmark = [
-    pytest.mark.extras,
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: make test-extras"),
-    pytest.mark.skipif("PYTEST_XDIST_WORKER" in os.environ, reason="a cluster is tested alone: make test-extras"),
-    pytest.mark.timeout(600),
-]
-
-
-class Nodes:
-    """A cluster on this machine, each of whose nodes is a process of its own with one CPU."""
-
-    def __init__(self, count: int) -> None:
-        from ray.cluster_utils import Cluster
-
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        self.nodes = [self.add() for _ in range(count)]
-
-    def add(self, **settings: Any) -> Any:
-        return self.cluster.add_node(num_cpus=1, **settings)
-
-    def kill(self, node: Any) -> None:
-        self.cluster.remove_node(node, allow_graceful=False)
-
-    def how(self, **more: Any) -> OnCluster:
-        return OnCluster(self.cluster.address, **more)
-
-
-@pytest.fixture(scope="module")
-def two_nodes() -> Iterator[Nodes]:
-    nodes = Nodes(2)
-    yield nodes
-    nodes.cluster.shutdown()
+pytestmark = CLUSTER
 
 
 def test_workers_make_the_store_of_one_process(
@@ -140,6 +109,13 @@ def test_no_such_cluster(config_of: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match="there is no Ray cluster to use") as raised:
         score_on_cluster(config_of(), OnCluster("127.0.0.1:1"))
     assert raised.value.where == "127.0.0.1:1"
+
+
+def test_local_is_a_cluster_of_its_own(two_nodes: Nodes) -> None:
+    """Though another one is there on this machine."""
+    with connected(LOCAL) as ray:
+        assert ray.get_runtime_context().gcs_address != two_nodes.cluster.address
+        assert [node["Resources"].get("CPU", 0) for node in ray.nodes()] == [ray.cluster_resources()["CPU"]]
 
 
 class Counting(Silent):

@@ -13,7 +13,7 @@ import pytest
 from teachclip.configs.schema import PrepareConfig
 from teachclip.errors import DataError
 from teachclip.stages.data.video import workers as decode
-from teachclip.stages.data.video.workers import Decoded, decode_videos
+from teachclip.stages.data.video.workers import Decoded, Decoders, decode_videos
 
 CONFIG = PrepareConfig(image_size=32, max_frames=2, workers=2, timeout=3.0)
 SPAWNED = Path(__file__).parent / "spawned" / "readers_for_tests.py"
@@ -45,6 +45,36 @@ def test_a_hung_or_crashed_decoder_costs_its_one_video(
     assert stamps["hang.mp4"] == (tmp_path / "hang.mp4").stat().st_size
     assert results[1].seconds >= 3
     assert capfd.readouterr() == ("", "")
+
+
+def test_processes_stay_from_list_to_list(
+    tmp_path: Path, spawned: Callable[[str], Any], numbered: Any, encode: Any
+) -> None:
+    """What happened to the videos of one list is forgotten; a process that has died meanwhile is replaced."""
+    names = ["a.mp4", "exit.mp4", "b.mp4"]
+    jobs = jobs_of(tmp_path, names, encode, numbered)
+    with Decoders.of_videos(CONFIG.model_copy(update={"timeout": 900.0}), spawned("misbehave")) as decoders:
+
+        def statuses(*chosen: tuple[str, Path]) -> list[str]:
+            found = {each.index: each for each in decoders.run(chosen, 9) if isinstance(each, Decoded)}
+            return [found[k].record.status.status for k in range(len(chosen))]
+
+        assert statuses(jobs[0]) == ["ok"]
+        assert len(decoders.workers) == 1
+        assert statuses(jobs[1], jobs[0]) == ["corrupt", "ok"]
+        assert statuses(jobs[1]) == ["corrupt"]
+        assert len(decoders.workers) == 2
+        os.kill(decoders.workers[0].process.pid, signal.SIGKILL)
+        decoders.workers[0].process.join()
+        assert statuses(jobs[2], jobs[0]) == ["ok", "ok"]
+        processes = [worker.process for worker in decoders.workers]
+        assert statuses(jobs[0], jobs[2]) == ["ok", "ok"]
+        assert [worker.process for worker in decoders.workers] == processes
+        left = decoders.run([("hang.mp4", tmp_path / "a.mp4"), jobs[0]], 9)
+        assert next(left).index == 1
+        left.close()
+        assert decoders.workers == []
+        assert not any(process.is_alive() for process in processes)
 
 
 def test_damaged_videos_leave_the_terminal_clean(

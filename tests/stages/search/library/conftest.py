@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,14 @@ def root(indexed_once: tuple[Path, VideosIndexed], tmp_path: Path) -> Path:
 def index(root: Path) -> Index:
     """`index("folder", model=...)`; by default the clips with `student`."""
     return lambda *words, **options: run_index(root, *words, **options)
+
+
+def rows(folder: Path) -> list[tuple[Any, ...]]:
+    """All that is known of videos and their windows, with the bytes of vectors; numbers of rows apart."""
+    query = (
+        "SELECT v.path, v.size, v.mtime_ns, v.blake2b, v.duration, v.status, v.reason, v.reader, "
+        "w.start, w.stop, w.times, w.weights, w.vector, f.vectors FROM videos v "
+        "LEFT JOIN windows w ON w.video = v.id LEFT JOIN frames f ON f.window = w.id ORDER BY v.path, w.start"
+    )
+    with closing(sqlite3.connect(folder / "index.sqlite")) as connection:
+        return connection.execute(query).fetchall()
