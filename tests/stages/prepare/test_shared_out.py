@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from teachclip.cache.storage.locations import location_of
 from teachclip.configs.schema import Config
 from teachclip.errors import CacheError, ConfigError, DataError
 from teachclip.stages.prepare import cluster
@@ -87,6 +88,22 @@ def test_what_came_changed_and_went_since(mixed: Any) -> None:
     assert (expected.decoded, expected.renewed, expected.pruned) == (3, 1, ("c.mp4",))
     assert told(prepare_on_cluster(shared, HOW, prune=True)) == told(expected)
     assert files(shared) == files(plain)
+
+
+def test_at_an_address_workers_need_no_common_disk(mixed: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, shared, seen = mixed.config(), mixed.config(frames=f"{bucket.url}/frames"), list[str]()
+    expected, given_out = prepare(plain), cluster.on_cluster
+
+    def look(*given: Any) -> Any:
+        seen.extend(given[2].files)
+        return given_out(*given)
+
+    monkeypatch.setattr(cluster, "on_cluster", look)
+    assert told(prepare_on_cluster(shared, HOW)) == told(expected)
+    assert {Path(file).parent for file in seen} == {mixed.videos, mixed.videos / "sub"}
+    place = location_of(f"{bucket.url}/frames")
+    assert {name: (place / name).read() for name in place.files()} == files(plain)
+    assert prepare_on_cluster(shared, HOW).decoded == 0
 
 
 def tasks_of(config: Config, monkeypatch: pytest.MonkeyPatch) -> list[Task]:
