@@ -85,7 +85,8 @@ def _write_int8(tower: Tower, program: ExportedProgram, path: Path, about: Mappi
     with TemporaryDirectory(dir=path.parent) as folder, _quiet(""):  # advises to optimise first, for other models
         whole = Path(folder) / path.name
         _write_onnx(tower, program, whole, about)
-        quantize_dynamic(whole, path, use_external_data_format=_size(program) > ONE_FILE)
+        # Of 7 bits: processors without instructions for int8 add up products in 16 bits, and 8 would overflow.
+        quantize_dynamic(whole, path, reduce_range=True, use_external_data_format=_size(program) > ONE_FILE)
 
 
 def _size(program: ExportedProgram) -> int:

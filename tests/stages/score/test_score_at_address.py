@@ -1,6 +1,7 @@
 """Scores written to an address: byte for byte those of a folder, with the same promises."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,9 @@ def in_folder(store: Path) -> dict[str, bytes]:
     """The bytes of every file, by its path; temporary ones do not count."""
     files = {str(path.relative_to(store)): path for path in store.rglob("*") if path.is_file()}
     return {name: path.read_bytes() for name, path in files.items() if ".tmp-" not in name}
+
+
+slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
 @pytest.fixture
@@ -131,7 +135,7 @@ def test_a_store_that_is_not_ours_is_left_alone(at_address: Any, bucket: Any) ->
 # Kills
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [slow(1), 2])
 def test_a_store_whose_workers_were_killed_is_finished_as_if_they_had_not(
     scored_by_processes: Any, new_world: Any, bucket: Any, whole: dict[str, bytes], workers: int
 ) -> None:
@@ -143,6 +147,7 @@ def test_a_store_whose_workers_were_killed_is_finished_as_if_they_had_not(
     assert stored(bucket) == whole
 
 
+@pytest.mark.slow
 def test_two_workers_at_once_make_the_store_of_one(
     scored_by_processes: Any, new_world: Any, bucket: Any, whole: dict[str, bytes]
 ) -> None:
@@ -190,7 +195,7 @@ def test_no_bucket_and_no_permission_are_told(
         score(process.config_of(root, store="https://host/scores.zarr"))
 
 
-@pytest.mark.parametrize("fault", ["gone", 503, 403, "lost"])
+@pytest.mark.parametrize("fault", ["gone", *map(slow, (503, 403, "lost"))])
 def test_a_server_that_fails_midway_costs_nothing_that_is_finished(
     at_address: Any, bucket: Any, relay: Any, whole: dict[str, bytes], fault: str | int
 ) -> None:
@@ -212,7 +217,7 @@ def test_a_server_that_fails_midway_costs_nothing_that_is_finished(
     assert stored(bucket) == whole
 
 
-@pytest.mark.parametrize("fault", ["short", 503, 409, "lost"])
+@pytest.mark.parametrize("fault", [409, "lost", *map(slow, ("short", 503))])
 def test_a_server_that_fails_now_and_then_is_asked_again(
     at_address: Any, bucket: Any, relay: Any, whole: dict[str, bytes], fault: str | int
 ) -> None:

@@ -1,15 +1,10 @@
-"""Training reads cached scores at an address as it reads them from a folder; scoring there is refused."""
+"""Training reads cached scores at an address as it reads them from a folder."""
 
 import json
 from typing import Any
 
-import pytest
-from teachclip.errors import CacheError
-from teachclip.remedies import ExportScores
 from teachclip.stages.labels.denoise import denoise
 from teachclip.stages.runtime.reporting import Silent
-from teachclip.stages.score.estimate import estimate_scores
-from teachclip.stages.score.stage import score
 from teachclip.stages.train.stage import train
 
 
@@ -27,11 +22,3 @@ def test_a_student_learns_from_scores_at_an_address(world: Any, bucket: Any) -> 
     assert any(losses[0])
     config = world.config(score={"store": url}, denoise={"mask": "address.json", "teachers": ["xclip"]})
     denoise(config, Silent())
-
-
-def test_scores_are_made_in_a_folder(world: Any) -> None:
-    config = world.config(score={"store": "s3://bucket-one/scores.zarr"})
-    for run in (lambda: score(config), lambda: estimate_scores(config)):
-        with pytest.raises(CacheError, match="an address, but scores are written to a folder") as caught:
-            run()
-        assert caught.value.hint.action == ExportScores()
