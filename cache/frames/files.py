@@ -14,7 +14,7 @@ SHARD = re.compile(r"\d{5,12}\.h5")
 
 
 def place_of(where: str | Location) -> Location:
-    """The folder or address of a cache.
+    """The folder or address of a cache; a folder's name need not be UTF-8, as HDF5 opens it and not TensorStore.
 
     Raises:
         CacheError: an address that is none.

@@ -352,5 +352,7 @@ def test_the_process_finds_what_the_program_finds(
     made = make_store()
     monkeypatch.syspath_prepend(tmp_path)
     with LabelProcess([made.cache.reader(made.texts, made.videos)]) as process:
-        environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
-    assert any(line.startswith(f"PYTHONPATH={tmp_path}".encode()) for line in environment)
+        told = Path(f"/proc/{process.pid}/environ")
+        while not (environment := told.read_bytes()):  # for a moment, between two programs, a process has none
+            time.sleep(0.01)
+    assert any(line.startswith(f"PYTHONPATH={tmp_path}".encode()) for line in environment.split(b"\0"))
