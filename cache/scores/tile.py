@@ -266,7 +266,6 @@ def create_tile(folder: Location, teacher: TeacherFacts, contents: TileContents,
     hashes = {file: digest(data).hex() for file, data in files.items()}
     files[METADATA] = group({**spec.attributes(), "teacher": teacher.digest, "files": hashes})
     publish_folder(folder, files, folders=("done",))
-    tile = Tile(folder, teacher)
     if read_file(folder / METADATA) != files[METADATA]:
         raise CacheError("there is a tile of this name with other contents", where=str(folder))
-    return tile
+    return Tile(folder, teacher)

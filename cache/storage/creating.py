@@ -13,7 +13,7 @@ def put(file: Remote, data: bytes, stands: Callable[[bytes], bool] = lambda othe
     """Make a file unless there is one; what lies there then, read back.
 
     Of several writers, the first makes it, and the others find his. Other bytes are replaced, if they still are those
-    that were looked at, unless they may stand.
+    that were looked at, unless they may stand; and are put back where they may stand by then.
 
     Args:
         file: where.
@@ -33,9 +33,17 @@ def put(file: Remote, data: bytes, stands: Callable[[bytes], bool] = lambda othe
         there = lying(file, len(data))
         if there == data or (there is not None and stands(there)):
             return there
-        if stamp is not None and there is not None:
-            file.replace(data, stamp)
+        if stamp is not None and there is not None and file.replace(data, stamp) and stands(there):
+            _take_back(file, data, there)
+            return there
     raise not_back(file)
+
+
+def _take_back(file: Remote, data: bytes, before: bytes) -> None:
+    """Put what lay there before back over `data`, unless somebody else has written since."""
+    stamp = file.stamp()
+    if stamp is not None and lying(file, len(data)) == data:
+        file.replace(before, stamp)
 
 
 def not_back(file: Remote) -> CacheError:
@@ -60,17 +68,21 @@ def create_folder(path: Remote, files: Mapping[str, bytes]) -> bool:
     """Make a folder of these files, the last one last: with it, the folder is there. False when there was one already.
 
     What a killed writer left, whose last file never came, is written over. Two who make the same at once help each
-    other; of two who make something else under one name, the first has it. The other stops as soon as he sees that,
-    and what he wrote over by then, the first puts right.
+    other; of two who make something else under one name, the first has it. The other stops as soon as he sees that.
+    What he wrote over by then, the first puts right, and he himself what he wrote over since: only one who is killed
+    in between, within a request, leaves a folder that is damaged.
     """
     *others, last = files
+
+    def taken(other: bytes) -> bool:
+        return lying(path / last, len(files[last])) not in (None, files[last])
 
     def put_all(stands: Callable[[bytes], bool]) -> None:
         at_once(path, lambda name: put(path / name, files[name], stands), others)
 
     if (path / last).exists():
         return False
-    put_all(lambda other: (path / last).exists())
+    put_all(taken)
     made = (path / last).create(files[last])
     if lying(path / last, len(files[last])) == files[last]:
         put_all(lambda other: False)

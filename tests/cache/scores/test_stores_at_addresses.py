@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,28 @@ def test_of_several_who_make_something_else_under_one_name_one_has_it_whole(buck
         tile = next(tile for tile in ScoreStore.open(url).teacher("tiny").tiles if tile.name == name)
         assert set(tile.video_digests.ravel()) == {winner}
     assert Check(url, full=True).run().findings == ()
+
+
+def test_who_writes_over_what_another_has_just_finished_puts_it_back(bucket, killed_at, monkeypatch) -> None:
+    """Asked a moment before, the tile was not there, and the files were those of somebody who had been killed."""
+    url = f"{bucket.url}/s.zarr"
+    cache = ScoreStore.create(url).create_teacher("tiny", **TINY)
+    assert killed_at(13, lambda: cache.create_tile("dense", of_tile(0), 2))  # all but the last
+    replace, once, finished = locations.Remote.replace, Lock(), list[bool]()
+
+    def late(self: locations.Remote, data: bytes, stamp: bytes) -> bool:
+        with once:
+            if not finished:
+                finished.append(True)
+                cache.create_tile("dense", of_tile(0), 2)
+        return replace(self, data, stamp)
+
+    with monkeypatch.context() as patched, pytest.raises(CacheError, match="a tile of this name with other contents"):
+        patched.setattr(locations.Remote, "replace", late)
+        cache.create_tile("dense", of_tile(1), 2)
+    assert finished
+    assert Check(url, full=True).run().findings == ()
+    assert set(ScoreStore.open(url).teacher("tiny").tiles[0].video_digests.ravel()) == {0}
 
 
 def test_a_tile_that_is_half_gone_is_damaged_where_it_had_shards(put, bucket) -> None:
