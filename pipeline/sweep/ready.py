@@ -5,10 +5,12 @@ from pathlib import Path
 
 from ...cache.frames.cache import FrameCache
 from ...cache.scores.store import ScoreStore, store_there
-from ...configs.schema import Config
+from ...configs.schema import Config, TeacherConfig
 from ...errors import CacheError, CheckpointError, ConfigError, TeachclipError
 from ...remedies import Remedy, Score
+from ...stages.data.views import View, network_experts, texts_of
 from ...stages.evaluate.one_model import measured_split
+from ...stages.labels.teacher_view import teacher_experts
 from ...stages.models.checkpoints.files import checkpoint_file
 from ...stages.runtime.reporting import Silent
 from ...stages.train.training_data import open_training_data
@@ -93,10 +95,18 @@ def _unmeasurable(run: SweepRun) -> TeachclipError | None:
     try:
         if not (file := checkpoint_file(path)).is_file():
             return CheckpointError(f"the checkpoint of {run.teacher} is not there: {file}")
-        measured_split(run.config, FrameCache.open(run.config.frames_folder))
+        measured_split(run.config, _seen_by(run.config, settings))
     except TeachclipError as error:
         return error
     return None
+
+
+def _seen_by(config: Config, teacher: TeacherConfig) -> View:
+    """What a teacher sees where `evaluate` measures it."""
+    experts = teacher_experts(config, teacher)
+    if experts is None:
+        return FrameCache.open(config.frames_folder)
+    return network_experts(config, experts, texts_of(config), config.evaluate.text)
 
 
 def _unready(config: Config) -> TeachclipError | None:

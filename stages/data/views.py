@@ -73,13 +73,18 @@ type View = FrameCache | ExpertView
 """What networks see: frames, or features of experts."""
 
 
-def network_experts(config: Config, experts: ExpertsConfig, words: WordSet) -> ExpertView:
+def network_experts(config: Config, experts: ExpertsConfig, dataset: Dataset, encoder: str | None = None) -> ExpertView:
     """What a network on experts sees, of videos whose captions have words.
+
+    Args:
+        dataset: whose captions they are, as `texts_of` gives it.
+        encoder: whose words they have, where the network does not say.
 
     Raises:
         CacheError: features have not been made, or are damaged.
         ConfigError: there is no such expert, or one is of another width than the network takes; names them.
     """
+    words = open_words(config, experts, dataset, encoder)
     view = ExpertView.open(config, {name: each.tokens for name, each in experts.modalities.items()}, set(words.usable))
     wrong = [
         f"{name}: {cache.width} numbers, and the network takes {experts.modalities[name].width}"
@@ -117,7 +122,7 @@ def student_view(config: Config, dataset: Dataset) -> View:
     network = config.train.network
     if not network.on_experts:
         return FrameCache.open(config.frames_folder)
-    return network_experts(config, network.experts, open_words(config, network.experts, dataset))
+    return network_experts(config, network.experts, dataset)
 
 
 def view_identity(view: View) -> dict[str, JSON]:

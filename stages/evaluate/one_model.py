@@ -139,8 +139,7 @@ class OneModel:
     def _view(self, of: Config) -> View:
         """What the network sees of a test set."""
         if not isinstance(self.network, VideoTextNetwork):
-            experts = self.network.config.experts
-            return network_experts(of, experts, open_words(of, experts, texts_of(of), self.settings.text))
+            return network_experts(of, self.network.config.experts, texts_of(of), self.settings.text)
         frames = FrameCache.open(of.frames_folder)
         check_fits(self.network, frames, of.frames_folder)
         return frames

@@ -34,7 +34,7 @@ def teacher_view(config: Config, teacher: TeacherConfig, students: View, dataset
     experts = teacher_experts(config, teacher)
     if experts is None:
         return teacher_frames(config, teacher, students)
-    return network_experts(config, experts, open_words(config, experts, dataset, teacher.text))
+    return network_experts(config, experts, dataset, teacher.text)
 
 
 def teacher_words(

@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from teachclip import load
 from teachclip.cache.scores.store import ScoreStore
 from teachclip.cache.storage.identity import text_digest
+from teachclip.configs.loading import dump_config
 from teachclip.configs.schema import Config, DenoiseConfig
+from teachclip.configs.sweeps import load_sweep
 from teachclip.errors import CacheMismatchError, CheckpointError, ConfigError
+from teachclip.pipeline.sweep.plan import plan_sweep
+from teachclip.pipeline.sweep.run import run_sweep
 from teachclip.stages.data.usable_split import usable_split
 from teachclip.stages.data.views import ExpertView, student_view, texts_of
 from teachclip.stages.evaluate.measured import Measurer
@@ -198,6 +203,17 @@ def test_evaluation_by_teachtexts_protocol(taught: Config) -> None:
     merged = _evaluated(taught, captions="mean")
     assert (merged.t2v["queries"], merged.v2t["queries"]) == (4, 4)
     assert merged.t2v["r5"] == 100.0
+
+
+def test_a_sweep_measures_a_teacher_that_sees_no_frames(taught: Config, base: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(dump_config(taught))
+    rows = [{"label": "CE", "teacher": "ce-w2v"}, {"label": "gone", "teacher": "gone"}]
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"base": "base.yaml", "runs": rows}))
+    sweep = load_sweep(tmp_path / "sweep.yaml")
+    made, left_out = run_sweep(plan_sweep(sweep, sweep.base))
+    alone = _evaluated(taught, run="runs/ce-w2v")
+    assert made.measured == {"own data": {"t2v": alone.t2v, "v2t": alone.v2t}}
+    assert left_out.state == "left out"
 
 
 def test_denoising_by_their_scores(taught: Config) -> None:
