@@ -50,10 +50,11 @@ class Task[R]:
 
 
 class Crew:
-    """At most `processes` processes, started when they are needed and kept until it is closed."""
+    """At most `processes` processes, started when they are needed and kept until it is closed; a second one is what
+    they are for, so with fewer than two everything is done here, where it is waited for."""
 
     def __init__(self, processes: int) -> None:
-        self._most = processes
+        self._most = processes if processes > 1 else 0
         self._workers: list[_Worker] = []
         self._waiting: deque[Task[Any]] = deque()
         self._failed: deque[Task[Any]] = deque()
@@ -71,15 +72,22 @@ class Crew:
         """
         while not self._heard.empty():  # what was done before anybody waited
             self._hear(reporter, lambda steps: None)
+        if not self._most:
+            self._done_here(self._waiting, reporter)
         while not all(task.ended for task in tasks):
             done = sum(task.counted for task in tasks)
             with reporter.progress(title, sum(task.steps for task in tasks), UNIT, done) as progress:
                 while not self._failed and not all(task.ended for task in tasks):
                     self._hear(reporter, progress.advance)
-            while self._failed:
-                failed = self._failed.popleft()
-                failed.result, failed.ended = _here(failed.job, reporter), True
+            self._done_here(self._failed, reporter)
         return [task.result for task in tasks]  # type: ignore[misc]  # all have ended
+
+    @staticmethod
+    def _done_here(tasks: deque[Task[Any]], reporter: Reporter) -> None:
+        while tasks:
+            task = tasks.popleft()
+            with one_thread():
+                task.result, task.ended = task.job(reporter), True
 
     def _hear(self, reporter: Reporter, advance: Callable[[int], None]) -> None:
         """One message of a process."""
@@ -114,7 +122,7 @@ class Crew:
         self._waiting.clear()
 
     def _assign(self) -> None:
-        while self._waiting:
+        while self._most and self._waiting:
             worker = next((each for each in self._workers if each.task is None), None)
             if worker is None:
                 if len(self._workers) == self._most:
@@ -122,11 +130,6 @@ class Crew:
                 worker = _Worker(self._heard)
                 self._workers.append(worker)
             worker.give(self._waiting.popleft())
-
-
-def _here[R](job: Callable[[Reporter], R], reporter: Reporter) -> R:
-    with one_thread():
-        return job(reporter)
 
 
 class _Worker:

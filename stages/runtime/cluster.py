@@ -44,6 +44,7 @@ GROWING = 2.0
 """Seconds after which it is asked again whether the cluster has room for more workers."""
 
 _SEEN, _SHOWN = 64, 20
+_AUTHENTICATION = "RAY_AUTH_MODE"
 _ALIKE = "workers need the folders, files and environment of this machine"
 _COMPARED = ("torch", "numpy", "open_clip_torch", "av", "decord2", "pillow", "h5py")
 type DeviceName = Literal["auto", "cpu", "cuda"]
@@ -109,6 +110,7 @@ def connected(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    before = os.environ.get(_AUTHENTICATION)
     own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == LOCAL else {}
     try:
         _refuse_unanswered(address)
@@ -128,6 +130,11 @@ def connected(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+        # A cluster of our own has a token, which later clusters of this process and of its children need not have.
+        if before is None:
+            os.environ.pop(_AUTHENTICATION, None)
+        else:
+            os.environ[_AUTHENTICATION] = before
 
 
 def _refuse_unanswered(address: str) -> None:

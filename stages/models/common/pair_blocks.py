@@ -23,7 +23,7 @@ def score_in_blocks(
     at_once = max(1, min(count, pairs // side))
     rows = []
     for text_block in blocks(texts, at_once):
-        columns = [score(text_block, block) for block in blocks(videos, max(1, pairs // at_once))]
+        columns = [score(text_block, block) for block in video_blocks(videos, max(1, pairs // at_once))]
         rows.append(columns[0] if len(columns) == 1 else torch.cat(columns, dim=1))
     return rows[0] if len(rows) == 1 else torch.cat(rows)
 
@@ -40,9 +40,20 @@ def block_bytes(values: Tensor) -> int:
 
 def blocks(features: Features, size: int) -> Iterator[Features]:
     """Features of at most `size` texts or videos at a time, of about as many each time."""
-    count = _count(features)
-    size = math.ceil(count / math.ceil(count / size))
-    for start in range(0, count, size):
+    yield from _cut(features, _even(_count(features), size))
+
+
+def video_blocks(features: Features, size: int) -> Iterator[Features]:
+    """As `blocks`, but for a few videos more, so that rows of them fill a processor's vectors."""
+    yield from _cut(features, _whole_vectors(_even(_count(features), size)))
+
+
+def _even(count: int, size: int) -> int:
+    return math.ceil(count / math.ceil(count / size))
+
+
+def _cut(features: Features, size: int) -> Iterator[Features]:
+    for start in range(0, _count(features), size):
         yield {key: value[start : start + size] for key, value in features.items()}
 
 

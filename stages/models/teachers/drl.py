@@ -11,12 +11,12 @@ from ....configs.schema import NetworkConfig
 from ....errors import CheckpointError
 from ..clip.base import Trunk
 from ..common.network import Features, VideoTextNetwork, masked_mean
-from ..common.pair_blocks import block_bytes, blocks
+from ..common.pair_blocks import block_bytes, video_blocks
 from ..common.temporal import INIT_STD
 from ..common.valid_frames import Frames
 from .cdcr import cdcr
 
-TEXTS_AT_A_TIME = 16
+TEXTS_AT_A_TIME = 32
 """Of like length: fewer have less padding between them, more are fewer kernels and larger products."""
 
 
@@ -110,12 +110,12 @@ class Drl(VideoTextNetwork):
                 return texts["sentence"] @ videos["vector"].T
             lengths, order = texts["mask"].sum(1).sort(stable=True)
             longest = lengths.tolist()
-            video_blocks = list(_video_blocks(videos, self.config.words))
+            frame_blocks = list(_frame_blocks(videos, self.config.words))
             rows = []
             for start in range(0, len(order), TEXTS_AT_A_TIME):
                 part = order[start : start + TEXTS_AT_A_TIME]
                 text_block = _text_block(texts, part, longest[start : start + TEXTS_AT_A_TIME][-1])
-                rows.append(torch.cat([_token_wise(text_block, block) for block in video_blocks], dim=1))
+                rows.append(torch.cat([_token_wise(text_block, block) for block in frame_blocks], dim=1))
             return torch.cat(rows)[order.argsort()]
 
     def plain_score(self, texts: Features, videos: Features) -> Tensor:
@@ -197,7 +197,7 @@ def _text_block(texts: Features, part: Tensor, longest: int) -> Features:
     }
 
 
-def _video_blocks(videos: Features, words: int) -> Iterator[Features]:
+def _frame_blocks(videos: Features, words: int) -> Iterator[Features]:
     """`frames` [F, v, D], zero in padding, and `weights` [F, v]: frames first, so that maxima run over whole rows.
 
     A block is small enough for its frames, which every block of texts reads again, and their similarities together.
@@ -205,7 +205,7 @@ def _video_blocks(videos: Features, words: int) -> Iterator[Features]:
     frames = videos["frames"]
     bytes_per_frame = (TEXTS_AT_A_TIME * words + frames.shape[2]) * frames.element_size()
     bytes_per_video = frames.shape[1] * bytes_per_frame
-    for block in blocks(videos, max(1, block_bytes(frames) // bytes_per_video)):
+    for block in video_blocks(videos, max(1, block_bytes(frames) // bytes_per_video)):
         mask, frames = block["mask"], block["frames"]
         if mask.is_cuda or not mask.all():  # a GPU would have to be waited for
             frames = _without_padding(frames, mask)

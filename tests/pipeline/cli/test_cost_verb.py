@@ -191,25 +191,30 @@ def test_a_teacher_that_is_trained_is_counted_by_itself() -> None:
     assert [each.network for each in report.training] == ["drl", "drl"]
 
 
-def test_the_papers_table_1_stands_beside_and_every_difference_is_explained() -> None:
-    report = cost()
-    rows = {each.name: each.paper.row for each in report.methods if each.paper}
+@pytest.fixture(scope="module")
+def papers() -> CostReport:
+    """Of the paper's sizes."""
+    return cost()
+
+
+def test_the_papers_table_1_stands_beside_and_every_difference_is_explained(papers: CostReport) -> None:
+    rows = {each.name: each.paper.row for each in papers.methods if each.paper}
     assert rows == {
         "CLIP4Clip (mean)": "CLIP4Clip", "TS2-Net": "TS2-Net", "X-CLIP": "X-CLIP", "X-Pool": "X-Pool",
         "X-Pool, as published": "X-Pool", "DRL": "DRL", "student (AFA)": "TeachCLIP",
     }  # fmt: skip
-    assert [each.row for each in report.not_counted] == ["CLIPPING", "PromptSwitch", "CenterCLIP", "Cap4Video"]
-    unlike = {each.name: each.unlike for each in report.methods}
+    assert [each.row for each in papers.not_counted] == ["CLIPPING", "PromptSwitch", "CenterCLIP", "Cap4Video"]
+    unlike = {each.name: each.unlike for each in papers.methods}
     assert unlike["student (AFA)"] == unlike["TS2-Net"] == ("video",)
     assert unlike["X-CLIP"] == ("pair", "video")
     assert unlike["DRL"] == unlike["X-Pool"] == ("pair", "kb", "video")
-    for each in report.methods:
+    for each in papers.methods:
         assert each.paper is None or set(each.unlike) <= set(each.paper.why), each.name
 
 
-def test_what_the_explanations_count() -> None:
+def test_what_the_explanations_count(papers: CostReport) -> None:
     """The numbers in the words of table 1's `why`, from the networks' own sizes."""
-    found = {each.name: each for each in cost().methods}
+    found = {each.name: each for each in papers.methods}
     tokens, width, dim, frames = 50, 768, 512, 12
     whole = 4 * width**2 * tokens + 2 * tokens**2 * width + 8 * width**2 * tokens
     class_alone = 2 * width**2 * tokens + 2 * width**2 + 2 * tokens * width + 8 * width**2

@@ -157,6 +157,18 @@ def test_a_crew_does_tasks_side_by_side_with_one_thread_each_and_counts_their_st
     assert sorted(lines.lines[1:]) == ["run 0: begins", "run 1: begins", "run 2: begins"]
 
 
+def test_on_one_core_a_crew_is_no_process_and_does_tasks_where_they_are_waited_for() -> None:
+    lines = Counting()
+    with closing(Crew(1)) as crew:
+        tasks = [Task("counts", partial(_counts, 3), 3), Task("bad", _fails, 1)]
+        for task in tasks:
+            crew.start(task)
+        with pytest.raises(DataError, match="the data are no good"):
+            crew.finish(tasks, "train", lines)
+    assert tasks[0].result == (os.getpid(), 1)
+    assert lines.lines == ["begins", "progress: images, 1000 image", "progress: train, 3 step", "warning: no good"]
+
+
 def test_what_fails_in_a_crew_says_why_here_and_leaves_no_process() -> None:
     lines, before = Counting(), set(multiprocessing.active_children())
     tasks = [Task("bad", _fails, 1), Task("long", _takes_long, 1)]
@@ -171,7 +183,7 @@ def test_what_fails_in_a_crew_says_why_here_and_leaves_no_process() -> None:
 
 def test_what_failed_before_anybody_waited_is_done_here() -> None:
     lines, task = Counting(), Task("dies", partial(_dies, os.getpid()), 5)
-    with closing(Crew(1)) as crew:
+    with closing(Crew(2)) as crew:
         crew.start(task)
         crew._workers[0].thread.join(120)  # its end has been heard
         assert crew.finish([task], "train", lines) == ["done here"]

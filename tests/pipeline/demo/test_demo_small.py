@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from teachclip.configs.loading import load_config
 from teachclip.errors import TeachclipError
+from teachclip.pipeline.demo import chain
 from teachclip.pipeline.demo.chain import DemoResult, run_demo
 from teachclip.remedies import MakeDemo
 from teachclip.stages.retrieval.query_ranks import read_query_ranks
@@ -151,7 +152,15 @@ def test_the_page_says_what_was_gained_both_ways_and_plays_what_was_found(
     assert "media-src data:" in page
 
 
-def test_given_again_it_finds_everything(finished: tuple[Path, DemoResult, Lines], tiny: Overrides) -> None:
+@pytest.fixture
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are trained one after the other, in this process: none has to be started."""
+    monkeypatch.setattr(chain, "cores", lambda: 1)
+
+
+def test_given_again_it_finds_everything(
+    finished: tuple[Path, DemoResult, Lines], tiny: Overrides, one_core: None
+) -> None:
     folder, result, _ = finished
     lines = Lines()
     again = run_demo(folder, lines, tiny)
@@ -193,7 +202,7 @@ def test_other_settings_are_refused_by_name(finished: tuple[Path, DemoResult, Li
 
 
 def test_stopped_anywhere_it_goes_on_to_the_same_numbers(
-    finished: tuple[Path, DemoResult, Lines], tiny: Overrides, tmp_path: Path
+    finished: tuple[Path, DemoResult, Lines], tiny: Overrides, tmp_path: Path, one_core: None
 ) -> None:
     _, result, lines = finished
     stops = 0
@@ -217,6 +226,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_killed_in_training_it_goes_on(
     finished: tuple[Path, DemoResult, Lines], tiny: Overrides, tmp_path: Path
 ) -> None:

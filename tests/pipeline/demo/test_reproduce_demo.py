@@ -1,8 +1,10 @@
 """The paper's tables on the demo's clips, at a tiny size: made once, shared by tables, read when given again."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from teachclip.pipeline.demo import chain
 from teachclip.pipeline.demo.chain import run_demo
 from teachclip.pipeline.sweep.paper import DEMO_NOTE, Ground, demo_ground, demo_unmade, table
 from teachclip.pipeline.sweep.plan import dry_run, plan_sweep, refuse_unready
@@ -20,6 +22,14 @@ def made(name: str, folder: Path, tiny: Overrides) -> tuple[Ground, list[RunResu
     refuse_unready([plan], "")
     results = run_sweep(plan)
     return ground, results, make_table(plan, results, ground.notes)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_core() -> Iterator[None]:
+    """Networks are trained one after the other, in this process: none has to be started."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(chain, "cores", lambda: 1)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from teachclip.stages.models.common.network import VideoTextNetwork
 from teachclip.stages.models.exported import export, forms
 from teachclip.stages.models.exported.export import SETTINGS, ExportedModel, export_model
 from teachclip.stages.models.named import named_model
+
+slow = partial(pytest.param, marks=pytest.mark.slow)
 
 type Given = Sequence[torch.Tensor]
 
@@ -101,7 +104,7 @@ def differences(run: Path | str, folder: Path, load: Callable[..., Any], ending:
     return {name: max(each) for name, each in found.items()}
 
 
-@pytest.mark.parametrize("student", ["afa", "mean"])
+@pytest.mark.parametrize("student", ["afa", slow("mean")])
 def test_onnxruntime_computes_the_same_vectors(tmp_path: Path, student: str) -> None:
     onnxruntime_or_skip()
     run = save(tmp_path / "run", **STUDENTS[student])
@@ -135,7 +138,7 @@ def test_torch_export_has_no_int8(tmp_path: Path) -> None:
         export_model("nothing", tmp_path / "out", "torch", "int8")
 
 
-@pytest.mark.parametrize("student", STUDENTS)
+@pytest.mark.parametrize("student", ["afa, padding counts", "openclip", slow("afa"), slow("mean")])
 def test_torch_export_computes_the_same_vectors(tmp_path: Path, student: str) -> None:
     run = save(tmp_path / "run", **STUDENTS[student])
     export_model(str(run), tmp_path / "out", "torch")

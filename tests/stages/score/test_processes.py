@@ -64,7 +64,10 @@ def test_a_process_that_is_killed_is_told_and_what_it_finished_stays(
     assert tree(config.score_store) == expected
 
 
-@pytest.mark.parametrize(("number", "code", "all_get_it"), [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)])
+@pytest.mark.parametrize(
+    ("number", "code", "all_get_it"),
+    [(signal.SIGINT, 130, True), pytest.param(signal.SIGTERM, 143, False, marks=pytest.mark.slow)],
+)
 def test_a_command_that_is_stopped_leaves_no_process_and_goes_on(
     numbered: Path, config_of: Callable[..., Any], expected: dict[str, str], number: int, code: int, all_get_it: bool
 ) -> None:
