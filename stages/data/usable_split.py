@@ -2,13 +2,27 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
 from ...plurals import counted
 from .dataset import Dataset, Text
-from .views import VideoView
+
+
+class VideoView(Protocol):
+    """What is kept of videos for a network to see; a frame cache is one.
+
+    Attributes:
+        usable: ids of the videos that can be seen.
+    """
+
+    @property
+    def usable(self) -> Collection[str]: ...
+
+    def digest(self, video: str) -> bytes:
+        """Stands for all that can be seen of a video."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a network sees of a data set: frames of its videos, or features of experts; and the words of its captions."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,21 +17,6 @@ from .experts.inputs import ExpertInputs, ExpertSet, WordSet, fused_captions
 from .video_inputs import FrameInputs, VideoInputs
 
 EXPERT = "features."  # before an expert's name, in what scores were made from
-
-
-class VideoView(Protocol):
-    """What is kept of videos for a network to see; a frame cache is one.
-
-    Attributes:
-        usable: ids of the videos that can be seen.
-    """
-
-    @property
-    def usable(self) -> Collection[str]: ...
-
-    def digest(self, video: str) -> bytes:
-        """Stands for all that can be seen of a video."""
-        ...
 
 
 class ExpertView:

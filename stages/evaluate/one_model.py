@@ -17,9 +17,9 @@ from ...errors import DataError
 from ...plurals import counted
 from ...remedies import Change, Remedy
 from ..data.dataset import Text
-from ..data.usable_split import UsableSplit, usable_split
+from ..data.usable_split import UsableSplit, VideoView, usable_split
 from ..data.video_inputs import TextInputs
-from ..data.views import VideoView, View, network_experts, open_words, texts_of, view_inputs
+from ..data.views import View, network_experts, open_words, texts_of, view_inputs
 from ..models.checkpoints.files import load_network
 from ..models.common.network import VideoTextNetwork
 from ..models.shortened import shorten, split_width

@@ -4,8 +4,7 @@ from ...configs.schema import Config
 from ...errors import DataError
 from ...remedies import Prepare, Remedy
 from ..data.dataset import Dataset
-from ..data.usable_split import UsableSplit, UsableUnlabelled, usable_split, usable_unlabelled
-from ..data.views import VideoView
+from ..data.usable_split import UsableSplit, UsableUnlabelled, VideoView, usable_split, usable_unlabelled
 
 
 def scored_split(config: Config, dataset: Dataset, *views: VideoView) -> tuple[UsableSplit, UsableUnlabelled]:

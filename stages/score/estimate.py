@@ -21,8 +21,8 @@ from ...errors import ConfigError, DataError
 from ...remedies import Change, Remedy
 from ..data.dataset import Dataset
 from ..data.readers.video_folder import file_there
-from ..data.usable_split import UsableSplit
-from ..data.views import VideoView, student_view, texts_of
+from ..data.usable_split import UsableSplit, VideoView
+from ..data.views import student_view, texts_of
 from ..labels.scored_split import scored_split
 from ..labels.teacher_view import teacher_experts, teacher_view
 from .sparse import TIMED, time_reranker

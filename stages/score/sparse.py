@@ -24,8 +24,8 @@ from ...errors import CacheError, ConfigError, DataError
 from ...plurals import counted
 from ...remedies import Remedy, Score
 from ..data.teacher_frames import TeacherFrames
-from ..data.usable_split import UsableSplit
-from ..data.views import VideoView, View, student_view
+from ..data.usable_split import UsableSplit, VideoView
+from ..data.views import View, student_view
 from ..models.frozen.cross_encoder import CrossEncoder, Document
 from ..runtime.device import choose_device
 from .chance_check import OwnRanks

@@ -63,7 +63,6 @@ def prepare(
         refuse_estimate(estimate, how)
         settings = load_config(config, sets or ())
         with output.waiting("loading"):
-            from ....stages.prepare.cluster import prepare_on_cluster
             from ....stages.prepare.estimate import estimate_frames as estimated
             from ....stages.prepare.stage import prepare as run
 
@@ -72,7 +71,12 @@ def prepare(
                 expected = estimated(settings, prune)
             output.result(expected, *_estimated(expected, settings, prune))
         else:
-            result = run(settings, output, prune) if how is None else prepare_on_cluster(settings, how, output, prune)
+            if how is None:
+                result = run(settings, output, prune)
+            else:
+                from ....stages.prepare.cluster import prepare_on_cluster
+
+                result = prepare_on_cluster(settings, how, output, prune)
             output.result(result, *_prepared(result, settings, Given(config, sets or ()), prune))
 
 
