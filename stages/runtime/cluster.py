@@ -130,11 +130,20 @@ def connected(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
-        # A cluster of our own has a token, which later clusters of this process and of its children need not have.
-        if before is None:
-            os.environ.pop(_AUTHENTICATION, None)
-        else:
-            os.environ[_AUTHENTICATION] = before
+        _authenticate_as(before)
+
+
+def _authenticate_as(before: str | None) -> None:
+    """A cluster of our own has a token, which later clusters of this process and of its children need not have; Ray
+    puts that into the environment, and keeps it and the token in memory."""
+    if before is None:
+        os.environ.pop(_AUTHENTICATION, None)
+    else:
+        os.environ[_AUTHENTICATION] = before
+    with suppress(ImportError, AttributeError):
+        kept = importlib.import_module("ray._raylet")
+        kept.Config.initialize("")
+        kept.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _refuse_unanswered(address: str) -> None:

@@ -118,6 +118,8 @@ def test_local_is_a_cluster_of_its_own(two_nodes: Nodes) -> None:
         assert ray.get_runtime_context().gcs_address != two_nodes.cluster.address
         assert [node["Resources"].get("CPU", 0) for node in ray.nodes()] == [ray.cluster_resources()["CPU"]]
     assert os.environ.get("RAY_AUTH_MODE") == before
+    with connected(two_nodes.cluster.address) as ray:
+        assert ray.get(ray.remote(lambda: "answered").remote(), timeout=120) == "answered"
 
 
 class Counting(Silent):
