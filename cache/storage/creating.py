@@ -7,6 +7,7 @@ from ...errors import CacheError
 from .locations import Remote, at_once
 
 _ATTEMPTS = 5
+_SMALL = 64 << 20  # bytes of a file that may be read whatever should be there
 
 
 def put(file: Remote, data: bytes, stands: Callable[[bytes], bool] = lambda other: False) -> bytes:
@@ -33,7 +34,7 @@ def put(file: Remote, data: bytes, stands: Callable[[bytes], bool] = lambda othe
         there = lying(file, len(data))
         if there == data or (there is not None and stands(there)):
             return there
-        if stamp is not None and there is not None and file.replace(data, stamp) and stands(there):
+        if stamp is not None and there is not None and file.replace(data, stamp) and there and stands(there):
             _take_back(file, data, there)
             return there
     raise not_back(file)
@@ -57,9 +58,9 @@ def not_back(file: Remote) -> CacheError:
 
 
 def lying(file: Remote, size: int) -> bytes | None:
-    """A file's bytes, of which there should be `size`; none of a longer one's. None when there is no file."""
+    """A file's bytes, of which there should be `size`; none of a much longer one's. None when there is no file."""
     try:
-        return file.read(most=size)
+        return file.read(most=max(size, _SMALL))
     except CacheError:
         return b""
 

@@ -120,14 +120,14 @@ def test_who_writes_over_what_another_has_just_finished_puts_it_back(bucket, kil
     """Asked a moment before, the tile was not there, and the files were those of somebody who had been killed."""
     url = f"{bucket.url}/s.zarr"
     cache = ScoreStore.create(url).create_teacher("tiny", **TINY)
-    assert killed_at(13, lambda: cache.create_tile("dense", of_tile(0), 2))  # all but the last
+    assert killed_at(13, lambda: cache.create_tile("dense", of_tile(0, texts=6), 2))  # all but the last
     replace, once, finished = locations.Remote.replace, Lock(), list[bool]()
 
     def late(self: locations.Remote, data: bytes, stamp: bytes) -> bool:
         with once:
             if not finished:
                 finished.append(True)
-                cache.create_tile("dense", of_tile(0), 2)
+                cache.create_tile("dense", of_tile(0, texts=6), 2)
         return replace(self, data, stamp)
 
     with monkeypatch.context() as patched:
