@@ -7,7 +7,7 @@ from ...errors import CacheError
 from .locations import Remote, at_once
 
 _ATTEMPTS = 5
-_SMALL = 64 << 20  # bytes of a file that may be read whatever should be there
+_READ_ANYWAY = 64 << 20  # bytes, however few there should be
 
 
 def put(file: Remote, data: bytes, stands: Callable[[bytes], bool] = lambda other: False) -> bytes:
@@ -19,7 +19,8 @@ def put(file: Remote, data: bytes, stands: Callable[[bytes], bool] = lambda othe
     Args:
         file: where.
         data: what is to lie there.
-        stands: whether other bytes that lie there may stay.
+        stands: whether other bytes that lie there may stay; asked again once they are replaced, as what it looks at
+            may have come meanwhile.
 
     Raises:
         CacheError: what was written does not come back.
@@ -34,7 +35,9 @@ def put(file: Remote, data: bytes, stands: Callable[[bytes], bool] = lambda othe
         there = lying(file, len(data))
         if there == data or (there is not None and stands(there)):
             return there
-        if stamp is not None and there is not None and file.replace(data, stamp) and there and stands(there):
+        if stamp is None or there is None or not file.replace(data, stamp):
+            continue
+        if there and stands(there):  # what was too long to be read cannot be put back
             _take_back(file, data, there)
             return there
     raise not_back(file)
@@ -60,7 +63,7 @@ def not_back(file: Remote) -> CacheError:
 def lying(file: Remote, size: int) -> bytes | None:
     """A file's bytes, of which there should be `size`; none of a much longer one's. None when there is no file."""
     try:
-        return file.read(most=max(size, _SMALL))
+        return file.read(most=max(size, _READ_ANYWAY))
     except CacheError:
         return b""
 

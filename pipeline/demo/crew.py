@@ -73,21 +73,14 @@ class Crew:
         while not self._heard.empty():  # what was done before anybody waited
             self._hear(reporter, lambda steps: None)
         if not self._most:
-            self._done_here(self._waiting, reporter)
+            _do_here(self._waiting, reporter)
         while not all(task.ended for task in tasks):
             done = sum(task.counted for task in tasks)
             with reporter.progress(title, sum(task.steps for task in tasks), UNIT, done) as progress:
                 while not self._failed and not all(task.ended for task in tasks):
                     self._hear(reporter, progress.advance)
-            self._done_here(self._failed, reporter)
+            _do_here(self._failed, reporter)
         return [task.result for task in tasks]  # type: ignore[misc]  # all have ended
-
-    @staticmethod
-    def _done_here(tasks: deque[Task[Any]], reporter: Reporter) -> None:
-        while tasks:
-            task = tasks.popleft()
-            with one_thread():
-                task.result, task.ended = task.job(reporter), True
 
     def _hear(self, reporter: Reporter, advance: Callable[[int], None]) -> None:
         """One message of a process."""
@@ -130,6 +123,13 @@ class Crew:
                 worker = _Worker(self._heard)
                 self._workers.append(worker)
             worker.give(self._waiting.popleft())
+
+
+def _do_here(tasks: deque[Task[Any]], reporter: Reporter) -> None:
+    while tasks:
+        task = tasks.popleft()
+        with one_thread():
+            task.result, task.ended = task.job(reporter), True
 
 
 class _Worker:

@@ -110,40 +110,44 @@ def connected(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    before = os.environ.get(_AUTHENTICATION)
     own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == LOCAL else {}
-    try:
-        _refuse_unanswered(address)
-        ray.init(
-            address=address,  # Ray's own `local`, too: without it, a cluster that is there already is taken
-            **own,
-            log_to_driver=False,
-            configure_logging=False,
-        )
-    except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-        raise ConfigError(
-            f"there is no Ray cluster to use: {str(error).strip().partition('\n')[0]}",
-            where=address,
-            hint="Ray's own `status` shows whether one is there; `local` takes this machine alone",
-        ) from error
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
-        _authenticate_as(before)
+    with _authentication_kept():
+        try:
+            _refuse_unanswered(address)
+            ray.init(
+                address=address,  # Ray's own `local`, too: without it, a cluster that is there already is taken
+                **own,
+                log_to_driver=False,
+                configure_logging=False,
+            )
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            raise ConfigError(
+                f"there is no Ray cluster to use: {str(error).strip().partition('\n')[0]}",
+                where=address,
+                hint="Ray's own `status` shows whether one is there; `local` takes this machine alone",
+            ) from error
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
 
 
-def _authenticate_as(before: str | None) -> None:
+@contextmanager
+def _authentication_kept() -> Iterator[None]:
     """A cluster of our own has a token, which later clusters of this process and of its children need not have; Ray
     puts that into the environment, and keeps it and the token in memory."""
-    if before is None:
-        os.environ.pop(_AUTHENTICATION, None)
-    else:
-        os.environ[_AUTHENTICATION] = before
-    with suppress(ImportError, AttributeError):
-        kept = importlib.import_module("ray._raylet")
-        kept.Config.initialize("")
-        kept.AuthenticationTokenLoader.instance().reset_cache()
+    before = os.environ.get(_AUTHENTICATION)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_AUTHENTICATION, None)
+        else:
+            os.environ[_AUTHENTICATION] = before
+        with suppress(ImportError, AttributeError):
+            kept = importlib.import_module("ray._raylet")
+            kept.Config.initialize("")
+            kept.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _refuse_unanswered(address: str) -> None:

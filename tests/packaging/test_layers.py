@@ -195,17 +195,6 @@ def test_stage_two_leads_to_no_teacher() -> None:
     assert [name for name in sorted(found) if any(within(name, folder) for folder in TEACHING)] == []
 
 
-def test_nobody_waits_for_torch_who_prepares_videos() -> None:
-    trees = modules()
-    found = loaded_with("stages.prepare.stage", trees) | loaded_with("stages.prepare.estimate", trees)
-    assert "stages.data.video.workers" in found
-    assert [
-        name
-        for name in sorted(found)
-        if any(within(item, "torch") for item in imported(name, at_module_level(trees[name])))
-    ] == []
-
-
 def test_nobody_waits_for_zarr_who_does_not_ask_for_it() -> None:
     found = {name: set(imported(name, at_module_level(tree))) for name, tree in modules().items()}
     assert {name for name, items in found.items() if any(within(item, "zarr") for item in items)} == NEEDS_ZARR

@@ -164,4 +164,4 @@ def _attend_by(exponentials: Tensor, similarity: Tensor, matrix: Tensor) -> Tens
     """As `_attend`, of similarities whose exponentials are known; they are divided by their sum last."""
     with_sum = torch.cat([matrix, matrix.new_ones(len(matrix), 1)], dim=1).T
     mixed = with_sum @ exponentials
-    return mixed[..., :-1, :].mul_(similarity).sum(dim=-2) / mixed[..., -1, :]
+    return (mixed[..., :-1, :] * similarity).sum(dim=-2) / mixed[..., -1, :]

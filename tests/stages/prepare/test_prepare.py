@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from teachclip.cache.frames.cache import FrameCache
 from teachclip.cache.frames.record import ReadBy
-from teachclip.configs.loading import load_config
+from teachclip.configs.loading import dump_config, load_config
 from teachclip.configs.schema import Config
 from teachclip.errors import CacheError, CacheMismatchError, DataError
 from teachclip.remedies import Change
@@ -25,6 +25,14 @@ from teachclip.stages.prepare.estimate import estimate_frames, raw_bytes
 from teachclip.stages.prepare.plan import frame_settings
 from teachclip.stages.prepare.stage import prepare
 
+STARTED = """
+import sys
+from teachclip.pipeline.cli.main import main
+try:
+    main()
+finally:
+    print("torch" in sys.modules)
+"""
 SPAWNED = Path(__file__).parents[1] / "data" / "video" / "spawned" / "prepare_slowly.py"
 
 
@@ -447,3 +455,14 @@ def test_real_clips_of_many_makers(real_clips: Config, capfd: pytest.CaptureFixt
         assert (np.diff(times) > 0).all()
     assert capfd.readouterr() == ("", "")
     assert prepare(real_clips).decoded == 0
+
+
+@pytest.mark.parametrize("option", ["--quiet", "--estimate"])
+def test_nobody_waits_for_torch_who_prepares_videos(collection: Any, option: str) -> None:
+    """It takes seconds to load."""
+    collection.clip("a.mp4")
+    path = collection.root / "own.yaml"
+    path.write_text(dump_config(collection.config()))
+    command = [sys.executable, "-c", STARTED, "prepare", str(path), option]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "False"), done.stderr

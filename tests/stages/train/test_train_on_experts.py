@@ -205,13 +205,13 @@ def test_evaluation_by_teachtexts_protocol(taught: Config) -> None:
     assert merged.t2v["r5"] == 100.0
 
 
-def test_a_sweep_measures_a_teacher_that_sees_no_frames(taught: Config, base: dict[str, Any], tmp_path: Path) -> None:
+def test_a_sweep_measures_a_teacher_that_sees_no_frames(taught: Config, tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(dump_config(taught))
     rows = [{"label": "CE", "teacher": "ce-w2v"}, {"label": "gone", "teacher": "gone"}]
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"base": "base.yaml", "runs": rows}))
     sweep = load_sweep(tmp_path / "sweep.yaml")
     made, left_out = run_sweep(plan_sweep(sweep, sweep.base))
-    alone = _evaluated(taught, run="runs/ce-w2v")
+    alone = _evaluated(taught, run=Path("runs/ce-w2v"))
     assert made.measured == {"own data": {"t2v": alone.t2v, "v2t": alone.v2t}}
     assert left_out.state == "left out"
 
