@@ -1,4 +1,4 @@
-"""A busy neighbour: what stage one, training and evaluation take while one core is taken by somebody else.
+"""A busy neighbour: what stage one, training, evaluation and the demo take while one core is taken by somebody else.
 
     python benchmarks/neighbour.py demo [--against CHECKOUT] [--rounds 3]
 
@@ -24,11 +24,13 @@ from _machine import machine
 
 HERE = Path(__file__).parents[1]
 ALONE = ("train.teachers=[]", "train.loss={infonce: 1, coarse: 0, fine: 0}")
-COMMANDS = {
-    "score": ("score", "score.store=STORE"),
-    "train": ("train", *ALONE, "train.max_steps=200", "train.validate_every=8", "train.run=RUN"),
-    "evaluate": ("evaluate",),
+SETS = {
+    "score": ("score.store=FOLDER/s.zarr",),
+    "train": (*ALONE, "train.max_steps=200", "train.validate_every=8", "train.run=FOLDER/run"),
+    "evaluate": (),
 }
+COMMANDS = {verb: (verb, "SETTINGS", *(word for one in sets for word in ("--set", one))) for verb, sets in SETS.items()}
+COMMANDS["demo"] = ("demo", "FOLDER/demo")
 
 
 @contextmanager
@@ -55,10 +57,9 @@ def seconds(command: Sequence[str], settings: Path, package: Path, threads: str 
         (Path(folder) / "path").mkdir()
         (Path(folder) / "path/teachclip").symlink_to(package)
         environment["PYTHONPATH"] = str(Path(folder) / "path")
-        verb, *sets = [part.replace("STORE", f"{folder}/s.zarr").replace("RUN", f"{folder}/run") for part in command]
-        given = [word for one in sets for word in ("--set", one)]
+        words = [word.replace("SETTINGS", str(settings)).replace("FOLDER", folder) for word in command]
         began = time.perf_counter()
-        line = [sys.executable, "-m", "teachclip", verb, str(settings), *given, "--quiet"]
+        line = [sys.executable, "-m", "teachclip", *words, "--quiet"]
         subprocess.run(line, env=environment, check=True, stdout=subprocess.DEVNULL, cwd=folder)
         return time.perf_counter() - began
 
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("demo", type=Path)
     parser.add_argument("--against", type=Path, help="a checkout of another release")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS))
+    parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(SETS))
     parser.add_argument("--out", type=Path, default=Path("neighbour.json"))
     given = parser.parse_args()
     ways: dict[str, tuple[Path, str | None]] = {"one thread": (HERE, "1"), "as it is": (HERE, None)}

@@ -112,10 +112,15 @@ def encoded[R](
         CacheError: frames cannot be read.
     """
     batches = [index[start : start + at_once] for start in range(0, len(index), at_once)]
-    with read_ahead(inputs.read, batches, _AHEAD) as read:
+    to_gpu = device.type == "cuda"
 
-        def made(tensors: tuple[Tensor, Tensor, Tensor]) -> R:
-            # Page-locked memory is copied without anybody waiting, other memory as ever.
-            return encode(*(tensor.to(device, non_blocking=device.type == "cuda") for tensor in tensors))
+    def read_batch(batch: np.ndarray) -> list[Tensor]:
+        # Nobody waits for the copy of page-locked memory to a GPU.
+        return [tensor.pin_memory() if to_gpu else tensor for tensor in inputs.read(batch)]
+
+    with read_ahead(read_batch, batches, _AHEAD) as read:
+
+        def made(tensors: list[Tensor]) -> R:
+            return encode(*(tensor.to(device, non_blocking=to_gpu) for tensor in tensors))
 
         yield from zip(batches, spread(made, read, device, alone=alone, several=several), strict=True)

@@ -10,6 +10,7 @@ from teachclip.pipeline.cli.main import app
 from typer.testing import CliRunner, Result
 
 from ...conftest import TRUNK, World
+from .stand_ins import Calls, stand_in_for_stages
 
 type Invoke = Callable[..., Result]
 type Teachclip = Callable[..., Result]
@@ -26,6 +27,12 @@ train:
   tensorboard: false
   network: {{words: 10, frames: 4, temporal_layers: 1, trunk: {TRUNK!r}}}
 """.replace("None", "null")
+
+
+def shown(result: Result) -> list[str]:
+    """The lines that a verb printed, which ended well."""
+    assert result.exit_code == 0, result.stderr
+    return result.stdout.splitlines()
 
 
 @pytest.fixture
@@ -46,6 +53,12 @@ def invoke(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
         return CliRunner().invoke(app, arguments, env={"COLUMNS": "120", "TERMINAL_WIDTH": "120", **environment})
 
     return run
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """`stand_in_for_stages`."""
+    return stand_in_for_stages(monkeypatch)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from teachclip.stages.models.checkpoints.files import save_network
 from teachclip.stages.search.library.stage import index_videos
 
 from ...conftest import World
-from .test_examples import Invoke
+from .conftest import Invoke
 from .test_search_verb import asked as asked
 
 LIMIT = 120.0  # seconds that an answer may take on a busy machine

@@ -10,7 +10,8 @@ from teachclip.configs.schema import Config
 from teachclip.stages.search.searcher import QueryAnswers, SearchResult
 from teachclip.stages.search.serving.open_index import Filters
 
-from .test_examples import IN_INDEX, Invoke, shown
+from .conftest import Invoke, shown
+from .stand_ins import IN_INDEX
 
 
 @pytest.fixture

@@ -249,7 +249,7 @@ def test_missing_and_timed_out_videos_are_tried_again(
     collection.clip("a.mp4")
     collection.caption("later.mp4")
     collection.clip("hang.mp4")
-    config = collection.config(timeout=3.0)
+    config = collection.config(timeout=3.0, decoder="pyav")
     misbehave, real = spawned("misbehave"), stage.decode_videos
     with monkeypatch.context() as patch:
         patch.setattr(stage, "decode_videos", lambda jobs, settings, ahead: real(jobs, settings, ahead, misbehave))
@@ -259,7 +259,7 @@ def test_missing_and_timed_out_videos_are_tried_again(
         assert again.decoded == 1  # the one that hung; nothing changed, so nothing is written
         assert shards(config) == before
     shutil.copy(collection.videos / "a.mp4", collection.videos / "later.mp4")
-    assert prepare(collection.config()).counts == {"ok": 3}
+    assert prepare(collection.config(decoder="pyav")).counts == {"ok": 3}
     assert FrameCache.open(config.frames_folder).usable == ("a.mp4", "later.mp4", "hang.mp4")
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from teachclip.cache.scores.reading.labels import Labels
 from teachclip.configs.schema import TrainConfig
+from teachclip.stages.data.video_inputs import MemoryInputs, encoded
 from teachclip.stages.models.build import build_network
 from teachclip.stages.models.common.network import VideoTextNetwork
 from teachclip.stages.models.common.valid_frames import valid_places
@@ -140,6 +141,23 @@ def test_a_step_stays_on_the_gpu_and_the_cpu_does_not_wait(
     if precision == "bf16":
         for found, budget in zip(taken, BUDGET[name], strict=True):
             assert LESS * budget <= found <= MORE * budget
+
+
+def test_encoding_videos_never_makes_the_cpu_wait(fake_cuda: Any) -> None:
+    """For validation, evaluation, an index: frames lie in page-locked memory, whoever reads them."""
+    config = settings("student").network
+    with fake_cuda.made():
+        network = build_network(config).eval()
+    given = batch()
+    videos = MemoryInputs(
+        [str(k) for k in range(PAIRS)], given.frames.numpy(), given.mask.numpy(), np.zeros((PAIRS, FRAMES))
+    )
+    index, device = np.arange(PAIRS), fake_cuda.device
+    with fake_cuda.used(network) as (counted, _), torch.no_grad():
+        for _, frames in encoded(videos, index, lambda frames, mask, times: frames.to(torch.float32), device, 2):
+            assert frames.device == device
+    assert not counted.stalls["a copy"]
+    assert counted.kernels
 
 
 def test_pixels_are_made_with_channels_innermost_by_the_same_kernels(
