@@ -13,7 +13,7 @@ from . import docs, export, export_model, features, index, push, serve
 from .groups import checkpoint, config, data, encode
 from .groups.cache import verbs as cache
 from .shell.options import Verbs
-from .shell.running import examples
+from .shell.running import examples, not_printed
 from .verbs import cost, demo, denoise, evaluate, prepare, report, reproduce, score, search, sweep, train, weights
 
 app = typer.Typer(
@@ -78,7 +78,10 @@ def main() -> None:
     _share_the_machine()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to fail
         sys.stdout.reconfigure(errors="backslashreplace")
-    app()
+    try:
+        app()
+    except OSError as error:  # what no verb prints: help, the version
+        sys.exit(not_printed(error))
 
 
 def _share_the_machine() -> None:

@@ -122,7 +122,7 @@ def refuse_without_room(dataset: Dataset, plans: Sequence[ShardPlan], config: Co
     if needed > free:
         smaller = None if settings.storage == "jpeg" else Remedy("store JPEG", Change({"prepare.storage": "jpeg"}))
         raise CacheError(
-            f"the frames need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            f"the frames need {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free",
             where=str(config.frames_folder),
             hint=Remedy("take a larger disk", Change({"work": "/other/folder"}), otherwise=smaller),
         )

@@ -45,6 +45,12 @@ _LATER = {
     *("train.optim.schedule", "train.optim.epoch_factor"),
 }
 _ANOTHER_RUN = Change({"train.run": f"runs/{OTHER}"})
+# What lies in a run's folder: what training and evaluating write there, and what people do.
+_OF_A_RUN = (
+    *("run.json", "config.yaml", "environment.json", "metrics.jsonl", "result.json", "run.lock", "*.state"),
+    *("best*.safetensors", "events.out.tfevents.*", "evaluation-*.json", "ranks-*.npz", ".*"),
+    *("*.txt", "*.log", "*.out", "*.err", "*.md"),
+)
 TIMES = {"seconds", "data_wait", "images_per_second", "memory"}
 """Fields of metrics.jsonl that differ from one run of the same training to another."""
 _NO_LOCKS = (errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK)  # file systems that have none
@@ -104,7 +110,7 @@ class RunFolder:
 
     def _otherwise(self, identity: Mapping[str, Any], before: Mapping[str, Any], config: Config) -> Remedy:
         """What helps when the folder holds another run."""
-        again = Remedy("start this one again", DeleteFolder(str(self.folder)))
+        again = None if _others(self.folder) else Remedy("start this one again", DeleteFolder(str(self.folder)))
         if not (self.result is not None and self.best.exists() and _longer(identity, before)):
             return Remedy("name another run", _ANOTHER_RUN, otherwise=again)
         further = Change({"train.run": f"runs/{OTHER}", "train.init": str(config.train.run)})
@@ -118,8 +124,14 @@ class RunFolder:
         """Nobody else trains in this folder meanwhile; where the file system has no locks, that is not checked.
 
         Raises:
-            TrainingError: another process does; names it.
+            TrainingError: another process does, and is named; or the folder holds something else than a run.
         """
+        if not (self.folder / "run.json").exists() and (others := _others(self.folder)):
+            raise TrainingError(
+                f"this folder holds something else than a run: {others[0]}{' and more' * (len(others) > 1)}",
+                where=str(self.folder),
+                hint=Remedy("name a folder of its own", _ANOTHER_RUN),
+            )
         make_folder(self.folder)
         with (self.folder / "run.lock").open("a+", encoding="utf-8") as file:
             try:
@@ -179,17 +191,15 @@ class RunFolder:
 
     def spoiled(self, what: str, details: Sequence[str]) -> TrainingError:
         """The error of a run whose numbers make no sense any more, `what` says how: what is kept, what to do."""
+        another = Remedy(
+            "with a lower train.optim.lr, or captions without these videos, make another run", _ANOTHER_RUN
+        )
+        go_on = Remedy("go on from the newest, through the same batches", Train(), otherwise=another)
         return TrainingError(
             what,
             where=str(self.folder),
             details=[*details, self.usable],
-            hint=Remedy(
-                "go on from the newest, through the same batches",
-                Train(),
-                otherwise=Remedy(
-                    "with a lower train.optim.lr, or captions without these videos, make another run", _ANOTHER_RUN
-                ),
-            ),
+            hint=go_on if self.states else another,
         )
 
     def candidate(self, step: int) -> Path:
@@ -265,6 +275,13 @@ def _longer(wanted: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     return bool(wanted["train.epochs"] > before.get("train.epochs", math.inf) or limits[0] > limits[1])
 
 
+def _others(folder: Path) -> list[str]:
+    """What lies there and is no part of a run, by name."""
+    if not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() or not any(map(path.match, _OF_A_RUN)))
+
+
 def _step(path: Path) -> int:
     found = re.fullmatch(r"last-(\d+)\.state", path.name)
     return int(found[1]) if found else -1
@@ -274,11 +291,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CacheError(
-            "this file is damaged",
-            where=str(path),
-            hint=Remedy("start the run again", DeleteFolder(str(path.parent))),
-        ) from error
+        again = Remedy("start the run again", DeleteFolder(str(path.parent)))
+        hint = Remedy("name another run", _ANOTHER_RUN) if _others(path.parent) else again
+        raise CacheError("this file is damaged", where=str(path), hint=hint) from error
     assert isinstance(value, dict)
     return value
 

@@ -29,6 +29,7 @@ _SYSTEM: dict[int, tuple[str, Hint]] = {
     errno.EROFS: ("this disk is read-only", Remedy("Name a folder that can be written to", _ELSEWHERE)),
     errno.ENOENT: ("no such file or folder", Remedy("Check the path in your configuration", ShowConfig())),
     errno.ENOTDIR: ("a file stands where a folder should be", "Move it away, or name another folder."),
+    errno.EEXIST: ("a file stands where a folder should be", "Move it away, or name another folder."),
     errno.EISDIR: ("a folder stands where a file should be", "Move it away, or name another file."),
     errno.EMFILE: ("too many open files", "Raise the limit first: ulimit -n 4096"),
     errno.EIO: ("the disk reports an error", "Check the disk; what is written already is verified when it is read."),
@@ -99,8 +100,15 @@ def explain(error: BaseException, verb: str, command: str, given: Given = _NOTHI
         what, remedy = known
         name = error.filename if isinstance(error, OSError) else None
         where = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
+        if isinstance(remedy, Remedy) and not _lies_in_work(given):
+            remedy = f"{remedy.advice}."
         return Failure("error", (f"{where}{what}",), given.tell(remedy), 1)
     return _unexpected(error, command)
+
+
+def _lies_in_work(given: Given) -> bool:
+    """Whether what a verb writes lies in the working folder of its configuration, as far as its command tells."""
+    return given.config is not None and "--out" not in given.line
 
 
 def _out_of_memory(error: BaseException) -> bool:

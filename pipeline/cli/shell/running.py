@@ -162,6 +162,14 @@ def _signals(stop: StopRequest | None) -> Iterator[None]:
             signal.signal(number, before[number])
 
 
+def not_printed(error: OSError) -> int:
+    """Say why help or the version could not be written; the exit code."""
+    failure = explain(error, "", _command())
+    sys.stderr.write("\n".join((f"error: {failure.lines[0]}", *filter(None, [failure.hint]), "")))
+    _silence()
+    return failure.exit_code
+
+
 def _silence() -> None:
     """Nobody reads: what Python would still flush at exit goes nowhere."""
     nowhere = os.open(os.devnull, os.O_WRONLY)

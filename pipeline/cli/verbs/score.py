@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ....stages.score.stage import ScoreResult
 
 # How the captions' own videos rank in one shard: the sign of a teacher that works.
-RANKS = ("own video MdR", "R@1", "R@10", "among")
+RANKS = ("own video MdR", "R@1", "R@10", "of captions", "among")
 
 EXAMPLES = examples(
     "teachclip score own_videos.yaml",
@@ -97,5 +97,7 @@ def shown(result: "ScoreResult") -> Iterator[RenderableType]:
 
 def _row(scores: "TeacherScores") -> tuple[object, ...]:
     ranks = scores.own_ranks
-    shown = (f"{ranks.median:g}", f"{ranks.r1:.1f}", f"{ranks.r10:.1f}", ranks.videos) if ranks else ("-",) * len(RANKS)
+    shown: tuple[object, ...] = ("-",) * len(RANKS)
+    if ranks:
+        shown = (f"{ranks.median:g}", f"{ranks.r1:.1f}", f"{ranks.r10:.1f}", ranks.texts, ranks.videos)
     return (scores.teacher, scores.texts, scores.videos, scores.shards, scores.shards_now, *shown)

@@ -35,7 +35,7 @@ def read_rows(path: Path, problem: Callable[[str], None]) -> Iterator[CaptionRow
             where=str(path),
             hint="save a table as CSV in UTF-8, with commas between the fields",
         )
-    text = text_of(path, "caption file", Remedy("name yours", Change({"data.captions": "captions.csv"})))
+    text = text_of(path, "caption file", Remedy("name yours", Change({"data.captions": "/path/to/captions.csv"})))
     return readers[path.suffix.lower()](path, text, problem)
 
 
