@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from .remedies import Hint
 
 _NO_CHARACTER = re.compile("[\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 def printable(text: str) -> str:
@@ -14,6 +15,12 @@ def printable(text: str) -> str:
     Python holds such a byte as half a character; other halves are spelt `\\ud83d`.
     """
     return text if text.isascii() else _NO_CHARACTER.sub(_spelt, text)
+
+
+def visible(text: str) -> str:
+    """`text` as one line that a terminal shows and does not obey: control characters, which a file's name may hold, are
+    spelt `\\x1b`, `\\n`, and the rest is `printable`."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), printable(text))
 
 
 def _spelt(half: re.Match[str]) -> str:

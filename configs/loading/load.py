@@ -242,7 +242,7 @@ def _override(given: Marked, override: str, here: Path) -> Marked:
     key, equals, text = override.partition("=")
     keys = key.strip().split(".")
     if not equals or not all(keys):
-        raise ConfigError("give it as key=value", where=str(place), hint="for example --set train.batch_size=64")
+        raise ConfigError("give it as key=value", where=str(place), hint="for example: train.batch_size=64")
     if printable(text) != text:  # a path that is not UTF-8, which YAML takes as escapes alone
         text = json.dumps(text)
     return _assigned(given, keys, parse_yaml(text, place, count_lines=False))

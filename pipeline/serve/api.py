@@ -173,7 +173,8 @@ def routes(index: OpenIndex, bench: Workbench) -> APIRouter:
             image = album.get((row, kind, found.size, found.mtime_ns), make)
         return Response(image, media_type="image/jpeg", headers={"cache-control": CACHED})
 
-    @router.api_route("/windows/{row}/video", methods=["GET", "HEAD"], response_class=Response)
+    @router.head("/windows/{row}/video", include_in_schema=False)
+    @router.get("/windows/{row}/video", response_class=Response)
     def video(row: Row, request: Request) -> Response:
         """The file of the window's video, whole or a part of it (Range, one a request, of at most 4 MB)."""
         found = media.open_media(library, row)

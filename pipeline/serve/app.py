@@ -25,6 +25,7 @@ FOLDER = Path(__file__).parent
 STATIC = {"app.js": "text/javascript", "app.css": "text/css", "icon.svg": "image/svg+xml"}
 WRONG_TOKEN_SECONDS = 0.5
 log = logging.getLogger("teachclip.serve")
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # what is wrong with an upload is answered
 
 
 def application(

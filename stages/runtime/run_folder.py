@@ -126,7 +126,8 @@ class RunFolder:
         Raises:
             TrainingError: another process does, and is named; or the folder holds something else than a run.
         """
-        if not (self.folder / "run.json").exists() and (others := _others(self.folder)):
+        others = [name for name in _others(self.folder) if not (self.folder / name / "run.json").exists()]
+        if others and not (self.folder / "run.json").exists():
             raise TrainingError(
                 f"this folder holds something else than a run: {others[0]}{' and more' * (len(others) > 1)}",
                 where=str(self.folder),

@@ -212,9 +212,12 @@ class Encoder:
         Raises:
             DataError: a video cannot be used; names it and says why.
             CheckpointError: the network makes a vector that is not finite.
+            ValueError: `on_error` is neither.
         """
         single = isinstance(paths, str | os.PathLike)
         given = [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
+        if on_error not in ("raise", "report"):
+            raise ValueError(f'on_error is "raise" or "report", not {on_error!r}')
         strict = on_error == "raise"
         if strict and (absent := [path for path in given if not path.exists()]):
             raise _unusable([VideoStatus(str(path), "missing", "there is no such file") for path in absent])

@@ -9,7 +9,9 @@ from ...remedies import Prune, Remedy
 from ..data.dataset import file_finder, named_videos
 from ..runtime.reporting import Reporter
 
-UNNAMED = Remedy("no longer in the data; what was prepared of it goes with", Prune())
+UNNAMED = Remedy(
+    "not in the data; unless another configuration shares these frames, what was prepared of it goes with", Prune()
+)
 MISSING = Remedy("no such file; put it back, or take it out of the data and prune", Prune())
 
 

@@ -140,6 +140,8 @@ class IndexSearcher:
         """As `search_index`."""
         if like is None or queries:
             refuse_empty(queries)
+        if top < 1:
+            raise DataError(f"{top} answers are asked for", hint="ask for one at least")
         if self._teacher is not None and (like is not None or not all(isinstance(query, str) for query in queries)):
             hint = "ask with a sentence, or without a teacher"
             raise DataError("a teacher re-orders what sentences find, not what is like a video", hint=hint)

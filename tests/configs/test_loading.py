@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from teachclip.configs.changed_defaults import is_named, value_of, with_values
-from teachclip.configs.loading import dump_config, load_config
+from teachclip.configs.loading import dump_config, load_config, shipped
 from teachclip.configs.schema import Config
 from teachclip.errors import ConfigError
 
@@ -200,6 +200,12 @@ def test_extends_later_wins_and_the_file_wins_over_all(tmp_path: Path) -> None:
     train = load_config(path).train
     assert (train.seed, train.epochs, train.batch_size) == (3, 2, 11)
     assert train.optim.optimiser == "bert-adam"
+
+
+def test_an_empty_section_keeps_what_the_file_extends(tmp_path: Path) -> None:
+    """As a template's does, whose keys are all commented out."""
+    path = write(tmp_path, "extends: recipes/official\ntrain:\n  optim:\n    # lr: 3\n")
+    assert load_config(path).train == load_config(shipped()["recipes/official"]).train
 
 
 def test_a_mistake_below_extends_is_named_where_it_stands(tmp_path: Path) -> None:

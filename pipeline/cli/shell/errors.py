@@ -34,7 +34,7 @@ _SYSTEM: dict[int, tuple[str, Hint]] = {
     errno.EMFILE: ("too many open files", "Raise the limit first: ulimit -n 4096"),
     errno.EIO: ("the disk reports an error", "Check the disk; what is written already is verified when it is read."),
 }
-_CODE_IN_TEXT = re.compile(r"(?:errno = |OS error |Errno )(\d+)")  # HDF5 and TensorStore put it in their text
+_CODE_IN_TEXT = re.compile(r"(?:errno = |OS error |os error |Errno )(\d+)")  # HDF5, TensorStore and safetensors
 _STREAM = "--set train.frames=stream"
 _FROM_THE_GPU = (
     "Keep no frames on the GPU: {} (and PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True before it wastes less)."
@@ -121,7 +121,8 @@ def _out_of_memory(error: BaseException) -> bool:
 def _system_code(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    if isinstance(error, OSError | ValueError | RuntimeError) and (found := _CODE_IN_TEXT.search(str(error))):
+    of_libraries = isinstance(error, OSError | ValueError | RuntimeError) or type(error).__name__ == "SafetensorError"
+    if of_libraries and (found := _CODE_IN_TEXT.search(str(error))):
         return int(found.group(1))
     return 0
 

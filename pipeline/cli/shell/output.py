@@ -21,12 +21,16 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from ....errors import printable
+from ....errors import printable, visible
 from ...wording import duration
 
 PLAIN_WIDTH = 1000  # not a terminal: nothing is wrapped or cut
 PLAIN_EVERY = 10.0
 SHORT = 2.0
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(visible, text.split("\n")))
 
 
 class ReaderGone(Exception):
@@ -67,12 +71,12 @@ class Output:
     def info(self, message: str) -> None:
         """A line for whoever watches."""
         if not self.quiet:
-            self._say(Text(printable(message)))
+            self._say(Text(_lines(message)))
 
     def warn(self, message: str) -> None:
         """A line that should be seen, though work goes on."""
         if not self.quiet:
-            self._say(Text.assemble(("warning: ", "yellow"), printable(message)))
+            self._say(Text.assemble(("warning: ", "yellow"), _lines(message)))
 
     def progress(self, title: str, total: int | None, unit: str, done: int = 0) -> "Counting":
         """A bar on a terminal, elsewhere a line every ten seconds; a closing line if it took longer than two."""
@@ -106,11 +110,11 @@ class Output:
         stdout, unless the result that is there already says so."""
         self.close()
         first, *others = lines or [""]
-        self._say(Text.assemble((f"{kind}: " if kind else "", "bold red"), printable(first)))
+        self._say(Text.assemble((f"{kind}: " if kind else "", "bold red"), _lines(first)))
         for line in others:
-            self._say(Text(printable(f"  {line}")))
+            self._say(Text(_lines(f"  {line}")))
         if hint:
-            self._say(Text(printable(hint)))
+            self._say(Text(_lines(hint)))
         if self.json and facts is not None:
             with suppress(OSError):  # stdout cannot be written, and stderr has said so
                 self._write_document({"error": facts})

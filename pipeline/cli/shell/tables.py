@@ -11,6 +11,8 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from ....errors import visible
+
 WIDTH = 80
 GAP = 2
 _NARROW = 12  # a column of text is not wrapped to less, unless its words are shorter
@@ -130,10 +132,10 @@ def table(*columns: str, rows: Iterable[Sequence[object]]) -> Grid:
     """Rows under headings; text to the left, numbers to the right."""
     rows = list(rows)
     right = [all(isinstance(row[k], int | float) for row in rows) for k in range(len(columns))]
-    shown = [[f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    shown = [[f"{cell:.1f}" if isinstance(cell, float) else visible(str(cell)) for cell in row] for row in rows]
     return Grid(columns, shown, right)
 
 
 def facts(*rows: tuple[str, object]) -> Facts:
     """Names and what they are, one below the other."""
-    return Facts((name, str(value)) for name, value in rows)
+    return Facts((name, visible(str(value))) for name, value in rows)

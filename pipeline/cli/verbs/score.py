@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ....stages.score.stage import ScoreResult
 
 # How the captions' own videos rank in one shard: the sign of a teacher that works.
-RANKS = ("own video MdR", "R@1", "R@10", "of captions", "among")
+RANKS = ("MdR", "R@1", "R@10", "ranked", "among")
 
 EXAMPLES = examples(
     "teachclip score own_videos.yaml",

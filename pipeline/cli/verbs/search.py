@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from ....errors import ConfigError
 from ....plurals import counted
+from ....remedies import IndexVideos, Remedy
 from ...wording import found_of_ten
 from ..asking import ask_at_terminal, at_terminal, only_sentences, refuse_swapped, remark_on_words
 from ..shell.options import refuse_options, told_as_setting
@@ -140,6 +141,7 @@ def search(
     where = settings_inside(where)
     with running("search", json, quiet, debug, where, sets) as output:
         refuse_swapped(where, words)
+        _refuse_absent(where)
         if where.is_dir() and _is_index(where):
             refuse_options({"--set": sets or None}, where, *OF_CONFIG)
             options = {"top": top or TOP, "under": under, "tag": tag, "windows": windows}
@@ -150,6 +152,17 @@ def search(
             refuse_options(given, where, *OF_INDEX)
             _ask_frames(settings, words, output, rerank, Given(where, sets or ()))
         remark_on_words(output, where, words)
+
+
+def _refuse_absent(where: Path) -> None:
+    """Refuse a name of nothing that may have been meant for an index."""
+    if where.exists() or where.suffix in (".yaml", ".yml"):
+        return
+    from ....configs.loading.messages import nearest
+
+    near = nearest(where.name, [path.name for path in where.parent.glob("*")])
+    hint = Remedy("make an index", IndexVideos(str(where)))
+    raise ConfigError(f"there is neither an index nor a configuration{near}", where=str(where), hint=hint)
 
 
 def _ask_index(

@@ -316,7 +316,7 @@ def _work(connection: Connection, config: PrepareConfig, reader: PartsReader) ->
     while True:
         try:
             id, source, careful = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):  # its parent has ended, or was killed
             return
         begun = time.monotonic()
         try:

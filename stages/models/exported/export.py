@@ -116,6 +116,8 @@ def _written(tower: Tower, model: NamedModel, form: Form, folder: Path, precisio
         run = form.load(path)
         given = list(tower.samples())
         found = [run(each) for each in given]
+    except OSError:  # a full disk is nothing of the network's
+        raise
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(

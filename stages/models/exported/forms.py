@@ -1,6 +1,7 @@
 """How a graph is kept: as ONNX, which onnxruntime runs, or as torch.export has it."""
 
 import importlib.util
+import io
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -118,7 +119,9 @@ def _load_onnx(path: Path) -> Run:
 
 
 def _write_torch(tower: Tower, program: ExportedProgram, path: Path, about: Mapping[str, str]) -> None:
-    torch.export.save(program, path, extra_files=dict(about))
+    held = io.BytesIO()  # on a full disk torch's own file ends the process
+    torch.export.save(program, held, extra_files=dict(about))
+    path.write_bytes(held.getbuffer())
 
 
 def _load_torch(path: Path) -> Run:

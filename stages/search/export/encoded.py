@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ....cache.frames.record import VideoStatus
-from ....errors import DataError
+from ....errors import DataError, printable
 from ...runtime.reporting import Reporter, Silent
 from ..encoder import Encoder, load
 from ..library.files import find_files
@@ -62,7 +62,7 @@ def encode_texts(
         reporter.progress("sentences", len(sentences), "sentence") as progress,
     ):
         for part in batched(sentences, _TEXTS):
-            file.add([{"text": sentence} for sentence in part], student.encode_texts(part))
+            file.add([{"text": printable(sentence)} for sentence in part], student.encode_texts(part))
             progress.advance(len(part))
     return Encoded(str(out), student.description, width, len(sentences), (), time.perf_counter() - began)
 
@@ -99,7 +99,7 @@ def encode_videos(
             made = student.encode_videos(part, on_error="report", workers=workers)
             left_out += [status for status in made.statuses if status.status != "ok"]
             if made.paths:
-                file.add([{"path": path} for path in made.paths], made.vectors)  # type: ignore[arg-type]
+                file.add([{"path": printable(str(path))} for path in made.paths], made.vectors)  # type: ignore[arg-type]
             written += len(made.paths)
             progress.advance(len(part))
         if not written:

@@ -1,5 +1,6 @@
 """The files that are meant: folders walked through, files and patterns as they are named, lists of paths."""
 
+import errno
 import glob
 import os
 import sys
@@ -17,6 +18,7 @@ from ...runtime.reporting import Reporter
 IN_FOLDERS = VIDEO_SUFFIXES - ALSO_BESIDE - {"null"}  # others are taken when they are named
 _SYNC = b"\x47"  # how MPEG-TS begins; TypeScript has the same ending
 _SHOWN = 3
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,11 @@ def _listed(lines: Iterable[bytes], found: Found) -> None:
 def _add(path: str, found: Found) -> None:
     try:
         there = os.stat(path)
-    except OSError:
-        found.files[path] = File(path)
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            found.files[path] = File(path)
+        elif (folder := os.path.dirname(path)) not in found.unread:
+            found.unread.append(folder)
     else:
         found.files[path] = File(path, there.st_size, there.st_mtime_ns)
 
@@ -171,6 +176,10 @@ def _nothing(words: Sequence[str], found: Found) -> DataError:
     where = ", ".join(words[:_SHOWN])
     if found.files:
         return DataError(f"none of {counted(len(found.files), 'named file')} is there", where=where)
+    if found.unread:
+        return DataError(
+            "this folder cannot be read", where=found.unread[0], hint="give yourself the right to enter it"
+        )
     if found.linked:
         links = ", ".join(found.linked[:_SHOWN])
         return DataError("there is no video", where=where, hint=f"links to folders are not entered; name them: {links}")

@@ -44,8 +44,7 @@ def plan_files(found: Found, known: Mapping[str, Known]) -> Plan:
     for file in found.files.values():
         before = known.get(file.path)
         if file.size < 0:
-            if before is None or before.video.status == "missing":
-                plan.missing.append(file)
+            plan.missing.append(file)
         elif before is None or before.video.size != file.size:
             alike = by_size.get(file.size, [])
             plan.like.append((file, alike)) if alike else plan.decode.append(file)

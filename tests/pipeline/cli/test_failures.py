@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from teachclip.errors import CacheError, CacheMismatchError, ConfigError, DataError, TeachclipError
 from teachclip.pipeline.cli.shell.errors import Terminated, explain
+from teachclip.pipeline.cli.shell.remedies import Given
 from teachclip.remedies import Prepare, Remedy, Score
 from typer.testing import Result
 
@@ -99,6 +100,7 @@ def test_a_stop_says_how_to_go_on(fail: Fail, error: BaseException, code: int) -
         (errno.EACCES, "permission denied"),
         (errno.EROFS, "read-only"),
         (errno.ENOENT, "no such file or folder"),
+        (errno.EEXIST, "a file stands where a folder should be"),
     ],
 )
 def test_the_systems_errors_are_clear(fail: Fail, code: int, words: str) -> None:
@@ -228,3 +230,27 @@ def test_a_reader_that_goes_away_leaves_no_noise(folder: Path) -> None:
     with process.stderr:
         assert process.stderr.read() == b""
     assert process.wait(timeout=120) == 141
+
+
+def test_no_setting_is_advised_where_none_is_taken() -> None:
+    full = OSError(errno.ENOSPC, "full", "r.html")
+    for given in (Given(), Given(Path("own.yaml"), (), ("teachclip", "denoise", "own.yaml", "--out", "x"))):
+        assert explain(full, "report", "teachclip report r", given).hint == "Free some space, or name another disk."
+    given = Given(Path("own.yaml"), (), ("teachclip", "train", "own.yaml"))
+    assert (explain(full, "train", "", given).hint or "").endswith("train own.yaml --set work=/other/folder")
+
+
+def test_a_full_disk_is_told_by_safetensors_too() -> None:
+    error = type("SafetensorError", (Exception,), {})("IoError(Os { code: 28 }): No space left on device (os error 28)")
+    assert explain(error, "push", "").lines == ("no space left on the disk",)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_that_cannot_be_written_is_one_message(option: str) -> None:
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "teachclip", option], stdout=full, stderr=subprocess.PIPE, text=True, timeout=200
+        )
+    assert (ended.returncode, ended.stderr.splitlines()[0]) == (1, "error: no space left on the disk")
+    assert "Traceback" not in ended.stderr

@@ -161,3 +161,13 @@ def test_what_does_not_belong_together_is_told(
     assert result.exit_code == 2
     assert told in result.stderr
     assert not asked
+
+
+def test_a_misspelt_index_is_told_as_one(invoke: Invoke, asked: list[Any]) -> None:
+    told = invoke("search", "indx", "a dog")
+    assert told.exit_code == 2
+    assert told.stderr.splitlines() == [
+        "error: indx: there is neither an index nor a configuration; did you mean index?",
+        "make an index: teachclip index VIDEOS --model MODEL --out indx",
+    ]
+    assert asked == []

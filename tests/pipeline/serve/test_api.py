@@ -280,3 +280,10 @@ def test_frames_of_what_the_data_no_longer_names_are_no_answers(own_shelf: Shelf
         assert len(library) == 5
         assert library.windows_of(own_shelf.clips / "clip-3.mp4") == []
     assert own_shelf.row("clip-1.mp4") == before
+
+
+def test_the_apis_description_names_every_operation_once(served: Served) -> None:
+    paths = served.ask("/api/openapi.json").json["paths"]
+    names = [one["operationId"] for path in paths.values() for one in path.values()]
+    assert "/api/windows/{row}/video" in paths
+    assert len(names) == len(set(names))

@@ -1,5 +1,6 @@
 """Towers as files: they compute what the network does, in any number and length, and are complete or absent."""
 
+import errno
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -239,5 +240,15 @@ def test_what_has_no_graph_is_told(run: Path, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("teachclip.stages.models.student.Student.encode_texts", encode)
     with pytest.raises(CheckpointError, match="no graph can be made of its text tower"):
+        export_model(str(run), tmp_path / "out", "torch")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_not_the_networks_fault(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_bytes(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(OSError, match="No space left"):
         export_model(str(run), tmp_path / "out", "torch")
     assert list(tmp_path.iterdir()) == []

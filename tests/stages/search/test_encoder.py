@@ -137,6 +137,8 @@ def test_with_a_status_of_each_the_others_are_not_lost(
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     given = [paths[0], broken, *paths[1:], tmp_path / "none.mp4"]
+    with pytest.raises(ValueError, match="not 'ignore'"):
+        student.encode_videos(given, on_error="ignore")  # type: ignore[call-overload]
     made = student.encode_videos(given, on_error="report")
     assert isinstance(made, EncodedVideos)
     assert made.paths == tuple(map(str, paths))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from teachclip.cache.training_state import load_state, save_state
 from teachclip.configs.loading import dump_config, load_config
 from teachclip.configs.schema import Config
-from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, TrainingError
+from teachclip.errors import CacheError, CacheMismatchError, CheckpointError, DataError, TrainingError
 from teachclip.stages.evaluate.stage import evaluate
 from teachclip.stages.runtime.reporting import Silent
 from teachclip.stages.runtime.run_folder import RunFolder
@@ -129,6 +129,35 @@ def test_a_run_that_failed_before_it_began_may_be_mended(world: Any) -> None:
     with pytest.raises(CacheError, match="do not fit"):
         train(world.config(train={"run": "runs/mended", "network": {"frames": 6}, "max_steps": 1}))
     assert train(world.config(train={"run": "runs/mended", "max_steps": 1})).steps == 1
+
+
+def test_a_folder_of_something_else_is_no_run(world: Any, tmp_path: Path) -> None:
+    """Nothing is written beside a user's videos, and nobody is told to delete them."""
+    clips = world.root / "clips"
+    before = sorted(clips.iterdir())
+    with pytest.raises(TrainingError, match=r"something else than a run: 00\.mp4 and more"):
+        train(world.config(train={"run": str(clips), "teachers": [], "max_steps": 1}))
+    assert sorted(clips.iterdir()) == before
+    config = world.config(train={"run": str(tmp_path / "run"), "teachers": [], "max_steps": 1})
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/slurm-1.out").write_text("what the queue says")
+    train(config)
+    other = config.model_copy(update={"train": config.train.model_copy(update={"seed": 9})})
+    with pytest.raises(CacheMismatchError) as told:
+        train(other)
+    assert "start this one again" in str(told.value.hint)
+    (tmp_path / "run/dog.mp4").touch()
+    with pytest.raises(CacheMismatchError) as told:
+        train(other)
+    assert "again" not in str(told.value.hint)
+
+
+def test_captions_without_a_training_split_are_told(world: Any, tmp_path: Path) -> None:
+    text = (world.root / "captions.csv").read_text().replace(",train", ",val")
+    (world.root / "val-only.csv").write_text(text)
+    config = world.config(data={"captions": world.root / "val-only.csv"}, train={"run": "runs/none", "teachers": []})
+    with pytest.raises(DataError, match="no caption is of the split train"):
+        train(config)
 
 
 @pytest.mark.parametrize("recipe", ["official", "paper", "default"])

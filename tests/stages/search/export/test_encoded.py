@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,12 @@ def test_a_video_is_no_sentence(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     with pytest.raises(DataError, match="this is a video"):
         encode_texts([str(tmp_path / "a.mp4")], "no such model", tmp_path / "v.npy")
+
+
+def test_names_and_sentences_that_are_not_utf_8_are_spelt(prepared: Any, run: Path, tmp_path: Path) -> None:
+    name = FrameCache.open(prepared.config().frames_folder).usable[0]
+    shutil.copy(prepared.root / "own" / name, tmp_path / "caf\udce9.mp4")
+    encode_videos([str(tmp_path / "caf\udce9.mp4")], str(run), tmp_path / "v.jsonl")
+    encode_texts(["caf\udce9"], str(run), tmp_path / "t.jsonl")
+    told = [json.loads((tmp_path / f"{kind}.jsonl").read_text()) for kind in "vt"]
+    assert (told[0]["path"], told[1]["text"]) == (f"{tmp_path}/caf\\xe9.mp4", "caf\\xe9")

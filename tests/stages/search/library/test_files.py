@@ -1,8 +1,10 @@
 """Which files are meant by folders, files, patterns and lists; what is not there is told."""
 
+import errno
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from teachclip.errors import DataError
@@ -89,3 +91,21 @@ def test_what_could_not_be_read_was_not_walked_through(folder: Path) -> None:
     found = Found(roots=[folder], unread=[str(folder / "clips")])
     assert not found.walked(str(folder / "clips/a.mkv"))
     assert found.walked(str(folder / "other/a.mkv"))
+
+
+def test_what_may_not_be_looked_at_is_not_called_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that can be listed and not entered: what is known of its videos stays."""
+    real, locked = os.stat, str(folder / "clips/deep")
+
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        if str(path).startswith(locked + "/er/"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    found = find_files(["clips"])
+    assert [os.path.relpath(path) for path in found.files] == ["clips/a.mkv", "clips/b.MP4"]
+    assert found.unread == [f"{locked}/er"]
+    assert not found.walked(f"{locked}/er/c.webm")
+    with pytest.raises(DataError, match="cannot be read"):
+        find_files(["clips/deep"])

@@ -298,3 +298,9 @@ def test_searcher_opens_an_index_by_its_folder(root: Path) -> None:
         again.search("a dog")
     with pytest.raises(CacheError, match="no index here"):
         Searcher.open(root / "clips")
+
+
+@pytest.mark.parametrize("top", [0, -1, -5])
+def test_no_answers_are_not_asked_for(root: Path, top: int) -> None:
+    with pytest.raises(DataError, match=f"^{top} answers are asked for"):
+        search_index(root / "index", [QUERY], top, device="cpu")

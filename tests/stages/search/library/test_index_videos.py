@@ -271,7 +271,9 @@ def test_a_missing_file_of_a_list_is_told_and_looked_for_again(index: Index, roo
     shutil.copy(root / "clips/a/brief.mp4", root / "later.mp4")
     assert done(index(f"@{words}")) == {"unchanged": 1, "copied": 1}
     (root / "later.mp4").unlink()
-    assert done(index(f"@{words}")) == {"unchanged": 1, "removed": 1}
+    result = index(f"@{words}")
+    assert done(result) == {"unchanged": 1, "removed": 1}
+    assert result.counts == {"ok": 1, "missing": 1}
 
 
 def test_mistakes_are_told_before_anything_is_done(index: Index, root: Path, tmp_path: Path) -> None:
