@@ -7,6 +7,7 @@ vectors-<hash>.npy       float16 [V, D]
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import CacheError
-from ..remedies import DeleteFolder, Remedy
+from ..remedies import OTHER, Change, DeleteFolder, Remedy
 from .storage.publish import publish, publishing
 
 FORMAT = 1
+_OF_AN_INDEX = re.compile(r"identity\.json|vectors-[0-9a-f]+\.npy")
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,15 @@ def read_vectors(folder: Path) -> Vectors | None:
     """What `folder` holds, or None when nothing has been published there.
 
     Raises:
-        CacheError: the files are damaged or of another format.
+        CacheError: the files are damaged or of another format, or are something else.
     """
     path = folder / "identity.json"
     if not path.exists():
+        if others := _others(folder):
+            hint = Remedy("name a folder of its own", Change({"search.index": OTHER}))
+            raise CacheError(
+                f"this folder holds something else than an index: {others[0]}", where=str(folder), hint=hint
+            )
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -104,6 +111,14 @@ def _digest(matrix: np.ndarray) -> str:
     return total.hexdigest()
 
 
+def _others(folder: Path) -> list[str]:
+    """What lies there and is no part of an index, by name."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name for name in names if name[0] != "." and not _OF_AN_INDEX.fullmatch(name))
+
+
 def _damaged(folder: Path, what: str) -> CacheError:
     hint = Remedy("delete it, the next search makes it again", DeleteFolder(str(folder)))
+    if _others(folder):
+        hint = Remedy("name another folder", Change({"search.index": OTHER}))
     return CacheError(what, where=str(folder), hint=hint)

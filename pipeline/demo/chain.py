@@ -11,7 +11,7 @@ from typing import Any
 from ...cache.storage.publish import publish
 from ...configs.loading import load_config
 from ...configs.schema import Config
-from ...errors import CacheMismatchError
+from ...errors import CacheMismatchError, DataError
 from ...remedies import OTHER, DeleteFolder, MakeDemo, Remedy
 from ...stages.demo.pretrain import PretrainResult, pretrain
 from ...stages.demo.render import UNCAPTIONED, render
@@ -38,6 +38,10 @@ QUERIES = (
 STEPS = 9
 SIDE_BY_SIDE = 4  # processes at most; each takes a gigabyte
 TRUNK = Path("trunk.safetensors")  # below `work`
+_OF_A_DEMO = {
+    *("captions.csv", "clips", "demo.yaml", "other", "report.html", "teacher.csv", "teacher.yaml", "work"),
+    UNCAPTIONED,
+}
 # What every verb takes, so that a reader can go on from the demo. The student that was taught most searches.
 SETTINGS = f"""\
 # The demo's configuration, for every verb: teachclip search demo.yaml "a red circle moves left"
@@ -174,7 +178,7 @@ def run_demo(folder: Path, reporter: Reporter | None = None, overrides: Sequence
         overrides: changes to the shipped configuration `demo`, as `load_config` takes them.
 
     Raises:
-        TeachclipError: the folder holds something that was made with other settings, or a stage fails.
+        TeachclipError: the folder holds something else, or what was made with other settings; or a stage fails.
     """
     began = time.perf_counter()
     try:
@@ -182,7 +186,8 @@ def run_demo(folder: Path, reporter: Reporter | None = None, overrides: Sequence
             models, searches = _run(chain, began)
     except CacheMismatchError as error:
         another = Remedy("take another folder", MakeDemo(OTHER))
-        hint = Remedy("start this one again", DeleteFolder(str(folder)), then=MakeDemo(str(folder)), otherwise=another)
+        again = Remedy("start this one again", DeleteFolder(str(folder)), then=MakeDemo(str(folder)), otherwise=another)
+        hint = another if _others(folder) else again
         raise CacheMismatchError(error.what, where=error.where, hint=hint, details=error.details) from error
     return DemoResult(
         report=str(chain.page),
@@ -214,6 +219,12 @@ def best_on_validation(trained: Mapping[Recipe, TrainResult]) -> Recipe:
     return max(trained, key=lambda recipe: trained[recipe].best["value"])
 
 
+def _others(folder: Path) -> list[str]:
+    """What lies there and is nothing of a demo's, by name."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name for name in names if name not in _OF_A_DEMO and not name.startswith("."))
+
+
 class Chain:
     """The demo's steps; each is a stage with its own configuration. Networks are trained side by side."""
 
@@ -222,6 +233,11 @@ class Chain:
         self.settings, self.teacher_settings = folder / "demo.yaml", folder / "teacher.yaml"
         self.page = folder / "report.html"
         self.steps, self._crew = Steps(reporter, total=steps), Crew(min(cores(), SIDE_BY_SIDE))
+        begun = self.settings.exists() or self.teacher_settings.exists()
+        there = [path.name for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
+        if there and not begun:
+            hint = Remedy("take a folder of its own", MakeDemo(OTHER))
+            raise DataError(f"this folder holds something else than a demo: {min(there)}", where=str(folder), hint=hint)
         if self.settings.exists() and not self.teacher_settings.exists():
             hint = Remedy("take another folder", MakeDemo(OTHER))
             what = "a demo of an earlier release, whose teacher had the student's own clips"

@@ -185,6 +185,11 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     @property
+    def anew(self) -> Remedy:
+        """What helps where nothing of the run can be gone on with."""
+        return _anew(self.folder)
+
+    @property
     def usable(self) -> str:
         """What a run that ends now can go on from, in words."""
         names = [path.name for path in self.states]
@@ -276,6 +281,13 @@ def _longer(wanted: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     return bool(wanted["train.epochs"] > before.get("train.epochs", math.inf) or limits[0] > limits[1])
 
 
+def _anew(folder: Path) -> Remedy:
+    """What helps where a run cannot be gone on with; who keeps other things there is not told to delete them."""
+    if _others(folder):
+        return Remedy("name another run", _ANOTHER_RUN)
+    return Remedy("start this run again", DeleteFolder(str(folder)))
+
+
 def _others(folder: Path) -> list[str]:
     """What lies there and is no part of a run, by name."""
     if not folder.is_dir():
@@ -292,9 +304,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        again = Remedy("start the run again", DeleteFolder(str(path.parent)))
-        hint = Remedy("name another run", _ANOTHER_RUN) if _others(path.parent) else again
-        raise CacheError("this file is damaged", where=str(path), hint=hint) from error
+        raise CacheError("this file is damaged", where=str(path), hint=_anew(path.parent)) from error
     assert isinstance(value, dict)
     return value
 

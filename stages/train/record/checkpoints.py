@@ -15,7 +15,7 @@ from torch import nn
 from ....cache.storage.publish import publishing
 from ....cache.training_state import HostCopy, HostState, load_state, save_state
 from ....errors import CheckpointError, TrainingError
-from ....remedies import DeleteFolder, Remedy, Train
+from ....remedies import Remedy, Train
 from ...models.checkpoints.files import save_network
 from ...models.common.network import RetrievalNetwork
 from ...runtime.background import BackgroundWriter
@@ -139,7 +139,7 @@ class Checkpointer:
                 "every training state of this run is damaged",
                 where=str(self.folder.folder),
                 details=damaged,
-                hint=Remedy("start this run again", DeleteFolder(str(self.folder.folder))),
+                hint=self.folder.anew,
             )
         return None, None
 

@@ -194,6 +194,15 @@ def test_a_demo_of_an_earlier_release_is_left_as_it_is(tmp_path: Path, tiny: Ove
     assert (tmp_path / "captions.csv").read_text() == "video,caption,split\n"
 
 
+def test_a_folder_of_something_else_is_left_as_it_is(tmp_path: Path, tiny: Overrides) -> None:
+    """A demo writes captions.csv, and a user may have one of that name."""
+    (tmp_path / "captions.csv").write_text("mine")
+    with pytest.raises(TeachclipError, match=r"something else than a demo: captions\.csv") as caught:
+        run_demo(tmp_path, None, tiny)
+    assert "delete" not in str(caught.value.hint)
+    assert [path.name for path in tmp_path.iterdir()] == ["captions.csv"]
+
+
 def test_other_settings_are_refused_by_name(finished: tuple[Path, DemoResult, Lines], tiny: Overrides) -> None:
     folder, _, _ = finished
     with pytest.raises(TeachclipError, match="picture_steps") as caught:

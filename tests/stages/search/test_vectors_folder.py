@@ -138,3 +138,15 @@ def test_damage_is_told_with_the_folder(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="of format 99, this version reads 1") as caught:
         read_vectors(tmp_path)
     assert caught.value.where == str(tmp_path)
+
+
+def test_a_folder_of_something_else_is_no_index(tmp_path: Path) -> None:
+    (tmp_path / "vectors-of-mine.npy").touch()
+    with pytest.raises(CacheError, match="something else than an index: vectors-of-mine"):
+        read_vectors(tmp_path)
+    publish_vectors(tmp_path / "index", some())
+    (tmp_path / "index/identity.json").write_text("{")
+    (tmp_path / "index/dog.mp4").touch()
+    with pytest.raises(CacheError, match="damaged") as told:
+        read_vectors(tmp_path / "index")
+    assert "delete" not in str(told.value.hint)

@@ -232,3 +232,9 @@ def test_without_curves_tensorboard_is_not_imported(world: Any, monkeypatch: pyt
     assert not list(config.run_folder.glob("events*"))
     with pytest.raises(ImportError):
         train(world.config(train={"run": "runs/with-curves", "max_steps": 1}))
+
+
+def test_nobody_is_told_to_go_on_from_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
+    assert "go on" not in str(RunFolder(tmp_path).spoiled("the loss is no number", []).hint)
+    (tmp_path / "last-00000001.state").touch()
+    assert "go on from the newest" in str(RunFolder(tmp_path).spoiled("the loss is no number", []).hint)
