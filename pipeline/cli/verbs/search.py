@@ -155,12 +155,14 @@ def search(
 
 
 def _refuse_absent(where: Path) -> None:
-    """Refuse a name of nothing that may have been meant for an index."""
+    """Refuse a name of nothing that may have been meant for an index; a sentence or configuration is told elsewhere."""
     if where.exists() or where.suffix in (".yaml", ".yml"):
         return
     from ....configs.loading.messages import nearest
 
-    near = nearest(where.name, [path.name for path in where.parent.glob("*")])
+    near = nearest(where.name, [path.name for path in where.parent.glob("*") if _is_index(path)])
+    if not near and (" " in where.name or any(where.parent.glob("*.y*ml"))):
+        return
     hint = Remedy("make an index", IndexVideos(str(where)))
     raise ConfigError(f"there is neither an index nor a configuration{near}", where=str(where), hint=hint)
 
