@@ -48,7 +48,7 @@ _ANOTHER_RUN = Change({"train.run": f"runs/{OTHER}"})
 # What lies in a run's folder: what training and evaluating write there, and what people do.
 _OF_A_RUN = (
     *("run.json", "config.yaml", "environment.json", "metrics.jsonl", "result.json", "run.lock", "*.state"),
-    *("best*.safetensors", "events.out.tfevents.*", "evaluation-*.json", "ranks-*.npz", ".*"),
+    *("best*.safetensors", "events.out.tfevents.*", "evaluation-*.json", "measured-*.json", "ranks-*.npz", ".*"),
     *("*.txt", "*.log", "*.out", "*.err", "*.md"),
 )
 TIMES = {"seconds", "data_wait", "images_per_second", "memory"}
@@ -126,7 +126,7 @@ class RunFolder:
         Raises:
             TrainingError: another process does, and is named; or the folder holds something else than a run.
         """
-        others = [name for name in _others(self.folder) if not (self.folder / name / "run.json").exists()]
+        others = [name for name in _others(self.folder) if not _holds_results(self.folder / name)]
         if others and not (self.folder / "run.json").exists():
             raise TrainingError(
                 f"this folder holds something else than a run: {others[0]}{' and more' * (len(others) > 1)}",
@@ -279,6 +279,11 @@ def _longer(wanted: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     """Whether more steps are wanted than a run was made with."""
     limits = [each.get("train.max_steps") or math.inf for each in (wanted, before)]
     return bool(wanted["train.epochs"] > before.get("train.epochs", math.inf) or limits[0] > limits[1])
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether it is another run, or a teacher's evaluation, as sweeps put them side by side in a folder."""
+    return any(any(folder.glob(name)) for name in ("run.json", "evaluation-*.json", "measured-*.json"))
 
 
 def _anew(folder: Path) -> Remedy:
