@@ -7,7 +7,6 @@ vectors-<hash>.npy       float16 [V, D]
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,10 @@ import numpy as np
 from ..errors import CacheError
 from ..remedies import OTHER, Change, DeleteFolder, Remedy
 from .storage.publish import publish, publishing
+from .storage.untrusted import others
 
 FORMAT = 1
-_OF_AN_INDEX = re.compile(r"identity\.json|vectors-[0-9a-f]+\.npy")
+_OURS = ("identity.json", f"vectors-{'[0-9a-f]' * 16}.npy")
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,10 @@ def read_vectors(folder: Path) -> Vectors | None:
     """
     path = folder / "identity.json"
     if not path.exists():
-        if others := _others(folder):
+        if found := others(folder, _OURS):
             hint = Remedy("name a folder of its own", Change({"search.index": OTHER}))
             raise CacheError(
-                f"this folder holds something else than an index: {others[0]}", where=str(folder), hint=hint
+                f"this folder holds something else than an index: {found[0]}", where=str(folder), hint=hint
             )
         return None
     try:
@@ -111,14 +111,8 @@ def _digest(matrix: np.ndarray) -> str:
     return total.hexdigest()
 
 
-def _others(folder: Path) -> list[str]:
-    """What lies there and is no part of an index, by name."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(name for name in names if name[0] != "." and not _OF_AN_INDEX.fullmatch(name))
-
-
 def _damaged(folder: Path, what: str) -> CacheError:
     hint = Remedy("delete it, the next search makes it again", DeleteFolder(str(folder)))
-    if _others(folder):
+    if others(folder, _OURS):
         hint = Remedy("name another folder", Change({"search.index": OTHER}))
     return CacheError(what, where=str(folder), hint=hint)

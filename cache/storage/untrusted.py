@@ -5,8 +5,9 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,15 @@ def listed(folder: Location) -> list[str]:
     if isinstance(folder, Remote):
         return sorted({name.partition("/")[0] for name in folder.files() if not any_left_by_system(name.split("/"))})
     return sorted(path.name for path in folder.iterdir() if not left_by_system(path.name))
+
+
+def others(folder: Path, ours: Iterable[str]) -> list[str]:
+    """Names of what is in a folder, but for ours, by patterns, and for hidden files; none where there is no folder."""
+    if not folder.is_dir():
+        return []
+    patterns = [*ours, f"{TEMPORARY}*"]
+    names = [name for name in listed(folder) if not any(fnmatchcase(name, pattern) for pattern in patterns)]
+    return [name for name in names if not name.startswith(".") or (folder / name).is_dir()]
 
 
 def holds_nothing(folder: Path) -> bool:

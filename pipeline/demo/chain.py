@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...cache.storage.publish import publish
+from ...cache.storage.untrusted import others
 from ...configs.loading import load_config
 from ...configs.schema import Config
 from ...errors import CacheMismatchError, DataError
@@ -38,10 +39,11 @@ QUERIES = (
 STEPS = 9
 SIDE_BY_SIDE = 4  # processes at most; each takes a gigabyte
 TRUNK = Path("trunk.safetensors")  # below `work`
-_OF_A_DEMO = {
-    *("captions.csv", "clips", "demo.yaml", "other", "report.html", "teacher.csv", "teacher.yaml", "work"),
-    UNCAPTIONED,
-}
+# What lies in a demo's folder, `other` where `reproduce` has been at work.
+_OURS = (
+    *("captions.csv", "clips", "demo.yaml", "other", "report.html", "teacher.csv", "teacher.yaml", UNCAPTIONED),
+    "work",
+)
 # What every verb takes, so that a reader can go on from the demo. The student that was taught most searches.
 SETTINGS = f"""\
 # The demo's configuration, for every verb: teachclip search demo.yaml "a red circle moves left"
@@ -187,7 +189,7 @@ def run_demo(folder: Path, reporter: Reporter | None = None, overrides: Sequence
     except CacheMismatchError as error:
         another = Remedy("take another folder", MakeDemo(OTHER))
         again = Remedy("start this one again", DeleteFolder(str(folder)), then=MakeDemo(str(folder)), otherwise=another)
-        hint = another if _others(folder) else again
+        hint = another if others(folder, _OURS) else again
         raise CacheMismatchError(error.what, where=error.where, hint=hint, details=error.details) from error
     return DemoResult(
         report=str(chain.page),
@@ -219,12 +221,6 @@ def best_on_validation(trained: Mapping[Recipe, TrainResult]) -> Recipe:
     return max(trained, key=lambda recipe: trained[recipe].best["value"])
 
 
-def _others(folder: Path) -> list[str]:
-    """What lies there and is nothing of a demo's, by name."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(name for name in names if name not in _OF_A_DEMO and not name.startswith("."))
-
-
 class Chain:
     """The demo's steps; each is a stage with its own configuration. Networks are trained side by side."""
 
@@ -234,10 +230,9 @@ class Chain:
         self.page = folder / "report.html"
         self.steps, self._crew = Steps(reporter, total=steps), Crew(min(cores(), SIDE_BY_SIDE))
         begun = self.settings.exists() or self.teacher_settings.exists()
-        there = [path.name for path in folder.iterdir() if path.name[0] != "."] if folder.is_dir() else []
-        if there and not begun:
+        if not begun and (found := others(folder, ())):
             hint = Remedy("take a folder of its own", MakeDemo(OTHER))
-            raise DataError(f"this folder holds something else than a demo: {min(there)}", where=str(folder), hint=hint)
+            raise DataError(f"this folder holds something else than a demo: {found[0]}", where=str(folder), hint=hint)
         if self.settings.exists() and not self.teacher_settings.exists():
             hint = Remedy("take another folder", MakeDemo(OTHER))
             what = "a demo of an earlier release, whose teacher had the student's own clips"

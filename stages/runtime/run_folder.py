@@ -24,6 +24,7 @@ from typing import Any
 
 from ...cache.storage.identity import flatten, refuse_difference
 from ...cache.storage.publish import make_folder, publish, remove_leftovers, sync_folder
+from ...cache.storage.untrusted import others
 from ...configs.changed_defaults import CHANGED_DEFAULTS, is_named, value_of
 from ...configs.loading import dump_config
 from ...configs.schema import Config, TrainConfig
@@ -45,10 +46,10 @@ _LATER = {
     *("train.optim.schedule", "train.optim.epoch_factor"),
 }
 _ANOTHER_RUN = Change({"train.run": f"runs/{OTHER}"})
-# What lies in a run's folder: what training and evaluating write there, and what people do.
-_OF_A_RUN = (
+# What lies in a run's folder: what training, evaluating and sweeps write there, and what people do.
+_OURS = (
     *("run.json", "config.yaml", "environment.json", "metrics.jsonl", "result.json", "run.lock", "*.state"),
-    *("best*.safetensors", "events.out.tfevents.*", "evaluation-*.json", "measured-*.json", "ranks-*.npz", ".*"),
+    *("best*.safetensors", "events.out.tfevents.*", "evaluation-*.json", "measured-*.json", "ranks-*.npz"),
     *("*.txt", "*.log", "*.out", "*.err", "*.md"),
 )
 TIMES = {"seconds", "data_wait", "images_per_second", "memory"}
@@ -110,7 +111,7 @@ class RunFolder:
 
     def _otherwise(self, identity: Mapping[str, Any], before: Mapping[str, Any], config: Config) -> Remedy:
         """What helps when the folder holds another run."""
-        again = None if _others(self.folder) else Remedy("start this one again", DeleteFolder(str(self.folder)))
+        again = None if others(self.folder, _OURS) else Remedy("start this one again", DeleteFolder(str(self.folder)))
         if not (self.result is not None and self.best.exists() and _longer(identity, before)):
             return Remedy("name another run", _ANOTHER_RUN, otherwise=again)
         further = Change({"train.run": f"runs/{OTHER}", "train.init": str(config.train.run)})
@@ -126,10 +127,10 @@ class RunFolder:
         Raises:
             TrainingError: another process does, and is named; or the folder holds something else than a run.
         """
-        others = [name for name in _others(self.folder) if not _holds_results(self.folder / name)]
-        if others and not (self.folder / "run.json").exists():
+        found = [name for name in others(self.folder, _OURS) if not _holds_results(self.folder / name)]
+        if found and not (self.folder / "run.json").exists():
             raise TrainingError(
-                f"this folder holds something else than a run: {others[0]}{' and more' * (len(others) > 1)}",
+                f"this folder holds something else than a run: {found[0]}{' and more' * (len(found) > 1)}",
                 where=str(self.folder),
                 hint=Remedy("name a folder of its own", _ANOTHER_RUN),
             )
@@ -288,16 +289,9 @@ def _holds_results(folder: Path) -> bool:
 
 def _anew(folder: Path) -> Remedy:
     """What helps where a run cannot be gone on with; who keeps other things there is not told to delete them."""
-    if _others(folder):
+    if others(folder, _OURS):
         return Remedy("name another run", _ANOTHER_RUN)
     return Remedy("start this run again", DeleteFolder(str(folder)))
-
-
-def _others(folder: Path) -> list[str]:
-    """What lies there and is no part of a run, by name."""
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() or not any(map(path.match, _OF_A_RUN)))
 
 
 def _step(path: Path) -> int:

@@ -106,6 +106,12 @@ def open_training_data(config: Config, reporter: Reporter) -> TrainingData:
             step is to have.
     """
     dataset = texts_of(config)
+    if not dataset.texts_of("train"):
+        raise DataError(
+            "no caption is of the split train",
+            where=str(config.data.origin),
+            hint="give the word train, in the column split or as the data set's files do, to those to train on",
+        )
     frames = student_view(config, dataset)
     network = config.train.network
     words = open_words(config, network.experts, dataset) if network.on_experts else None
@@ -113,12 +119,6 @@ def open_training_data(config: Config, reporter: Reporter) -> TrainingData:
     train_split = usable_split(dataset, ["train"], *seen.views)
     train_split, masked = _masked(config, dataset, train_split, reporter)
     val_split = usable_split(dataset, [dataset.validation], frames)
-    if not dataset.texts_of("train"):
-        raise DataError(
-            "no caption is of the split train",
-            where=str(config.data.origin),
-            hint="give the word train, in the column split or as the data set's files do, to those to train on",
-        )
     if len(train_split.texts) < 2:
         raise DataError(
             "fewer than two usable captions to train on",

@@ -29,7 +29,7 @@ PLAIN_EVERY = 10.0
 SHORT = 2.0
 
 
-def _lines(text: str) -> str:
+def _visible_lines(text: str) -> str:
     return "\n".join(map(visible, text.split("\n")))
 
 
@@ -71,12 +71,12 @@ class Output:
     def info(self, message: str) -> None:
         """A line for whoever watches."""
         if not self.quiet:
-            self._say(Text(_lines(message)))
+            self._say(Text(_visible_lines(message)))
 
     def warn(self, message: str) -> None:
         """A line that should be seen, though work goes on."""
         if not self.quiet:
-            self._say(Text.assemble(("warning: ", "yellow"), _lines(message)))
+            self._say(Text.assemble(("warning: ", "yellow"), _visible_lines(message)))
 
     def progress(self, title: str, total: int | None, unit: str, done: int = 0) -> "Counting":
         """A bar on a terminal, elsewhere a line every ten seconds; a closing line if it took longer than two."""
@@ -99,7 +99,7 @@ class Output:
             return
         with self.results.capture() as captured:
             for item in shown:
-                self.results.print(item, soft_wrap=True)
+                self.results.print(_visible_lines(item) if isinstance(item, str) else item, soft_wrap=True)
         text = captured.get()
         if not self.results.is_terminal:  # tables come padded to their width
             text = "\n".join(line.rstrip() for line in text.split("\n"))
@@ -110,11 +110,11 @@ class Output:
         stdout, unless the result that is there already says so."""
         self.close()
         first, *others = lines or [""]
-        self._say(Text.assemble((f"{kind}: " if kind else "", "bold red"), _lines(first)))
+        self._say(Text.assemble((f"{kind}: " if kind else "", "bold red"), _visible_lines(first)))
         for line in others:
-            self._say(Text(_lines(f"  {line}")))
+            self._say(Text(_visible_lines(f"  {line}")))
         if hint:
-            self._say(Text(_lines(hint)))
+            self._say(Text(_visible_lines(hint)))
         if self.json and facts is not None:
             with suppress(OSError):  # stdout cannot be written, and stderr has said so
                 self._write_document({"error": facts})

@@ -229,7 +229,12 @@ def test_size(count: float, text: str) -> None:
 def test_no_name_of_a_file_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     output = Output()
     output.info("found \x1b[31mred.mp4")
-    output.result(None, table("rank", "video", rows=[(1, "new\nline \x1b]0;title\x07.mp4")]), facts(("file", "a\tb")))
+    output.result(
+        None,
+        table("rank", "video", rows=[(1, "new\nline \x1b]0;title\x07.mp4")]),
+        facts(("file", "a\tb")),
+        "\x1b[2J: left out",
+    )
     printed = capsys.readouterr()
     assert "\x1b" not in printed.out + printed.err
     assert printed.out.splitlines()[1].split("  ")[-1].strip() == r"new\nline \x1b]0;title\x07.mp4"

@@ -141,6 +141,7 @@ def test_a_folder_of_something_else_is_no_run(world: Any, tmp_path: Path) -> Non
     config = world.config(train={"run": str(tmp_path / "run"), "teachers": [], "max_steps": 1})
     (tmp_path / "run").mkdir()
     (tmp_path / "run/slurm-1.out").write_text("what the queue says")
+    (tmp_path / "run/Thumbs.db").touch()
     train(config)
     other = config.model_copy(update={"train": config.train.model_copy(update={"seed": 9})})
     with pytest.raises(CacheMismatchError) as told:

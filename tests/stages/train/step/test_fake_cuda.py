@@ -154,8 +154,8 @@ def test_encoding_videos_never_makes_the_cpu_wait(fake_cuda: Any) -> None:
     )
     index, device = np.arange(PAIRS), fake_cuda.device
     with fake_cuda.used(network) as (counted, _), torch.no_grad():
-        for _, frames in encoded(videos, index, lambda frames, mask, times: frames.to(torch.float32), device, 2):
-            assert frames.device == device
+        for _, made in encoded(videos, index, lambda frames, mask, _: network.encode_videos(frames, mask), device, 2):
+            assert {value.device for value in made.values()} == {device}
     assert not counted.stalls["a copy"]
     assert counted.kernels
 
